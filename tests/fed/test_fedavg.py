@@ -1,0 +1,134 @@
+"""FedAvg against closed forms and sums done by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ufm_jax.fed.algorithms.fedavg import fedavg
+from ufm_jax.fed.batches import Batching
+from ufm_jax.fed.federation import Federation
+from ufm_jax.fed.placement import make_placement
+
+
+def quadratic(params, batch, key):
+    """f_i(w) = a_i / 2 (w - b_i)^2, whose gradient is a_i (w - b_i)."""
+    del key
+    return batch["a"] / 2 * (params["w"] - batch["b"]) ** 2
+
+
+def _run(algorithm, *, a, b, start, rounds, local_steps, placement=(1, 1), **settings):
+    federation = Federation(
+        quadratic,
+        algorithm,
+        np.arange(len(a) + 1),
+        Batching(1, local_epochs=None, local_steps=local_steps),
+        placement=make_placement(*placement),
+        **settings,
+    )
+    examples = federation.replicate({"a": jnp.array(a), "b": jnp.array(b)})
+    state = federation.init({"w": jnp.array(start)})
+    for r in range(rounds):
+        state, _ = federation.run_round(state, examples, federation.plan(r))
+    return float(state.server.params["w"])
+
+
+@pytest.mark.parametrize("placement", [(1, 1), (1, 2), (2, 1)])
+def test_fixed_point_of_two_quadratics(placement):
+    """With q_i = 1 - (1 - 0.1 a_i)^10 the fixed point is q_2 / (q_1 + q_2)."""
+    w = _run(
+        fedavg(optax.sgd(0.1)),
+        a=[1.0, 4.0],
+        b=[0.0, 1.0],
+        start=5.0,
+        rounds=60,
+        local_steps=10,
+        placement=placement,
+    )
+    q1, q2 = (1 - (1 - 0.1 * a) ** 10 for a in (1, 4))
+    assert w == pytest.approx(q2 / (q1 + q2), abs=1e-6)
+    assert w == pytest.approx(0.6041260, abs=1e-6)
+
+
+def test_one_client_is_plain_training():
+    """w <- w - 0.1 * 2 (w - 1) = 0.8 w + 0.2, from 3: 2.6, 2.28, 2.024."""
+    w = _run(fedavg(optax.sgd(0.1)), a=[2.0], b=[1.0], start=3.0, rounds=1, local_steps=3)
+    assert w == pytest.approx(2.024, abs=1e-6)
+
+
+def test_weights_by_examples_and_uniform():
+    """One step of rate 1 on a = 1 moves a client to its b; the server takes the weighted mean."""
+    settings = {"a": [1.0, 1.0], "b": [0.0, 1.0], "start": 0.5, "rounds": 1, "local_steps": 1}
+    algorithm = fedavg(optax.sgd(1.0))
+    assert _run(algorithm, **settings) == pytest.approx(0.5)
+    assert _run(algorithm, client_weights=[1.0, 3.0], **settings) == pytest.approx(0.75)
+
+
+def test_server_optimizer_takes_the_pseudo_gradient():
+    """The pseudo-gradient is w - w_k = 4 - 0 = 4: sgd of rate 0.5 goes from 4 to 2, then to 1."""
+    algorithm = fedavg(optax.sgd(1.0), optax.sgd(0.5))
+    assert _run(algorithm, a=[1.0], b=[0.0], start=4.0, rounds=2, local_steps=1) == 1.0
+
+
+def test_learning_rate_is_continuous_over_local_steps():
+    """Factors at progress 0, 1/2, 1, 3/2: w halves by (1 - 0.5 f) a step."""
+    seen = fedavg(optax.sgd(0.5), lr_factor=lambda progress: progress)
+    w = _run(seen, a=[1.0], b=[0.0], start=1.0, rounds=2, local_steps=2)
+    assert w == pytest.approx((1 - 0) * (1 - 0.25) * (1 - 0.5) * (1 - 0.75))
+
+
+def test_client_momentum_is_reset_kept_or_averaged():
+    """One step a round, rate 1, momentum 1/2, constant gradients g = -1 and -3 (linear losses).
+
+    reset: every round moves by the mean gradient 2:                            2, 4.
+    persist: each keeps its own trace, 1.5 g in round 2, mean 1.5 * 2 = 3:      2, 5.
+    average: both start round 2 from the mean trace -2: g - 1, mean 2 + 1 = 3:  2, 5.
+    The last two part where clients take part unequally: client 0 alone in round 2.
+    persist: 1.5 -> 2 + 1.5 = 3.5; average: 1 + 1 = 2 -> 4.
+    """
+
+    def linear(params, batch, key):
+        del key
+        return -batch["slope"] * params["w"]
+
+    ends = {}
+    for client_state in ("reset", "persist", "average"):
+        federation = Federation(
+            linear,
+            fedavg(optax.sgd(1.0, momentum=0.5), client_state=client_state),
+            [0, 1, 2],
+            Batching(1),
+            placement=make_placement(1, 2),
+        )
+        examples = federation.replicate({"slope": jnp.array([1.0, 3.0])})
+        both, alone = [], []
+        for second, out in (([0, 1], both), ([0], alone)):
+            state = federation.init({"w": jnp.array(0.0)})
+            state, _ = federation.run_round(state, examples, federation.plan(0))
+            state, _ = federation.run_round(state, examples, federation.plan(1, second))
+            out.append(float(state.server.params["w"]))
+        ends[client_state] = (*both, *alone)
+    assert ends == {"reset": (4.0, 3.0), "persist": (5.0, 3.5), "average": (5.0, 4.0)}
+
+
+def test_averaged_adam_counts_its_steps():
+    federation = Federation(
+        quadratic,
+        fedavg(optax.adam(0.1), client_state="average"),
+        [0, 1, 3],
+        Batching(1),
+        client_weights="uniform",
+    )
+    examples = federation.replicate({"a": jnp.ones(3), "b": jnp.zeros(3)})
+    state = federation.init({"w": jnp.array(1.0)})
+    state, _ = federation.run_round(state, examples, federation.plan(0))
+    counts = [
+        leaf for leaf in jax.tree.leaves(state.server.client_opt_state) if leaf.dtype == jnp.int32
+    ]
+    assert [int(count) for count in counts] == [2]  # the mean of 1 and 2, rounded to even
+
+
+def test_an_unknown_client_state_is_refused():
+    with pytest.raises(ValueError, match="choose 'reset', 'persist' or 'average'"):
+        fedavg(optax.sgd(0.1), client_state="keep")

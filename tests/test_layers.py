@@ -1,0 +1,57 @@
+"""Imports point downward: mains > train > fed, models > ops; data and interop stand alone."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "ufm_jax"
+MAY_IMPORT = {
+    "": {"train", "fed", "models", "ops", "data", "interop"},
+    "train": {"train", "fed", "models", "ops", "data", "interop"},
+    "fed": {"fed"},
+    "models": {"models", "ops"},
+    "ops": {"ops"},
+    "data": {"data"},
+    "interop": {"interop"},
+}
+ONLY_IN = {"flax": {"models"}, "orbax": {"train"}, "tensorflow": set(), "torch": set()}
+"""Third-party packages that only some layers may import."""
+NEVER_IN = {"data": {"jax", "flax", "optax", "orbax"}, "interop": {"torch", "tensorflow"}}
+
+
+def _imports(path):
+    """Full names of all modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _layer(path):
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.name))
+def test_imports_point_downward(path):
+    layer = _layer(path)
+    for name in _imports(path):
+        root, *rest = name.split(".")
+        if root == "ufm_jax" and rest and (PACKAGE / rest[0]).is_dir():
+            assert rest[0] in MAY_IMPORT[layer], f"{path}: {layer or 'a main'} imports {name}"
+        if root in ONLY_IN:
+            assert layer in ONLY_IN[root], f"{path}: {layer} imports {name}"
+        assert root not in NEVER_IN.get(layer, ()), f"{path}: {layer} imports {name}"
+
+
+def test_orbax_is_imported_in_one_file():
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(name.split(".")[0] == "orbax" for name in _imports(path))
+    }
+    assert users == {"train/checkpoint.py"}

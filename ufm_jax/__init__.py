@@ -1,0 +1,1 @@
+"""Simulated federated pretraining of medical foundation models."""

@@ -1,0 +1,1 @@
+"""Sources, decoding, partition and synthetic data: numpy only, no jax."""

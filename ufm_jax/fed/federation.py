@@ -1,0 +1,317 @@
+"""A federation: clients with their examples, an algorithm, and a round to run.
+
+The one place where the parts meet: sampling a cohort, packing it, ordering its examples, and the
+compiled round. It needs no model and no file, only a loss function and arrays::
+
+    federation = Federation(loss_fn, fedavg(optax.sgd(0.1)), offsets, Batching(20))
+    state = federation.init(params)
+    examples = federation.replicate({"x": x, "y": y})
+    for r in range(100):
+        state, metrics = federation.run_round(state, examples, federation.plan(r))
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from ufm_jax.fed.algorithm import Algorithm, LossFn, Params, Tree
+from ufm_jax.fed.batches import Batching, round_rows
+from ufm_jax.fed.engine import FederationState, Plan, RoundMetrics, make_round
+from ufm_jax.fed.keys import host_rng
+from ufm_jax.fed.placement import Placement, make_placement
+from ufm_jax.fed.schedule import Events, IntArray, Limits, Schedule, events, limits, pack, pin
+
+ClientWeights = Literal["examples", "uniform"]
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """A round as the host decides it.
+
+    Attributes:
+        round_index: The round.
+        schedule: Who trains where and when.
+        events: The same as the device reads it.
+        rows: int32 [D, T, L, B] rows of the federation's examples, -1 where empty.
+    """
+
+    round_index: int
+    schedule: Schedule
+    events: Events
+    rows: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class ClientResult:
+    """What a round reports of one client."""
+
+    client: int
+    loss: float
+    examples: int
+    steps: int
+    update_norm: float
+    finite: bool
+    lane: int
+    first_step: int
+
+
+@dataclass(frozen=True)
+class Federation:
+    """A population of clients under one algorithm.
+
+    Attributes:
+        loss_fn: ``(params, batch, key) -> losses [B]``.
+        algorithm: The federated algorithm.
+        offsets: [K + 1] client k owns the rows ``offsets[k] .. offsets[k + 1]`` of the examples.
+        batching: How local work is cut into steps.
+        cohort_size: Clients a round; None for all of them.
+        client_weights: p_k in proportion to the client's ``examples``, ``uniform``, or to [K]
+            numbers of your own.
+        placement: Devices and lanes; default one lane on every device.
+        seed: Everything random is folded from it.
+        examples_sharded: Whether each device holds its own part of the examples.
+    """
+
+    loss_fn: LossFn
+    algorithm: Algorithm
+    offsets: npt.ArrayLike
+    batching: Batching
+    cohort_size: int | None = None
+    client_weights: ClientWeights | npt.ArrayLike = "examples"
+    placement: Placement = field(default_factory=make_placement)
+    seed: int = 0
+    examples_sharded: bool = False
+
+    def __post_init__(self) -> None:
+        if self._weights.shape != (self.num_clients,) or not (self._weights >= 0).all():
+            raise ValueError(
+                f"client_weights has shape {self._weights.shape}: give one number, 0 or more, for "
+                f"each of {self.num_clients} clients"
+            )
+        idle = np.flatnonzero(self.num_steps < 1)
+        if len(idle):
+            raise ValueError(
+                f"client {idle[0]} has {self.sizes[idle[0]]} examples, which give no local step: "
+                "leave it out, lower batch_size, or set partial_batch='weight'"
+            )
+        if not 1 <= self._cohort_size <= self.num_clients:
+            raise ValueError(
+                f"cohort_size={self.cohort_size}: there are {self.num_clients} clients"
+            )
+
+    @cached_property
+    def sizes(self) -> IntArray:
+        """[K] examples of each client."""
+        offsets = np.asarray(self.offsets, np.int64)
+        return offsets[1:] - offsets[:-1]
+
+    @cached_property
+    def num_steps(self) -> IntArray:
+        """[K] local steps a round of each client."""
+        return self.batching.num_steps(self.sizes)
+
+    @cached_property
+    def _weights(self) -> npt.NDArray[np.float64]:
+        """[K] weights of the whole population."""
+        if isinstance(self.client_weights, str):
+            by_name = {"examples": self.sizes, "uniform": np.ones(self.num_clients)}
+            if self.client_weights not in by_name:
+                raise ValueError(
+                    f"client_weights={self.client_weights!r}: choose 'examples' or 'uniform', or "
+                    "give one number a client"
+                )
+            return by_name[self.client_weights].astype(np.float64)
+        return np.asarray(self.client_weights, np.float64)
+
+    @property
+    def num_clients(self) -> int:
+        """K."""
+        return len(self.sizes)
+
+    @property
+    def _cohort_size(self) -> int:
+        return self.num_clients if self.cohort_size is None else self.cohort_size
+
+    @cached_property
+    def limits(self) -> Limits:
+        """Sizes that hold for every round."""
+        return limits(
+            self.num_steps,
+            self._cohort_size,
+            num_devices=self.placement.num_devices,
+            lanes=self.placement.lanes,
+            device=self._home_device,
+        )
+
+    @cached_property
+    def _stateless(self) -> bool:
+        def client_state(key: jax.Array) -> Tree:
+            return self.algorithm.init_client({"w": jax.random.normal(key)})
+
+        return not jax.tree.leaves(jax.eval_shape(client_state, jax.random.key(0)))
+
+    @cached_property
+    def _home_device(self) -> IntArray | None:
+        """[K] the device that keeps each client's state; None where clients keep nothing."""
+        return None if self._stateless else pin(self.num_steps, self.placement.num_devices)
+
+    @cached_property
+    def slots(self) -> tuple[IntArray, int]:
+        """[K] the place of each client's state on its device, and the places a device needs."""
+        if self._home_device is None:
+            return np.zeros(self.num_clients, np.int64), 1
+        slot = np.zeros(self.num_clients, np.int64)
+        counts = [
+            _number(slot, np.flatnonzero(self._home_device == d))
+            for d in range(self.placement.num_devices)
+        ]
+        return slot, max(counts)
+
+    @cached_property
+    def _round(self) -> Callable[..., tuple[FederationState, RoundMetrics]]:
+        key = jax.random.key(self.seed)
+        return make_round(
+            self.loss_fn,
+            self.algorithm,
+            self.placement,
+            key,
+            examples_sharded=self.examples_sharded,
+        )
+
+    @property
+    def compilations(self) -> int:
+        """How often the round was compiled so far: one, whatever the cohorts."""
+        return self._round._cache_size()  # type: ignore[attr-defined]
+
+    def init(self, params: Params) -> FederationState:
+        """The state before the first round, placed on the devices."""
+        places = self.placement.num_devices * self.slots[1]
+
+        def build(params: Params) -> FederationState:
+            client = self.algorithm.init_client(params)
+            stacked = jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * places), client)
+            return FederationState(self.algorithm.init_server(params), stacked)
+
+        shardings = FederationState(self.placement.replicated, self.placement.sharded)
+        return jax.jit(build, out_shardings=shardings)(params)
+
+    def replicate(self, examples: Tree) -> Tree:
+        """Puts the examples [R, ...] of all clients on every device."""
+        return jax.device_put(examples, self.placement.replicated)
+
+    def cohort(self, round_index: int) -> IntArray:
+        """[S] the clients of a round, drawn uniformly without replacement, in ascending order."""
+        if self._cohort_size == self.num_clients:
+            return np.arange(self.num_clients)
+        rng = host_rng(self.seed, "cohort", round_index)
+        return np.sort(rng.choice(self.num_clients, self._cohort_size, replace=False))
+
+    def client_weight(self, clients: Sequence[int] | IntArray) -> npt.NDArray[np.float64]:
+        """Aggregation weights p_k of a cohort; they sum to 1.
+
+        Raises:
+            ValueError: If every weight of the cohort is zero.
+        """
+        weights = self._weights[np.asarray(clients, np.int64)]
+        if not weights.sum() > 0:
+            raise ValueError(f"every client of the cohort {list(clients)} has weight zero")
+        return weights / weights.sum()
+
+    def plan(self, round_index: int, cohort: Sequence[int] | IntArray | None = None) -> HostPlan:
+        """Decides a round.
+
+        Args:
+            round_index: The round.
+            cohort: Its clients, in any order; default ``self.cohort(round_index)``.
+        """
+        clients = np.asarray(self.cohort(round_index) if cohort is None else cohort, np.int64)
+        if len(clients) > self._cohort_size:
+            raise ValueError(f"a cohort of {len(clients)} exceeds cohort_size={self._cohort_size}")
+        home = self._home_device
+        schedule = pack(
+            clients,
+            self.num_steps[clients],
+            num_devices=self.placement.num_devices,
+            lanes=self.placement.lanes,
+            device=None if home is None else home[clients],
+        )
+        weight = self.client_weight(schedule.client)
+        rows = round_rows(
+            schedule,
+            self.offsets,
+            self.batching,
+            seed=self.seed,
+            round_index=round_index,
+            max_steps=self.limits.steps,
+        )
+        table = events(schedule, weight, self.slots[0][schedule.client], self.limits)
+        return HostPlan(round_index, schedule, table, rows)
+
+    def run_round(
+        self,
+        state: FederationState,
+        examples: Tree,
+        plan: HostPlan,
+        rows: npt.NDArray[np.int32] | None = None,
+    ) -> tuple[FederationState, RoundMetrics]:
+        """Dispatches a round; returns before it is done.
+
+        Args:
+            state: Donated: do not use it afterwards.
+            examples: On the devices, as ``replicate`` puts them, or in parts.
+            plan: From ``self.plan``.
+            rows: Where the examples are in parts: the plan's rows, counted inside them.
+        """
+        sharded = self.placement.sharded
+        on_device = Plan(
+            jax.device_put(np.int32(plan.round_index), self.placement.replicated),
+            jax.device_put(plan.events, sharded),
+            jax.device_put(plan.rows if rows is None else rows, sharded),
+        )
+        return self._round(state, examples, on_device)
+
+    def results(self, plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
+        """Reads a round's metrics (this waits for the round), one entry a client."""
+        values: Any = jax.device_get(metrics.clients)
+        schedule = plan.schedule
+        device = schedule.lane // schedule.lanes
+        place = np.concatenate(
+            [np.arange(n) for n in np.bincount(device, minlength=schedule.num_devices)]
+        )
+        # The table lists each device's clients in the schedule's order.
+        position = np.empty_like(place)
+        position[np.argsort(device, kind="stable")] = place
+        examples = _examples_seen(plan)
+        return [
+            ClientResult(
+                client=int(schedule.client[i]),
+                loss=float(values.loss[d, p]),
+                examples=int(examples[i]),
+                steps=int(schedule.num_steps[i]),
+                update_norm=float(values.update_norm[d, p]),
+                finite=bool(values.finite[d, p]),
+                lane=int(schedule.lane[i]),
+                first_step=int(schedule.first_step[i]),
+            )
+            for i, (d, p) in enumerate(zip(device, position, strict=True))
+        ]
+
+
+def _number(slot: IntArray, members: IntArray) -> int:
+    slot[members] = np.arange(len(members))
+    return len(members)
+
+
+def _examples_seen(plan: HostPlan) -> IntArray:
+    """[S] examples that each client trains on, epochs counted, in the schedule's order."""
+    per_step = (plan.rows >= 0).sum(axis=-1)  # [D, T, L]
+    totals = np.concatenate([np.zeros_like(per_step[:, :1]), per_step.cumsum(axis=1)], axis=1)
+    schedule = plan.schedule
+    device, lane = np.divmod(schedule.lane, schedule.lanes)
+    last = schedule.first_step + schedule.num_steps
+    return totals[device, last, lane] - totals[device, schedule.first_step, lane]
