@@ -1,0 +1,31 @@
+"""Sixteen synthetic institutions train a small masked autoencoder on a CPU, in minutes.
+
+Expect: about 3 minutes on 2 cores; the loss falls from about 1.0 to below 0.6.
+
+    python -m ufm_jax.pretrain --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from ml_collections import ConfigDict
+
+from ufm_jax.train.config import pretrain_config
+
+
+def get_config() -> ConfigDict:
+    config = pretrain_config()
+    config.name = "quickstart"
+    config.data.source = "synthetic"
+    config.data.num_sites = 16
+    config.data.working_size = 80
+    config.model.size = "ti"
+    config.model.image_size = 64
+    config.model.patch_size = 8
+    config.model.channels = 1
+    config.model.decoder_width = 128
+    config.model.decoder_depth = 2
+    config.model.decoder_heads = 4
+    config.federation.rounds = 30
+    config.federation.batch_size = 16
+    config.client_optimizer.learning_rate = 1e-3
+    config.client_optimizer.scale_by_batch = False
+    config.schedule.warmup_rounds = 3
+    return config

@@ -1,0 +1,59 @@
+"""A masked autoencoder small enough to compile in a second, with inputs and parameters."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from ufm_jax.models.mae import MAE
+from ufm_jax.models.sizes import EncoderSize
+from ufm_jax.ops.masking import random_mask
+
+BATCH, GRID, PATCH_FEATURES = 3, (4, 3), 12
+
+
+class Inputs(NamedTuple):
+    """Arguments of MAE: patches [B, N, F], keep_ids [B, Nk], restore_ids [B, N]."""
+
+    patches: jax.Array
+    keep_ids: jax.Array
+    restore_ids: jax.Array
+
+
+@pytest.fixture(scope="session")
+def small_mae():
+    """Makes the model, with ``options`` on top: of 4 x 3 patches, of which 3 are kept."""
+
+    def make(**options):
+        size = EncoderSize(width=16, depth=2, heads=2)
+        return MAE(size, GRID, decoder_width=8, decoder_depth=1, decoder_heads=2, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def inputs():
+    count = GRID[0] * GRID[1]
+    masking = jax.vmap(lambda key: random_mask(key, count, 0.75))(
+        jax.random.split(jax.random.key(1), BATCH)
+    )
+    patches = jax.random.normal(jax.random.key(0), (BATCH, count, PATCH_FEATURES))
+    return Inputs(patches, masking.keep_ids, masking.restore_ids)
+
+
+@pytest.fixture(scope="session")
+def draw_params():
+    """Draws parameters of a model that are all away from their trivial start, 0 or 1."""
+
+    def draw(model, *arguments):
+        shapes = jax.eval_shape(model.init, jax.random.key(0), *arguments)["params"]
+        rng = np.random.Generator(np.random.Philox(0))
+        return jax.tree.map(lambda a: 0.3 * rng.standard_normal(a.shape, np.float32), shapes)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def params(small_mae, inputs, draw_params):
+    return draw_params(small_mae(), *inputs)

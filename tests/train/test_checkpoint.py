@@ -1,0 +1,99 @@
+"""Checkpoints: exact, safe from donation, the last few and the best kept."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ufm_jax.fed.algorithms.fedavg import fedavg
+from ufm_jax.fed.batches import Batching
+from ufm_jax.fed.federation import Federation
+from ufm_jax.fed.placement import make_placement
+from ufm_jax.train.checkpoint import Checkpoints, export_params, load_params
+
+
+@pytest.fixture
+def federation():
+    def loss_fn(params, batch, key):
+        return (batch["x"] @ params["w"]).sum(-1) ** 2 + jax.random.normal(key)
+
+    return Federation(
+        loss_fn,
+        fedavg(optax.adam(0.01), optax.adam(0.01), client_state="persist"),
+        [0, 30, 40, 100],
+        Batching(8),
+        placement=make_placement(2, 1),
+    )
+
+
+@pytest.fixture
+def params():
+    return {"w": jax.random.normal(jax.random.key(0), (300, 200))}
+
+
+def _examples():
+    return {"x": np.random.default_rng(0).normal(size=(100, 300)).astype(np.float32)}
+
+
+def test_a_checkpoint_is_what_the_state_was_though_training_goes_on(tmp_path, federation, params):
+    """The state is donated to the next round while it is still being written."""
+    state, examples = federation.init(params), federation.replicate(_examples())
+    copies = {}
+    with Checkpoints(tmp_path, keep=10) as checkpoints:
+        for r in range(4):
+            state, _ = federation.run_round(state, examples, federation.plan(r))
+            copies[r + 1] = jax.tree.map(lambda leaf: np.array(leaf, copy=True), state)
+            checkpoints.save(r + 1, state, float(r))
+        checkpoints.wait()
+        for r, expected in copies.items():
+            found = checkpoints.restore(r, state)
+            jax.tree.map(np.testing.assert_array_equal, found, expected)
+            assert jax.tree.structure(found) == jax.tree.structure(state)
+
+
+def test_restored_state_trains_on_to_the_same_bits_without_compiling_again(
+    tmp_path, federation, params
+):
+    state, examples = federation.init(params), federation.replicate(_examples())
+    for r in range(2):
+        state, _ = federation.run_round(state, examples, federation.plan(r))
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(2, state, 0.0)
+        checkpoints.wait()
+        restored = checkpoints.restore(checkpoints.last, federation.init(params))
+    one, _ = federation.run_round(state, examples, federation.plan(2))
+    other, _ = federation.run_round(restored, examples, federation.plan(2))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert federation.compilations == 1
+
+
+def test_the_last_and_the_best_are_kept(tmp_path, federation, params):
+    state = federation.init(params)
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        for step, loss in enumerate([3.0, 1.0, 2.0, 2.5, 2.2], start=1):
+            checkpoints.save(step, state, loss)
+        checkpoints.wait()
+    kept = {int(path.name) for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {2, 4, 5}
+
+
+def test_a_loss_that_is_not_finite_is_no_best(tmp_path, federation, params):
+    state = federation.init(params)
+    with Checkpoints(tmp_path, keep=1) as checkpoints:
+        for step, loss in enumerate([3.0, float("nan"), 2.0, float("nan")], start=1):
+            checkpoints.save(step, state, loss)
+        checkpoints.wait()
+    assert {int(p.name) for p in (tmp_path / "checkpoints").iterdir()} == {3, 4}
+
+
+def test_an_empty_folder_has_no_checkpoint(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.last is None
+
+
+def test_an_export_holds_the_parameters_alone(tmp_path):
+    params = {"encoder": {"kernel": jnp.arange(6.0).reshape(2, 3)}}
+    export_params(tmp_path / "model", params)
+    export_params(tmp_path / "model", params)
+    jax.tree.map(np.testing.assert_array_equal, load_params(tmp_path / "model"), params)

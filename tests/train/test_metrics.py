@@ -1,0 +1,178 @@
+"""The history holds every round once, whatever kills and resumes happen to the run."""
+
+import dataclasses
+import json
+import logging
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ufm_jax.train.metrics import (
+    HISTORY_FILE,
+    TENSORBOARD_FOLDER,
+    ClientRecord,
+    MetricWriter,
+    RoundRecord,
+    read_history,
+)
+
+CLIENT = ClientRecord(
+    client="turin", loss=0.5, examples=64, steps=2, update_norm=0.1, finite=True, lane=1, begin=3,
+    end=5,
+)  # fmt: skip
+
+
+def record(round_: int, **changes) -> RoundRecord:
+    base = RoundRecord(
+        round=round_, loss=1.0 / (round_ + 1), lr_factor=0.5, seconds=2.0, images=64,
+        images_per_second=32.0, useful_fraction=0.75, update_norm=0.2, cohort=1, rejected=[],
+        clients=[CLIENT],
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+def write(workdir, rounds, resume_round=0):
+    with MetricWriter(workdir, resume_round) as writer:
+        for round_ in rounds:
+            writer.write(record(round_))
+
+
+def test_what_is_written_is_read(tmp_path):
+    write(tmp_path, range(4))
+    assert read_history(tmp_path) == [record(round_) for round_ in range(4)]
+
+
+def test_a_run_without_history_reads_as_empty(tmp_path):
+    assert read_history(tmp_path) == []
+
+
+def test_a_round_is_on_disk_before_the_writer_closes(tmp_path):
+    writer = MetricWriter(tmp_path, 0)
+    writer.write(record(0))
+    assert read_history(tmp_path) == [record(0)]
+    writer.close()
+
+
+def test_numbers_that_are_not_finite_are_valid_json_and_come_back_as_nan(tmp_path):
+    bad = dataclasses.replace(CLIENT, loss=math.nan, update_norm=-math.inf, finite=False)
+    with MetricWriter(tmp_path, 0) as writer:
+        writer.write(record(0, loss=math.inf, rejected=["turin"], clients=[bad]))
+    line = (tmp_path / HISTORY_FILE).read_text()
+
+    def refuse(constant):
+        pytest.fail(f"{constant} is not JSON")
+
+    assert json.loads(line, parse_constant=refuse)["loss"] is None
+    (back,) = read_history(tmp_path)
+    assert math.isnan(back.loss)
+    assert math.isnan(back.clients[0].loss)
+    assert math.isnan(back.clients[0].update_norm)
+    assert back.rejected == ["turin"]
+
+
+def test_numpy_scalars_are_written_as_their_values(tmp_path):
+    with MetricWriter(tmp_path, 0) as writer:
+        writer.write(
+            record(0, loss=np.float32(0.25), images=np.int64(64), seconds=np.float32("nan"))
+        )
+    (back,) = read_history(tmp_path)
+    assert (back.loss, back.images) == (0.25, 64)
+    assert math.isnan(back.seconds)
+
+
+def test_resuming_drops_the_rounds_from_the_resumed_one_on(tmp_path):
+    write(tmp_path, range(6))
+    write(tmp_path, range(3, 5), resume_round=3)
+    assert [item.round for item in read_history(tmp_path)] == [0, 1, 2, 3, 4]
+
+
+def test_starting_at_zero_starts_anew(tmp_path):
+    write(tmp_path, range(3))
+    write(tmp_path, [0])
+    assert [item.round for item in read_history(tmp_path)] == [0]
+
+
+@given(cut=st.integers(min_value=0, max_value=10_000), resume=st.integers(0, 4))
+def test_a_kill_at_any_byte_leaves_a_history_that_resumes(cut, resume, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run")
+    lines = [_line(record(round_, rejected=["zürich – é"])) for round_ in range(4)]
+    whole = "".join(lines).encode()
+    (workdir / HISTORY_FILE).write_bytes(whole[: cut % (len(whole) + 1)])
+    known = [item.round for item in read_history(workdir)]
+    assert known == list(range(len(known)))
+    write(workdir, range(resume, 5), resume_round=resume)
+    kept = [round_ for round_ in known if round_ < resume]
+    assert [item.round for item in read_history(workdir)] == kept + list(range(resume, 5))
+
+
+def test_a_kill_while_the_history_is_replaced_leaves_the_old_one(tmp_path):
+    write(tmp_path, range(3))
+    (tmp_path / f"{HISTORY_FILE}.tmp").write_text('{"round": 0')
+    assert [item.round for item in read_history(tmp_path)] == [0, 1, 2]
+    write(tmp_path, [2], resume_round=2)
+    assert [item.round for item in read_history(tmp_path)] == [0, 1, 2]
+    assert not (tmp_path / f"{HISTORY_FILE}.tmp").exists()
+
+
+def test_rounds_missing_before_the_resumed_one_are_said(tmp_path, caplog):
+    write(tmp_path, range(2))
+    with caplog.at_level(logging.WARNING):
+        write(tmp_path, [5], resume_round=5)
+    assert "holds 2 of the 5 rounds" in caplog.text
+
+
+def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path):
+    write(tmp_path, range(3))
+    path = tmp_path / HISTORY_FILE
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], '{"round": 1}', lines[2], ""]))
+    with pytest.raises(ValueError, match=rf"{HISTORY_FILE}, line 2"):
+        read_history(tmp_path)
+
+
+def test_a_round_cannot_be_written_twice(tmp_path):
+    with MetricWriter(tmp_path, 2) as writer:
+        writer.write(record(2))
+        with pytest.raises(ValueError, match="Round 2 is already"):
+            writer.write(record(2))
+
+
+def test_a_negative_round_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="resume_round is -1"):
+        MetricWriter(tmp_path, -1)
+
+
+def test_tensorboard_holds_the_scalars_of_round_and_client(tmp_path):
+    bad = dataclasses.replace(CLIENT, client="oslo", loss=math.nan)
+    with MetricWriter(tmp_path, 0) as writer:
+        writer.write(record(0, clients=[CLIENT, bad]))
+        writer.write(record(1))
+    scalars = _tensorboard(tmp_path)
+    assert scalars["round/loss"] == [(0, 1.0), (1, 0.5)]
+    assert scalars["round/images_per_second"] == [(0, 32.0), (1, 32.0)]
+    assert scalars["client/turin/loss"] == [(0, 0.5), (1, 0.5)]
+    assert "client/oslo/loss" not in scalars
+    assert scalars["client/oslo/steps"] == [(0, 2.0)]
+
+
+def _line(item: RoundRecord) -> str:
+    return json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n"
+
+
+def _tensorboard(workdir) -> dict[str, list[tuple[int, float]]]:
+    """Scalars of all event files: records of length (8 bytes), crc (4), payload, crc (4)."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    found: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted((workdir / TENSORBOARD_FOLDER).iterdir()):
+        content = path.read_bytes()
+        while content:
+            size = int.from_bytes(content[:8], "little")
+            event = Event.FromString(content[12 : 12 + size])
+            content = content[16 + size :]
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    return found

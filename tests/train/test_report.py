@@ -1,0 +1,221 @@
+"""The report is one valid, self-contained page that says what happened, whatever happened."""
+
+import dataclasses
+import math
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ufm_jax.train.metrics import ClientRecord, RoundRecord
+from ufm_jax.train.report import Pictures, RunInfo, write_reconstruction_png, write_report
+from ufm_jax.train.report.page import render
+
+NASTY = '<script>alert("x")</script> & co'
+RUN = RunInfo(
+    name="pretrain_tiny", created="1 May 2026", config={"model": {"depth": 12, "name": NASTY}},
+    versions={"jax": "0.10.2"}, device="CPU", num_parameters=5_717_416, num_devices=2, lanes=2,
+    compile_seconds=41.3, compilations=1, notes=["A note."],
+)  # fmt: skip
+SECTIONS = (
+    "Training", "Clients", "Lanes of the last round", "Reconstructions", "Texture and masks",
+    "Clients’ images", "Data issues", "Configuration", "Software and device",
+)  # fmt: skip
+NO_ISSUES = {"counts": {}, "excluded": {}, "issues": {}}
+
+
+def names(clients: int) -> list[str]:
+    return [NASTY if k == 1 else f"site-{k}" for k in range(clients)]
+
+
+def history(rounds: int = 6, clients: int = 5, *, loss: float | None = None) -> list[RoundRecord]:
+    return [_round(number, names(clients), loss) for number in range(rounds)]
+
+
+def _round(number: int, clients: list[str], loss: float | None) -> RoundRecord:
+    value = 1.0 / (number + 1) if loss is None else loss
+    records = [
+        ClientRecord(client, value + 0.01 * k, 32 * (k + 1), k + 1, 0.2, True, k % 4, 0, k + 1)
+        for k, client in enumerate(clients)
+    ]
+    rejected = [NASTY] if number == 2 and NASTY in clients else []
+    return RoundRecord(
+        number, value, 0.5, 3.0, 480, 160.0, 0.625, 0.3, len(clients), rejected, records
+    )
+
+
+def data(clients: int = 5) -> list[dict]:
+    return [
+        {"client": name, "images": 100 * (k + 1), "groups": 9, "labels": {"a<b": 3}}
+        for k, name in enumerate(names(clients))
+    ]
+
+
+def pictures(count: int = 3, *, colour: bool = False, clients: int = 5) -> Pictures:
+    noise = np.random.Generator(np.random.Philox(7))
+    shape = (count, 64, 64, 3) if colour else (count, 64, 64)
+    views = [noise.integers(0, 256, shape, dtype=np.uint8) for _ in range(4)]
+    thumbnails = {name: views[0][0] if count else np.zeros((8, 8), np.uint8)
+                  for name in names(clients)}  # fmt: skip
+    score = noise.uniform(0, 50, (count, 4, 4))
+    mask = noise.integers(0, 2, (count, 4, 4))
+    return Pictures(*views, score, mask, [NASTY] * count, thumbnails)
+
+
+class Page(HTMLParser):
+    """Checks that tags balance, and collects headings, addresses, ids and visible text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.addresses: list[str] = []
+        self.scripts = 0
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.scripts += tag == "script"
+        self.addresses += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(text)
+
+
+def test_the_page_is_balanced_and_has_every_section(tmp_path):
+    path = write_report(tmp_path, RUN, history(), data(), NO_ISSUES, pictures())
+    page = Page(path.read_text(encoding="utf-8"))
+    assert tuple(page.headings) == SECTIONS
+    assert [item.name for item in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_page_loads_nothing(tmp_path):
+    text = write_report(tmp_path, RUN, history(), data(), NO_ISSUES, pictures()).read_text()
+    assert not re.search(r"https?:|//\w|@import|url\(", re.sub(r'"data:[^"]*"', "", text))
+    assert all(address.startswith("data:image/png;base64,") for address in Page(text).addresses)
+
+
+def test_names_paths_and_config_are_escaped():
+    found = [{"client": NASTY, "path": NASTY, "reason": NASTY}]
+    issues = {"counts": {"corrupt": 1}, "excluded": {NASTY: 2}, "issues": {"corrupt": found}}
+    run = dataclasses.replace(
+        RUN, name=NASTY, device=NASTY, created=NASTY, notes=[NASTY], versions={NASTY: NASTY}
+    )
+    text = render(run, history(), data(), issues, pictures())
+    assert NASTY not in text
+    assert "alert(" in text
+    assert "a<b" not in text
+    assert Page(text).scripts == 1
+
+
+def test_the_summary_has_the_run_in_numbers():
+    text = render(RUN, history(), data(), NO_ISSUES, None).replace("\N{NO-BREAK SPACE}", " ")
+    for phrase in (
+        "5 clients with 1,500 images",
+        "5.72 million parameters for 6 rounds on 2 devices (CPU) with 2 lanes each",
+        "from 1.000 to 0.167 (−83 %)",
+        "160 images/s, with 62 % of the lanes’ step slots",
+        "Compiling took 41 s (1 compilation)",
+        "1 update was rejected",
+        "A note.",
+    ):
+        assert phrase in text
+
+
+def test_issues_are_counted_by_kind_and_long_lists_say_that_they_are_cut():
+    found = [{"client": "a", "path": f"{i}.png", "reason": "empty"} for i in range(100)]
+    text = render(RUN, history(), data(), {"issues": {"corrupt": found}}, None)
+    assert "Files that do not decode: <b>100</b>" in text
+    assert "39.png" in text
+    assert "40.png" not in text
+    assert "The other 60 are of the same kind" in text
+
+
+def test_a_run_without_issues_says_none():
+    assert "<h2>Data issues</h2><p>None.</p>" in render(RUN, history(), data(), NO_ISSUES, None)
+
+
+@pytest.mark.parametrize("loss", [None, math.nan, math.inf, 0.0, 3e38, 1e-38])
+@pytest.mark.parametrize(("rounds", "clients"), [(1, 1), (1, 5), (6, 1), (400, 60)])
+def test_no_run_breaks_the_page(rounds, clients, loss):
+    text = render(RUN, history(rounds, clients, loss=loss), data(clients), NO_ISSUES, None)
+    Page(text)
+    assert "nan" not in re.sub(r"<style>.*</style>", "", text, flags=re.S).replace("finance", "")
+
+
+def test_a_client_that_never_trained_has_a_row():
+    rows = [*data(2), {"client": "never", "images": 0, "groups": None, "labels": None}]
+    text = render(RUN, history(3, 2), rows, NO_ISSUES, None)
+    assert "never" in text
+
+
+def test_labels_are_counted_and_columns_that_say_nothing_are_left_out():
+    many = {f"label-{i}": i for i in range(7)}
+    rows = [{"client": name, "images": 9, "groups": 9, "labels": many} for name in names(2)]
+    text = render(RUN, history(1, 2), rows, NO_ISSUES, None)
+    assert "<td>label-6 6, label-5 5, label-4 4, label-3 3, 2 more</td>" in text
+    assert ">groups<" not in text
+    rows = [dict(row, groups=3, labels={"a": 0}) for row in rows]
+    text = render(RUN, history(1, 2), rows, NO_ISSUES, None)
+    assert ">labels<" not in text
+    assert ">groups<" in text
+
+
+def test_a_loss_that_is_not_finite_is_said():
+    text = render(RUN, history(3, loss=math.nan), data(), NO_ISSUES, None)
+    assert "loss was not finite in the first and the last round" in text
+
+
+def test_colour_pictures_and_no_examples_are_fine():
+    Page(render(RUN, history(), data(), NO_ISSUES, pictures(2, colour=True)))
+    Page(render(RUN, history(), data(), NO_ISSUES, pictures(0)))
+
+
+def test_a_large_run_stays_a_small_page():
+    noise = np.random.Generator(np.random.Philox(3)).integers(0, 256, (8, 224, 224), np.uint8)
+    grid = np.ones((8, 14, 14))
+    thumbnails = dict.fromkeys(names(100), noise[0])
+    large = Pictures(noise, noise, noise, noise, grid, grid, names(8), thumbnails)
+    text = render(RUN, history(300, 100), data(100), NO_ISSUES, large)
+    assert "The first 64 of 100 clients are shown." in text
+    # Noise does not compress: real images make a third of this.
+    assert len(text) < 6_000_000
+
+
+def test_an_empty_history_and_foreign_data_are_refused():
+    with pytest.raises(ValueError, match="'pretrain_tiny' is empty"):
+        render(RUN, [], data(), NO_ISSUES, None)
+    with pytest.raises(ValueError, match="has the client 'site-4'"):
+        render(RUN, history(), data(4), NO_ISSUES, None)
+
+
+def test_pictures_name_the_field_that_does_not_fit():
+    good = pictures()
+    with pytest.raises(ValueError, match=r"Pictures\.masked is float64"):
+        dataclasses.replace(good, masked=good.masked.astype(np.float64))
+    with pytest.raises(ValueError, match=r"Pictures\.reconstruction has shape"):
+        dataclasses.replace(good, reconstruction=good.reconstruction[:, :32])
+    with pytest.raises(ValueError, match=r"Pictures\.texture_score has shape"):
+        dataclasses.replace(good, texture_score=good.texture_score[:, :2])
+    with pytest.raises(ValueError, match=r"Pictures\.thumbnails\['x'\]"):
+        dataclasses.replace(good, thumbnails={"x": np.zeros((2, 4, 4, 3), np.uint8)})
+
+
+def test_the_hero_picture_shows_four_columns(tmp_path):
+    path = write_reconstruction_png(tmp_path, pictures(6), rows=3)
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        assert image.width > 4 * 224
+        assert 3 * 224 < image.height < 4 * 224
+    with pytest.raises(ValueError, match="no example pictures"):
+        write_reconstruction_png(tmp_path, pictures(0))

@@ -1,0 +1,272 @@
+"""A federation's images: many clients, one index interface; and the way there from any source.
+
+A row of the store is one decoded image:
+
+    'image'     uint8 [S, S, C]: the picture, its longer side scaled to the working size S, aspect
+                kept, in the top-left corner of the canvas, the rest black; C = 1 (grey) or 3
+    'extent'    int32 [2]: (height, width) of the picture
+    'geometry'  float32 [7]: (kind, a, b, c, d, e, f) of the scan area, pixel centres at integers
+                0 unknown; 1 linear: top, left, bottom, right; 2 sector: apex row, apex column,
+                r_min, r_max, theta_min, theta_max (radians from straight down, positive right)
+    'label'     int32 []: -1 = none
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ufm_jax.data import partition, screening
+from ufm_jax.data.cache import DecodeSettings, Progress
+from ufm_jax.data.issues import DataIssues
+from ufm_jax.data.records import Listing
+from ufm_jax.data.settings import DataSettings
+from ufm_jax.data.sources.folders import read_folders
+from ufm_jax.data.sources.index_csv import read_index
+from ufm_jax.data.sources.lists import read_lists
+from ufm_jax.data.store import ArrayStore, CachedStore, RowStore
+
+__all__ = [
+    "ArrayStore",
+    "CachedStore",
+    "ClientSummary",
+    "DataSettings",
+    "FederatedData",
+    "RowStore",
+    "decode_settings",
+    "load_federated",
+    "read_listing",
+]
+
+
+@dataclass(frozen=True)
+class FederatedData:
+    """Decoded images of K clients, rows grouped by client.
+
+    Attributes:
+      names: the K clients.
+      offsets: int64 [K+1]; client k's rows are offsets[k]:offsets[k+1].
+      store: random access to the rows.
+      issues: what was left out or is doubtful, by file and client.
+      labels: int32 [R], -1 = none; given empty, all are -1.
+      label_names: name of each label; given empty, the labels' numbers.
+      groups: int64 [R], equal for rows of one group (patient); given empty, all differ.
+      fingerprint: changes whenever pixels, their order or their owners change; '' = not known.
+    """
+
+    names: tuple[str, ...]
+    offsets: np.ndarray
+    store: RowStore
+    issues: DataIssues = field(default_factory=DataIssues)
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    label_names: tuple[str, ...] = ()
+    groups: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        offsets = np.asarray(self.offsets, np.int64)
+        total = len(self.store)
+        if offsets.shape != (len(self.names) + 1,) or offsets[0] != 0 or offsets[-1] != total:
+            raise ValueError(
+                f"offsets {offsets.tolist()} must run from 0 to {total} rows in "
+                f"{len(self.names)} steps, one a client"
+            )
+        if (np.diff(offsets) < 0).any():
+            raise ValueError(f"offsets {offsets.tolist()} must not decrease")
+        labels = self.labels if len(self.labels) else np.full(total, -1, np.int32)
+        groups = self.groups if len(self.groups) else np.arange(total)
+        if len(labels) != total or len(groups) != total:
+            raise ValueError(f"labels and groups must have one entry for each of {total} rows")
+        needed = int(labels.max(initial=-1)) + 1
+        names = self.label_names or tuple(str(label) for label in range(needed))
+        if len(names) < needed:
+            raise ValueError(f"label {needed - 1} has no name among {names}")
+        object.__setattr__(self, "label_names", names)
+        object.__setattr__(self, "offsets", offsets)
+        object.__setattr__(self, "labels", labels.astype(np.int32))
+        object.__setattr__(self, "groups", groups.astype(np.int64))
+
+    @property
+    def num_clients(self) -> int:
+        """K."""
+        return len(self.names)
+
+    @property
+    def num_rows(self) -> int:
+        """Images of all clients together."""
+        return int(self.offsets[-1])
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Images of each client, int64 [K]."""
+        return np.diff(self.offsets)
+
+    def rows_of(self, client: int) -> np.ndarray:
+        """Row numbers of client number `client`, int64 [n_k]."""
+        return np.arange(self.offsets[client], self.offsets[client + 1])
+
+    def summary(self) -> Iterator["ClientSummary"]:
+        """One row a client, in order."""
+        for k, name in enumerate(self.names):
+            rows = slice(int(self.offsets[k]), int(self.offsets[k + 1]))
+            labels = self.labels[rows]
+            histogram = np.bincount(labels[labels >= 0], minlength=len(self.label_names))
+            yield ClientSummary(
+                client=name,
+                images=len(labels),
+                groups=len(np.unique(self.groups[rows])),
+                labels={n: int(c) for n, c in zip(self.label_names, histogram, strict=True)},
+                unlabelled=int((labels < 0).sum()),
+                share=len(labels) / max(1, self.num_rows),
+            )
+
+
+@dataclass(frozen=True)
+class ClientSummary:
+    """One client in numbers; `share` is its part of all images: its weight in a full cohort."""
+
+    client: str
+    images: int
+    groups: int
+    labels: dict[str, int]
+    unlabelled: int
+    share: float
+
+
+def read_listing(settings: DataSettings) -> Listing:
+    """Lists the records of a source, before any check and any decoding.
+
+    Args:
+      settings: `source` and what belongs to it.
+
+    Returns:
+      Clients and records as the source gives them.
+
+    Raises:
+      DataError: the source itself (a list, an index) is missing or malformed.
+    """
+    root = Path(settings.root).expanduser()
+    match settings.source:
+        case "synthetic":
+            from ufm_jax.data.sources.synthetic import read_synthetic
+
+            return read_synthetic(
+                settings.seed,
+                settings.num_sites,
+                settings.mean_size,
+                settings.sigma,
+                settings.working_size,
+            )
+        case "lists":
+            return read_lists(root, settings.lists)
+        case "index":
+            return read_index(root, settings.index, settings.client_columns)
+        case "folders":
+            return read_folders(root, settings.exclude_folders)
+        case "tfds":
+            from ufm_jax.data.tfds_source import read_records
+        case "array_record":
+            from ufm_jax.data.array_record import read_records
+    records = tuple(read_records(settings))
+    return Listing(tuple(dict.fromkeys(r.client for r in records if r.client)), records)
+
+
+def load_federated(settings: DataSettings, progress: Progress | None = None) -> FederatedData:
+    """Reads, checks, decodes (once, see `cache`) and partitions a federation's images.
+
+    Args:
+      settings: where the images come from and who holds them.
+      progress: called with (done, total) while images are decoded.
+
+    Returns:
+      The federation. The same settings over the same files give the same rows in the same order,
+      whatever the number of workers.
+
+    Raises:
+      DataError: the data cannot be used as configured; names files, client and remedy.
+    """
+    listing = read_listing(settings)
+    require, on_bad = settings.require_labels, settings.on_bad
+    issues = list(screening.stop_on_faults(listing.issues, on_bad))
+    records, excluded, torn = screening.keep_splits(listing.records, settings.splits)
+    faults = screening.faults_before_decoding(records, listing.root, require)
+    issues += [*torn, *screening.stop_on_faults(faults.values(), on_bad)]
+    usable = [record for index, record in enumerate(records) if index not in faults]
+
+    workers = settings.num_workers or os.cpu_count() or 1
+    cache_dir = Path(settings.cache_dir).expanduser()
+    decoded = screening.decode_records(
+        usable, decode_settings(settings), cache_dir, workers, progress
+    )
+    faults, notes = screening.faults_of_decoding(decoded, require)
+    issues += [*notes, *screening.stop_on_faults(faults.values(), on_bad)]
+    decoded = decoded.without(faults)
+
+    label_names, labels = _number_labels(decoded)
+    names, owner = _assign(decoded, labels, listing.clients, settings)
+    repeated, copies = screening.repeated_images(decoded, names, owner, settings.duplicates)
+    issues += copies
+    kept = np.array([i for i in range(len(owner)) if i not in repeated], np.int64)
+    sizes = np.bincount(owner[kept], minlength=len(names))
+    issues += screening.stop_on_faults(screening.empty_clients(names, sizes), on_bad)
+
+    order = kept[np.argsort(owner[kept], kind="stable")]
+    groups = partition.unit_ids([record.group for record in decoded.records])
+    offsets = np.concatenate([[0], np.cumsum(sizes[sizes > 0])])
+    identity = hashlib.sha256(decoded.cached.folder.name.encode())
+    identity.update(decoded.rows[order].tobytes() + offsets.tobytes())
+    return FederatedData(
+        names=tuple(name for name, size in zip(names, sizes, strict=True) if size),
+        offsets=offsets,
+        store=CachedStore(decoded.cached, decoded.rows[order], labels[order]),
+        issues=DataIssues(tuple(issues), {**listing.excluded, **excluded}),
+        labels=labels[order],
+        label_names=label_names,
+        groups=groups[order],
+        fingerprint=identity.hexdigest(),
+    )
+
+
+def decode_settings(settings: DataSettings) -> DecodeSettings:
+    """The part of the settings that decides pixels."""
+    channels = None if settings.channels == "auto" else settings.channels
+    if not settings.detect_geometry:
+        return DecodeSettings(settings.working_size, channels)
+    from ufm_jax.data.geometry import detect_geometry
+
+    return DecodeSettings(settings.working_size, channels, detect_geometry)
+
+
+def _number_labels(decoded: screening.Decoded) -> tuple[tuple[str, ...], np.ndarray]:
+    """Label names in alphabetical order, and the label of each record, int32 [R], -1 = none."""
+    labels = [decoded.label(index) for index in range(len(decoded.records))]
+    names = tuple(sorted({label for label in labels if label is not None}))
+    number = {name: index for index, name in enumerate(names)}
+    return names, np.array([-1 if x is None else number[x] for x in labels], np.int32)
+
+
+def _assign(
+    decoded: screening.Decoded, labels: np.ndarray, clients: tuple[str, ...], settings: DataSettings
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Client names, those left without a record too, and the client of each record, int64 [R]."""
+    sites = [record.client for record in decoded.records]
+    groups = [record.group for record in decoded.records]
+    count, seed = settings.num_clients, settings.seed
+    match settings.partition:
+        case "site":
+            names, owner = partition.split_sites(
+                sites, groups, settings.set_counts(), settings.partition_sigma, seed
+            )
+            gone = tuple(name for name in clients if name not in set(sites))
+            return names + gone, owner
+        case "iid":
+            owner = partition.iid(groups, count, seed)
+        case "dirichlet":
+            owner = partition.dirichlet(labels, groups, count, settings.alpha, seed)
+        case "lognormal":
+            owner = partition.sized(groups, count, settings.partition_sigma, seed)
+    digits = len(str(count - 1))
+    return tuple(f"client_{k:0{digits}d}" for k in range(count)), owner

@@ -1,0 +1,119 @@
+"""Names for content: which bytes lie in the files, and which code reads them.
+
+A cache key must change when a file's content changes, even if its size and modification time do
+not, and must not change because a folder was copied. So files are named by a hash of their bytes.
+Reading a million files at every start would be slow: a file's hash is remembered under its path,
+inode, size, modification and change time (no program can set the change time), as git does.
+"""
+
+import hashlib
+import inspect
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from ufm_jax.data.records import ImageHandle
+
+_BYTES = 16
+# A file this fresh may change again within one tick of the clock: do not remember it yet.
+_SETTLED_NS = 2_000_000_000
+
+
+def digest(*parts: bytes) -> bytes:
+    """16 bytes that name a sequence of byte strings, their boundaries included."""
+    whole = hashlib.blake2b(digest_size=_BYTES)
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "little"))
+        whole.update(part)
+    return whole.digest()
+
+
+def code_stamp(*modules: ModuleType) -> bytes:
+    """16 bytes that change when the source of a module, or of a package's files, changes."""
+    sources = []
+    for module in modules:
+        if hasattr(module, "__path__"):
+            files = sorted(f for folder in module.__path__ for f in Path(folder).rglob("*.py"))
+            sources += [file.read_bytes() for file in files]
+        else:
+            sources.append(inspect.getsource(module).encode())
+    return digest(*sources)
+
+
+def content_digests(
+    images: Sequence[Path | ImageHandle], memo: Path, num_workers: int
+) -> tuple[list[bytes], dict[int, str]]:
+    """Names the content of every image.
+
+    Args:
+      images: files or handles.
+      memo: file that remembers the hashes of unchanged files; made if absent, replaced whole, and
+        harmless to delete.
+      num_workers: threads that read files.
+
+    Returns:
+      16 bytes for each image, b'' where a file cannot be read; and the reasons, by position.
+    """
+    known = _read_memo(memo)
+    settled: dict[bytes, bytes] = {}
+    failures: dict[int, str] = {}
+
+    def name(numbered: tuple[int, Path | ImageHandle]) -> bytes:
+        index, image = numbered
+        if not isinstance(image, Path):
+            return digest(b"handle", image.fingerprint())
+        try:
+            signature, changed_ns = _signature(image)
+            content = known.get(signature) or _hash_file(image)
+        except OSError as error:
+            failures[index] = f"cannot be read: {error.strerror or error}"
+            return b""
+        if started_ns - changed_ns > _SETTLED_NS:
+            settled[signature] = content
+        return content
+
+    started_ns = time.time_ns()
+    with ThreadPoolExecutor(num_workers) as pool:
+        names = list(pool.map(name, enumerate(images)))
+    if settled.keys() - known.keys():
+        _write_memo(memo, known | settled)
+    return names, failures
+
+
+def _signature(path: Path) -> tuple[bytes, int]:
+    """Name of a file's state without reading it, and when it last changed (ns)."""
+    stat = path.stat()
+    state = (os.path.abspath(path), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return digest(repr(state).encode()), max(stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def _hash_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=_BYTES)).digest()
+
+
+def _read_memo(memo: Path) -> dict[bytes, bytes]:
+    """Remembered hashes; nothing if there are none or the file is damaged."""
+    try:
+        table = np.load(memo)
+    except (OSError, ValueError, EOFError):
+        return {}
+    if table.dtype != np.uint8 or table.ndim != 2 or table.shape[1] != 2 * _BYTES:
+        return {}
+    flat, width = table.tobytes(), 2 * _BYTES
+    starts = range(0, len(flat), width)
+    return {flat[at : at + _BYTES]: flat[at + _BYTES : at + width] for at in starts}
+
+
+def _write_memo(memo: Path, entries: dict[bytes, bytes]) -> None:
+    flat = b"".join(key + value for key, value in entries.items())
+    table = np.frombuffer(flat, np.uint8).reshape(-1, 2 * _BYTES)
+    partial = memo.with_name(f"{memo.name}.{os.getpid()}.partial")
+    with partial.open("wb") as file:
+        np.save(file, table)
+    partial.replace(memo)

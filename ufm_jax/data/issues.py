@@ -1,0 +1,123 @@
+"""What is wrong with the data, by kind, client and file; and the policy: stop, or skip and say."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+KINDS: Mapping[str, str] = {
+    "missing": "files that cannot be opened",
+    "empty": "files of 0 bytes",
+    "outside": "paths that leave the root folder",
+    "corrupt": "files that do not decode",
+    "no_label": "images without a label",
+    "no_client": "images without a client",
+    "empty_client": "clients without a usable image",
+    "duplicate_across": "images that more than one client holds",
+    "duplicate_within": "images that one client holds more than once",
+    "multi_frame": "files of several frames, of which the first is used",
+    "not_image": "files and links that are no images",
+    "split_group": "groups of which another split holds images too",
+}
+FAULTS = frozenset(
+    ("missing", "empty", "outside", "corrupt", "no_label", "no_client", "empty_client")
+)
+"""Kinds that make an image or a client unusable; the others are only worth knowing."""
+
+_SHOWN = 5
+
+
+class DataError(ValueError):
+    """Data that cannot be used as configured; the message names files, client and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One fault: its kind (a key of `KINDS`), the client and file it is in, and the reason."""
+
+    kind: str
+    client: str
+    path: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown kind of issue {self.kind!r}; known: {sorted(KINDS)}")
+
+    def __str__(self) -> str:
+        return f"{self.path} (client {self.client}): {self.reason}"
+
+
+@dataclass(frozen=True)
+class DataIssues:
+    """Everything found wrong in a federation's data that did not stop the run.
+
+    Attributes:
+      found: all issues, in the order of discovery.
+      excluded: images left out on purpose (a split that is not asked for), counted by reason. Not
+        a fault, but no image disappears without a count.
+    """
+
+    found: tuple[Issue, ...] = ()
+    excluded: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __iter__(self) -> Iterator[Issue]:
+        return iter(self.found)
+
+    def counts(self) -> dict[str, int]:
+        """Number of issues of each kind that occurs, in the order of `KINDS`."""
+        counted = Counter(issue.kind for issue in self.found)
+        return {kind: counted[kind] for kind in KINDS if counted[kind]}
+
+    def by_kind(self) -> dict[str, list[tuple[str, str, str]]]:
+        """(client, path, reason) of every issue under its kind."""
+        return {
+            kind: [(i.client, i.path, i.reason) for i in self.found if i.kind == kind]
+            for kind in self.counts()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that `json.dumps` takes as it is."""
+        return {
+            "counts": self.counts(),
+            "excluded": dict(self.excluded),
+            "issues": {
+                kind: [{"client": c, "path": p, "reason": r} for c, p, r in entries]
+                for kind, entries in self.by_kind().items()
+            },
+        }
+
+    def summary(self) -> list[str]:
+        """One line a kind: how many, what, in which clients, and one example."""
+        lines = []
+        for kind, count in self.counts().items():
+            issues = [issue for issue in self.found if issue.kind == kind]
+            clients = sorted({issue.client for issue in issues})
+            where = ", ".join(clients[:_SHOWN]) + (", ..." if len(clients) > _SHOWN else "")
+            lines.append(f"{count} {KINDS[kind]} [{kind}] in {where}; first: {issues[0]}")
+        lines += [f"{count} images left out: {reason}" for reason, count in self.excluded.items()]
+        return lines
+
+
+def enforce(issues: Iterable[Issue], policy: str, remedy: str) -> tuple[Issue, ...]:
+    """Applies a policy to issues: raises for 'error', hands them back to be listed otherwise.
+
+    Args:
+      issues: what was found.
+      policy: 'error' or anything else ('skip', 'keep').
+      remedy: what the user can do about it, the end of the error's message.
+
+    Raises:
+      DataError: under 'error', if there is any issue; it shows the first few and the count.
+    """
+    found = tuple(issues)
+    if found and policy == "error":
+        counts = DataIssues(found).counts()
+        what = "; ".join(f"{count} {KINDS[kind]}" for kind, count in counts.items())
+        shown = "\n".join(f"  {issue}" for issue in found[:_SHOWN])
+        more = f"\n  ... and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        raise DataError(f"{what}:\n{shown}{more}\n{remedy}")
+    return found

@@ -1,0 +1,131 @@
+"""Records: what is known of an image before it is decoded."""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from stat import S_ISREG
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from ufm_jax.data.issues import Issue
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Pixels that need no decoding, as a simulator or an array file hands them over.
+
+    Attributes:
+      pixels: uint8 [H, W] or [H, W, 1 or 3].
+      geometry: float32 [7] in the coordinates of `pixels`, or None to have it detected.
+      label: class name, if it is known only once the picture is there.
+    """
+
+    pixels: np.ndarray
+    geometry: np.ndarray | None = None
+    label: str | None = None
+
+
+@runtime_checkable
+class ImageHandle(Protocol):
+    """An image that is not a file of its own: an entry of a container, or a simulated one."""
+
+    @property
+    def name(self) -> str:
+        """Unique within the source; stands where a file's path would stand in messages."""
+        ...
+
+    def fingerprint(self) -> bytes:
+        """Bytes that change whenever what `load` returns changes."""
+        ...
+
+    def load(self) -> bytes | Picture:
+        """The encoded file, or finished pixels; called from several threads at once.
+
+        Raises:
+          CorruptImage: the entry is broken; the image is then treated like a broken file.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One image of one client, before decoding.
+
+    Attributes:
+      client: name of the institution (or of the set) that the source gives it to.
+      image: a file, or a handle that loads its bytes or pixels.
+      label: class name, None if there is none.
+      mask: segmentation mask of the image's size, None if there is none.
+      group: images of one group (a patient) never part; None stands alone.
+      split: 'train', 'test', ...; '' if the source makes no difference.
+      attributes: what else the source says about it.
+    """
+
+    client: str
+    image: Path | ImageHandle
+    label: str | None = None
+    mask: Path | None = None
+    group: str | None = None
+    split: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Path or handle name, for messages."""
+        return str(self.image) if isinstance(self.image, Path) else self.image.name
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source found: its clients in order, those without an image too, and all records.
+
+    Attributes:
+      clients: names in order.
+      records: one for each image; `record.client` is one of `clients` or '' if unknown.
+      root: folder that no path may leave; None if the records are no files.
+      issues: what the source passed over, and why.
+      excluded: images left out on purpose, counted by reason.
+    """
+
+    clients: tuple[str, ...]
+    records: tuple[Record, ...]
+    root: Path | None = None
+    issues: tuple[Issue, ...] = ()
+    excluded: Mapping[str, int] = field(default_factory=dict)
+
+
+def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
+    """Finds files that are missing, empty, or outside the root, without reading any.
+
+    Args:
+      records: records whose images are files (others are passed over).
+      root: folder that no image may leave, neither by '..' nor by a symbolic link.
+
+    Returns:
+      The fault of each faulty record, by position.
+    """
+    real_root = os.path.realpath(root)
+    real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
+
+    def fault(path: Path) -> tuple[str, str] | None:
+        try:
+            plain = path.name != ".." and not path.is_symlink()
+            real = os.path.join(real_folder(path.parent), path.name)
+            real = real if plain else os.path.realpath(path)
+            if os.path.commonpath([real_root, real]) != real_root:
+                return "outside", f"lies outside the root {root}, at {real}"
+            stat = os.stat(real)
+        except (OSError, ValueError) as error:
+            return "missing", f"cannot be opened: {getattr(error, 'strerror', None) or error}"
+        if not S_ISREG(stat.st_mode):
+            return "missing", "is not a file"
+        return None if stat.st_size else ("empty", "has 0 bytes")
+
+    faults = {}
+    for index, record in enumerate(records):
+        if isinstance(record.image, Path) and (found := fault(record.image)):
+            faults[index] = Issue(found[0], record.client, record.name, found[1])
+    return faults

@@ -1,0 +1,213 @@
+"""From records to rows: which images are usable, asked for, decoded, and held only once."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, decoded_rows, open_cache_dir
+from ufm_jax.data.fingerprint import content_digests, digest
+from ufm_jax.data.issues import FAULTS, DataError, Issue, enforce
+from ufm_jax.data.records import Record, file_faults
+
+_FAULT_REMEDY = "Mend or remove them, or set on_bad='skip' to leave them out and list them"
+_DUPLICATE_REMEDY = "Set duplicates='skip' to keep the first of each, or 'keep' to only list them"
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Records and where their pixels are.
+
+    Attributes:
+      records: R records.
+      cached: the cache folder that holds their rows.
+      rows: int64 [R], row of each record in `cached`; equal files share a row; -1 = unreadable.
+      unreadable: why, by position, for each row -1.
+    """
+
+    records: tuple[Record, ...]
+    cached: CachedRows
+    rows: np.ndarray
+    unreadable: Mapping[int, str] = field(default_factory=dict)
+
+    def label(self, index: int) -> str | None:
+        """The record's label, or the one its picture brought."""
+        return self.records[index].label or self.cached.labels.get(int(self.rows[index]))
+
+    def without(self, positions: Collection[int]) -> "Decoded":
+        """All records but those at some positions, which include all that are unreadable."""
+        kept = [i for i in range(len(self.records)) if i not in positions]
+        records = tuple(self.records[i] for i in kept)
+        return Decoded(records, self.cached, self.rows[np.array(kept, np.int64)])
+
+
+def stop_on_faults(issues: Iterable[Issue], on_bad: str) -> tuple[Issue, ...]:
+    """Hands issues back; under 'error', raises DataError instead if faults are among them."""
+    found = tuple(issues)
+    enforce((issue for issue in found if issue.kind in FAULTS), on_bad, _FAULT_REMEDY)
+    return found
+
+
+def keep_splits(
+    records: Sequence[Record], splits: Sequence[str]
+) -> tuple[tuple[Record, ...], dict[str, int], list[Issue]]:
+    """Keeps the records of some splits.
+
+    Args:
+      records: all records.
+      splits: splits to keep; none = all.
+
+    Returns:
+      The records kept; the number left out for each reason; and an issue for each group that has
+      images on both sides, because a patient on both sides of a split makes a figure worthless.
+    """
+    if not splits:
+        return tuple(records), {}, []
+    kept = tuple(record for record in records if record.split in splits)
+    left_out = [record for record in records if record.split not in splits]
+    excluded = Counter(f"split {record.split!r} is not asked for" for record in left_out)
+    torn = {record.group: record for record in left_out if record.group is not None}
+    both = {record.group: record for record in kept if record.group in torn}
+    issues = [
+        Issue("split_group", r.client, r.name, f"group {group!r} is in split {torn[group].split!r}")
+        for group, r in both.items()
+    ]
+    return kept, dict(excluded), issues
+
+
+def faults_before_decoding(
+    records: Sequence[Record], root: Path | None, require_labels: bool
+) -> dict[int, Issue]:
+    """Finds what makes records unusable and shows without reading a file.
+
+    Args:
+      records: what the source listed.
+      root: folder that no file may leave; None if the records are no files.
+      require_labels: whether an image without a label is a fault.
+
+    Returns:
+      The first fault of each faulty record, by position.
+    """
+    faults = file_faults(records, root) if root is not None else {}
+    for index, record in enumerate(records):
+        if index in faults:
+            continue
+        if not record.client:
+            reason = "the columns that name the client are empty"
+            faults[index] = Issue("no_client", "", record.name, reason)
+        elif require_labels and record.label is None and isinstance(record.image, Path):
+            faults[index] = Issue("no_label", record.client, record.name, "has no label")
+    return dict(sorted(faults.items()))
+
+
+def decode_records(
+    records: Sequence[Record],
+    settings: DecodeSettings,
+    cache_dir: Path,
+    num_workers: int,
+    progress: Progress | None,
+) -> Decoded:
+    """Opens the decoded rows of records, decoding what is not in the cache.
+
+    Args:
+      records: R records without known faults, at least one.
+      settings: what decides the pixels.
+      cache_dir: made if absent.
+      num_workers: threads.
+      progress: called with (done, total) while images are decoded.
+
+    Returns:
+      All records, those that failed too: see `faults_of_decoding`.
+
+    Raises:
+      DataError: there is no record.
+    """
+    if not records:
+        raise DataError("no usable image is left: see the source's settings, `splits` and `root`")
+    open_cache_dir(cache_dir)
+    folders = sorted({str(r.image.parent) for r in records if isinstance(r.image, Path)})
+    memo = cache_dir / f"hashes-{digest(*(f.encode() for f in folders)).hex()}.npy"
+    digests, unreadable = content_digests([r.image for r in records], memo, num_workers)
+    if len(unreadable) == len(records):
+        raise DataError(f"no image can be read; first: {records[0].name}: {unreadable[0]}")
+    first: dict[bytes, int] = {}
+    for index, content in enumerate(digests):
+        if index not in unreadable:
+            first.setdefault(content, index)
+    images = [records[index].image for index in first.values()]
+    cached = decoded_rows(images, list(first), settings, cache_dir, num_workers, progress)
+    row_of = {content: row for row, content in enumerate(first)}
+    rows = np.array([row_of.get(content, -1) for content in digests], np.int64)
+    return Decoded(tuple(records), cached, rows, unreadable)
+
+
+def faults_of_decoding(
+    decoded: Decoded, require_labels: bool
+) -> tuple[dict[int, Issue], list[Issue]]:
+    """Finds what showed only when the files were read.
+
+    Args:
+      decoded: the outcome of `decode_records`.
+      require_labels: whether an image without a label is a fault.
+
+    Returns:
+      The fault of each unusable record, by position; and issues of records that are usable.
+    """
+    faults: dict[int, Issue] = {}
+    notes: list[Issue] = []
+    for index, (record, row) in enumerate(zip(decoded.records, decoded.rows.tolist(), strict=True)):
+        if reason := decoded.unreadable.get(index) or decoded.cached.failures.get(row):
+            faults[index] = Issue("corrupt", record.client, record.name, reason)
+        elif require_labels and decoded.label(index) is None:
+            faults[index] = Issue("no_label", record.client, record.name, "has no label")
+        elif (frames := int(decoded.cached.frames[row])) > 1:
+            reason = f"frame 1 of {frames} is used"
+            notes.append(Issue("multi_frame", record.client, record.name, reason))
+    return faults, notes
+
+
+def repeated_images(
+    decoded: Decoded, names: Sequence[str], owner: np.ndarray, policy: str
+) -> tuple[set[int], list[Issue]]:
+    """Finds images whose pixels an earlier record has too.
+
+    Args:
+      decoded: R usable records.
+      names: client names.
+      owner: int64 [R], the client of each record.
+      policy: for images that several clients hold: 'error', 'skip' or 'keep'.
+
+    Returns:
+      Positions to leave out: under 'skip', every copy held by another client than the first; and
+      an issue for each copy. Copies within a client (still frames of a clip) are only listed.
+
+    Raises:
+      DataError: under 'error', if two clients hold the same image.
+    """
+    first: dict[bytes, int] = {}
+    repeated: dict[int, Issue] = {}
+    pixels = decoded.cached.digests[decoded.rows]
+    for index in range(len(decoded.records)):
+        original = first.setdefault(pixels[index].tobytes(), index)
+        if original == index:
+            continue
+        across = owner[original] != owner[index]
+        kind = "duplicate_across" if across else "duplicate_within"
+        holder = names[owner[original]]
+        reason = f"same pixels as {decoded.records[original].name} (client {holder})"
+        name = decoded.records[index].name
+        repeated[index] = Issue(kind, names[owner[index]], name, reason)
+    across_clients = {i: f for i, f in repeated.items() if f.kind == "duplicate_across"}
+    enforce(across_clients.values(), policy, _DUPLICATE_REMEDY)
+    return set(across_clients) if policy == "skip" else set(), list(repeated.values())
+
+
+def empty_clients(names: Sequence[str], sizes: np.ndarray) -> list[Issue]:
+    """An issue for each client of size 0."""
+    return [
+        Issue("empty_client", name, "", "no usable image of this client is left")
+        for name, size in zip(names, sizes, strict=True)
+        if size == 0
+    ]

@@ -1,0 +1,90 @@
+"""What the user may say about the data, typed and checked."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args, get_type_hints
+
+from ufm_jax.data.issues import DataError
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where the images come from and who holds them.
+
+    Attributes:
+      source: 'synthetic' (simulated phantoms), 'lists' (a list of paths a client), 'index'
+        (index.csv), 'folders' (a folder a client), 'tfds', 'array_record'.
+      root: folder of the data.
+      lists: 'lists': folder of the list files, relative to `root`.
+      index: 'index': the files, relative to `root`; none = all index.csv at most one folder deep.
+      client_columns: 'index': columns that name the client; none = a client for each set.
+      exclude_folders: 'folders': names of folders that hold no images to learn from.
+      partition: 'site' (as the source gives it), 'iid', 'dirichlet' (label skew), 'lognormal'.
+      num_clients: clients of every partition but 'site'.
+      clients_per_set: 'site': 'set:count' splits a large site into several clients.
+      alpha: 'dirichlet': concentration.
+      partition_sigma: 'lognormal' and `clients_per_set`: spread of the log sizes; 0 = even.
+      splits: keep records of these splits ('' = those without one); none = keep all.
+      require_labels: an image without a label is a fault.
+      working_size: S.
+      channels: 1, 3, or 'auto' (3 if any image has colour).
+      detect_geometry: find the scan geometry where the source does not bring it.
+      cache_dir: decoded images are kept here, readable by the owner alone.
+      on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
+      duplicates: images that several clients hold: 'error', 'skip' (keep the first), 'keep'.
+      num_workers: decoding threads; 0 = one a core. No number changes the result.
+      seed: seed of partitions and phantoms.
+      num_sites: 'synthetic': institutions.
+      mean_size: 'synthetic': mean images of an institution.
+      sigma: 'synthetic': spread of the log of the institutions' sizes.
+    """
+
+    source: Literal["synthetic", "lists", "index", "folders", "tfds", "array_record"] = "synthetic"
+    root: str = ""
+    lists: str = "16_clients/split_1"
+    index: tuple[str, ...] = ()
+    client_columns: tuple[str, ...] = ()
+    exclude_folders: tuple[str, ...] = ("mask", "masks")
+    partition: Literal["site", "iid", "dirichlet", "lognormal"] = "site"
+    num_clients: int = 16
+    clients_per_set: tuple[str, ...] = ()
+    alpha: float = 0.5
+    partition_sigma: float = 0.0
+    splits: tuple[str, ...] = ()
+    require_labels: bool = False
+    working_size: int = 224
+    channels: Literal["auto", 1, 3] = "auto"
+    detect_geometry: bool = True
+    cache_dir: str = "~/.cache/ufm_jax"
+    on_bad: Literal["error", "skip"] = "error"
+    duplicates: Literal["error", "skip", "keep"] = "keep"
+    num_workers: int = 0
+    seed: int = 0
+    num_sites: int = 16
+    mean_size: int = 64
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("source", "partition", "channels", "on_bad", "duplicates"):
+            allowed = get_args(get_type_hints(DataSettings)[name])
+            if getattr(self, name) not in allowed:
+                raise DataError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        for name, least in (("working_size", 1), ("num_clients", 1), ("num_workers", 0)):
+            if getattr(self, name) < least:
+                raise DataError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.source != "synthetic" and not self.root:
+            raise DataError(f"source {self.source!r} needs `root`, the folder of the data")
+        if self.client_columns and self.source != "index":
+            raise DataError("client_columns name columns of index.csv: set source='index'")
+        if self.clients_per_set and self.partition != "site":
+            raise DataError("clients_per_set splits sites: set partition='site'")
+        self.set_counts()
+
+    def set_counts(self) -> dict[str, int]:
+        """`clients_per_set` as a mapping."""
+        counts = {}
+        for entry in self.clients_per_set:
+            name, _, count = entry.rpartition(":")
+            if not name or not count.isdecimal() or int(count) < 1:
+                raise DataError(f"clients_per_set: {entry!r} is not 'set:count' with a count >= 1")
+            counts[name] = int(count)
+        return counts

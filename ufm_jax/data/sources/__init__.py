@@ -1,0 +1,1 @@
+"""Sources: each turns what lies on disk (or a simulator) into records."""

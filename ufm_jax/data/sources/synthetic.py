@@ -1,0 +1,77 @@
+"""A federation of simulated institutions, each with its own look and number of images."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from ufm_jax.data import phantom as phantoms
+from ufm_jax.data import randomness
+from ufm_jax.data.fingerprint import code_stamp, digest
+from ufm_jax.data.records import Listing, Picture, Record
+
+
+@dataclass(frozen=True)
+class SimulatedImage:
+    """Handle of one phantom: computed when it is loaded, from nothing but these numbers.
+
+    Attributes:
+      seed: seed of the whole federation.
+      site: number of the institution.
+      index: number of the image within it.
+      size: longer side in pixels.
+    """
+
+    seed: int
+    site: int
+    index: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"phantom(seed={self.seed}, site={self.site}, index={self.index})"
+
+    def fingerprint(self) -> bytes:
+        """The numbers, and the simulator's code."""
+        numbers = (self.seed, self.site, self.index, self.size)
+        return digest(repr(numbers).encode(), _simulator_stamp())
+
+    def load(self) -> Picture:
+        """Simulates the image; its geometry is known exactly."""
+        simulated = phantoms.phantom(self.seed, self.site, self.index, self.size)
+        height, width = (int(side) for side in simulated.extent)
+        pixels = np.asarray(simulated.image)[:height, :width]
+        label = phantoms.LABEL_NAMES[simulated.label]
+        return Picture(pixels, np.asarray(simulated.geometry, np.float32), label)
+
+
+def read_synthetic(
+    seed: int, num_sites: int, mean_size: int, sigma: float, working_size: int
+) -> Listing:
+    """Lists the images of simulated institutions.
+
+    Args:
+      seed: seed of sizes and images.
+      num_sites: institutions.
+      mean_size: mean images of an institution.
+      sigma: standard deviation of the log of the sizes; 0 = all equal.
+      working_size: longer side of an image in pixels.
+
+    Returns:
+      Clients 'site_0', ...; labels come with the pictures.
+    """
+    sizes = phantoms.site_sizes(seed, num_sites, mean_size, sigma)
+    digits = len(str(num_sites - 1))
+    names = tuple(f"site_{site:0{digits}d}" for site in range(num_sites))
+    records = tuple(
+        Record(names[site], SimulatedImage(seed, site, index, working_size))
+        for site, size in enumerate(sizes)
+        for index in range(int(size))
+    )
+    return Listing(names, records)
+
+
+@lru_cache(maxsize=1)
+def _simulator_stamp() -> bytes:
+    return code_stamp(phantoms, randomness)

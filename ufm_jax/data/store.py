@@ -1,0 +1,116 @@
+"""Row stores: random access to decoded rows, in memory or in a cache folder."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ufm_jax.data.cache import CachedRows
+
+
+class RowStore(Protocol):
+    """Random access to decoded rows. Must pickle without its pixels, for worker processes."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(S, S, C) of every row's image."""
+        ...
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Gathers rows.
+
+        Args:
+          rows: int [R], each in 0..len-1, in any order, repeats allowed.
+
+        Returns:
+          'image' uint8 [R, S, S, C], 'extent' int32 [R, 2] (height, width), 'geometry'
+          float32 [R, 7], 'label' int32 [R] (-1 = none).
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ArrayStore:
+    """Rows in arrays in memory.
+
+    Attributes:
+      images: uint8 [R, S, S, C].
+      extents: int32 [R, 2].
+      geometry: float32 [R, 7].
+      labels: int32 [R].
+    """
+
+    images: np.ndarray
+    extents: np.ndarray
+    geometry: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(S, S, C)."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Gathers rows; see `RowStore.read`."""
+        return {
+            "image": self.images[rows],
+            "extent": self.extents[rows],
+            "geometry": self.geometry[rows],
+            "label": self.labels[rows],
+        }
+
+
+@dataclass(frozen=True)
+class CachedStore:
+    """Random access to rows of a cache folder; pickles as a path, never as pixels.
+
+    Attributes:
+      cached: the open folder.
+      rows: int64 [R], the folder's row behind each row of this store.
+      labels: int32 [R], -1 = none.
+    """
+
+    cached: CachedRows
+    rows: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self) -> None:
+        self._map()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_images"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._map()
+
+    def _map(self) -> None:
+        images = np.load(self.cached.folder / "images.npy", mmap_mode="r")
+        object.__setattr__(self, "_images", images.view(np.ndarray))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(S, S, C)."""
+        return self.cached.image_shape
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Gathers rows; see `RowStore.read`."""
+        images: np.ndarray = self.__dict__["_images"]
+        inner = self.rows[rows]
+        return {
+            "image": images[inner],
+            "extent": self.cached.extents[inner],
+            "geometry": self.cached.geometry[inner],
+            "label": self.labels[rows],
+        }

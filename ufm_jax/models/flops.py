@@ -1,0 +1,62 @@
+"""Floating-point operations of the models, counted from their matrix products.
+
+A product [M, K] x [K, N] is 2 M K N operations. A block of width D over T tokens has 12 D^2 weights
+(3 D^2 in qkv, D^2 in the projection, 8 D^2 in the MLP) and two products of attention:
+
+    block(T, D) = 24 T D^2 + 4 T^2 D
+
+Norms, GELU, softmax and additions are left out, being few; the optimiser too, which does not grow
+with the batch.
+"""
+
+from ufm_jax.models.sizes import EncoderSize
+
+
+def mae_forward_flops(
+    size: EncoderSize,
+    num_patches: int,
+    num_kept: int,
+    features: int,
+    decoder_width: int = 512,
+    decoder_depth: int = 8,
+) -> int:
+    """Operations of a masked autoencoder's forward pass over one image.
+
+    Args:
+        size: The encoder's width and depth.
+        num_patches: N.
+        num_kept: Nk, patches the encoder sees.
+        features: F, values a patch.
+        decoder_width: Channels of the decoder's tokens.
+        decoder_depth: Blocks of the decoder.
+    """
+    encoder = _encoder(size, num_kept, features)
+    embed = _dense(1 + num_kept, size.width, decoder_width)
+    blocks = decoder_depth * _block(1 + num_patches, decoder_width)
+    predict = _dense(num_patches, decoder_width, features)
+    return encoder + embed + blocks + predict
+
+
+def classifier_forward_flops(
+    size: EncoderSize, num_patches: int, features: int, num_classes: int
+) -> int:
+    """Operations of a classifier's forward pass over one image; arguments as for the MAE."""
+    return _encoder(size, num_patches, features) + _dense(1, size.width, num_classes)
+
+
+def training_flops(forward_flops: int) -> int:
+    """Operations of forward and backward pass: each product has two gradients of its own cost."""
+    return 3 * forward_flops
+
+
+def _encoder(size: EncoderSize, num_tokens: int, features: int) -> int:
+    embed = _dense(num_tokens, features, size.width)
+    return embed + size.depth * _block(1 + num_tokens, size.width)
+
+
+def _block(tokens: int, width: int) -> int:
+    return _dense(tokens, width, 12 * width) + 4 * tokens**2 * width
+
+
+def _dense(rows: int, inputs: int, outputs: int) -> int:
+    return 2 * rows * inputs * outputs

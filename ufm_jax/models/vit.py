@@ -1,0 +1,255 @@
+"""The vision transformer (Dosovitskiy et al. 2021), in the form of MAE (He et al. 2022).
+
+Pre-norm blocks, a class token, 2-D sin-cos position embeddings, patches as rows of pixels.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+
+from ufm_jax.models.attention import attention
+from ufm_jax.models.layers import Dense, LayerNorm, drop_path, gelu
+from ufm_jax.models.sizes import EncoderSize
+from ufm_jax.ops.position import sincos_2d
+
+MLP_RATIO = 4
+
+KEPT_BY_REMAT = "attention_output"
+"""The one array a rematerialised block keeps beside its input.
+
+By name, because policies that look at shapes take a matmul whose weights differ between vmapped
+clients for a batched one, and keep nothing.
+"""
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block.
+
+    Attributes:
+        heads: Attention heads.
+        drops_paths: Whether stochastic depth is applied; it takes keys from the 'drop_path' stream.
+        dtype: Type of the arithmetic.
+    """
+
+    heads: int
+    drops_paths: bool = False
+    dtype: jnp.dtype = jnp.dtype("float32")
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, rate: float | jax.Array = 0.0) -> jax.Array:
+        """Maps tokens [B, N, D] to tokens, each branch dropped with probability ``rate``."""
+        batch, count, width = tokens.shape
+        normed = LayerNorm(self.dtype, name="norm1")(tokens)
+        qkv = Dense(3 * width, self.dtype, name="qkv")(normed)
+        heads = qkv.reshape(batch, count, 3 * self.heads, width // self.heads)
+        attended = attention(*jnp.split(heads, 3, axis=2)).reshape(batch, count, width)
+        attended = checkpoint_name(attended, KEPT_BY_REMAT)
+        tokens = tokens + self._drop(Dense(width, self.dtype, name="proj")(attended), rate)
+
+        normed = LayerNorm(self.dtype, name="norm2")(tokens)
+        hidden = gelu(Dense(MLP_RATIO * width, self.dtype, name="fc1")(normed))
+        return tokens + self._drop(Dense(width, self.dtype, name="fc2")(hidden), rate)
+
+    def _drop(self, branch: jax.Array, rate: float | jax.Array) -> jax.Array:
+        return drop_path(branch, rate, self.make_rng("drop_path")) if self.drops_paths else branch
+
+
+class Blocks(nn.Module):
+    """A stack of blocks.
+
+    Attributes:
+        depth: Number of blocks.
+        heads: Attention heads a block.
+        drop_path: Probability of dropping a branch of the last block; it grows linearly from 0 at
+            the first.
+        dtype: Type of the arithmetic.
+        remat: Whether the backward pass recomputes each block from its input and its attention's
+            output, in place of keeping all it computed.
+        scan_layers: Whether to scan over blocks, their parameters stacked on a leading axis (see
+            ``stack_layers``): faster to compile, slower to run on CPUs.
+    """
+
+    depth: int
+    heads: int
+    drop_path: float = 0.0
+    dtype: jnp.dtype = jnp.dtype("float32")
+    remat: bool = False
+    scan_layers: bool = False
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, taps: tuple[int, ...] = (), deterministic: bool = True
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Runs the blocks.
+
+        Args:
+            tokens: [B, N, D].
+            taps: Indices of blocks whose output is wanted, from 0.
+            deterministic: Whether stochastic depth is off.
+
+        Returns:
+            The last block's tokens and the tapped blocks' tokens, each [B, N, D].
+        """
+        if any(not 0 <= tap < self.depth for tap in taps):
+            raise ValueError(f"taps {taps}: choose blocks from 0 to {self.depth - 1}")
+        rates = [self.drop_path * i / max(self.depth - 1, 1) for i in range(self.depth)]
+        run = self._scan if self.scan_layers else self._unroll
+        return run(tokens, rates, taps, self.drop_path > 0 and not deterministic)
+
+    def _unroll(
+        self, tokens: jax.Array, rates: list[float], taps: tuple[int, ...], drops_paths: bool
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        outputs = []
+        for i, rate in enumerate(rates):
+            tokens = self._block(drops_paths, f"block_{i}")(tokens, rate)
+            outputs.append(tokens)
+        return tokens, tuple(outputs[tap] for tap in taps)
+
+    def _scan(
+        self, tokens: jax.Array, rates: list[float], taps: tuple[int, ...], drops_paths: bool
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        def step(
+            block: Block, carry: jax.Array, rate: jax.Array
+        ) -> tuple[jax.Array, jax.Array | None]:
+            carry = block(carry, rate)
+            return carry, carry if taps else None
+
+        scan = nn.scan(
+            step,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "drop_path": True},
+            length=self.depth,
+        )
+        block = self._block(drops_paths, "block")
+        tokens, stacked = scan(block, tokens, jnp.array(rates, jnp.float32))
+        return tokens, () if stacked is None else tuple(stacked[tap] for tap in taps)
+
+    def _block(self, drops_paths: bool, name: str) -> Block:
+        block = Block
+        if self.remat:
+            policy = jax.checkpoint_policies.save_only_these_names(KEPT_BY_REMAT)
+            block = nn.remat(Block, policy=policy, prevent_cse=not self.scan_layers)
+        return block(self.heads, drops_paths, self.dtype, name=name)
+
+
+class Encoder(nn.Module):
+    """A vision transformer from patches to tokens.
+
+    Attributes:
+        size: Width, depth and heads.
+        grid: Patches down and across; their product is N.
+        drop_path: Stochastic depth of the last block.
+        final_norm: Whether the tokens are normalised after the last block.
+        learned_position: Whether the position embedding, the class token's included, is a
+            parameter that starts as the fixed sin-cos one; so it is in supervised ViTs and in
+            published fine-tuned ones. Otherwise it is that constant, zero for the class token.
+        dtype: Type of the arithmetic.
+        remat: See ``Blocks``.
+        scan_layers: See ``Blocks``.
+    """
+
+    size: EncoderSize
+    grid: tuple[int, int]
+    drop_path: float = 0.0
+    final_norm: bool = True
+    learned_position: bool = False
+    dtype: jnp.dtype = jnp.dtype("float32")
+    remat: bool = False
+    scan_layers: bool = False
+
+    def setup(self) -> None:
+        """Declares the layers."""
+        self.patch_embed = Dense(self.size.width, self.dtype)
+        self.cls_token = self.param(
+            "cls_token", nn.initializers.normal(0.02), (1, 1, self.size.width)
+        )
+        position = sincos_2d(self.size.width, *self.grid, cls_token=True)[None]
+        if self.learned_position:
+            self.pos_embed = self.param("pos_embed", lambda _: jnp.asarray(position))
+        else:
+            self.pos_embed = jnp.asarray(position, self.dtype)
+        self.blocks = Blocks(
+            self.size.depth,
+            self.size.heads,
+            self.drop_path,
+            self.dtype,
+            self.remat,
+            self.scan_layers,
+        )
+        if self.final_norm:
+            self.norm = LayerNorm(self.dtype)
+
+    def __call__(
+        self, patches: jax.Array, keep_ids: jax.Array | None = None, deterministic: bool = True
+    ) -> jax.Array:
+        """Encodes an image's kept patches.
+
+        Args:
+            patches: [B, N, F] normalised pixels of all patches, in rows.
+            keep_ids: [B, Nk] indices of the patches to encode, None for all.
+            deterministic: Whether stochastic depth is off.
+
+        Returns:
+            [B, 1 + Nk, D] tokens, after the final norm if there is one: the class token, then the
+            kept patches in the order of ``keep_ids``.
+        """
+        tokens, _ = self.blocks(self._embed(patches, keep_ids), deterministic=deterministic)
+        return self.norm(tokens) if self.final_norm else tokens
+
+    def block_outputs(
+        self, patches: jax.Array, taps: tuple[int, ...], deterministic: bool = True
+    ) -> tuple[jax.Array, ...]:
+        """Tokens [B, 1 + N, D] as they leave the blocks ``taps``, before the final norm.
+
+        Args:
+            patches: [B, N, F] normalised pixels of all patches.
+            taps: Indices of blocks, from 0.
+            deterministic: Whether stochastic depth is off.
+        """
+        return self.blocks(self._embed(patches, None), taps, deterministic)[1]
+
+    def _embed(self, patches: jax.Array, keep_ids: jax.Array | None) -> jax.Array:
+        rows, columns = self.grid
+        if patches.shape[1] != rows * columns:
+            raise ValueError(
+                f"patches {patches.shape}: the encoder's grid {self.grid} has {rows * columns}"
+            )
+        position = self.pos_embed[0].astype(self.dtype)
+        cls_token = self.cls_token.astype(self.dtype) + position[0]
+        place = position[1:]
+        # Before the embedding: a quarter of its products, and no gradient of a gather.
+        if keep_ids is not None:
+            patches = jnp.take_along_axis(patches, keep_ids[..., None], axis=1)
+            place = place[keep_ids]
+        tokens = self.patch_embed(patches) + place
+        cls_tokens = jnp.broadcast_to(cls_token, (len(tokens), 1, self.size.width))
+        return jnp.concatenate([cls_tokens, tokens], axis=1)
+
+
+def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of an unrolled model in the layout of ``scan_layers=True``.
+
+    Args:
+        params: Nested parameters with ``block_0 .. block_n`` in one place or more.
+
+    Returns:
+        The same parameters with each such group as one ``block`` of stacked leaves [n + 1, ...].
+    """
+    names = [f"block_{i}" for i in range(len(params))]
+    if names and set(names) == set(params):
+        return {"block": jax.tree.map(lambda *a: jnp.stack(a), *(params[n] for n in names))}
+    return {k: stack_layers(v) if isinstance(v, Mapping) else v for k, v in params.items()}
+
+
+def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of ``stack_layers``."""
+    if set(params) == {"block"}:
+        depth = len(jax.tree.leaves(params["block"])[0])
+        return {
+            f"block_{i}": jax.tree.map(lambda a, i=i: a[i], params["block"]) for i in range(depth)
+        }
+    return {k: unstack_layers(v) if isinstance(v, Mapping) else v for k, v in params.items()}

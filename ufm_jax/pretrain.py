@@ -1,0 +1,60 @@
+"""Federated pretraining from a configuration file.
+
+    python -m ufm_jax.pretrain --config=configs/quickstart.py --workdir=runs/quickstart
+
+Any key can be changed on the command line: --config.federation.rounds=50. Called again with the
+same folder, it goes on where it stopped.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from ufm_jax.data.issues import DataError
+from ufm_jax.train.config import resolve
+from ufm_jax.train.runtime import CompileClock, configure_jax
+from ufm_jax.train.schema import ConfigError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.", lock_config=False)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in the folder.")
+
+
+def main(argv: list[str]) -> int:
+    """Checks the configuration, trains, and writes the report."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}: options begin with --")
+    try:
+        config = resolve(_CONFIG.value)
+        workdir = Path(_WORKDIR.value)
+        if not _RESUME.value and (workdir / "checkpoints").exists():
+            raise ConfigError(f"{workdir} holds a run; give --noresume another --workdir")
+        configure_jax(config.placement)
+        # After the devices are set: these import what may start a backend.
+        from ufm_jax.train.finish import finish
+        from ufm_jax.train.pretraining import pretrain
+
+        clock = CompileClock()
+        run = pretrain(config, workdir)
+        report = finish(config, workdir, run, clock.seconds)
+    except (ConfigError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if run.stopped_by:
+        print(f"stopped after round {run.rounds_done}; the same command goes on from there")
+        return 128 + run.stopped_by
+    print(f"report: {report}")
+    return 0
+
+
+def run() -> None:
+    """Entry point of the command ``ufm-pretrain``."""
+    flags.mark_flag_as_required("config")
+    logging.set_verbosity(logging.WARNING)
+    app.run(main)
+
+
+if __name__ == "__main__":
+    run()

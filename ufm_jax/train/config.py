@@ -1,0 +1,294 @@
+"""What can be configured in pretraining: every key, its type, default and meaning.
+
+Configuration files build on ``pretrain_config()``; ``resolve`` checks the result once and returns
+plain typed values.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ml_collections import ConfigDict
+
+from ufm_jax.data.federated import DataSettings
+from ufm_jax.models.sizes import SIZES
+from ufm_jax.ops.masking import num_kept
+from ufm_jax.train.schema import ConfigError, from_config_dict, to_config_dict
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The masked autoencoder.
+
+    Attributes:
+        size: Encoder by name; see ``models.sizes``.
+        image_size: Side of the square the model sees, pixels.
+        patch_size: Side of a patch, pixels; it must divide ``image_size``.
+        channels: 3 repeats grey images, as the published models expect; 1 keeps them grey.
+        mask_ratio: Share of the patches that is hidden.
+        texture_strength: Exponent on the texture weight: 1 hides textured patches more often, as
+            UltraFedFM intends; 0 hides uniformly, as MAE does.
+        normalise_target: Whether each target patch is normalised by its own mean and variance.
+        decoder_width, decoder_depth, decoder_heads: The decoder.
+        dtype: Arithmetic of the model; parameters are float32 always.
+        remat: Whether to recompute blocks in the backward pass, to save memory.
+        scan_layers: Whether to scan over blocks: faster to compile, slower to run on CPUs.
+    """
+
+    size: Literal["ti", "s", "b", "l", "h"] = "b"
+    image_size: int = 224
+    patch_size: int = 16
+    channels: Literal[1, 3] = 3
+    mask_ratio: float = 0.75
+    texture_strength: float = 1.0
+    normalise_target: bool = True
+    decoder_width: int = 512
+    decoder_depth: int = 8
+    decoder_heads: int = 16
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    scan_layers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.patch_size < 1 or self.image_size % self.patch_size:
+            divisors = [p for p in (8, 14, 16, 32) if self.image_size % p == 0]
+            raise ConfigError(
+                f"config.model.patch_size={self.patch_size}: it does not divide "
+                f"config.model.image_size={self.image_size}; use one of {divisors}"
+            )
+        try:
+            num_kept(self.num_patches, self.mask_ratio)
+        except ValueError as error:
+            raise ConfigError(f"config.model.{error}") from None
+        if self.texture_strength < 0:
+            raise ConfigError(
+                f"config.model.texture_strength={self.texture_strength}: use 0 (uniform) or more"
+            )
+        for key, width, heads in (
+            ("decoder_width", self.decoder_width, self.decoder_heads),
+            ("size", SIZES[self.size].width, SIZES[self.size].heads),
+        ):
+            if width % heads or width % 4:
+                raise ConfigError(
+                    f"config.model.{key}: width {width} must be a multiple of 4 and of its "
+                    f"{heads} heads"
+                )
+
+    @property
+    def num_patches(self) -> int:
+        """N."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def num_kept(self) -> int:
+        """Patches that the encoder sees."""
+        return num_kept(self.num_patches, self.mask_ratio)
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Augmentation, on the device.
+
+    Attributes:
+        crop_area: Range of the random crop's share of the image's area.
+        crop_ratio: Range of its aspect ratio, width over height.
+        flip: Probability of a horizontal flip.
+        degrade: Probability that the encoder's input is degraded (motion blur, Gaussian blur,
+            salt and pepper); the target stays clean.
+        scan_conversion: Probability that an image is seen through the other probe geometry.
+    """
+
+    crop_area: tuple[float, float] = (0.2, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+    degrade: float = 0.5
+    scan_conversion: float = 0.5
+
+    def __post_init__(self) -> None:
+        for key in ("flip", "degrade", "scan_conversion"):
+            _check(f"augment.{key}", getattr(self, key), 0, 1, "is a probability")
+        for key in ("crop_area", "crop_ratio"):
+            low, high = getattr(self, key)
+            if not 0 < low <= high or (key == "crop_area" and high > 1):
+                raise ConfigError(
+                    f"config.augment.{key}={(low, high)}: give a range (low, high), 0 < low <= "
+                    "high" + (" <= 1" if key == "crop_area" else "")
+                )
+
+
+@dataclass(frozen=True)
+class FederationConfig:
+    """Clients, rounds and local work.
+
+    Attributes:
+        algorithm: Federated algorithm.
+        rounds: Rounds of the run.
+        cohort_size: Clients drawn for each round; 0 takes all.
+        batch_size: B, of every client.
+        local_epochs: Passes over a client's data a round; 0 where ``local_steps`` is set.
+        local_steps: Local steps a round, the same for all; 0 where epochs are counted.
+        partial_batch: What becomes of an epoch's last, smaller batch.
+        client_weights: p_k in proportion to the examples, or uniform.
+        client_state: Whether the local optimiser's state is reset, persists or is averaged.
+    """
+
+    algorithm: Literal["fedavg"] = "fedavg"
+    rounds: int = 300
+    cohort_size: int = 0
+    batch_size: int = 64
+    local_epochs: int = 1
+    local_steps: int = 0
+    partial_batch: Literal["weight", "drop"] = "weight"
+    client_weights: Literal["examples", "uniform"] = "examples"
+    client_state: Literal["reset", "persist", "average"] = "persist"
+
+    def __post_init__(self) -> None:
+        _check("federation.rounds", self.rounds, 1, math.inf, "counts rounds")
+        _check("federation.batch_size", self.batch_size, 1, math.inf, "counts examples")
+        _check("federation.cohort_size", self.cohort_size, 0, math.inf, "is 0 for all clients")
+        if (self.local_epochs > 0) == (self.local_steps > 0):
+            raise ConfigError(
+                f"config.federation.local_epochs={self.local_epochs}, local_steps="
+                f"{self.local_steps}: set one of them above 0 and the other to 0"
+            )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimiser.
+
+    Attributes:
+        name: ``adamw``, ``sgd``, ``adam``, ``yogi`` or ``adagrad``.
+        learning_rate: At its peak, for a batch of 256 where ``scale_by_batch`` says so.
+        scale_by_batch: Multiply the rate by batch / 256 (Goyal et al. 2017), as MAE does.
+        betas: Of Adam's kind; the first is SGD's momentum.
+        eps: Of Adam's kind.
+        weight_decay: Decoupled; biases, norms and tokens (fewer than two axes) are left out.
+        clip_norm: Global gradient norm is clipped to this; 0 for no clipping.
+    """
+
+    name: Literal["adamw", "sgd", "adam", "yogi", "adagrad"] = "adamw"
+    learning_rate: float = 1.5e-4
+    scale_by_batch: bool = True
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.05
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning-rate factor as a function of the round: linear warm-up, then half a cosine.
+
+    Attributes:
+        warmup_rounds: Rounds of linear warm-up from 0.
+        min_factor: Factor at the last round.
+    """
+
+    warmup_rounds: int = 40
+    min_factor: float = 0.0
+
+
+@dataclass(frozen=True)
+class PlacementConfig:
+    """Where clients train.
+
+    Attributes:
+        devices: Devices to use; 0 takes all.
+        cpu_devices: Devices that a CPU is cut into; 0 makes one a core.
+        lanes: Clients that train side by side on each device.
+        data_home: Where the images live: ``device`` memory, ``host`` memory with double
+            buffering, or ``stream`` from disk.
+        loader_threads: Threads that read from disk.
+    """
+
+    devices: int = 0
+    cpu_devices: int = 0
+    lanes: int = 1
+    data_home: Literal["device", "host", "stream"] = "device"
+    loader_threads: int = 2
+
+    def __post_init__(self) -> None:
+        for key in ("devices", "cpu_devices", "loader_threads"):
+            _check(f"placement.{key}", getattr(self, key), 0, math.inf, "is a count")
+        _check("placement.lanes", self.lanes, 1, math.inf, "counts lanes of a device")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Checkpoints.
+
+    Attributes:
+        every_rounds: Rounds between checkpoints; the last round is always saved.
+        every_seconds: Save earlier if this much time has passed; 0 for never.
+        keep: Last checkpoints kept, besides the best.
+    """
+
+    every_rounds: int = 10
+    every_seconds: float = 600.0
+    keep: int = 2
+
+    def __post_init__(self) -> None:
+        _check("checkpoint.every_rounds", self.every_rounds, 1, math.inf, "counts rounds")
+        _check("checkpoint.keep", self.keep, 1, math.inf, "counts checkpoints")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides a pretraining run."""
+
+    name: str = "pretrain"
+    seed: int = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    client_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    server_optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            name="sgd", learning_rate=1.0, scale_by_batch=False, betas=(0.0, 0.0), weight_decay=0.0
+        )
+    )
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.schedule.warmup_rounds <= self.federation.rounds:
+            raise ConfigError(
+                f"config.schedule.warmup_rounds={self.schedule.warmup_rounds}: there are "
+                f"{self.federation.rounds} rounds; lower it"
+            )
+
+
+def pretrain_config() -> ConfigDict:
+    """The defaults, to be changed by a configuration file."""
+    return to_config_dict(PretrainConfig())
+
+
+def resolve(config: ConfigDict) -> PretrainConfig:
+    """Checks a configuration and returns it as typed values.
+
+    Raises:
+        ConfigError: Naming key, value and remedy.
+    """
+    return from_config_dict(PretrainConfig, config)
+
+
+def _check(key: str, value: float, low: float, high: float, meaning: str) -> None:
+    if not low <= value <= high:
+        span = f"from {low} to {high}" if high < math.inf else f"{low} or more"
+        raise ConfigError(f"config.{key}={value!r}: it {meaning}; use {span}")
+
+
+def check_cohort(config: PretrainConfig, num_clients: int) -> Any:
+    """Checks what only the data can tell.
+
+    Raises:
+        ConfigError: If a cohort is larger than the population.
+    """
+    if config.federation.cohort_size > num_clients:
+        raise ConfigError(
+            f"config.federation.cohort_size={config.federation.cohort_size}: the data has "
+            f"{num_clients} clients; lower it, or use 0 for all"
+        )

@@ -1,0 +1,63 @@
+"""The end of a run: pictures and the report."""
+
+import platform
+from collections.abc import Mapping
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from ufm_jax.train.config import PretrainConfig
+from ufm_jax.train.metrics import read_history
+from ufm_jax.train.pictures import make_pictures
+from ufm_jax.train.pretraining import Finished
+from ufm_jax.train.report import write_reconstruction_png, write_report
+from ufm_jax.train.report.types import RunInfo
+from ufm_jax.train.schema import to_config_dict
+
+_PACKAGES = ("ufm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def finish(config: PretrainConfig, workdir: Path, run: Finished, compile_seconds: float) -> Path:
+    """Writes the report of a run, and a picture of its reconstructions.
+
+    Args:
+        config: The run's configuration.
+        workdir: Its folder.
+        run: How it ended.
+        compile_seconds: Seconds spent compiling in this process.
+
+    Returns:
+        The report's path.
+    """
+    params = run.state.server.params
+    placement = run.federation.placement
+    pictures = make_pictures(config, run.data, params)
+    info = RunInfo(
+        name=config.name,
+        created=date.today().isoformat(),
+        config=to_config_dict(config).to_dict(),
+        versions={name: version(name) for name in _PACKAGES}
+        | {"Python": platform.python_version()},
+        device=placement.mesh.devices.flat[0].device_kind,
+        num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
+        num_devices=placement.num_devices,
+        lanes=placement.lanes,
+        compile_seconds=compile_seconds,
+        compilations=run.federation.compilations,
+    )
+    write_reconstruction_png(workdir, pictures)
+    return write_report(
+        workdir,
+        info,
+        read_history(workdir),
+        data=[_row(client) for client in run.data.summary()],
+        issues=run.data.issues.to_json(),
+        pictures=pictures,
+    )
+
+
+def _row(client: Any) -> Mapping[str, Any]:
+    return vars(client)

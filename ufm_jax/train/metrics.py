@@ -1,0 +1,254 @@
+"""The history of a run: one typed record a round, as JSON lines and as TensorBoard events.
+
+``metrics.jsonl`` is the record of truth, read by the report and by anybody's own scripts. It holds
+one JSON object a line and every round at most once, in order, also after a run was killed and
+resumed. Rounds count from zero, here as in TensorBoard.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+HISTORY_FILE = "metrics.jsonl"
+TENSORBOARD_FOLDER = "tensorboard"
+
+_ROUND_SCALARS = (
+    "loss",
+    "lr_factor",
+    "seconds",
+    "images",
+    "images_per_second",
+    "useful_fraction",
+    "update_norm",
+    "cohort",
+)
+_CLIENT_SCALARS = ("loss", "examples", "steps", "update_norm")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class ClientRecord:
+    """What one client of the cohort did in one round.
+
+    Attributes:
+      client: The client's name.
+      loss: Mean loss over its local steps (nan where it was not finite).
+      examples: Images it trained on in this round, with repeats.
+      steps: Local optimiser steps, T_k.
+      update_norm: Euclidean norm of its pseudo-gradient, ||w - w_k||.
+      finite: Whether its update was finite and so took part in the average.
+      lane: The lane it ran in, counted over all devices.
+      begin: Its first step in that lane.
+      end: One past its last step in that lane.
+    """
+
+    client: str
+    loss: float
+    examples: int
+    steps: int
+    update_norm: float
+    finite: bool
+    lane: int
+    begin: int
+    end: int
+
+
+@dataclasses.dataclass(frozen=True)
+class RoundRecord:
+    """What one round did.
+
+    Attributes:
+      round: The round's number, from zero.
+      loss: Loss over the cohort, averaged with the client weights (nan where not finite).
+      lr_factor: What the schedule multiplied the local learning rate with.
+      seconds: Wall-clock time of the round.
+      images: Images trained on by the whole cohort.
+      images_per_second: images / seconds.
+      useful_fraction: Share of the lanes' step slots in which a client trained, 0..1.
+      update_norm: Euclidean norm of the server's update.
+      cohort: Number of clients in the round.
+      rejected: Names of the clients whose update was left out.
+      clients: One record for each client of the cohort.
+    """
+
+    round: int
+    loss: float
+    lr_factor: float
+    seconds: float
+    images: int
+    images_per_second: float
+    useful_fraction: float
+    update_norm: float
+    cohort: int
+    rejected: list[str]
+    clients: list[ClientRecord]
+
+
+class MetricWriter:
+    """Appends a run's records to its history and to TensorBoard event files, round by round.
+
+    Opening it at round r drops what an earlier, interrupted run wrote for rounds r and later (and a
+    last line cut short by a kill), by writing a new file and renaming it over the old one.
+    Everything is handed to the operating system after every round.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], resume_round: int) -> None:
+        """Opens the history in ``workdir`` for rounds from ``resume_round`` on.
+
+        Args:
+          workdir: The run's folder; made if absent.
+          resume_round: The first round that will be written; 0 starts the history anew.
+
+        Raises:
+          ValueError: If ``resume_round`` is negative, or a line of the existing history other than
+            the last is not a record.
+        """
+        if resume_round < 0:
+            raise ValueError(f"resume_round is {resume_round}; it counts rounds from 0.")
+        from tensorboardX import SummaryWriter  # slow to import, and only a running loop needs it
+
+        folder = Path(workdir)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / HISTORY_FILE
+        kept = [record for record in read_history(folder) if record.round < resume_round]
+        if len(kept) < resume_round:
+            _log.warning(
+                "%s holds %d of the %d rounds before the resumed one.",
+                path,
+                len(kept),
+                resume_round,
+            )
+        _replace_lines(path, [_to_json(record) for record in kept])
+        self._lines = path.open("a", encoding="utf-8")
+        self._events = SummaryWriter(
+            logdir=str(folder / TENSORBOARD_FOLDER), purge_step=resume_round
+        )
+        self._next_round = resume_round
+
+    def write(self, record: RoundRecord) -> None:
+        """Appends ``record`` and flushes.
+
+        Raises:
+          ValueError: If the record's round is not later than all rounds in the history.
+        """
+        if record.round < self._next_round:
+            raise ValueError(
+                f"Round {record.round} is already in {self._lines.name}; "
+                f"the next round is {self._next_round}. Open a MetricWriter at the resumed round."
+            )
+        self._lines.write(_to_json(record) + "\n")
+        self._lines.flush()
+        for tag, value in _scalars(record):
+            if math.isfinite(value):  # a gap in the curve says more than an event of nan
+                self._events.add_scalar(tag, value, record.round)
+        self._events.flush()
+        self._next_round = record.round + 1
+
+    def close(self) -> None:
+        """Closes both files."""
+        self._lines.close()
+        self._events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_history(workdir: str | os.PathLike[str]) -> list[RoundRecord]:
+    """Reads the records of ``workdir``'s history, in order; empty if there is none.
+
+    A last line that was cut short (the writer was killed) is left out. Numbers that were not finite
+    come back as nan.
+
+    Raises:
+      ValueError: If any other line is not a record; names the file and the line.
+    """
+    path = Path(workdir) / HISTORY_FILE
+    if not path.exists():
+        return []
+    # Bytes are split, not text: a kill may cut a line inside a character.
+    *lines, tail = path.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(_from_json(line))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{path}, line {number} is not a round's record ({error}). "
+                "Mend or delete the line; its round is then missing from the history."
+            ) from error
+    if tail:
+        try:
+            records.append(_from_json(tail))
+        except (ValueError, TypeError, KeyError):
+            _log.warning("%s: the last line was cut short and is left out.", path)
+    return records
+
+
+def _scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
+    """Yields TensorBoard tags and values of one round."""
+    for name in _ROUND_SCALARS:
+        yield f"round/{name}", float(getattr(record, name))
+    yield "round/rejected", float(len(record.rejected))
+    for client in record.clients:
+        for name in _CLIENT_SCALARS:
+            yield f"client/{client.client}/{name}", float(getattr(client, name))
+
+
+def _to_json(record: RoundRecord) -> str:
+    """One line of strict JSON; numbers that are not finite become null."""
+    return json.dumps(_finite_or_null(dataclasses.asdict(record)), allow_nan=False)
+
+
+def _finite_or_null(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, dict):
+        return {key: _finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite_or_null(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _from_json(line: bytes) -> RoundRecord:
+    fields = _null_to_nan(RoundRecord, json.loads(line))
+    fields["clients"] = [
+        ClientRecord(**_null_to_nan(ClientRecord, client)) for client in fields["clients"]
+    ]
+    return RoundRecord(**fields)
+
+
+def _null_to_nan(record: type, fields: dict[str, Any]) -> dict[str, Any]:
+    """Turns null into nan in the fields that ``record`` declares as float."""
+    floats = {field.name for field in dataclasses.fields(record) if field.type is float}
+    return {
+        key: math.nan if value is None and key in floats else value for key, value in fields.items()
+    }
+
+
+def _replace_lines(path: Path, lines: list[str]) -> None:
+    """Replaces the file by ``lines`` so that a kill leaves the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,68 @@
+"""Optimisers and the learning-rate schedule, from their configuration."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ufm_jax.fed.algorithm import Params, Tree
+from ufm_jax.train.config import OptimizerConfig
+
+
+def make_optimizer(config: OptimizerConfig, batch_size: int) -> optax.GradientTransformation:
+    """Builds an optimiser at its peak learning rate.
+
+    Args:
+        config: Name and numbers.
+        batch_size: B, by which the rate is scaled where the configuration says so.
+    """
+    rate = config.learning_rate * (batch_size / 256 if config.scale_by_batch else 1.0)
+    first, second = config.betas
+    momentum = first or None
+    scale = {
+        "adamw": lambda: optax.scale_by_adam(first, second, config.eps),
+        "adam": lambda: optax.scale_by_adam(first, second, config.eps),
+        "yogi": lambda: optax.scale_by_yogi(first, second, config.eps),
+        "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.0, eps=config.eps),
+        "sgd": lambda: optax.trace(momentum) if momentum else optax.identity(),
+    }[config.name]()
+    chain = [scale]
+    if config.clip_norm:
+        chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
+    if config.weight_decay:
+        chain.append(optax.add_decayed_weights(config.weight_decay, mask=decays))
+    return optax.chain(*chain, optax.scale(-rate))
+
+
+def decays(params: Params) -> Tree:
+    """Which leaves weight decay acts on: all but biases and the scales of norms.
+
+    Told by name: a stacked bias has two axes, so the number of axes says nothing.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key not in ("bias", "scale"), params
+    )
+
+
+def warmup_cosine(
+    rounds: int, warmup_rounds: int, min_factor: float = 0.0
+) -> Callable[[jax.Array], jax.Array]:
+    """Linear warm-up from 0, then half a cosine to ``min_factor`` (Loshchilov and Hutter, 2017).
+
+    Args:
+        rounds: Rounds of the run.
+        warmup_rounds: Rounds of warm-up.
+        min_factor: Factor when ``progress`` reaches ``rounds``.
+
+    Returns:
+        ``progress -> factor``; progress in rounds, continuous over a client's local steps.
+    """
+
+    def factor(progress: jax.Array) -> jax.Array:
+        rising = progress / max(warmup_rounds, 1)
+        done = (progress - warmup_rounds) / max(rounds - warmup_rounds, 1)
+        falling = min_factor + (1 - min_factor) * 0.5 * (1 + jnp.cos(jnp.pi * done))
+        return jnp.where(progress < warmup_rounds, rising, falling)
+
+    return factor

@@ -1,0 +1,135 @@
+"""Federated pretraining: from a checked configuration to a trained model and its report."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from ufm_jax.data.federated import FederatedData, load_federated
+from ufm_jax.fed.algorithms.fedavg import fedavg
+from ufm_jax.fed.batches import Batching
+from ufm_jax.fed.engine import FederationState
+from ufm_jax.fed.federation import Federation
+from ufm_jax.fed.keys import fold
+from ufm_jax.fed.placement import make_placement
+from ufm_jax.train.checkpoint import Checkpoints, export_params
+from ufm_jax.train.config import CheckpointConfig, PretrainConfig, check_cohort
+from ufm_jax.train.feed import Feed
+from ufm_jax.train.metrics import MetricWriter
+from ufm_jax.train.objective import init_params, make_loss
+from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
+from ufm_jax.train.progress import Progress
+from ufm_jax.train.recorder import Recorder
+from ufm_jax.train.rundir import claim
+from ufm_jax.train.runtime import StopSignal
+
+_log = logging.getLogger(__name__)
+
+
+class Finished(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        federation: What was trained.
+        data: On what.
+        state: Its state at the end.
+        rounds_done: Rounds that the last checkpoint holds.
+        stopped_by: The signal that ended it early; 0 where it ran to the end.
+    """
+
+    federation: Federation
+    data: FederatedData
+    state: FederationState
+    rounds_done: int
+    stopped_by: int
+
+
+def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
+    """Trains, from the newest checkpoint in ``workdir`` where there is one.
+
+    Args:
+        config: A checked configuration.
+        workdir: Gets the configuration, metrics, checkpoints and the exported model.
+    """
+    data = load_federated(config.data)
+    for line in data.issues.summary():
+        _log.warning("%s", line)
+    federation = build_federation(config, data)
+    claim(workdir, config, data, federation.placement)
+    state = federation.init(init_params(config.model, fold(jax.random.key(config.seed), "init")))
+    rounds = config.federation.rounds
+
+    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints, StopSignal() as stop:
+        done = checkpoints.last or 0
+        if done:
+            state = checkpoints.restore(done, state)
+            _log.warning("resumed after %d of %d rounds", done, rounds)
+        feed = Feed(config.placement, data, federation)
+        due = _SaveClock(config.checkpoint, rounds)
+        with MetricWriter(workdir, done) as writer, Progress(rounds, done) as progress:
+            recorder = Recorder(federation, data.names, lr_factor(config), writer, progress)
+            stopping = False
+            while done < rounds and not stopping:
+                plan, examples, rows = feed.take(done)
+                state, metrics = federation.run_round(state, examples, plan, rows)
+                done += 1
+                # The devices train; meanwhile the host plans, and reads the round before.
+                if done < rounds:
+                    feed.prepare(done)
+                recorder.put(plan, metrics)
+                stopping = bool(stop.received)
+                if due(done) or stopping:
+                    checkpoints.save(done, state, recorder.flush().loss)
+        feed.close()
+    export_params(workdir / "model", state.server.params)
+    return Finished(federation, data, state, done, stop.received)
+
+
+def build_federation(config: PretrainConfig, data: FederatedData) -> Federation:
+    """The federation that ``config`` describes over ``data``."""
+    check_cohort(config, data.num_clients)
+    fed = config.federation
+    algorithm = fedavg(
+        make_optimizer(config.client_optimizer, fed.batch_size),
+        make_optimizer(config.server_optimizer, fed.batch_size),
+        client_state=fed.client_state,
+        lr_factor=lr_factor(config),
+    )
+    return Federation(
+        loss_fn=make_loss(config.model, config.augment),
+        algorithm=algorithm,
+        offsets=data.offsets,
+        batching=Batching(
+            fed.batch_size, fed.local_epochs or None, fed.local_steps or None, fed.partial_batch
+        ),
+        cohort_size=fed.cohort_size or None,
+        client_weights=fed.client_weights,
+        placement=make_placement(config.placement.devices or None, config.placement.lanes),
+        seed=config.seed,
+        examples_sharded=config.placement.data_home != "device",
+    )
+
+
+def lr_factor(config: PretrainConfig) -> Callable[[jax.Array], jax.Array]:
+    """The learning-rate factor as a function of the progress in rounds."""
+    schedule = config.schedule
+    return warmup_cosine(config.federation.rounds, schedule.warmup_rounds, schedule.min_factor)
+
+
+class _SaveClock:
+    """Whether a checkpoint is due: by rounds, by time, and after the last round."""
+
+    def __init__(self, config: CheckpointConfig, rounds: int) -> None:
+        self._config, self._rounds = config, rounds
+        self._last = time.monotonic()
+
+    def __call__(self, done: int) -> bool:
+        config = self._config
+        late = 0 < config.every_seconds < time.monotonic() - self._last
+        due = late or done % config.every_rounds == 0 or done == self._rounds
+        if due:
+            self._last = time.monotonic()
+        return due

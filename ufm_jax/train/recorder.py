@@ -1,0 +1,98 @@
+"""Reads a round's metrics one round late, so that the devices never wait for the host."""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ufm_jax.fed.engine import RoundMetrics
+from ufm_jax.fed.federation import ClientResult, Federation, HostPlan
+from ufm_jax.train.metrics import ClientRecord, MetricWriter, RoundRecord
+from ufm_jax.train.progress import Progress
+
+
+class Recorder:
+    """Turns metrics on the devices into records, written and shown."""
+
+    def __init__(
+        self,
+        federation: Federation,
+        names: tuple[str, ...],
+        lr_factor: Callable[[jax.Array], jax.Array],
+        writer: MetricWriter,
+        progress: Progress,
+    ) -> None:
+        """Starts the clock.
+
+        Args:
+            federation: Reads its metrics.
+            names: The clients' names.
+            lr_factor: Learning-rate factor as a function of the round.
+            writer: Keeps the records.
+            progress: Shows them.
+        """
+        self._federation, self._names, self._lr_factor = federation, names, lr_factor
+        self._writer, self._progress = writer, progress
+        self._pending: tuple[HostPlan, RoundMetrics] | None = None
+        self._clock = time.perf_counter()
+
+    def put(self, plan: HostPlan, metrics: RoundMetrics) -> None:
+        """Takes a dispatched round, and records the one before it."""
+        if self._pending is not None:
+            self.flush()
+        self._pending = plan, metrics
+
+    def flush(self) -> RoundRecord:
+        """Waits for the pending round, records it, and returns the record."""
+        if self._pending is None:
+            raise RuntimeError("no round is pending: every put is flushed once")
+        plan, metrics = self._pending
+        self._pending = None
+        results = self._federation.results(plan, metrics)
+        now = time.perf_counter()
+        seconds, self._clock = now - self._clock, now
+        record = self._record(plan, results, float(metrics.update_norm), seconds)
+        self._writer.write(record)
+        self._progress.update(record)
+        return record
+
+    def _record(
+        self, plan: HostPlan, results: list[ClientResult], update_norm: float, seconds: float
+    ) -> RoundRecord:
+        images = sum(result.examples for result in results)
+        accepted = [result for result in results if result.finite]
+        return RoundRecord(
+            round=plan.round_index,
+            loss=self._mean_loss(accepted),
+            lr_factor=float(self._lr_factor(jnp.float32(plan.round_index))),
+            seconds=seconds,
+            images=images,
+            images_per_second=images / seconds,
+            useful_fraction=plan.schedule.useful_fraction,
+            update_norm=update_norm,
+            cohort=len(results),
+            rejected=[self._names[result.client] for result in results if not result.finite],
+            clients=[self._client_record(result) for result in results],
+        )
+
+    def _mean_loss(self, results: list[ClientResult]) -> float:
+        """The clients' losses, weighted as their updates are."""
+        if not results:
+            return float("nan")
+        weights = self._federation.client_weight([result.client for result in results])
+        return float(np.average([result.loss for result in results], weights=weights))
+
+    def _client_record(self, result: ClientResult) -> ClientRecord:
+        return ClientRecord(
+            client=self._names[result.client],
+            loss=result.loss,
+            examples=result.examples,
+            steps=result.steps,
+            update_norm=result.update_norm,
+            finite=result.finite,
+            lane=result.lane,
+            begin=result.first_step,
+            end=result.first_step + result.steps,
+        )

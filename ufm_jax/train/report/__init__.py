@@ -1,0 +1,10 @@
+"""The report of a run: one self-contained HTML page of figures, tables and pictures.
+
+The page needs no network and no script to be read; charts are inline SVG, images inline PNG.
+"""
+
+from ufm_jax.train.report.hero import write_reconstruction_png
+from ufm_jax.train.report.page import write_report
+from ufm_jax.train.report.types import Pictures, RunInfo
+
+__all__ = ["Pictures", "RunInfo", "write_reconstruction_png", "write_report"]

@@ -1,0 +1,104 @@
+"""The report's pictures: reconstructions, texture masks and the clients' first images."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ufm_jax.train.report.hero import COLUMNS
+from ufm_jax.train.report.images import (
+    data_uri,
+    heat_colours,
+    heat_map,
+    hidden_by_texture,
+    kept_patches,
+)
+from ufm_jax.train.report.markup import Markup, element
+from ufm_jax.train.report.numbers import percent, significant
+from ufm_jax.train.report.sections import section
+from ufm_jax.train.report.types import Pictures
+
+_MOST_EXAMPLES, _MOST_TEXTURES, _MOST_THUMBNAILS = 8, 4, 64
+_LONGEST, _THUMBNAIL = 256, 128
+
+
+def reconstructions(pictures: Pictures) -> Markup:
+    """Rows of input, masked, reconstruction and original."""
+    total = len(pictures.captions)
+    rows = [
+        _strip(
+            [(heading, getattr(pictures, name)[index]) for name, heading in COLUMNS],
+            pictures.captions[index],
+        )
+        for index in range(min(total, _MOST_EXAMPLES))
+    ]
+    text = (
+        "Input: the image as the encoder saw it, degraded. Masked: the patches it was given. "
+        "Reconstruction: the model’s output where patches were hidden, the original elsewhere."
+        + _shown(len(rows), total, "examples")
+    )
+    return section("Reconstructions", element("p", text), element("div", *rows, class_="strips"))
+
+
+def textures(pictures: Pictures) -> Markup:
+    """Rows of original, texture score and the patches that were kept."""
+    least, most = hidden_by_texture(pictures.texture_score, pictures.mask)
+    shown = min(len(pictures.captions), _MOST_TEXTURES)
+    rows = []
+    for index in range(shown):
+        clean, score = pictures.clean[index], pictures.texture_score[index]
+        top = float(score.max()) or 1.0
+        panels = [
+            ("original", clean),
+            (f"texture, 0 to {significant(top)}", heat_map(clean, score, top)),
+            ("kept patches", kept_patches(clean, pictures.mask[index])),
+        ]
+        rows.append(_strip(panels, pictures.captions[index]))
+    text = (
+        f"Hidden in these {len(pictures.captions)} images: {percent(pictures.mask.mean())} of all "
+        f"patches, {percent(least)} of the least and {percent(most)} of the most textured quarter."
+    )
+    ramp = data_uri(heat_colours(np.linspace(0, 1, 64))[None], 64)
+    scale = element(
+        "p", "low texture ", element("img", src=ramp, alt="", class_="ramp"), " high", class_="note"
+    )
+    return section(
+        "Texture and masks", element("p", text), element("div", *rows, class_="strips"), scale
+    )
+
+
+def montage(thumbnails: Mapping[str, np.ndarray]) -> Markup:
+    """One picture a client."""
+    shown = list(thumbnails.items())[:_MOST_THUMBNAILS]
+    cells = []
+    for client, image in shown:
+        picture = _image(image, f"first image of {client}", _THUMBNAIL)
+        name = element("figcaption", client, title=client)
+        cells.append(element("figure", picture, name))
+    text = "The first image of each client." + _shown(len(shown), len(thumbnails), "clients")
+    return section("Clients’ images", element("p", text), element("div", *cells, class_="montage"))
+
+
+def no_pictures() -> Markup:
+    """Says that the run left no pictures."""
+    return section("Reconstructions", element("p", "No pictures were made in this run."))
+
+
+def _strip(panels: list[tuple[str, np.ndarray]], caption: str) -> Markup:
+    cells = [
+        element("div", _image(image, f"{heading}, {caption}", _LONGEST), element("span", heading))
+        for heading, image in panels
+    ]
+    return element(
+        "figure",
+        element("figcaption", caption),
+        element("div", *cells, class_=f"panels panels{len(cells)}"),
+        class_="strip",
+    )
+
+
+def _image(image: np.ndarray, alt: str, longest: int) -> Markup:
+    return element("img", src=data_uri(image, longest), alt=alt)
+
+
+def _shown(shown: int, total: int, noun: str) -> str:
+    return f" The first {shown} of {total:,} {noun} are shown." if shown < total else ""

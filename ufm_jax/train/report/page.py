@@ -1,0 +1,92 @@
+"""Puts the report's sections on one page and writes it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ufm_jax.train.metrics import RoundRecord
+from ufm_jax.train.report import gallery, sections
+from ufm_jax.train.report.history import client_curves
+from ufm_jax.train.report.markup import Markup, element, join
+from ufm_jax.train.report.style import CSS, SCRIPT
+from ufm_jax.train.report.tables import client_table, issue_list
+from ufm_jax.train.report.types import Pictures, RunInfo
+
+REPORT_FILE = "report.html"
+
+
+def write_report(
+    workdir: str | os.PathLike[str],
+    run: RunInfo,
+    history: Sequence[RoundRecord],
+    data: Sequence[Mapping[str, Any]],
+    issues: Mapping[str, Any],
+    pictures: Pictures | None,
+) -> Path:
+    """Writes ``report.html``, a page that needs nothing but itself, into ``workdir``.
+
+    Args:
+      workdir: Existing folder.
+      run: Facts about the run.
+      history: Its rounds, at least one.
+      data: One row a client of the federation: client, images, groups, labels.
+      issues: What was skipped or doubtful in the data (``DataIssues.to_json()``).
+      pictures: Example images, or None.
+
+    Returns:
+      The report's path. The file is replaced in one step: an older report stays until then.
+
+    Raises:
+      ValueError: If the history is empty or names a client that ``data`` does not.
+    """
+    path = Path(workdir) / REPORT_FILE
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(render(run, history, data, issues, pictures), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def render(
+    run: RunInfo,
+    history: Sequence[RoundRecord],
+    data: Sequence[Mapping[str, Any]],
+    issues: Mapping[str, Any],
+    pictures: Pictures | None,
+) -> str:
+    """The page's HTML; arguments as in `write_report`."""
+    if not history:
+        raise ValueError(f"The history of {run.name!r} is empty: train at least one round first.")
+    curves = client_curves(history, [row["client"] for row in data])
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", f"{run.name} – report"),
+        element("style", Markup(CSS)),
+    )
+    body = element(
+        "main",
+        element("header", element("h1", run.name), element("p", f"Training report, {run.created}")),
+        sections.summary(run, history, data),
+        sections.training(history, curves),
+        sections.section("Clients", client_table(history, curves, data)),
+        sections.schedule(run, history[-1]),
+        _pictures(pictures),
+        sections.section("Data issues", issue_list(issues)),
+        sections.configuration(run),
+    )
+    script = element("script", Markup(SCRIPT))
+    page = element("html", head, element("body", body, script), lang="en")
+    return f"<!doctype html>\n{page}\n"
+
+
+def _pictures(pictures: Pictures | None) -> Markup:
+    if pictures is None:
+        return gallery.no_pictures()
+    parts = []
+    if pictures.captions:
+        parts += [gallery.reconstructions(pictures), gallery.textures(pictures)]
+    if pictures.thumbnails:
+        parts.append(gallery.montage(pictures.thumbnails))
+    return join(*parts) if parts else gallery.no_pictures()

@@ -1,0 +1,83 @@
+"""Axes: from data to SVG coordinates, and where the ticks go."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A linear map of the interval low..high to the pixels start..stop (stop may be smaller)."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        """The pixel of ``value``, which may lie outside the interval."""
+        return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
+
+
+def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
+    """Round numbers inside low..high, in steps of 1, 2 or 5 times a power of ten.
+
+    Args:
+      low: Lower end of the axis.
+      high: Upper end, greater than ``low``.
+      most: Upper bound on the number of ticks, at least 2.
+      whole: Steps of at least 1, for axes that count.
+
+    Returns:
+      Ticks in increasing order.
+    """
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    if whole:
+        step = max(1.0, round(step))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [index * step for index in range(first, last + 1)][: most + 1]
+
+
+def tick_label(value: float, values: list[float]) -> str:
+    """Writes a tick with just the decimals that the axis needs; very large or small with exponent.
+
+    Args:
+      value: One of ``values``.
+      values: All ticks of the axis.
+    """
+    step = min((b - a for a, b in itertools.pairwise(values)), default=abs(value) or 1.0)
+    largest = max(abs(tick) for tick in values)
+    if largest >= 1e9 or step < 1e-6:
+        digits = max(0, math.ceil(math.log10(largest / step) - 1e-9)) if largest else 0
+        return f"{value:.{digits}e}" if value else "0"
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    return f"{value:,.{decimals}f}"
+
+
+def padded_range(
+    values: np.ndarray, *, from_zero: bool = False, margin: float = 0.06
+) -> tuple[float, float]:
+    """An axis range around the finite ``values`` that is never empty.
+
+    Args:
+      values: Any shape; nan and infinite entries are ignored.
+      from_zero: Begin the axis at 0.
+      margin: Share of the range added at either end that is not pinned to zero.
+
+    Returns:
+      (low, high) with low < high; (0, 1) where no value is finite.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    low, high = (0.0 if from_zero else float(finite.min())), float(finite.max())
+    size, spread = max(abs(low), abs(high)), high - low
+    if spread <= 1e-9 * size:  # equal but for rounding
+        spread = size
+    if spread < 1e-30:
+        spread = 1.0
+    return (0.0 if from_zero else low - margin * spread), high + margin * spread

@@ -1,0 +1,197 @@
+"""The report's sections: each a pure function from the run's facts to markup."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ufm_jax.train.metrics import RoundRecord
+from ufm_jax.train.report.charts import LineChart, line_chart, responsive
+from ufm_jax.train.report.gantt import gantt
+from ufm_jax.train.report.history import ClientCurves
+from ufm_jax.train.report.markup import Markup, element, join
+from ufm_jax.train.report.numbers import count, duration, fixed, parameters, percent, significant
+from ufm_jax.train.report.types import RunInfo
+
+_MOST_LINES = 40
+
+
+def section(title: str, *children: str) -> Markup:
+    """A section with its heading."""
+    return element("section", element("h2", title), *children)
+
+
+def summary(
+    run: RunInfo, history: Sequence[RoundRecord], data: Sequence[Mapping[str, Any]]
+) -> Markup:
+    """The run in six figures, one paragraph, and the caller's notes."""
+    images = sum(row["images"] for row in data)
+    speed = _median(record.images_per_second for record in history)
+    useful = _median(record.useful_fraction for record in history)
+    figures = [
+        ("clients", f"{len(data):,}"),
+        ("images", f"{images:,}"),
+        ("rounds", f"{len(history):,}"),
+        ("final loss", fixed(history[-1].loss, 3)),
+        ("images / s", fixed(speed, 0)),
+        ("slots in use", percent(useful)),
+    ]
+    each = " each" if run.num_devices > 1 else ""
+    text = (
+        f"{count(len(data), 'client')} with {count(images, 'image')} trained "
+        f"{parameters(run.num_parameters)} for {count(len(history), 'round')} on "
+        f"{count(run.num_devices, 'device')} ({run.device}) with {count(run.lanes, 'lane')}{each}. "
+        f"{_loss_sentence(history[0].loss, history[-1].loss)} The median round took "
+        f"{duration(_median(record.seconds for record in history))} at {fixed(speed, 0)} "
+        f"images/s, with {percent(useful)} of the lanes’ step slots in use. Compiling took "
+        f"{duration(run.compile_seconds)} ({count(run.compilations, 'compilation')}). "
+        f"{_rejection_sentence(history)}"
+    )
+    tiles = [
+        element("div", element("dt", name), element("dd", value), class_="figure")
+        for name, value in figures
+    ]
+    notes = [element("p", note, class_="note") for note in run.notes]
+    return join(element("dl", *tiles, class_="figures"), element("p", text, class_="lead"), *notes)
+
+
+def training(history: Sequence[RoundRecord], curves: ClientCurves) -> Markup:
+    """The loss with its spread over clients, and three small charts of the rounds."""
+    rounds = np.array([record.round for record in history])
+    loss = np.array([record.loss for record in history])
+    few = len(curves.names) <= _MOST_LINES
+    rejected = frozenset(record.round for record in history if record.rejected)
+    chart = LineChart(
+        rounds=rounds,
+        values=loss,
+        labels=[_loss_label(record) for record in history],
+        y_label="training loss",
+        description=f"Training loss by round, {fixed(loss[0], 3)} to {fixed(loss[-1], 3)}",
+        lines=curves.loss if few else None,
+        band=None if few else _middle_band(curves.loss),
+        marked=rejected,
+    )
+    context = "Thin lines: single clients." if few else "Band: the middle 80 % of the clients."
+    mark = " Triangles: rounds in which a client’s update was rejected." if rejected else ""
+    legend = f"Thick line: the federation, clients weighted as in the average. {context}{mark}"
+    return section(
+        "Training",
+        element(
+            "figure",
+            responsive(lambda width, height: line_chart(chart, width, height), height=340),
+            element("figcaption", f"{legend} Rounds count from 0, as in metrics.jsonl."),
+        ),
+        element("div", *_small_charts(history, rounds), class_="triple"),
+    )
+
+
+def schedule(run: RunInfo, record: RoundRecord) -> Markup:
+    """The lanes of one round."""
+    lanes = run.lanes * run.num_devices
+    text = (
+        f"Round {record.round}: {count(len(record.clients), 'client')} in {count(lanes, 'lane')}; "
+        f"{percent(record.useful_fraction, 1)} of the step slots train a client, the rest (pale) "
+        "is idle."
+    )
+    return section(
+        "Lanes of the last round",
+        element("p", text),
+        element(
+            "figure",
+            element("div", gantt(record, lanes, 1040), class_="wide"),
+            element("div", gantt(record, lanes, 360), class_="narrow"),
+        ),
+    )
+
+
+def configuration(run: RunInfo) -> Markup:
+    """The resolved config, collapsed, and what it ran with."""
+    lines = "\n".join(f"{key} = {value!r}" for key, value in flatten(run.config))
+    versions = [
+        element("div", element("dt", name), element("dd", version))
+        for name, version in {"device": run.device, **run.versions}.items()
+    ]
+    return join(
+        section(
+            "Configuration",
+            element(
+                "details",
+                element("summary", f"Resolved config, {count(lines.count(chr(10)) + 1, 'value')}"),
+                element("pre", lines),
+            ),
+        ),
+        section("Software and device", element("dl", *versions, class_="versions")),
+    )
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted keys and values of nested dicts, in order."""
+    pairs: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            pairs += flatten(value, f"{prefix}{key}.")
+        else:
+            pairs.append((f"{prefix}{key}", value))
+    return pairs
+
+
+def _small_charts(history: Sequence[RoundRecord], rounds: np.ndarray) -> list[Markup]:
+    fields = (
+        ("lr_factor", "learning-rate factor"),
+        ("images_per_second", "throughput, images/s"),
+        ("update_norm", "norm of the server’s update"),
+    )
+    charts = []
+    for name, label in fields:
+        values = np.array([getattr(record, name) for record in history], np.float64)
+        chart = LineChart(
+            rounds=rounds,
+            values=values,
+            labels=[
+                f"round {at}: {significant(value)}"
+                for at, value in zip(rounds, values, strict=True)
+            ],
+            y_label=label,
+            description=f"{label} by round",
+            from_zero=True,
+        )
+        charts.append(element("figure", line_chart(chart, 340, 190)))
+    return charts
+
+
+def _loss_label(record: RoundRecord) -> str:
+    rejected = f", rejected: {', '.join(record.rejected)}" if record.rejected else ""
+    return f"round {record.round}: {fixed(record.loss, 4)}{rejected}"
+
+
+def _middle_band(loss: np.ndarray) -> np.ndarray:
+    """10 % and 90 % quantile over clients, [2, R] from [K, R]; nan where no client is finite."""
+    edges = np.full((2, loss.shape[1]), np.nan)
+    for r, values in enumerate(loss.T):
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            edges[:, r] = np.quantile(finite, (0.1, 0.9))
+    return edges
+
+
+def _loss_sentence(first: float, last: float) -> str:
+    """First and last loss and the relative change, or which of them was not finite."""
+    bad = [name for name, loss in (("first", first), ("last", last)) if not np.isfinite(loss)]
+    if bad:
+        return f"The federation’s loss was not finite in the {' and the '.join(bad)} round."
+    change = f" ({'−' if last < first else '+'}{percent(abs(last / first - 1))})" if first else ""
+    return f"The federation’s loss went from {fixed(first, 3)} to {fixed(last, 3)}{change}."
+
+
+def _rejection_sentence(history: Sequence[RoundRecord]) -> str:
+    times = sum(len(record.rejected) for record in history)
+    if not times:
+        return "No client’s update was rejected."
+    names = sorted({name for record in history for name in record.rejected})
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"{count(times, 'update')} {'was' if times == 1 else 'were'} rejected ({shown})."
+
+
+def _median(values: Any) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.median(finite)) if finite else float("nan")

@@ -1,0 +1,80 @@
+"""The run's folder: what is written at the start, and refused when it does not match.
+
+A run is decided by its configuration and its data. Both are kept in the folder; going on with other
+ones would give figures that no configuration explains, so it is an error that names the difference.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ufm_jax.data.federated import FederatedData
+from ufm_jax.fed.placement import Placement
+from ufm_jax.train.config import PretrainConfig
+from ufm_jax.train.schema import ConfigError, flatten
+
+CONFIG_FILE = "config.json"
+_FREE = ("config.checkpoint.", "config.data.cache_dir", "config.data.num_workers")
+_FREE_EXACT = ("config.placement.loader_threads",)
+
+
+def claim(workdir: Path, config: PretrainConfig, data: FederatedData, placement: Placement) -> None:
+    """Makes ``workdir`` the folder of this run, or checks that it is.
+
+    Args:
+        workdir: Made where absent.
+        config: The run's configuration.
+        data: The run's data.
+        placement: The devices and lanes that it resolved to.
+
+    Raises:
+        ConfigError: If the folder belongs to a run of another configuration, data or placement.
+    """
+    facts = _facts(config, data, placement)
+    path = workdir / CONFIG_FILE
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [
+            f"{key}: {before.get(key)!r} there, {facts.get(key)!r} here"
+            for key in sorted(before.keys() | facts.keys())
+            if before.get(key) != facts.get(key) and not _is_free(key)
+        ]
+        if changed:
+            raise ConfigError(
+                f"{workdir} holds a run of another configuration ({'; '.join(changed)}); use "
+                "another --workdir, or go on with the same configuration"
+            )
+    workdir.mkdir(parents=True, exist_ok=True)
+    write_json(path, facts)
+    write_json(workdir / "data.json", _data_facts(data))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _is_free(key: str) -> bool:
+    """Whether a run may go on with another value, since no figure depends on it."""
+    return key.startswith(_FREE) or key in _FREE_EXACT
+
+
+def _facts(config: PretrainConfig, data: FederatedData, placement: Placement) -> dict[str, Any]:
+    facts = flatten(config) | {
+        "data.clients": list(data.names),
+        "data.offsets": data.offsets.tolist(),
+        "data.fingerprint": data.fingerprint,
+        "placement.devices": placement.num_devices,
+        "placement.kind": placement.mesh.devices.flat[0].device_kind,
+    }
+    return json.loads(json.dumps(facts))
+
+
+def _data_facts(data: FederatedData) -> dict[str, Any]:
+    return {
+        "clients": [vars(client) for client in data.summary()],
+        "issues": data.issues.to_json(),
+    }

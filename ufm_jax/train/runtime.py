@@ -1,0 +1,74 @@
+"""The process around a run: devices, compilation cache, signals."""
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+import jax
+
+from ufm_jax.train.config import PlacementConfig
+
+
+def configure_jax(placement: PlacementConfig) -> None:
+    """Sets what must be set before the first computation.
+
+    A CPU is cut into one device a core, since XLA uses several cores poorly for one client's small
+    matmuls. Compiled programs are kept in a private folder between runs.
+    """
+    cores = placement.cpu_devices or len(os.sched_getaffinity(0))
+    jax.config.update("jax_num_cpu_devices", cores)
+    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if cache is None:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        cache = str(base / "ufm_jax" / "compiled")
+    Path(cache).mkdir(parents=True, exist_ok=True, mode=0o700)
+    jax.config.update("jax_compilation_cache_dir", cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+class StopSignal:
+    """Turns SIGTERM and SIGINT into a wish to stop after the round; a second one is obeyed at once.
+
+    Attributes:
+        received: The signal's number, 0 before.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def __enter__(self) -> Self:
+        self._previous = {
+            number: signal.signal(number, self._handle)
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+
+class CompileClock:
+    """Counts the seconds that XLA spends compiling, from JAX's own events."""
+
+    _EVENT = "/jax/core/compile/backend_compile_duration"
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._add)
+
+    def _add(self, event: str, duration_secs: float, **_: str | int) -> None:
+        if event == self._EVENT:
+            self.seconds += duration_secs
