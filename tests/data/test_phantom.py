@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
-from ufm_jax.data.partition import generator
 from ufm_jax.data.phantom import LABEL_NAMES, phantom, site_sizes, site_style
 from ufm_jax.data.phantom.acoustics import (
     PointSpread,
@@ -31,6 +30,7 @@ from ufm_jax.data.phantom.scenes import EXAMS
 from ufm_jax.data.phantom.shapes import Blob, distance
 from ufm_jax.data.phantom.site import without_marks
 from ufm_jax.data.phantom.tissue import uniform
+from ufm_jax.data.randomness import generator
 
 SEED = 5
 LINEAR = Probe("linear", 10.0, 40.0, 42.0)

@@ -10,6 +10,10 @@ from jax.sharding import AxisType, PartitionSpec
 from ufm_jax.models.layers import Dense, LayerNorm, drop_path, gelu, matmul
 
 
+def normal(shape, seed=0):
+    return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, np.float32)
+
+
 def test_gelu_and_its_derivative_are_the_exact_ones():
     x = np.linspace(-30, 30, 2001)
     normal = scipy.stats.norm
@@ -29,7 +33,7 @@ def test_gelu_of_bfloat16_is_rounded_once():
 
 def test_matmul_has_the_gradient_of_a_matrix_product():
     rows, kernel, weights = (
-        jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(5, 3), (3, 4), (5, 4)])
+        normal(shape, seed) for seed, shape in enumerate([(5, 3), (3, 4), (5, 4)])
     )
     d_rows, d_kernel = jax.grad(lambda r, k: jnp.sum(matmul(r, k) * weights), (0, 1))(rows, kernel)
     np.testing.assert_allclose(d_rows, weights @ kernel.T, rtol=1e-5, atol=1e-6)
@@ -50,7 +54,7 @@ def test_matmul_accumulates_bfloat16_products_in_float32():
 
 @pytest.mark.parametrize("lead", [(6,), (2, 3), (2, 1, 3)])
 def test_dense_does_not_depend_on_leading_axes(lead):
-    x = jax.random.normal(jax.random.key(0), (6, 5))
+    x = normal((6, 5))
     layer = Dense(4)
     variables = layer.init(jax.random.key(1), x)
     expected = x @ variables["params"]["kernel"]
@@ -63,7 +67,7 @@ def test_replicated_weights_in_a_shard_are_an_error_until_cast_to_varying():
     if jax.device_count() < 2:
         pytest.skip("one device: nothing to shard over (set JAX_NUM_CPU_DEVICES)")
     mesh = jax.make_mesh((2,), ("clients",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
-    x, kernel = (jax.random.normal(jax.random.key(i), s) for i, s in enumerate([(4, 5), (5, 3)]))
+    x, kernel = (normal(shape, seed) for seed, shape in enumerate([(4, 5), (5, 3)]))
 
     def gradient(k, a):
         return jax.grad(lambda w: jnp.sum(jnp.square(matmul(a, w))))(k)[None]
@@ -82,7 +86,7 @@ def test_replicated_weights_in_a_shard_are_an_error_until_cast_to_varying():
 
 def test_layer_norm_is_exact_far_from_zero():
     # E[x^2] - E[x]^2 in float32 would leave no digit of the variance here.
-    x = 1e3 + jax.random.normal(jax.random.key(0), (3, 64))
+    x = 1e3 + normal((3, 64))
     y = LayerNorm().apply({"params": {"scale": jnp.ones(64), "bias": jnp.zeros(64)}}, x)
     exact = np.asarray(x, np.float64)
     exact = (exact - exact.mean(-1, keepdims=True)) / exact.std(-1, keepdims=True)
@@ -90,7 +94,7 @@ def test_layer_norm_is_exact_far_from_zero():
 
 
 def test_layer_norm_of_bfloat16_is_evaluated_in_float32():
-    x = (100 + jax.random.normal(jax.random.key(0), (3, 64))).astype(jnp.bfloat16)
+    x = (100 + normal((3, 64))).astype(jnp.bfloat16)
     variables = {"params": {"scale": jnp.ones(64), "bias": jnp.zeros(64)}}
     low = LayerNorm(jnp.dtype("bfloat16")).apply(variables, x)
     exact = LayerNorm().apply(variables, x.astype(jnp.float32))

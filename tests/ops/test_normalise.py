@@ -20,7 +20,7 @@ def test_denormalise_undoes_normalise(channels, seed):
 def test_channels_get_imagenets_statistics():
     image = jnp.broadcast_to(255 * jnp.array(MEAN), (2, 2, 3))
     np.testing.assert_allclose(normalise(image, 3), np.zeros((2, 2, 3)), atol=1e-6)
-    image = image + 255 * jnp.array(STD)
+    image = image + 255 * jnp.array(STD).reshape(1, 1, 3)
     np.testing.assert_allclose(normalise(image, 3), np.ones((2, 2, 3)), atol=1e-5)
 
 

@@ -31,10 +31,10 @@ def degrade(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:
         probability: Of degrading at all.
 
     Returns:
-        float32 [H, W, C] in 0..255.
+        float32 [H, W, C] in 0..255, up to rounding.
 
     Raises:
-        ValueError: If the image is not [H, W, C] with sides of a blur's width or more, or the
+        ValueError: If the image is not [H, W, C] with sides above half of ``MOTION_TAPS``, or the
             probability is not from 0 to 1.
     """
     if not 0 <= probability <= 1:
@@ -43,9 +43,9 @@ def degrade(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:
     whether, which = jax.random.uniform(subset_key, (2,))
     subset = jnp.where(whether < probability, 1 + jnp.floor(7 * which).astype(jnp.int32), 0)
     image = image.astype(jnp.float32)
-    image = jnp.where(subset & 1, motion_blur(image), image)
-    image = jnp.where(subset & 2, gaussian_blur(image), image)
-    return jnp.where(subset & 4, salt_and_pepper(noise_key, image), image)
+    image = jnp.where((subset & 1) > 0, motion_blur(image), image)
+    image = jnp.where((subset & 2) > 0, gaussian_blur(image), image)
+    return jnp.where((subset & 4) > 0, salt_and_pepper(noise_key, image), image)
 
 
 def motion_blur(image: jax.Array) -> jax.Array:
@@ -59,7 +59,7 @@ def motion_blur(image: jax.Array) -> jax.Array:
         image: [H, W, C] in 0..255, sides larger than half of ``MOTION_TAPS``.
 
     Returns:
-        float32 [H, W, C] in 0..255, equal to the last bit on every backend before the stretch.
+        float32 [H, W, C] in 0..255; the levels before the stretch are the same on every backend.
 
     Raises:
         ValueError: If the image is not [H, W, C], or too small.
@@ -70,7 +70,7 @@ def motion_blur(image: jax.Array) -> jax.Array:
     smeared = _correlate(jnp.round(image.astype(jnp.float32)), kernel, "reflect")
     levels = jax.lax.div(smeared.astype(jnp.int32) + (unit // 2 - 1), unit).astype(jnp.float32)
     low, high = levels.min(), levels.max()
-    return (levels - low) * (255.0 / jnp.maximum(high - low, 1.0))
+    return (levels - low) * 255.0 / jnp.maximum(high - low, 1.0)
 
 
 def gaussian_blur(image: jax.Array) -> jax.Array:
@@ -80,7 +80,7 @@ def gaussian_blur(image: jax.Array) -> jax.Array:
         image: [H, W, C] in 0..255.
 
     Returns:
-        float32 [H, W, C] in 0..255.
+        float32 [H, W, C] in 0..255, up to rounding.
 
     Raises:
         ValueError: If the image is not [H, W, C], or too small.

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from ufm_jax.data.partition import generator
 from ufm_jax.data.phantom import acoustics
 from ufm_jax.data.phantom.layout import Layout, picture_layout, scan_convert
 from ufm_jax.data.phantom.marks import burn_in
@@ -14,6 +13,7 @@ from ufm_jax.data.phantom.probe import Grid, beam_grid
 from ufm_jax.data.phantom.scenes import EXAMS, Exam
 from ufm_jax.data.phantom.site import ExamStyle, SiteStyle, site_style
 from ufm_jax.data.phantom.tissue import Tissue, absorb, brighten
+from ufm_jax.data.randomness import generator
 
 MIN_SIZE = 32
 
