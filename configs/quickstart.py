@@ -16,16 +16,17 @@ def get_config() -> ConfigDict:
     config.data.source = "synthetic"
     config.data.num_sites = 16
     config.data.working_size = 80
-    config.model.size = "ti"
+    config.model.size = "xs"
     config.model.image_size = 64
     config.model.patch_size = 8
     config.model.channels = 1
-    config.model.decoder_width = 128
+    config.model.normalise_target = False
+    config.model.decoder_width = 96
     config.model.decoder_depth = 2
-    config.model.decoder_heads = 4
-    config.federation.rounds = 30
+    config.model.decoder_heads = 3
+    config.federation.rounds = 80
     config.federation.batch_size = 16
-    config.client_optimizer.learning_rate = 1e-3
+    config.client_optimizer.learning_rate = 2e-3
     config.client_optimizer.scale_by_batch = False
-    config.schedule.warmup_rounds = 3
+    config.schedule.warmup_rounds = 4
     return config

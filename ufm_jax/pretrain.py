@@ -49,12 +49,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def run() -> None:
-    """Entry point of the command ``ufm-pretrain``."""
-    flags.mark_flag_as_required("config")
-    logging.set_verbosity(logging.WARNING)
-    app.run(main)
+def parse(argv: list[str]) -> list[str]:
+    """Parses flags; a mistyped one is an error of one line, as every wrong value is."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":
-    run()
+    flags.mark_flag_as_required("config")
+    logging.set_verbosity(logging.WARNING)
+    app.run(main, flags_parser=parse)
+

@@ -37,7 +37,7 @@ def test_the_defaults_are_the_schemas():
         ({"model__patch_size": 15}, r"config\.model\.patch_size=15: .*image_size=224.* one of"),
         ({"model__mask_ratio": 0.999}, r"model\.mask_ratio=0\.999 must keep at least one of 196"),
         ({"model__mask_ratio": 1}, r"config\.model\.mask_ratio=1\.0"),
-        ({"model__size": "xl"}, r"config\.model\.size='xl': choose one of 'ti'"),
+        ({"model__size": "xl"}, r"config\.model\.size='xl': choose one of 'xs'"),
         ({"model__image_size": 224.0}, r"config\.model\.image_size=224\.0: expected int"),
         ({"model__remat": 1}, r"config\.model\.remat=1: expected bool"),
         ({"model__decoder_heads": 7}, r"config\.model\.decoder_width: width 512 .* 7 heads"),

@@ -63,7 +63,7 @@ class ClientMetrics(NamedTuple):
     Attributes:
         loss: Mean local loss over the client's examples, as seen while training.
         update_norm: Euclidean distance that its local training moved the parameters.
-        finite: Whether the update was finite; if not, it was left out of the mean.
+        finite: Whether its update, its state and its loss were finite; if not, it was left out.
     """
 
     loss: jax.Array
@@ -237,11 +237,11 @@ def _end_client(
     totals: _Totals,
     i: jax.Array,
 ) -> _Totals:
-    """Adds the update of the i-th client to the sums, or refuses it where it is not finite."""
+    """Adds the update of the i-th client to the sums, or refuses what is not finite."""
     lane = _at(lanes, events.lane[i])
     update, kept = algorithm.end(server, lane.local)
     slot = events.slot[i]
-    finite = _all_finite((update, kept))
+    finite = _all_finite((update, kept, lane.loss))
     weight = jnp.where(finite, events.weight[i], 0)
     moved = _distance(server.params, lane.local.params)
     metrics = ClientMetrics(lane.loss / jnp.maximum(lane.examples, 1), moved, finite)

@@ -50,7 +50,7 @@ def reference_round(
             total, seen = total + float(loss) * len(rows), seen + len(rows)
         update, state = algorithm.end(server, local)
         losses[k] = total / seen
-        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((update, state))):
+        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((update, state, total))):
             kept[k] = state
             updates.append(update)
             weights.append(weight)

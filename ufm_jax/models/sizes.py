@@ -1,4 +1,7 @@
-"""Encoder sizes by name: ViT (Dosovitskiy et al. 2021), DeiT (Touvron et al. 2021) and MAE."""
+"""Encoder sizes by name: ViT (Dosovitskiy et al. 2021), DeiT (Touvron et al. 2021) and MAE.
+
+Size xs is not a published one: it learns something on a CPU in minutes.
+"""
 
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -31,6 +34,7 @@ class EncoderSize:
 
 SIZES = MappingProxyType(
     {
+        "xs": EncoderSize(width=96, depth=4, heads=3, patch=8),
         "ti": EncoderSize(width=192, depth=12, heads=3),
         "s": EncoderSize(width=384, depth=12, heads=6),
         "b": EncoderSize(width=768, depth=12, heads=12),

@@ -35,7 +35,7 @@ class ModelConfig:
         scan_layers: Whether to scan over blocks: faster to compile, slower to run on CPUs.
     """
 
-    size: Literal["ti", "s", "b", "l", "h"] = "b"
+    size: Literal["xs", "ti", "s", "b", "l", "h"] = "b"
     image_size: int = 224
     patch_size: int = 16
     channels: Literal[1, 3] = 3

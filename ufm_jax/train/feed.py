@@ -77,12 +77,8 @@ class Feed:
         if self._home is None:
             return RoundInput(plan, self._resident, plan.rows)
         loaded = self._home.round(_by_device(plan.rows))
-        # The home uses its buffers again: a CPU's devices must not merely point into them.
-        examples = jax.device_put(
-            _fields(loaded.examples), self._federation.placement.sharded, may_alias=False
-        )
-        rows = loaded.local_rows.reshape(plan.rows.shape)
-        return RoundInput(plan, jax.block_until_ready(examples), rows)
+        examples = jax.device_put(_fields(loaded.examples), self._federation.placement.sharded)
+        return RoundInput(plan, examples, loaded.local_rows.reshape(plan.rows.shape))
 
     def close(self) -> None:
         """Ends the background work."""

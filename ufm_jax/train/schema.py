@@ -19,13 +19,13 @@ class ConfigError(ValueError):
 def to_config_dict(settings: Any) -> ConfigDict:
     """A ConfigDict with the fields of a dataclass, nested dataclasses as nested ConfigDicts.
 
-    It is left unlocked, so that a mistyped key reaches ``from_config_dict``, which can say more.
+    It is neither locked nor type-safe, so that mistakes reach ``from_config_dict``, which says more.
     """
     values = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         values[field.name] = to_config_dict(value) if dataclasses.is_dataclass(value) else value
-    return ConfigDict(values)
+    return ConfigDict(values, type_safe=False)
 
 
 def from_config_dict(cls: type[T], config: Mapping[str, Any], prefix: str = "config") -> T:

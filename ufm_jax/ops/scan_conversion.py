@@ -1,0 +1,293 @@
+"""Seeing a scan through the other probe geometry: a fan as a rectangle, a rectangle as a fan.
+
+UltraFedFM (npj Digital Medicine 8:714, 2025) shows each image through both geometries. Here both
+directions are one polar resampling about an explicit apex,
+
+    row = apex_row + r cos(theta),    column = apex_column + r sin(theta),
+
+in which depth grows with r, downward, and theta grows to the right, so that they undo each other.
+Every pixel of the result computes where it comes from; one bilinear gather then serves both
+directions, so that a batch of mixed geometries costs no more under ``vmap`` than one of fans.
+
+Pixel centres lie at integers. Outside the scan everything is 0.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+LINEAR, SECTOR = 1, 2
+"""Kinds of a geometry; any other is unknown and stays as it is."""
+
+_MARGIN = 0.5
+"""Pixels up to this far outside a scan count as its border: their centres are the nearest."""
+_DEEPEST = 50.0
+"""Largest r_min over depth of a fan: its arcs are flat to the eye."""
+
+Number = jax.Array | float
+
+
+class Sector(NamedTuple):
+    """A fan.
+
+    Attributes:
+        apex_row: Where the beams meet, pixels; may lie above the image.
+        apex_column: Likewise.
+        r_min: Distance of the probe's face from the apex, pixels.
+        r_max: Distance of the deepest echoes from the apex, pixels.
+        theta_min: Leftmost beam, radians from straight down, positive to the right.
+        theta_max: Rightmost beam.
+    """
+
+    apex_row: Number
+    apex_column: Number
+    r_min: Number
+    r_max: Number
+    theta_min: Number
+    theta_max: Number
+
+
+class Rectangle(NamedTuple):
+    """A linear scan, by the centres of its outermost pixels."""
+
+    top: Number
+    left: Number
+    bottom: Number
+    right: Number
+
+
+@dataclass(frozen=True)
+class Fan:
+    """The upright fan that a rectangle becomes.
+
+    Attributes:
+        opening: Angle between the outermost beams, radians. 60 degrees is common for convex probes.
+        face: r_min as a share of the depth r_max - r_min. None takes the one that keeps the aspect
+            of what is seen at half depth, as far as that is not below `least_face`.
+        least_face: See `face`; a convex probe of 40 mm that looks 200 mm deep has 0.2.
+
+    Raises:
+        ValueError: If a number is impossible.
+    """
+
+    opening: float = math.radians(60)
+    face: float | None = None
+    least_face: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.opening < math.pi:
+            raise ValueError(f"opening={self.opening} of a fan: use radians between 0 and pi")
+        for name in ("face", "least_face"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= _DEEPEST:
+                raise ValueError(f"{name}={value} of a fan: use a number from 0 to {_DEEPEST}")
+
+
+CONVEX = Fan()
+"""A common abdominal probe."""
+
+
+class _Source(NamedTuple):
+    """Points behind a result's pixels, [H, W] each, and whether those pixels show the scan."""
+
+    rows: jax.Array
+    columns: jax.Array
+    inside: jax.Array
+
+
+def random_convert(
+    key: jax.Array,
+    image: jax.Array,
+    extent: jax.Array,
+    geometry: jax.Array,
+    probability: float,
+    fan: Fan = CONVEX,
+) -> tuple[jax.Array, jax.Array]:
+    """Shows an image through the other probe geometry with a probability; see `convert`.
+
+    Raises:
+        ValueError: If the probability is not from 0 to 1, or a shape is wrong.
+    """
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability={probability} of converting: use a value from 0 to 1")
+    chosen = jax.random.bernoulli(key, float(probability))
+    return convert(image, extent, geometry * chosen, fan)
+
+
+def convert(
+    image: jax.Array, extent: jax.Array, geometry: jax.Array, fan: Fan = CONVEX
+) -> tuple[jax.Array, jax.Array]:
+    """Shows an image through the other probe geometry.
+
+    A sector becomes the rectangle of its beams: sides in proportion to its depth and to its arc at
+    half depth. A rectangle becomes a fan in the inverse proportion. Both are as large as the canvas
+    allows, in its top-left corner; what the picture cuts off a scan stays black.
+
+    Args:
+        image: [S, S, C], the picture in the top-left corner.
+        extent: [2] height and width of the picture.
+        geometry: [7] (kind, a, b, c, d, e, f): kind 1 is followed by a `Rectangle`, kind 2 by a
+            `Sector`, in pixels; another kind leaves the image as it is.
+        fan: What a rectangle becomes.
+
+    Returns:
+        The image, float32 [S, S, C], and its extent, int32 [2].
+
+    Raises:
+        ValueError: If a shape is not as above.
+    """
+    _check_image(image)
+    if image.shape[0] != image.shape[1]:
+        raise ValueError(f"convert takes a square canvas [S, S, C], got shape {image.shape}")
+    if extent.shape != (2,) or geometry.shape != (7,):
+        raise ValueError(
+            f"convert takes extent [2] and geometry [7], got {extent.shape} and {geometry.shape}"
+        )
+    size, (kind, *numbers) = image.shape[0], geometry.astype(jnp.float32)
+    image, extent = image.astype(jnp.float32), extent.astype(jnp.int32)
+    sector, rectangle = Sector(*numbers), Rectangle(*numbers[:4])
+    flat, flat_extent = unwarped_rectangle(sector, size)
+    bent, bent_extent = fitted_sector(rectangle, fan, size)
+    is_sector = kind == SECTOR
+    to_flat = _polar_source(sector, flat, size, size)
+    to_bent = _beam_source(rectangle, bent, size, size)
+    source = _Source(*(jnp.where(is_sector, a, b) for a, b in zip(to_flat, to_bent, strict=True)))
+    known = is_sector | (kind == LINEAR)
+    converted = _sample(image, extent, source)
+    new_extent = jnp.where(is_sector, flat_extent, bent_extent)
+    return jnp.where(known, converted, image), jnp.where(known, new_extent, extent)
+
+
+def sector_to_rectangle(image: jax.Array, sector: Sector, height: int, width: int) -> jax.Array:
+    """Lays a fan's beams side by side: rows are radius, columns are angle.
+
+    Args:
+        image: [H, W, C].
+        sector: The fan in it.
+        height: Rows of the result, 2 or more, from r_min to r_max.
+        width: Columns of the result, 2 or more, from theta_min to theta_max.
+
+    Returns:
+        float32 [height, width, C]; 0 where the fan lies outside the image.
+
+    Raises:
+        ValueError: If a shape is impossible.
+    """
+    _check_image(image, height, width)
+    whole = Rectangle(0.0, 0.0, height - 1.0, width - 1.0)
+    source = _polar_source(sector, whole, height, width)
+    return _sample(image.astype(jnp.float32), jnp.array(image.shape[:2]), source)
+
+
+def rectangle_to_sector(
+    image: jax.Array, rectangle: Rectangle, sector: Sector, height: int, width: int
+) -> jax.Array:
+    """Spreads a linear scan's columns over a fan's beams, its rows over the radius.
+
+    Args:
+        image: [H, W, C].
+        rectangle: The linear scan in it.
+        sector: The fan in the result.
+        height: Rows of the result, 2 or more.
+        width: Columns of the result, 2 or more.
+
+    Returns:
+        float32 [height, width, C]; 0 outside the fan.
+
+    Raises:
+        ValueError: If a shape is impossible.
+    """
+    _check_image(image, height, width)
+    source = _beam_source(rectangle, sector, height, width)
+    return _sample(image.astype(jnp.float32), jnp.array(image.shape[:2]), source)
+
+
+def unwarped_rectangle(sector: Sector, size: int) -> tuple[Rectangle, jax.Array]:
+    """The rectangle that a fan becomes on a canvas [size, size], and its int32 extent [2]."""
+    depth = jnp.maximum(sector.r_max - sector.r_min, 1.0)
+    arc = (sector.theta_max - sector.theta_min) * (sector.r_min + sector.r_max) / 2
+    arc = jnp.maximum(arc, 1.0)
+    scale = (size - 1) / jnp.maximum(depth, arc)
+    last = jnp.round(jnp.stack([depth, arc]) * scale).astype(jnp.int32)
+    last = jnp.clip(last, 1, size - 1)
+    return Rectangle(0.0, 0.0, last[0].astype(jnp.float32), last[1].astype(jnp.float32)), last + 1
+
+
+def fitted_sector(rectangle: Rectangle, fan: Fan, size: int) -> tuple[Sector, jax.Array]:
+    """The fan that a rectangle becomes on a canvas [size, size], and its int32 extent [2]."""
+    half = fan.opening / 2
+    height = jnp.maximum(rectangle.bottom - rectangle.top, 1.0)
+    aspect = (rectangle.right - rectangle.left) / height
+    kept = jnp.clip(aspect / fan.opening - 0.5, fan.least_face, _DEEPEST)
+    face = kept if fan.face is None else jnp.asarray(fan.face, jnp.float32)
+    across, down = 2 * (face + 1) * math.sin(half), face + 1 - face * math.cos(half)
+    depth = (size - 1) / jnp.maximum(across, down)
+    apex = -face * depth * math.cos(half), across * depth / 2
+    extent = jnp.round(jnp.stack([down, across]) * depth).astype(jnp.int32) + 1
+    sector = Sector(*apex, face * depth, (face + 1) * depth, -half, half)
+    return sector, jnp.clip(extent, 1, size)
+
+
+def _polar_source(sector: Sector, target: Rectangle, height: int, width: int) -> _Source:
+    """Points of a fan behind the pixels of a rectangle."""
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
+    down = (rows - target.top) / jnp.maximum(target.bottom - target.top, 1.0)
+    across = (columns - target.left) / jnp.maximum(target.right - target.left, 1.0)
+    r = sector.r_min + down * (sector.r_max - sector.r_min)
+    theta = sector.theta_min + across * (sector.theta_max - sector.theta_min)
+    inside = (rows >= target.top) & (rows <= target.bottom)
+    inside &= (columns >= target.left) & (columns <= target.right)
+    return _Source(
+        sector.apex_row + r * jnp.cos(theta), sector.apex_column + r * jnp.sin(theta), inside
+    )
+
+
+def _beam_source(rectangle: Rectangle, target: Sector, height: int, width: int) -> _Source:
+    """Points of a rectangle behind the pixels of a fan."""
+    down = jnp.arange(height)[:, None] - target.apex_row
+    right = jnp.arange(width)[None, :] - target.apex_column
+    r, theta = jnp.hypot(down, right), jnp.arctan2(right, down)
+    beyond_arcs = jnp.maximum(target.r_min - r, r - target.r_max)
+    beyond_sides = r * jnp.maximum(target.theta_min - theta, theta - target.theta_max)
+    deep = (r - target.r_min) / (target.r_max - target.r_min)
+    across = (theta - target.theta_min) / (target.theta_max - target.theta_min)
+    return _Source(
+        rectangle.top + jnp.clip(deep, 0, 1) * (rectangle.bottom - rectangle.top),
+        rectangle.left + jnp.clip(across, 0, 1) * (rectangle.right - rectangle.left),
+        (beyond_arcs <= _MARGIN) & (beyond_sides <= _MARGIN),
+    )
+
+
+def _sample(image: jax.Array, extent: jax.Array, source: _Source) -> jax.Array:
+    """Bilinear samples [H, W, C] of the valid part of an image; 0 outside of it."""
+    height, width, channels = image.shape
+    inside = source.inside
+    starts, shares = [], []
+    for place, sides, valid in zip(source[:2], (height, width), extent, strict=True):
+        inside &= (place >= -_MARGIN) & (place <= valid - 1 + _MARGIN)
+        place = jnp.clip(place, 0, jnp.maximum(valid - 1, 0))
+        start = jnp.clip(jnp.floor(place), 0, max(sides - 2, 0))
+        starts.append(start.astype(jnp.int32))
+        shares.append((place - start)[..., None])
+    (row, column), (lower, right) = starts, shares
+    pixels = image.reshape(-1, channels)
+    first = row * width + column
+    down, aside = width * min(height - 1, 1), min(width - 1, 1)
+
+    def pixel(offset: int) -> jax.Array:
+        return pixels.at[first + offset].get(mode="promise_in_bounds")
+
+    upper_line = pixel(0) + right * (pixel(aside) - pixel(0))
+    lower_line = pixel(down) + right * (pixel(down + aside) - pixel(down))
+    value = upper_line + lower * (lower_line - upper_line)
+    return jnp.where(inside[..., None], value, 0.0)
+
+
+def _check_image(image: jax.Array, height: int = 2, width: int = 2) -> None:
+    if image.ndim != 3 or 0 in image.shape:
+        raise ValueError(f"scan conversion takes one image [H, W, C], got shape {image.shape}")
+    if min(height, width) < 2:
+        raise ValueError(f"a result of {height} x {width} pixels: use 2 or more a side")
