@@ -32,7 +32,7 @@ def _command(workdir, cache, *extra):
         "data.working_size": 40,
         "data.cache_dir": cache,
         "model.image_size": 32,
-        "model.decoder_width": 32,
+        "model.decoder_width": 48,
         "model.decoder_depth": 1,
         "schedule.warmup_rounds": 2,
         "placement.cpu_devices": 2,

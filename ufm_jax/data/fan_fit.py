@@ -38,9 +38,9 @@ _LARGEST_RIVAL = 0.5
 
 _LEAST_FILLED = 0.25
 _MOST_STRAY = 0.02
-_LEAST_OUTLINED = 0.5
-_LEAST_OUTLINED_WITH_SIDES, _LEAST_SIDE = 1 / 3, 0.3
-"""Less of the outline will do if much of both straight sides is seen: they agree on the tilt."""
+_LEAST_SIDE = 0.3
+_LEAST_OUTLINED_BY_SIDES, _LEAST_OUTLINED_BY_ARCS = 1 / 3, 0.5
+"""Shares of a side, and of a whole outline, that are seen. Two sides that agree need less."""
 _LEAST_LENGTH = 0.3
 _BEYOND_DOUBT = 0.9
 
@@ -91,13 +91,15 @@ def fit_fan(area: np.ndarray) -> Sector | None:
     near = ndimage.binary_dilation(area, iterations=round(tolerance))
     outline = _trace(area)
     best, best_share = None, 0.0
-    for blind in _candidates(outline, tolerance):
+    for blind, both_sides in _candidates(outline, tolerance):
         fan = _fit_radii(blind, outline, tolerance)
         if fan is not None and _holds(fan, area, tolerance):
             share, weaker_side = _evidence(fan, near)
-            both_sides = weaker_side >= _LEAST_SIDE
-            least = _LEAST_OUTLINED_WITH_SIDES if both_sides else _LEAST_OUTLINED
-            if share >= max(least, best_share):
+            if both_sides:
+                seen = weaker_side >= _LEAST_SIDE and share >= _LEAST_OUTLINED_BY_SIDES
+            else:
+                seen = share >= _LEAST_OUTLINED_BY_ARCS
+            if seen and share > best_share:
                 best, best_share = fan, share
         if best_share > _BEYOND_DOUBT:
             break
@@ -117,8 +119,8 @@ def _trace(area: np.ndarray) -> _Outline:
     return _Outline(sides[0], sides[1], (top, columns), (bottom, columns), *area.shape)
 
 
-def _candidates(outline: _Outline, tolerance: float) -> Iterator[Sector]:
-    """Fans of unknown radii: from both sides, alike or not, then from one side and the arcs."""
+def _candidates(outline: _Outline, tolerance: float) -> Iterator[tuple[Sector, bool]]:
+    """Fans of unknown radii: from both sides, alike or not (True), or from one and the arcs."""
     points = (outline.left, outline.right)
     if max(rows.size for rows, _ in points) < _LEAST_POINTS:
         return
@@ -128,13 +130,15 @@ def _candidates(outline: _Outline, tolerance: float) -> Iterator[Sector]:
         guesses = zip(points, bounds, chosen, strict=True)
         left, right = (_refine(p, _ANGLES[i], bound[i], tolerance) for p, bound, i in guesses)
         if left and right:
-            yield _between(left, right, outline.width)
+            yield _between(left, right, outline.width), True
     for side, (p, bound, i) in enumerate(zip(points, bounds, apart, strict=True)):
         line = _refine(p, _ANGLES[i], bound[i], tolerance)
         # A fan goes on behind a dark side, not behind one that is as straight as the first.
         rival = scores[1 - side].max() / max(points[1 - side][0].size, _LEAST_POINTS)
         if line and rival < _LARGEST_RIVAL:
-            yield from _from_side(line, outline, tolerance, mirrored=side == 1)
+            fan = _from_side(line, outline, tolerance, mirrored=side == 1)
+            if fan:
+                yield fan, False
 
 
 def _offsets(points: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -191,9 +195,7 @@ def _between(left: _Side, right: _Side, width: int) -> Sector:
     return Sector(float(apex_row), float(apex_column), 0.0, np.inf, left.angle, -right.angle)
 
 
-def _from_side(
-    side: _Side, outline: _Outline, tolerance: float, mirrored: bool
-) -> Iterator[Sector]:
+def _from_side(side: _Side, outline: _Outline, tolerance: float, mirrored: bool) -> Sector | None:
     """The upright fan with a given side from whose apex the arcs look round, if they do."""
     angle = abs(side.angle)
     rows = outline.height * np.linspace(_HIGHEST_APEX, _LOWEST_APEX, _APEXES)
@@ -210,8 +212,9 @@ def _from_side(
         step = rows[1] - rows[0]
         found = float(rows[best]), float(columns[best])
         rows = np.linspace(rows[best] - step, rows[best] + step, _APEXES)
-    if score[best] >= _LEAST_ARC * outline.width:
-        yield Sector(*found, 0.0, np.inf, -angle, angle)
+    if score[best] < _LEAST_ARC * outline.width:
+        return None
+    return Sector(*found, 0.0, np.inf, -angle, angle)
 
 
 def _fit_radii(fan: Sector, outline: _Outline, tolerance: float) -> Sector | None:
