@@ -31,9 +31,9 @@ def get_config() -> ConfigDict:
     config.data.working_size = 160
     config.model.size = "ti"
     config.model.image_size = 128
-    config.model.decoder_width = 192
-    config.model.decoder_depth = 4
-    config.model.decoder_heads = 6
+    config.model.decoder_width = 128
+    config.model.decoder_depth = 2
+    config.model.decoder_heads = 4
     config.model.channels = 1
     config.federation.rounds = 24
     config.federation.batch_size = 32

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# Eight simulated CPU devices, set before any backend starts: placements are compared over 1, 2 and 8.
+# Simulated devices, set before any backend starts: placements over 1, 2 and 8 are compared.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

@@ -190,6 +190,10 @@ def test_a_second_panel_beside_a_fan_makes_it_unknown():
     assert find_scan_area(picture) is None
 
 
+def test_a_steered_fan_is_not_taken_for_an_upright_one():
+    assert find_scan_area(_picture(replace(FAN, theta_min=-0.2))) is None
+
+
 def test_a_rectangle_with_a_valley_is_unknown():
     picture = _picture(BOX)
     picture[60:, 80:170] = 0
