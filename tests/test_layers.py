@@ -1,4 +1,4 @@
-"""Imports point downward: mains > train > fed, models > ops; data and interop stand alone."""
+"""Imports point downward: mains > train > fed, models, interop > ops; data stands alone."""
 
 import ast
 from pathlib import Path
@@ -13,7 +13,7 @@ MAY_IMPORT = {
     "models": {"models", "ops"},
     "ops": {"ops"},
     "data": {"data"},
-    "interop": {"interop"},
+    "interop": {"interop", "ops"},
 }
 ONLY_IN = {"flax": {"models"}, "orbax": {"train"}, "tensorflow": set(), "torch": set()}
 """Third-party packages that only some layers may import."""

@@ -19,7 +19,7 @@ class ConfigError(ValueError):
 def to_config_dict(settings: Any) -> ConfigDict:
     """A ConfigDict with the fields of a dataclass, nested dataclasses as nested ConfigDicts.
 
-    It is neither locked nor type-safe, so that mistakes reach ``from_config_dict``, which says more.
+    It is not type-safe, so that mistakes reach ``from_config_dict``, which can say more.
     """
     values = {}
     for field in dataclasses.fields(settings):
