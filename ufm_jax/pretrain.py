@@ -62,4 +62,3 @@ if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     logging.set_verbosity(logging.WARNING)
     app.run(main, flags_parser=parse)
-

@@ -16,7 +16,8 @@ class DataSettings:
       root: folder of the data.
       lists: 'lists': folder of the list files, relative to `root`.
       index: 'index': the files, relative to `root`; none = all index.csv at most one folder deep.
-      client_columns: 'index': columns that name the client; none = a client for each set.
+      client_columns: 'index', 'tfds': columns or features that name the client; none = a client
+        for each set.
       exclude_folders: 'folders': names of folders that hold no images to learn from.
       partition: 'site' (as the source gives it), 'iid', 'dirichlet' (label skew), 'lognormal'.
       num_clients: clients of every partition but 'site'.
@@ -73,8 +74,8 @@ class DataSettings:
                 raise DataError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.source != "synthetic" and not self.root:
             raise DataError(f"source {self.source!r} needs `root`, the folder of the data")
-        if self.client_columns and self.source != "index":
-            raise DataError("client_columns name columns of index.csv: set source='index'")
+        if self.client_columns and self.source not in ("index", "tfds"):
+            raise DataError("client_columns name columns or features: set source='index' or 'tfds'")
         if self.clients_per_set and self.partition != "site":
             raise DataError("clients_per_set splits sites: set partition='site'")
         self.set_counts()

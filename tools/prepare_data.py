@@ -1,0 +1,63 @@
+"""Prepares data: public sets with TFDS, or any source packed into ArrayRecord files.
+
+    python -m tools.prepare_data tfds --set busi --source DOWNLOAD --out FOLDER
+    python -m tools.prepare_data array_record --source folders --root ROOT --out FOLDER
+
+Train on the result with ``data.source='tfds'`` or ``'array_record'`` and ``data.root=FOLDER``.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ufm_jax.data.array_record import pack
+from ufm_jax.data.federated import read_listing
+from ufm_jax.data.issues import DataError
+from ufm_jax.data.records import file_faults
+from ufm_jax.data.settings import DataSettings
+from ufm_jax.data.tfds_builders import SETS, build
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses arguments and prepares."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    tfds = commands.add_parser("tfds", help="build a public set from a copy you downloaded")
+    tfds.add_argument("--set", choices=SETS, required=True)
+    tfds.add_argument("--source", type=Path, required=True, help="the unpacked download")
+    tfds.add_argument("--out", type=Path, required=True)
+    packer = commands.add_parser("array_record", help="pack a source of files")
+    packer.add_argument("--source", choices=("folders", "index", "lists"), required=True)
+    packer.add_argument("--root", required=True)
+    packer.add_argument("--index", nargs="*", default=())
+    packer.add_argument("--client_columns", nargs="*", default=())
+    packer.add_argument("--lists", default=DataSettings.lists)
+    packer.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "tfds":
+            print(f"built: {build(options.set, options.source, options.out)}")
+        else:
+            print(f"packed: {_pack(options)} images in {options.out}")
+    except DataError as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+def _pack(options: argparse.Namespace) -> int:
+    settings = DataSettings(
+        source=options.source,
+        root=options.root,
+        index=tuple(options.index),
+        client_columns=tuple(options.client_columns),
+        lists=options.lists,
+    )
+    listing = read_listing(settings)
+    assert listing.root is not None
+    faults = file_faults(listing.records, listing.root)
+    for issue in [*listing.issues, *faults.values()]:
+        print(f"left out: {issue}")
+    return pack((r for i, r in enumerate(listing.records) if i not in faults), options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""TFDS builders of public ultrasound sets, over a copy that the user downloaded; no TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+from ufm_jax.data.issues import DataError
+
+SETS = ("busi", "hc18", "pocus")
+
+
+def build(name: str, source: Path, out: Path) -> Path:
+    """Builds a set in ArrayRecord files.
+
+    Args:
+      name: one of `SETS`.
+      source: the unpacked download.
+      out: TFDS data folder; the set goes to ``out/name/version``.
+
+    Returns:
+      The built set's folder.
+
+    Raises:
+      DataError: an unknown set, or `source` is not laid out like the original.
+    """
+    import tensorflow_datasets as tfds
+
+    from ufm_jax.data.tfds_builders.busi import Busi
+    from ufm_jax.data.tfds_builders.hc18 import Hc18
+    from ufm_jax.data.tfds_builders.pocus import Pocus
+
+    builders: dict[str, Any] = {"busi": Busi, "hc18": Hc18, "pocus": Pocus}
+    if name not in builders:
+        raise DataError(f"unknown set {name!r}: choose one of {', '.join(SETS)}")
+    if not source.is_dir():
+        raise DataError(f"{source} is not a folder: unpack the download of {name} there")
+    builder = builders[name](data_dir=out, file_format="array_record")
+    builder.download_and_prepare(
+        download_config=tfds.download.DownloadConfig(manual_dir=str(source))
+    )
+    return Path(builder.data_dir)

@@ -1,0 +1,65 @@
+"""BUSI: breast ultrasound images with masks (Al-Dhabyani et al., Data in Brief 28:104863, 2020)."""
+
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from ufm_jax.data.tfds_builders.examples import describe, find
+
+LABELS = ("benign", "malignant", "normal")
+_LAYOUT = "benign/, malignant/ and normal/ with 'benign (1).png' and 'benign (1)_mask.png'"
+
+
+class Busi(tfds.core.GeneratorBasedBuilder):
+    """780 breast images, each normal, benign or malignant; the set names no patients."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar = {"1.0.0": "All images; several masks of one image are united."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"A folder with {_LAYOUT}."
+
+    def _info(self) -> Any:
+        return describe(
+            self,
+            "Breast ultrasound, normal, benign and malignant, with lesion masks.",
+            "https://doi.org/10.1016/j.dib.2019.104863",
+            labels=LABELS,
+            mask="Encoded PNG, 255 = lesion; empty where there is none.",
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        return {"train": self._generate_examples(Path(dl_manager.manual_dir))}
+
+    def _generate_examples(self, root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        for label in LABELS:
+            for path in find(root, f"{label}/*.png", _LAYOUT):
+                if re.search(r"_mask(_\d+)?$", path.stem):
+                    continue
+                masks = sorted(
+                    p for p in path.parent.iterdir() if p.stem.startswith(f"{path.stem}_mask")
+                )
+                yield (
+                    f"{label}/{path.name}",
+                    {
+                        "image": path.read_bytes(),
+                        "name": f"{label}/{path.name}",
+                        "group": f"{label}/{path.stem}",
+                        "label": label,
+                        "mask": _united(masks),
+                    },
+                )
+
+
+def _united(paths: list[Path]) -> bytes:
+    """One mask of several, as PNG; empty bytes of none."""
+    if not paths:
+        return b""
+    masks = [np.asarray(Image.open(path).convert("L")) > 127 for path in paths]
+    out = io.BytesIO()
+    Image.fromarray(np.where(np.any(masks, axis=0), 255, 0).astype(np.uint8)).save(out, "PNG")
+    return out.getvalue()

@@ -1,0 +1,50 @@
+"""What the builders share: the features of a set, and finding a download's files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from ufm_jax.data.issues import DataError
+
+
+def describe(
+    builder: Any, description: str, homepage: str, *, labels: Sequence[str] = (), **texts: str
+) -> Any:
+    """A set's description: image, name, group, and what else it has.
+
+    Args:
+      builder: the set's builder.
+      description: in a sentence.
+      homepage: where the set is published.
+      labels: class names; none = no label.
+      **texts: further features of text or bytes, with their meaning.
+    """
+    features: dict[str, Any] = {
+        # Bytes as they were downloaded: encoding pixels again would need TensorFlow.
+        "image": tfds.features.Image(shape=(None, None, None), doc="Encoded, as downloaded."),
+        "name": tfds.features.Text(doc="Path in the download."),
+        "group": tfds.features.Text(doc="Images of one group, a patient, are never parted."),
+        **{name: tfds.features.Text(doc=meaning) for name, meaning in texts.items()},
+    }
+    if labels:
+        features["label"] = tfds.features.ClassLabel(names=list(labels))
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=description,
+        homepage=homepage,
+        features=tfds.features.FeaturesDict(features),
+    )
+
+
+def find(root: Path, pattern: str, layout: str) -> list[Path]:
+    """Files of a download, sorted.
+
+    Raises:
+      DataError: there is none; says what the layout should be.
+    """
+    found = sorted(root.glob(pattern))
+    if not found:
+        raise DataError(f"no {pattern} in {root}: the download should hold {layout}")
+    return found

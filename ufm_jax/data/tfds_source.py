@@ -1,0 +1,146 @@
+"""Data sets built by TFDS in ArrayRecord files, read without TensorFlow.
+
+`root` holds built sets as TFDS lays them out, ``SET/VERSION/dataset_info.json``. A set needs a
+feature ``image``; ``label``, ``group`` (or ``patient``) are used where it has them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ufm_jax.data.decode import CorruptImage
+from ufm_jax.data.fingerprint import digest
+from ufm_jax.data.issues import DataError
+from ufm_jax.data.records import Record
+from ufm_jax.data.settings import DataSettings
+
+
+@dataclass(frozen=True)
+class TfdsImage:
+    """Handle of an image of a built set.
+
+    Attributes:
+      folder: the built set, ``.../SET/VERSION``.
+      split: its split.
+      position: number of the example in it.
+      hexdigest: digest of the encoded image.
+    """
+
+    folder: Path
+    split: str
+    position: int
+    hexdigest: str
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"{self.folder}:{self.split}[{self.position}]"
+
+    def fingerprint(self) -> bytes:
+        """The digest of the bytes."""
+        return bytes.fromhex(self.hexdigest)
+
+    def load(self) -> bytes:
+        """Reads the encoded image.
+
+        Raises:
+          CorruptImage: the example cannot be read.
+        """
+        try:
+            image: bytes = _source(self.folder, self.split)[self.position]["image"]
+        except Exception as error:  # TFDS and its readers raise errors of several kinds
+            raise CorruptImage(f"cannot be read: {error}") from error
+        return image
+
+
+def read_records(settings: DataSettings) -> Iterator[Record]:
+    """Lists the images of all sets built in `settings.root`.
+
+    Args:
+      settings: `client_columns` names features whose values, joined by '/', name the client; none
+        = a client for each set.
+
+    Raises:
+      DataError: no built set, or one without images, without a named feature, or not readable.
+    """
+    root = Path(settings.root).expanduser()
+    folders = sorted({file.parent for file in root.glob("**/dataset_info.json")})
+    if not folders:
+        raise DataError(
+            f"no set built by TFDS in {root}: build one with tools/prepare_data.py tfds"
+        )
+    for folder in folders:
+        builder = _builder(folder)
+        features = builder.info.features
+        absent = [c for c in ("image", *settings.client_columns) if c not in features]
+        if absent:
+            raise DataError(f"{folder} lacks the features {absent}; it has {list(features)}")
+        for split in sorted(builder.info.splits):
+            yield from _of_split(builder, folder, split, settings)
+
+
+def _of_split(builder: Any, folder: Path, split: str, settings: DataSettings) -> Iterator[Record]:
+    features = builder.info.features
+    for position, example in enumerate(_examples(folder, split)):
+        values = [_text(features, c, example[c]) for c in settings.client_columns]
+        group = _text(features, "group", example.get("group", example.get("patient", "")))
+        label = _text(features, "label", example.get("label", ""))
+        yield Record(
+            client="/".join(values) if values else builder.name,
+            image=TfdsImage(folder, split, position, digest(example["image"]).hex()),
+            label=label or None,
+            group=f"{builder.name}/{group}" if group else None,
+            split=split,
+        )
+
+
+def _examples(folder: Path, split: str) -> Iterator[dict[str, Any]]:
+    """All examples of a split, images still encoded."""
+    with _faults_named(folder, split):
+        source = _source(folder, split)
+    for position in range(len(source)):
+        with _faults_named(folder, split):
+            example = source[position]
+        yield example
+
+
+@contextmanager
+def _faults_named(folder: Path, split: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # TFDS and its readers raise errors of several kinds
+        raise DataError(f"{folder}: split {split!r} cannot be read: build it again") from error
+
+
+def _text(features: Any, name: str, value: Any) -> str:
+    """A feature's value as text; class numbers by their names."""
+    if isinstance(value, bytes):
+        return value.decode()
+    names = getattr(features[name], "names", None) if name in features else None
+    if names and not isinstance(value, str):
+        return str(names[int(value)])
+    return str(value)
+
+
+@lru_cache(maxsize=32)
+def _source(folder: Path, split: str) -> Any:
+    from tensorflow_datasets import decode
+
+    features = _builder(folder).info.features
+    skipped = {name: decode.SkipDecoding() for name in ("image", "mask") if name in features}
+    return _builder(folder).as_data_source(split, decoders=skipped)
+
+
+@lru_cache(maxsize=32)
+def _builder(folder: Path) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError("this source needs tensorflow-datasets: pip install it") from error
+    try:
+        return tfds.builder_from_directory(folder)
+    except Exception as error:  # TFDS raises errors of several kinds
+        raise DataError(f"{folder} is not a set built by TFDS ({error}): build it again") from error
