@@ -51,8 +51,8 @@ def _hc18(root):
 
 def _pocus(root):
     for probe in ("convex", "linear"):
-        for i, name in enumerate(("Cov-a.jpg", "Pneu_b.png", "Reg-c.jpg", "Vir_d.jpg")):
-            _save(root / "pocus_images" / probe / name, _grey(i))
+        for i, name in enumerate(("Cov-", "Pneu_", "Reg-", "Vir_")):
+            _save(root / "pocus_images" / probe / f"{name}{probe}.png", _grey(i))
     (root / "pocus_images" / "convex" / "notes.txt").write_text("not an image")
 
 
