@@ -29,6 +29,7 @@ from ufm_jax.fed.algorithm import Algorithm, GradFn, LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.placement import AXIS, Placement
 from ufm_jax.fed.schedule import Events
+from ufm_jax.fed.trees import all_finite, distance, entry, select, with_entry
 
 
 class FederationState(NamedTuple):
@@ -149,9 +150,9 @@ def make_round(
         mean = jax.tree.map(lambda leaf: leaf / jnp.where(weight > 0, weight, 1), update)
         new_server = algorithm.update_server(state.server, mean)
         # Where every update was refused, the server stays as it is.
-        new_server = _select(weight > 0, new_server, state.server)
+        new_server = select(weight > 0, new_server, state.server)
         metrics = jax.tree.map(lambda leaf: leaf[None], totals.metrics)
-        moved = _distance(state.server.params, new_server.params)
+        moved = distance(state.server.params, new_server.params)
         return FederationState(new_server, totals.clients), RoundMetrics(metrics, moved)
 
     mapped = jax.shard_map(
@@ -211,7 +212,7 @@ def _run_segments(
             (state, totals),
         )
 
-    local = jax.eval_shape(algorithm.start, server, _client_state(clients, 0))
+    local = jax.eval_shape(algorithm.start, server, entry(clients, 0))
     update, _ = jax.eval_shape(algorithm.end, server, local)
     state = _Lanes(
         _zeros(local, lanes), *_zeros((jnp.int32(0), jnp.float32(0), jnp.float32(0)), lanes)
@@ -225,8 +226,8 @@ def _start_client(
     algorithm: Algorithm, server: Any, events: Events, lanes: _Lanes, clients: Tree, i: jax.Array
 ) -> _Lanes:
     """Puts the i-th client of the table into its lane."""
-    local = algorithm.start(server, _client_state(clients, events.slot[i]))
-    return _put(lanes, events.lane[i], _Lanes(local, i, jnp.float32(0), jnp.float32(0)))
+    local = algorithm.start(server, entry(clients, events.slot[i]))
+    return with_entry(lanes, events.lane[i], _Lanes(local, i, jnp.float32(0), jnp.float32(0)))
 
 
 def _end_client(
@@ -238,12 +239,12 @@ def _end_client(
     i: jax.Array,
 ) -> _Totals:
     """Adds the update of the i-th client to the sums, or refuses what is not finite."""
-    lane = _at(lanes, events.lane[i])
+    lane = entry(lanes, events.lane[i])
     update, kept = algorithm.end(server, lane.local)
     slot = events.slot[i]
-    finite = _all_finite((update, kept, lane.loss))
+    finite = all_finite((update, kept, lane.loss))
     weight = jnp.where(finite, events.weight[i], 0)
-    moved = _distance(server.params, lane.local.params)
+    moved = distance(server.params, lane.local.params)
     metrics = ClientMetrics(lane.loss / jnp.maximum(lane.examples, 1), moved, finite)
     return _Totals(
         # Selected, not multiplied by zero: 0 * nan is nan.
@@ -253,10 +254,8 @@ def _end_client(
             update,
         ),
         weight=totals.weight + weight,
-        clients=_put(
-            totals.clients, slot, _select(finite, kept, _client_state(totals.clients, slot))
-        ),
-        metrics=_put(totals.metrics, i, metrics),
+        clients=with_entry(totals.clients, slot, select(finite, kept, entry(totals.clients, slot))),
+        metrics=with_entry(totals.metrics, i, metrics),
     )
 
 
@@ -283,7 +282,7 @@ def _local_step(
         return _Lanes(local, i, lane.loss + loss * num_examples, lane.examples + num_examples)
 
     if rows.shape[0] == 1:  # A batch axis of one would only cost.
-        return jax.tree.map(lambda leaf: leaf[None], one_lane(_at(lanes, 0), rows[0]))
+        return jax.tree.map(lambda leaf: leaf[None], one_lane(entry(lanes, 0), rows[0]))
     return jax.vmap(one_lane)(lanes, rows)
 
 
@@ -312,24 +311,6 @@ def _grad_fn(
     return jax.value_and_grad(mean_loss), count
 
 
-def _client_state(clients: Tree, slot: "int | jax.Array") -> Tree:
-    return _at(clients, slot)
-
-
-def _at(tree: Tree, i: "int | jax.Array") -> Tree:
-    return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, i, keepdims=False), tree)
-
-
-def _put(tree: Tree, i: jax.Array, value: Tree) -> Tree:
-    return jax.tree.map(
-        lambda leaf, item: lax.dynamic_update_index_in_dim(leaf, item, i, 0), tree, value
-    )
-
-
-def _select(condition: jax.Array, yes: Tree, no: Tree) -> Tree:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
-
-
 def _vary(tree: Tree) -> Tree:
     """Marks replicated values as differing between devices (they are about to)."""
     return jax.tree.map(lambda leaf: lax.pcast(leaf, AXIS, to="varying"), tree)
@@ -337,17 +318,3 @@ def _vary(tree: Tree) -> Tree:
 
 def _zeros(tree: Tree, *leading: int) -> Tree:
     return _vary(jax.tree.map(lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype), tree))
-
-
-def _all_finite(tree: Tree) -> jax.Array:
-    checks = [
-        jnp.isfinite(leaf).all()
-        for leaf in jax.tree.leaves(tree)
-        if jnp.issubdtype(leaf.dtype, jnp.inexact)
-    ]
-    return jnp.stack(checks).all()
-
-
-def _distance(params: Params, others: Params) -> jax.Array:
-    squares = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), params, others)
-    return jnp.sqrt(jax.tree.reduce(jnp.add, squares))
