@@ -14,6 +14,7 @@ from ml_collections import config_flags
 
 from ufm_jax.data.issues import DataError
 from ufm_jax.train.config import resolve
+from ufm_jax.train.rundir import has_checkpoint
 from ufm_jax.train.runtime import CompileClock, configure_jax
 from ufm_jax.train.schema import ConfigError
 
@@ -29,8 +30,8 @@ def main(argv: list[str]) -> int:
     try:
         config = resolve(_CONFIG.value)
         workdir = Path(_WORKDIR.value)
-        if not _RESUME.value and (workdir / "checkpoints").exists():
-            raise ConfigError(f"{workdir} holds a run; give --noresume another --workdir")
+        if not _RESUME.value and has_checkpoint(workdir):
+            raise ConfigError(f"--noresume, but {workdir} holds a run; choose another --workdir")
         configure_jax(config.placement)
         # After the devices are set: these import what may start a backend.
         from ufm_jax.train.finish import finish

@@ -29,11 +29,11 @@ def claim(workdir: Path, config: PretrainConfig, data: FederatedData, placement:
         placement: The devices and lanes that it resolved to.
 
     Raises:
-        ConfigError: If the folder belongs to a run of another configuration, data or placement.
+        ConfigError: If the folder has checkpoints of another configuration, data or placement.
     """
     facts = _facts(config, data, placement)
     path = workdir / CONFIG_FILE
-    if path.exists():
+    if path.exists() and has_checkpoint(workdir):
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = [
             f"{key}: {before.get(key)!r} there, {facts.get(key)!r} here"
@@ -48,6 +48,11 @@ def claim(workdir: Path, config: PretrainConfig, data: FederatedData, placement:
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(path, facts)
     write_json(workdir / "data.json", _data_facts(data))
+
+
+def has_checkpoint(workdir: Path) -> bool:
+    """Whether there is something to go on from; a run that never saved binds nobody."""
+    return any((workdir / "checkpoints").glob("[0-9]*"))
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -63,9 +63,8 @@ def client_table(
         Column("share", lambda row: percent(row["share"], 1)),
         Column("groups", lambda row: _optional_count(row["groups"])),
         Column("labels", lambda row: row["labels"], text=True),
-        Column("steps a round", lambda row: fixed(row["steps"], 0)),
-        Column("first loss", lambda row: fixed(row["first"], 3)),
-        Column("last loss", lambda row: fixed(row["last"], 3)),
+        Column("steps", lambda row: fixed(row["steps"], 0)),
+        Column("loss", lambda row: f"{fixed(row['first'], 3)} → {fixed(row['last'], 3)}"),
         Column("loss by round", lambda row: sparkline(rounds, row["curve"], y_range), text=True),
         Column("update norm", lambda row: significant(row["norm"])),
         Column("rejected", lambda row: _rejections(row["rejected"])),
@@ -76,8 +75,8 @@ def client_table(
     if all(row["groups"] in (None, row["images"]) for row in rows):
         absent.add("groups")
     note = (
-        "Share: of all images. Steps and update norm: in the client’s last round. "
-        "The small curves share one scale."
+        "Share: of all images. Steps and update norm: in the client’s last round. Loss: in its "
+        "first and last. The small curves share one scale."
     )
     return join(
         table([column for column in columns if column.heading not in absent], rows),
@@ -102,12 +101,12 @@ def issue_list(issues: Mapping[str, Any]) -> Markup:
 
     Args:
       issues: As ``ufm_jax.data.issues.DataIssues.to_json`` gives it: ``issues`` maps a kind to
-        entries of client, path and reason; ``excluded`` maps a split to images left out.
+        entries of client, path and reason; ``excluded`` maps a reason to images left out.
     """
     parts = [_issue_kind(kind, found) for kind, found in issues.get("issues", {}).items() if found]
     parts += [
-        element("p", f"{count(number, 'image')} left out: split “{split}” is not trained on.")
-        for split, number in issues.get("excluded", {}).items()
+        element("p", f"{count(number, 'image')} left out: {reason}.")
+        for reason, number in issues.get("excluded", {}).items()
     ]
     return join(*parts) if parts else element("p", "None.")
 

@@ -1,0 +1,37 @@
+"""A machine without grain, TFDS and ArrayRecord still trains from folders."""
+
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+
+CODE = """
+import sys
+for name in ("grain", "tensorflow_datasets", "array_record", "tensorboard", "tensorflow"):
+    sys.modules[name] = None  # any import of it fails
+from ufm_jax.data.federated import load_federated
+from ufm_jax.data.settings import DataSettings
+from ufm_jax.data.issues import DataError
+import ufm_jax.train.finish, ufm_jax.train.pretraining
+settings = dict(cache_dir={cache!r}, working_size=16)
+data = load_federated(DataSettings(source="folders", root={root!r} + "/data", **settings))
+assert data.store.read([0, 1])["image"].shape == (2, 16, 16, 1)
+try:
+    load_federated(DataSettings(source="tfds", root={root!r} + "/built", **settings))
+except DataError as error:
+    print(error)
+"""
+
+
+def test_folders_need_none_of_them(tmp_path):
+    for client in ("a", "b"):
+        (tmp_path / "data" / client).mkdir(parents=True)
+        pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+        Image.fromarray(np.roll(pixels, ord(client))).save(tmp_path / "data" / client / "0.png")
+    (tmp_path / "built" / "set" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "built" / "set" / "1.0.0" / "dataset_info.json").write_text("{}")
+    code = CODE.format(root=str(tmp_path), cache=str(tmp_path / "cache"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "pip install" in done.stdout
