@@ -1,6 +1,7 @@
 """Sixteen synthetic institutions train a small masked autoencoder on a CPU, in minutes.
 
-Expect: about 3 minutes on 2 cores; the loss falls from about 1.0 to below 0.6.
+Expect: about 3 minutes on 2 cores; the loss falls from 2 to 0.4. Pixels are not normalised patch by
+patch here, so that the reconstructions in the report are all the model's own.
 
     python -m ufm_jax.pretrain --config=configs/quickstart.py --workdir=runs/quickstart
 """
@@ -25,8 +26,9 @@ def get_config() -> ConfigDict:
     config.model.decoder_depth = 2
     config.model.decoder_heads = 3
     config.federation.rounds = 80
-    config.federation.batch_size = 16
-    config.client_optimizer.learning_rate = 2e-3
+    config.federation.batch_size = 8
+    config.federation.local_epochs = 2
+    config.client_optimizer.learning_rate = 3e-3
     config.client_optimizer.scale_by_batch = False
     config.schedule.warmup_rounds = 4
     return config
