@@ -1,13 +1,18 @@
-"""Real ultrasound from folders: five public sets as sixteen institutions, patients kept together.
+"""Real ultrasound from folders, a ViT-Ti/16 at 128 pixels.
 
-The folder given as root holds one folder a set, each with an index.csv (image, group, split, ...).
-Sets are cut by group into the clients named below; change `clients_per_set` to fit yours, or leave
-it empty for a client a set. For a folder of images a client, set `data.source='folders'`.
-
-Expect (ViT-Ti/16, 128 pixels, 24 rounds, 7,747 images): see docs/pretraining.md.
+A folder of images for each institution:
 
     python -m ufm_jax.pretrain --config=configs/pretrain_sites.py --workdir=runs/sites \
         --config.data.root=FOLDER
+
+A folder a set, each with an index.csv (image, group, ...): set `data.source='index'`. The variant
+`public` takes five public sets laid out so as sixteen institutions, cut by patient group:
+
+    python -m ufm_jax.pretrain --config=configs/pretrain_sites.py:public --workdir=runs/public \
+        --config.data.root=FOLDER
+
+Expect of it: 24 rounds over 7,747 images in 20 minutes on 2 cores; the loss falls from 1.3 to 0.90
+(see docs/pretraining.md).
 """
 
 from ml_collections import ConfigDict
@@ -15,30 +20,32 @@ from ml_collections import ConfigDict
 from ufm_jax.train.config import pretrain_config
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "folders") -> ConfigDict:
     config = pretrain_config()
     config.name = "pretrain_sites"
-    config.data.source = "index"
-    config.data.clients_per_set = (
-        "busi_breast:4",
-        "hc18_fetal_head:3",
-        "gb_biliary_atresia:4",
-        "pocus_lung:3",
-        "rus_abdomen:2",
-    )
+    config.data.source = "folders"
     config.data.on_bad = "skip"
-    config.data.partition_sigma = 0.5
     config.data.working_size = 160
     config.model.size = "ti"
     config.model.image_size = 128
+    config.model.channels = 1
     config.model.decoder_width = 128
     config.model.decoder_depth = 2
     config.model.decoder_heads = 4
-    config.model.channels = 1
     config.federation.rounds = 24
     config.federation.batch_size = 32
     config.client_optimizer.learning_rate = 1e-3
     config.client_optimizer.scale_by_batch = False
     config.schedule.warmup_rounds = 3
     config.checkpoint.every_rounds = 4
+    if variant == "public":
+        config.data.source = "index"
+        config.data.partition_sigma = 0.5
+        config.data.clients_per_set = (
+            "busi_breast:4",
+            "hc18_fetal_head:3",
+            "gb_biliary_atresia:4",
+            "pocus_lung:3",
+            "rus_abdomen:2",
+        )
     return config
