@@ -21,6 +21,8 @@ from ufm_jax.train.config import pretrain_config
 
 
 def get_config(variant: str = "folders") -> ConfigDict:
+    if variant not in ("folders", "public"):
+        raise ValueError(f"variant {variant!r}: choose 'folders' or 'public'")
     config = pretrain_config()
     config.name = "pretrain_sites"
     config.data.source = "folders"
