@@ -1,11 +1,9 @@
 """The end of a run: pictures and the report."""
 
 import platform
-from collections.abc import Mapping
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -17,6 +15,10 @@ from ufm_jax.train.report import write_reconstruction_png, write_report
 from ufm_jax.train.report.types import RunInfo
 from ufm_jax.train.schema import to_config_dict
 
+_BORROWED = (
+    "In the reconstructions, brightness and contrast of each patch are those of the original: the "
+    "model is trained to predict pixels without them."
+)
 _PACKAGES = ("ufm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -47,17 +49,14 @@ def finish(config: PretrainConfig, workdir: Path, run: Finished, compile_seconds
         lanes=placement.lanes,
         compile_seconds=compile_seconds,
         compilations=run.federation.compilations,
+        notes=[_BORROWED] if config.model.normalise_target else [],
     )
     write_reconstruction_png(workdir, pictures)
     return write_report(
         workdir,
         info,
         read_history(workdir),
-        data=[_row(client) for client in run.data.summary()],
+        data=[vars(client) for client in run.data.summary()],
         issues=run.data.issues.to_json(),
         pictures=pictures,
     )
-
-
-def _row(client: Any) -> Mapping[str, Any]:
-    return vars(client)

@@ -21,7 +21,7 @@ from ufm_jax.train.feed import Feed
 from ufm_jax.train.metrics import MetricWriter
 from ufm_jax.train.objective import init_params, make_loss
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
-from ufm_jax.train.progress import Progress
+from ufm_jax.train.progress import Progress, decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rundir import claim
 from ufm_jax.train.runtime import StopSignal
@@ -54,7 +54,8 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
         config: A checked configuration.
         workdir: Gets the configuration, metrics, checkpoints and the exported model.
     """
-    data = load_federated(config.data)
+    with decoding() as bar:
+        data = load_federated(config.data, bar)
     for line in data.issues.summary():
         _log.warning("%s", line)
     federation = build_federation(config, data)

@@ -17,8 +17,7 @@ def configure_jax(placement: PlacementConfig) -> None:
     A CPU is cut into one device a core, since XLA uses several cores poorly for one client's small
     matmuls. Compiled programs are kept in a private folder between runs.
     """
-    cores = placement.cpu_devices or len(os.sched_getaffinity(0))
-    jax.config.update("jax_num_cpu_devices", cores)
+    jax.config.update("jax_num_cpu_devices", placement.cpu_devices or _cores())
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if cache is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -26,6 +25,13 @@ def configure_jax(placement: PlacementConfig) -> None:
     Path(cache).mkdir(parents=True, exist_ok=True, mode=0o700)
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def _cores() -> int:
+    """Cores that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class StopSignal:
