@@ -66,7 +66,7 @@ th, td { padding: 5px 10px; }
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 .scroll + .note { margin-top: 8px; }
-td:first-child { overflow-wrap: anywhere; min-width: 13em; }
+td:first-child { overflow-wrap: break-word; }
 td:not(.number) { min-width: 9em; }
 .number { text-align: right; white-space: nowrap; }
 .sparkline { display: block; width: 110px; }
