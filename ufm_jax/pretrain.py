@@ -53,10 +53,17 @@ def main(argv: list[str]) -> int:
 def parse(argv: list[str]) -> list[str]:
     """Parses flags; a mistyped one is an error of one line, as every wrong value is."""
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        path = Path(config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0])
+        if not path.is_file():
+            raise flags.Error(f"--config={path}: no such file; configs/ holds some to start from")
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        lines = str(error).splitlines()
+        # What a configuration file raises arrives with its traceback: its last line says it.
+        text = lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines)
+        print(f"error: {text}", file=sys.stderr)
         sys.exit(2)
+    return rest
 
 
 if __name__ == "__main__":

@@ -102,6 +102,9 @@ def test_every_shipped_configuration_resolves(path):
         ("--config.model.patchsize=8", "patchsize"),
         ("--config.federation.cohort_size=many", "cohort_size"),
         ("--config.federation.cohort_size=99", "cohort_size=99: the data has 16 clients"),
+        ("--config.placement.devices=99", "placement.devices=99: this machine has"),
+        ("--config=configs/nowhere.py", "configs/nowhere.py: no such file"),
+        ("--config=configs/pretrain_sites.py:two", "choose 'folders' or 'public'"),
     ],
 )
 def test_the_command_line_says_it_in_one_line(tmp_path, flag, message):

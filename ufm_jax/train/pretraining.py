@@ -25,6 +25,7 @@ from ufm_jax.train.progress import Progress, decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rundir import claim
 from ufm_jax.train.runtime import StopSignal
+from ufm_jax.train.schema import as_config_errors
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
         data = load_federated(config.data, bar)
     for line in data.issues.summary():
         _log.warning("%s", line)
-    federation = build_federation(config, data)
+    with as_config_errors():
+        federation = build_federation(config, data)
     claim(workdir, config, data, federation.placement)
     state = federation.init(init_params(config.model, fold(jax.random.key(config.seed), "init")))
     rounds = config.federation.rounds

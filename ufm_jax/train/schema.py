@@ -4,7 +4,8 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
@@ -14,6 +15,17 @@ T = TypeVar("T")
 
 class ConfigError(ValueError):
     """A configuration that cannot run; its one line names key, value and remedy."""
+
+
+@contextmanager
+def as_config_errors() -> Iterator[None]:
+    """Turns what a layer below says of a wrong value into a ``ConfigError``."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"config: {error}") from None
 
 
 def to_config_dict(settings: Any) -> ConfigDict:
