@@ -56,7 +56,16 @@ def _pack(options: argparse.Namespace) -> int:
     faults = file_faults(listing.records, listing.root)
     for issue in [*listing.issues, *faults.values()]:
         print(f"left out: {issue}")
-    return pack((r for i, r in enumerate(listing.records) if i not in faults), options.out)
+    for reason, count in listing.excluded.items():
+        print(f"left out: {count} images: {reason}")
+    kept = [r for index, r in enumerate(listing.records) if index not in faults]
+    held = {record.client for record in kept}
+    for client in listing.clients:
+        if client not in held:
+            print(f"left out: client {client}: it has no usable image")
+    if not kept:
+        raise DataError(f"no usable image in {options.root}: see the source's settings")
+    return pack(kept, options.out, listing.root)
 
 
 if __name__ == "__main__":

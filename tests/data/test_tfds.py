@@ -147,6 +147,16 @@ def test_a_folder_that_is_not_the_download_is_refused(name, tmp_path):
         _build(name, tmp_path / "download", tmp_path / "built")
 
 
+@pytest.mark.parametrize("package", ["tensorflow_datasets", "importlib_resources", "array_record"])
+def test_a_missing_package_is_named_before_anything_is_written(package, tmp_path, monkeypatch):
+    _pocus(tmp_path / "download")
+    for name in [package, *(n for n in sys.modules if n.startswith(f"{package}."))]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit, match=f"pip install {package}"):
+        _build("pocus", tmp_path / "download", tmp_path / "built")
+    assert not (tmp_path / "built").exists()
+
+
 def test_a_folder_without_a_built_set_is_refused(tmp_path):
     with pytest.raises(DataError, match="no set built by TFDS"):
         _load(tmp_path, tmp_path)
@@ -175,6 +185,11 @@ def test_tensorflow_is_never_imported(built):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def _pixels(content):
+    with Image.open(io.BytesIO(content)) as image:
+        return image.size, image.tobytes()
+
+
 def _original(name, origin):
     """Path in the original download; '' for a frame of a clip."""
     path = origin.removeprefix("data/").removesuffix("#frame0")
@@ -186,7 +201,7 @@ def _original(name, origin):
 def test_real_images_laid_out_like_the_originals(shared, tmp_path):
     """Some images of each set under their original names, built and read back."""
     folders = {"busi": "busi_breast", "hc18": "hc18_fetal_head", "pocus": "pocus_lung"}
-    planted = {}
+    planted, sources = {}, []
     for name, folder in folders.items():
         with (shared / "data" / folder / "index.csv").open(newline="") as text:
             named = [(row, _original(name, row["origin"])) for row in csv.DictReader(text)]
@@ -196,7 +211,11 @@ def test_real_images_laid_out_like_the_originals(shared, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes((shared / "data" / folder / row["image"]).read_bytes())
             planted[name] = planted.get(name, 0) + 1
+            sources.append((name, path, row["label"]))
         _build(name, tmp_path / name, tmp_path / "built")
     data = _load(tmp_path / "built", tmp_path)
     assert dict(zip(data.names, data.sizes.tolist(), strict=True)) == planted
     assert not [kind for kind in data.issues.counts() if not kind.startswith("duplicate")]
+    records = read_records(DataSettings(source="tfds", root=str(tmp_path / "built")))
+    read = sorted((r.client, _pixels(r.image.load()), r.label or "") for r in records)
+    assert read == sorted((name, _pixels(p.read_bytes()), label) for name, p, label in sources)

@@ -2,10 +2,12 @@
 
 A folder holds ``images-00000.array_record`` and so on, whose records are the images' encoded bytes
 as they were, and ``index.jsonl``, a line an image: name, client, label, group, split, where its
-bytes are, and their digest. The index alone is read at the start of a run.
+bytes are, and their digest. At the start of a run only the index is read, and those files that
+were changed after it.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +17,7 @@ from typing import Any
 from ufm_jax.data.decode import CorruptImage
 from ufm_jax.data.fingerprint import digest
 from ufm_jax.data.issues import DataError
+from ufm_jax.data.optional import needed_packages
 from ufm_jax.data.records import Record
 from ufm_jax.data.settings import DataSettings
 
@@ -30,12 +33,15 @@ class PackedImage:
       position: number of the record in it.
       original: name of the image before it was packed.
       hexdigest: digest of its bytes when it was packed.
+      untouched: whether the file last changed before the index was written, which packing does
+        last: its bytes are then taken to be those that were packed.
     """
 
     shard: Path
     position: int
     original: str
     hexdigest: str
+    untouched: bool
 
     @property
     def name(self) -> str:
@@ -43,17 +49,30 @@ class PackedImage:
         return f"{self.shard}[{self.position}] ({self.original})"
 
     def fingerprint(self) -> bytes:
-        """The digest that `load` holds the bytes against."""
-        return bytes.fromhex(self.hexdigest)
+        """The digest of the bytes, or one that stands for unreadable ones.
+
+        Decoded images are kept under this name, and so are failures: if a damaged image went by
+        the digest of the sound one, it would stay a failure after it was mended.
+        """
+        packed = bytes.fromhex(self.hexdigest)
+        if self.untouched:
+            return packed
+        try:
+            self.load()
+        except CorruptImage as error:
+            return digest(b"damaged", packed, str(error).encode())
+        return packed
 
     def load(self) -> bytes:
         """Reads the bytes.
 
         Raises:
           CorruptImage: the file cannot be read there, or the bytes are not those that were packed.
+          DataError: grain is not installed, or the file cannot be opened.
         """
+        source = _open(self.shard)
         try:
-            image: bytes = _open(self.shard)[self.position]
+            image: bytes = source[self.position]
         except Exception as error:  # the reader raises errors of several kinds
             raise CorruptImage(f"cannot be read: {error}") from error
         if digest(image).hex() != self.hexdigest:
@@ -61,21 +80,25 @@ class PackedImage:
         return image
 
 
-def pack(records: Iterable[Record], folder: Path, per_shard: int = 4096) -> int:
+def pack(records: Iterable[Record], folder: Path, root: Path, per_shard: int = 4096) -> int:
     """Packs images with what is known of them.
 
     Args:
       records: images as files, or handles of encoded bytes.
       folder: made where absent; must not hold an index yet.
+      root: folder that the images' names are noted relative to, so that the same images give the
+        same bytes wherever they lie.
       per_shard: images a file.
 
     Returns:
       Number of images packed.
 
     Raises:
-      DataError: the folder holds an index, or an image is no file of encoded bytes.
+      DataError: the folder holds an index, an image is no file of encoded bytes or cannot be read,
+        or array_record is not installed.
     """
-    writer_module = _require("array_record.python.array_record_module", "array_record")
+    with needed_packages():
+        from array_record.python.array_record_module import ArrayRecordWriter
     if (folder / INDEX).exists():
         raise DataError(f"{folder} holds packed images already: choose an empty folder")
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,11 +110,11 @@ def pack(records: Iterable[Record], folder: Path, per_shard: int = 4096) -> int:
                 writer.close()
             shard = f"images-{number // per_shard:05d}.array_record"
             # Groups of one record, so that any image is one read.
-            writer = writer_module.ArrayRecordWriter(str(folder / shard), "group_size:1")
+            writer = ArrayRecordWriter(str(folder / shard), "group_size:1")
         image = _encoded(record)
         writer.write(image)  # type: ignore[union-attr]
         entry = {
-            "image": record.name,
+            "image": _relative_name(record, root),
             "client": record.client,
             "label": record.label,
             "group": record.group,
@@ -114,35 +137,55 @@ def read_records(settings: DataSettings) -> Iterator[Record]:
     """Lists the packed images in `settings.root`.
 
     Raises:
-      DataError: no index, a malformed line, or a file that is missing.
+      DataError: no index, a malformed line, or a file that is missing or cannot be opened; or
+        grain is not installed.
     """
+    _open.cache_clear()  # the files may have been replaced since they were last listed
     root = Path(settings.root).expanduser()
     index = root / INDEX
     if not index.exists():
         raise DataError(f"{index} does not exist: pack images with tools/prepare_data.py")
-    present: set[str] = set()
+    shards: dict[Path, tuple[int, bool]] = {}
     for number, line in enumerate(index.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             entry = json.loads(line)
-            shard = root / Path(entry["shard"]).name
-            image = PackedImage(shard, int(entry["position"]), entry["image"], entry["digest"])
-            record = Record(
-                entry["client"],
-                image,
-                label=entry["label"],
-                group=entry["group"],
-                split=entry["split"],
-            )
+            shard, position = root / Path(entry["shard"]).name, int(entry["position"])
+            hexdigest = bytes.fromhex(entry["digest"]).hex()
+            facts = {name: entry[name] for name in ("client", "label", "group", "split")}
+            original = entry["image"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{index}: line {number} is malformed ({error}): pack again") from error
-        if shard.name not in present and not shard.exists():
-            raise DataError(f"{shard} is missing, though {index} names it: copy the whole folder")
-        present.add(shard.name)
-        yield record
+        if shard not in shards:
+            shards[shard] = _inspect(shard, index)
+        count, untouched = shards[shard]
+        if not 0 <= position < count:
+            raise DataError(
+                f"{index}: line {number} names image {position} of {shard}, which holds {count}: "
+                "copy the whole folder, or pack again"
+            )
+        yield Record(image=PackedImage(shard, position, original, hexdigest, untouched), **facts)
+
+
+def _inspect(shard: Path, index: Path) -> tuple[int, bool]:
+    """Number of images in a file, and whether it last changed before the index was written."""
+    if not shard.exists():
+        raise DataError(f"{shard} is missing, though {index} names it: copy the whole folder")
+    # Strictly before: clocks tick in milliseconds, and no program can set the change time.
+    untouched = shard.stat().st_ctime_ns < index.stat().st_ctime_ns
+    return len(_open(shard)), untouched
+
+
+def _relative_name(record: Record, root: Path) -> str:
+    if isinstance(record.image, Path):
+        return Path(os.path.relpath(record.image, root)).as_posix()
+    return record.name
 
 
 def _encoded(record: Record) -> bytes:
-    image = record.image.read_bytes() if isinstance(record.image, Path) else record.image.load()
+    try:
+        image = record.image.read_bytes() if isinstance(record.image, Path) else record.image.load()
+    except (OSError, CorruptImage) as error:
+        raise DataError(f"{record.name} cannot be read: {error}") from error
     if not isinstance(image, bytes):
         raise DataError(f"{record.name} is simulated: only encoded images can be packed")
     return image
@@ -150,14 +193,11 @@ def _encoded(record: Record) -> bytes:
 
 @lru_cache(maxsize=256)
 def _open(shard: Path) -> Any:
-    return _require("grain", "grain").sources.ArrayRecordDataSource(str(shard))
-
-
-def _require(module: str, package: str) -> Any:
-    """Imports an optional package, or says how to get it."""
-    import importlib
-
+    with needed_packages():
+        from grain.sources import ArrayRecordDataSource
     try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(f"this source needs {package}: pip install {package}") from error
+        return ArrayRecordDataSource(str(shard))
+    except Exception as error:  # the reader raises errors of several kinds
+        raise DataError(
+            f"{shard} cannot be opened ({error}): copy the whole folder, or pack again"
+        ) from error

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from ufm_jax.data.decode import CorruptImage
 from ufm_jax.data.fingerprint import digest
 from ufm_jax.data.issues import DataError
+from ufm_jax.data.optional import needed_packages
 from ufm_jax.data.records import Record
 from ufm_jax.data.settings import DataSettings
 
@@ -64,14 +66,23 @@ def read_records(settings: DataSettings) -> Iterator[Record]:
         = a client for each set.
 
     Raises:
-      DataError: no built set, or one without images, without a named feature, or not readable.
+      DataError: no built set, several versions of one, or one without images, without a named
+        feature, or not readable; or a package is not installed.
     """
+    _source.cache_clear()  # the sets may have been built again since they were last listed
+    _builder.cache_clear()
     root = Path(settings.root).expanduser()
     folders = sorted({file.parent for file in root.glob("**/dataset_info.json")})
     if not folders:
         raise DataError(
             f"no set built by TFDS in {root}: build one with tools/prepare_data.py tfds"
         )
+    for older, newer in pairwise(folders):
+        if older.parent == newer.parent:
+            raise DataError(
+                f"{older} and {newer} are versions of one set and would count its images twice: "
+                "remove one, or point `root` at the other"
+            )
     for folder in folders:
         builder = _builder(folder)
         features = builder.info.features
@@ -89,7 +100,7 @@ def _of_split(builder: Any, folder: Path, split: str, settings: DataSettings) ->
         group = _text(features, "group", example.get("group", example.get("patient", "")))
         label = _text(features, "label", example.get("label", ""))
         yield Record(
-            client="/".join(values) if values else builder.name,
+            client=("/".join(values) if all(values) else "") if values else builder.name,
             image=TfdsImage(folder, split, position, digest(example["image"]).hex()),
             label=label or None,
             group=f"{builder.name}/{group}" if group else None,
@@ -99,6 +110,9 @@ def _of_split(builder: Any, folder: Path, split: str, settings: DataSettings) ->
 
 def _examples(folder: Path, split: str) -> Iterator[dict[str, Any]]:
     """All examples of a split, images still encoded."""
+    absent = [file for file in _builder(folder).info.splits[split].filepaths if not file.exists()]
+    if absent:
+        raise DataError(f"{absent[0]} is missing: copy the whole folder, or build it again")
     with _faults_named(folder, split):
         source = _source(folder, split)
     for position in range(len(source)):
@@ -110,18 +124,23 @@ def _examples(folder: Path, split: str) -> Iterator[dict[str, Any]]:
 @contextmanager
 def _faults_named(folder: Path, split: str) -> Iterator[None]:
     try:
-        yield
+        with needed_packages():
+            yield
+    except DataError:
+        raise
     except Exception as error:  # TFDS and its readers raise errors of several kinds
-        raise DataError(f"{folder}: split {split!r} cannot be read: build it again") from error
+        raise DataError(
+            f"{folder}: split {split!r} cannot be read ({error}): build it again"
+        ) from error
 
 
 def _text(features: Any, name: str, value: Any) -> str:
-    """A feature's value as text; class numbers by their names."""
+    """A feature's value as text; class numbers by their names, -1 (not known) as ''."""
     if isinstance(value, bytes):
         return value.decode()
     names = getattr(features[name], "names", None) if name in features else None
     if names and not isinstance(value, str):
-        return str(names[int(value)])
+        return str(names[int(value)]) if int(value) >= 0 else ""
     return str(value)
 
 
@@ -136,10 +155,8 @@ def _source(folder: Path, split: str) -> Any:
 
 @lru_cache(maxsize=32)
 def _builder(folder: Path) -> Any:
-    try:
+    with needed_packages():
         import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise DataError("this source needs tensorflow-datasets: pip install it") from error
     try:
         return tfds.builder_from_directory(folder)
     except Exception as error:  # TFDS raises errors of several kinds

@@ -1,9 +1,11 @@
 """TFDS builders of public ultrasound sets, over a copy that the user downloaded; no TensorFlow."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 from ufm_jax.data.issues import DataError
+from ufm_jax.data.optional import needed_packages
 
 SETS = ("busi", "hc18", "pocus")
 
@@ -20,9 +22,15 @@ def build(name: str, source: Path, out: Path) -> Path:
       The built set's folder.
 
     Raises:
-      DataError: an unknown set, or `source` is not laid out like the original.
+      DataError: an unknown set, `source` is not laid out like the original or holds a broken mask
+        or table, `out` holds the set already, or a package is not installed.
     """
-    import tensorflow_datasets as tfds
+    with needed_packages():
+        import tensorflow_datasets as tfds
+
+        # TFDS imports both only once it writes, and then names neither in its error.
+        importlib.import_module("importlib_resources")
+        importlib.import_module("array_record.python.array_record_module")
 
     from ufm_jax.data.tfds_builders.busi import Busi
     from ufm_jax.data.tfds_builders.hc18 import Hc18
@@ -34,7 +42,10 @@ def build(name: str, source: Path, out: Path) -> Path:
     if not source.is_dir():
         raise DataError(f"{source} is not a folder: unpack the download of {name} there")
     builder = builders[name](data_dir=out, file_format="array_record")
+    folder = Path(builder.data_dir)
+    if folder.exists():
+        raise DataError(f"{folder} is built already: remove it, or choose another folder")
     builder.download_and_prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=str(source))
     )
-    return Path(builder.data_dir)
+    return folder

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from ufm_jax.data.issues import DataError
 from ufm_jax.data.tfds_builders.examples import describe, find
 
 LABELS = ("benign", "malignant", "normal")
@@ -56,10 +57,21 @@ class Busi(tfds.core.GeneratorBasedBuilder):
 
 
 def _united(paths: list[Path]) -> bytes:
-    """One mask of several, as PNG; empty bytes of none."""
+    """One mask of several, as PNG; empty bytes of none.
+
+    Raises:
+      DataError: a mask does not decode, or differs in size from the first.
+    """
     if not paths:
         return b""
-    masks = [np.asarray(Image.open(path).convert("L")) > 127 for path in paths]
+    masks = []
+    for path in paths:
+        try:
+            masks.append(np.asarray(Image.open(path).convert("L")) > 127)
+        except OSError as error:
+            raise DataError(f"{path} does not decode ({error}): download it again") from error
+        if masks[-1].shape != masks[0].shape:
+            raise DataError(f"{path} differs in size from {paths[0]}: download them again")
     out = io.BytesIO()
     Image.fromarray(np.where(np.any(masks, axis=0), 255, 0).astype(np.uint8)).save(out, "PNG")
     return out.getvalue()

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from ufm_jax.data.issues import DataError
 from ufm_jax.data.tfds_builders.examples import describe, find
 
 _LAYOUT = (
@@ -60,9 +61,16 @@ class Hc18(tfds.core.GeneratorBasedBuilder):
 
 
 def _measurements(root: Path) -> dict[str, dict[str, str]]:
-    """Rows of the training set's table, by file name; empty where it is absent."""
+    """Rows of the training set's table, by file name; empty where it is absent.
+
+    Raises:
+      DataError: the table does not name its files.
+    """
     table = root / "training_set_pixel_size_and_HC.csv"
     if not table.exists():
         return {}
     with table.open(newline="", encoding="utf-8-sig") as text:
-        return {row["filename"]: row for row in csv.DictReader(text)}
+        reader = csv.DictReader(text)
+        if "filename" not in (reader.fieldnames or []):
+            raise DataError(f"{table} lacks the column 'filename': download it again")
+        return {row["filename"]: row for row in reader}

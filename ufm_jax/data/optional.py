@@ -1,0 +1,20 @@
+"""Packages that only some sources need: imported where used, and named if they are not there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ufm_jax.data.issues import DataError
+
+
+@contextmanager
+def needed_packages() -> Iterator[None]:
+    """Turns a failed import of another package into an error that says how to install it.
+
+    Raises:
+      DataError: something within imported a package that is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or str(error)).partition(".")[0]
+        raise DataError(f"this source needs {package}: pip install {package}") from error
