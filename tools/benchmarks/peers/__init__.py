@@ -1,0 +1,1 @@
+"""Other implementations to measure against, each in an environment and a process of its own."""
