@@ -169,9 +169,10 @@ def make_round(
         ),
     )
     # Named, since the state comes back in: a sharding spelt another way would compile again.
+    # Metrics go everywhere, so that every process can read them.
     sharded: Any = placement.sharded
     replicated: Any = placement.replicated
-    shardings = FederationState(replicated, sharded), RoundMetrics(sharded, replicated)
+    shardings = FederationState(replicated, sharded), RoundMetrics(replicated, replicated)
     return jax.jit(mapped, donate_argnums=0, out_shardings=shardings)
 
 

@@ -198,11 +198,12 @@ class Federation:
             return FederationState(self.algorithm.init_server(params), stacked)
 
         shardings = FederationState(self.placement.replicated, self.placement.sharded)
-        return jax.jit(build, out_shardings=shardings)(params)
+        everywhere = self.placement.put(params, self.placement.replicated)
+        return jax.jit(build, out_shardings=shardings)(everywhere)
 
     def replicate(self, examples: Tree) -> Tree:
         """Puts the examples [R, ...] of all clients on every device."""
-        return jax.device_put(examples, self.placement.replicated)
+        return self.placement.put(examples, self.placement.replicated)
 
     def cohort(self, round_index: int) -> IntArray:
         """[S] the clients of a round, drawn uniformly without replacement, in ascending order."""
@@ -267,11 +268,11 @@ class Federation:
             plan: From ``self.plan``.
             rows: Where the examples are in parts: the plan's rows, counted inside them.
         """
-        sharded = self.placement.sharded
+        put, sharded = self.placement.put, self.placement.sharded
         on_device = Plan(
-            jax.device_put(np.int32(plan.round_index), self.placement.replicated),
-            jax.device_put(plan.events, sharded),
-            jax.device_put(plan.rows if rows is None else rows, sharded),
+            put(np.int32(plan.round_index), self.placement.replicated),
+            put(plan.events, sharded),
+            put(plan.rows if rows is None else rows, sharded),
         )
         return self._round(state, examples, on_device)
 

@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 
 import jax
+import numpy as np
+import numpy.typing as npt
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ufm_jax.fed.algorithm import Tree
 
 AXIS = "clients"
 """The mesh axis over which lanes are spread."""
@@ -35,6 +39,20 @@ class Placement:
     def sharded(self) -> NamedSharding:
         """Sharding of arrays whose leading axis is cut into one part a device."""
         return NamedSharding(self.mesh, PartitionSpec(AXIS))
+
+    def put(self, tree: Tree, sharding: NamedSharding) -> Tree:
+        """Puts host arrays on the devices; every process gives the same, and sends only its part.
+
+        Args:
+            tree: Arrays that this process can read.
+            sharding: ``self.replicated`` or ``self.sharded``.
+        """
+
+        def place(leaf: npt.ArrayLike) -> jax.Array:
+            array = np.asarray(leaf)
+            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+        return jax.tree.map(place, tree)
 
 
 def make_placement(num_devices: int | None = None, lanes: int = 1) -> Placement:
