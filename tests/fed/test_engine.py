@@ -25,9 +25,9 @@ def _examples(sizes):
     return {"x": x, "y": y}
 
 
-def noisy_regression(params, batch, key):
-    """A small non-image model whose loss uses its random key."""
-    noise = 0.1 * jax.random.normal(key, batch["y"].shape)
+def noisy_regression(params, batch, keys):
+    """A small non-image model whose loss uses its random keys."""
+    noise = 0.1 * jax.vmap(jax.random.normal)(keys)
     hidden = jnp.tanh(batch["x"] @ params["w1"] + params["b1"])
     return (hidden @ params["w2"] - batch["y"] + noise) ** 2
 
@@ -41,7 +41,7 @@ def _params():
     }
 
 
-def _federation(*, placement=(1, 1), sizes=SIZES, client_state="persist", **overrides):
+def _federation(*, placement=(1, 1), on=None, sizes=SIZES, client_state="persist", **overrides):
     algorithm = fedavg(
         optax.sgd(0.02, momentum=0.5),
         client_state=client_state,
@@ -52,7 +52,7 @@ def _federation(*, placement=(1, 1), sizes=SIZES, client_state="persist", **over
         "algorithm": algorithm,
         "offsets": np.concatenate([[0], np.cumsum(sizes)]),
         "batching": Batching(16),
-        "placement": make_placement(*placement),
+        "placement": on or make_placement(*placement),
     } | overrides
     return Federation(**settings)
 
@@ -89,10 +89,27 @@ def oracle(request):
     return request.param, *_reference(federation)
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
-def test_round_equals_the_python_loop(oracle, placement):
+@pytest.mark.parametrize(("data_parallel", "loop"), [(2, "events"), (4, "steps")])
+def test_batches_split_over_devices_equal_the_python_loop(oracle, data_parallel, loop):
     client_state, server, losses = oracle
-    federation = _federation(placement=placement, client_state=client_state, cohort_size=7)
+    placement = make_placement(8, 2, data_parallel=data_parallel, loop=loop)
+    federation = _federation(client_state=client_state, cohort_size=7, on=placement)
+    assert placement.num_devices == 8 // data_parallel
+    state, results = _train(federation)
+    assert _distance(state.server.params, server.params) < 1e-6
+    for round_results, expected in zip(results, losses, strict=True):
+        assert {r.client: r.loss for r in round_results} == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("placement", "loop"),
+    [(placement, "events") for placement in PLACEMENTS]
+    + [(placement, "steps") for placement in ((1, 1), (2, 2), (8, 4))],
+)
+def test_round_equals_the_python_loop(oracle, placement, loop):
+    client_state, server, losses = oracle
+    on = make_placement(*placement, loop=loop)
+    federation = _federation(client_state=client_state, cohort_size=7, on=on)
     state, results = _train(federation)
     assert _distance(state.server.params, server.params) < 1e-6
     for round_results, expected in zip(results, losses, strict=True):
@@ -137,8 +154,8 @@ def test_the_old_state_is_donated():
 
 
 def test_identical_clients_equal_one_client():
-    def mean_of_all(params, batch, key):
-        del key
+    def mean_of_all(params, batch, keys):
+        del keys
         return (batch["x"] @ params["w1"].sum(1) - batch["y"]) ** 2
 
     data = _examples([24])
@@ -223,7 +240,7 @@ def test_what_fills_a_partial_batch_never_comes_from_another_client():
 
 
 def test_a_loss_that_is_not_one_number_an_example_is_refused():
-    federation = _federation(loss_fn=lambda params, batch, key: jnp.float32(0))
+    federation = _federation(loss_fn=lambda params, batch, keys: jnp.float32(0))
     with pytest.raises(ValueError, match="one loss an example"):
         _train(federation, rounds=1)
 

@@ -12,9 +12,9 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import make_placement
 
 
-def quadratic(params, batch, key):
+def quadratic(params, batch, keys):
     """f_i(w) = a_i / 2 (w - b_i)^2, whose gradient is a_i (w - b_i)."""
-    del key
+    del keys
     return batch["a"] / 2 * (params["w"] - batch["b"]) ** 2
 
 
@@ -88,8 +88,8 @@ def test_client_momentum_is_reset_kept_or_averaged():
     persist: 1.5 -> 2 + 1.5 = 3.5; average: 1 + 1 = 2 -> 4.
     """
 
-    def linear(params, batch, key):
-        del key
+    def linear(params, batch, keys):
+        del keys
         return -batch["slope"] * params["w"]
 
     ends = {}

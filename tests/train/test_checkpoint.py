@@ -15,8 +15,8 @@ from ufm_jax.train.checkpoint import Checkpoints, export_params, load_params
 
 @pytest.fixture
 def federation():
-    def loss_fn(params, batch, key):
-        return (batch["x"] @ params["w"]).sum(-1) ** 2 + jax.random.normal(key)
+    def loss_fn(params, batch, keys):
+        return (batch["x"] @ params["w"]).sum(-1) ** 2 + jax.vmap(jax.random.normal)(keys)
 
     return Federation(
         loss_fn,

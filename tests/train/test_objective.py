@@ -75,22 +75,27 @@ def test_the_share_of_hidden_patches():
     assert float(masking.mask.sum()) == 12
 
 
-def test_losses_are_one_an_example_and_follow_the_key(params):
+def _keys(seed):
+    return jax.random.split(jax.random.key(seed), 4)
+
+
+def test_losses_are_one_an_example_and_follow_its_key(params):
     loss_fn = jax.jit(make_loss(MODEL, AugmentConfig()))
-    losses = loss_fn(params, _batch(), jax.random.key(0))
+    losses = loss_fn(params, _batch(), _keys(0))
     assert losses.shape == (4,)
     assert np.isfinite(losses).all()
-    np.testing.assert_array_equal(losses, loss_fn(params, _batch(), jax.random.key(0)))
-    assert not np.array_equal(losses, loss_fn(params, _batch(), jax.random.key(1)))
+    np.testing.assert_array_equal(losses, loss_fn(params, _batch(), _keys(0)))
+    one_changed = loss_fn(params, _batch(), _keys(0).at[2].set(jax.random.key(1)))
+    assert np.flatnonzero(losses != one_changed).tolist() == [2]
 
 
 def test_training_on_one_batch_lowers_its_loss(params):
     loss_fn = make_loss(MODEL, NO_AUGMENT)
-    batch, key = _batch(), jax.random.key(0)
+    batch, keys = _batch(), _keys(0)
 
     @jax.jit
     def descend(params):
-        loss, grads = jax.value_and_grad(lambda p: loss_fn(p, batch, key).mean())(params)
+        loss, grads = jax.value_and_grad(lambda p: loss_fn(p, batch, keys).mean())(params)
         return jax.tree.map(lambda p, g: p - 0.1 * g, params, grads), loss
 
     losses = []
@@ -101,9 +106,9 @@ def test_training_on_one_batch_lowers_its_loss(params):
 
 
 def test_bfloat16_is_close_to_float32(params):
-    batch, key = _batch(), jax.random.key(0)
+    batch, keys = _batch(), _keys(0)
     exact, rough = (
-        jax.jit(make_loss(dataclasses.replace(MODEL, dtype=dtype), NO_AUGMENT))(params, batch, key)
+        jax.jit(make_loss(dataclasses.replace(MODEL, dtype=dtype), NO_AUGMENT))(params, batch, keys)
         for dtype in ("float32", "bfloat16")
     )
     assert rough.dtype == jnp.float32

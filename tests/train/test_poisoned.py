@@ -69,9 +69,9 @@ def nan_where_white(monkeypatch):
     def make_loss(model, augment):
         loss_fn = honest(model, augment)
 
-        def poisoned(params, batch, key):
+        def poisoned(params, batch, keys):
             white = batch["image"].astype(jnp.float32)[:, 8, 8, 0] > 240
-            return jnp.where(white, jnp.nan, loss_fn(params, batch, key))
+            return jnp.where(white, jnp.nan, loss_fn(params, batch, keys))
 
         return poisoned
 

@@ -24,7 +24,11 @@ GradFn = Callable[[Params], tuple[jax.Array, Params]]
 """``params -> (loss, gradient)`` on the batch and the random key of this local step."""
 
 LossFn = Callable[[Params, Tree, jax.Array], jax.Array]
-"""``(params, batch, key) -> losses [B]``: one loss an example; leaves of ``batch`` are [B, ...]."""
+"""``(params, batch, keys) -> losses [B]``: one loss and one random key an example.
+
+The leaves of ``batch`` are [B, ...], ``keys`` are [B]. B may be a share of the batch: an example's
+loss must not depend on the others.
+"""
 
 
 class Algorithm(NamedTuple):

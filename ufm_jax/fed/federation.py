@@ -65,7 +65,7 @@ class Federation:
     """A population of clients under one algorithm.
 
     Attributes:
-        loss_fn: ``(params, batch, key) -> losses [B]``.
+        loss_fn: ``(params, batch, keys) -> losses [B]``.
         algorithm: The federated algorithm.
         offsets: [K + 1] client k owns the rows ``offsets[k] .. offsets[k + 1]`` of the examples.
         batching: How local work is cut into steps.
@@ -98,6 +98,11 @@ class Federation:
             raise ValueError(
                 f"client {idle[0]} has {self.sizes[idle[0]]} examples, which give no local step: "
                 "leave it out, lower batch_size, or set partial_batch='weight'"
+            )
+        if self.batching.batch_size % self.placement.data_parallel:
+            raise ValueError(
+                f"batch_size={self.batching.batch_size} cannot be split evenly over "
+                f"data_parallel={self.placement.data_parallel} devices: make it a multiple"
             )
         if not 1 <= self._cohort_size <= self.num_clients:
             raise ValueError(
@@ -272,7 +277,7 @@ class Federation:
         on_device = Plan(
             put(np.int32(plan.round_index), self.placement.replicated),
             put(plan.events, sharded),
-            put(plan.rows if rows is None else rows, sharded),
+            put(plan.rows if rows is None else rows, self.placement.batches),
         )
         return self._round(state, examples, on_device)
 

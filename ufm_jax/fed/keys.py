@@ -27,6 +27,11 @@ def fold(key: jax.Array, *parts: "str | int | jax.Array") -> jax.Array:
     return key
 
 
+def example_keys(key: jax.Array, places: jax.Array) -> jax.Array:
+    """Keys [B] of the examples at ``places`` [B] of a batch; each depends on its place alone."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+
+
 def host_rng(seed: int, *parts: "str | int") -> np.random.Generator:
     """A numpy generator for decisions made on the host, keyed in the same way as ``fold``."""
     words = [name_to_int(part) if isinstance(part, str) else part for part in parts]

@@ -1,6 +1,7 @@
-"""Where clients train: a one-axis mesh of devices, and L lanes on each."""
+"""Where clients train: a mesh of devices, and L lanes on each."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import numpy as np
@@ -9,8 +10,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ufm_jax.fed.algorithm import Tree
 
-AXIS = "clients"
+CLIENTS = "clients"
 """The mesh axis over which lanes are spread."""
+
+DATA = "data"
+"""The mesh axis over which the batches of one lane are split."""
+
+Loop = Literal["events", "steps"]
 
 
 @dataclass(frozen=True)
@@ -18,17 +24,25 @@ class Placement:
     """Devices and lanes.
 
     Attributes:
-        mesh: D devices along the axis ``clients``.
-        lanes: L, the clients that train side by side on each device.
+        mesh: D x M devices along the axes ``clients`` and ``data``: each lane belongs to a group
+            of M devices, which split its batches. A group is called a device wherever M is 1.
+        lanes: L, the clients that train side by side in each group.
+        loop: The form of the loop over steps; see ``loops``. Results are equal.
     """
 
     mesh: Mesh
     lanes: int
+    loop: Loop = "events"
 
     @property
     def num_devices(self) -> int:
         """D."""
-        return self.mesh.devices.size
+        return self.mesh.shape[CLIENTS]
+
+    @property
+    def data_parallel(self) -> int:
+        """M."""
+        return self.mesh.shape[DATA]
 
     @property
     def replicated(self) -> NamedSharding:
@@ -37,29 +51,51 @@ class Placement:
 
     @property
     def sharded(self) -> NamedSharding:
-        """Sharding of arrays whose leading axis is cut into one part a device."""
-        return NamedSharding(self.mesh, PartitionSpec(AXIS))
+        """Sharding of arrays whose leading axis is cut into one part a group."""
+        return NamedSharding(self.mesh, PartitionSpec(CLIENTS))
+
+    @property
+    def batches(self) -> NamedSharding:
+        """Sharding of rows [D, T, L, B]: each device gets its share of each batch."""
+        if self.data_parallel == 1:  # XLA would not leave out the all-reduces over one device.
+            return self.sharded
+        return NamedSharding(self.mesh, PartitionSpec(CLIENTS, None, None, DATA))
 
     def put(self, tree: Tree, sharding: NamedSharding) -> Tree:
         """Puts host arrays on the devices; every process gives the same, and sends only its part.
 
         Args:
             tree: Arrays that this process can read.
-            sharding: ``self.replicated`` or ``self.sharded``.
+            sharding: One of this placement's.
         """
 
         def place(leaf: npt.ArrayLike) -> jax.Array:
             array = np.asarray(leaf)
             return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
+        if sharding.is_fully_addressable:
+            return jax.device_put(tree, sharding)
         return jax.tree.map(place, tree)
 
 
-def make_placement(num_devices: int | None = None, lanes: int = 1) -> Placement:
-    """Builds a placement on the first ``num_devices`` devices (None: all of them).
+def make_placement(
+    num_devices: int | None = None,
+    lanes: int = 1,
+    *,
+    data_parallel: int = 1,
+    loop: Loop = "events",
+) -> Placement:
+    """Builds a placement.
+
+    Args:
+        num_devices: Takes the first so many devices; None for all.
+        lanes: L.
+        data_parallel: M, devices that split the batches of each lane: for clients too large for
+            one device to keep up with, at the price of an all-reduce of the gradient at each step.
+        loop: The form of the loop over steps.
 
     Raises:
-        ValueError: If there are fewer devices, or no lane.
+        ValueError: If there are fewer devices, no lane, or groups of M do not fit.
     """
     available = jax.devices()
     count = len(available) if num_devices is None else num_devices
@@ -70,5 +106,16 @@ def make_placement(num_devices: int | None = None, lanes: int = 1) -> Placement:
         )
     if lanes < 1:
         raise ValueError(f"placement.lanes={lanes}: at least one lane a device is needed")
-    mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])
-    return Placement(mesh, lanes)
+    if data_parallel < 1 or count % data_parallel:
+        raise ValueError(
+            f"placement.data_parallel={data_parallel}: it does not divide {count} devices"
+        )
+    if loop not in ("events", "steps"):
+        raise ValueError(f"placement.loop={loop!r}: choose 'events' or 'steps'")
+    mesh = jax.make_mesh(
+        (count // data_parallel, data_parallel),
+        (CLIENTS, DATA),
+        axis_types=(AxisType.Auto,) * 2,
+        devices=available[:count],
+    )
+    return Placement(mesh, lanes, loop)

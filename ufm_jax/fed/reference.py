@@ -12,7 +12,7 @@ import numpy as np
 
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.federation import Federation, HostPlan
-from ufm_jax.fed.keys import fold
+from ufm_jax.fed.keys import example_keys, fold
 
 
 def reference_round(
@@ -39,11 +39,12 @@ def reference_round(
         batches = _batches_of(plan, k)
         total, seen = 0.0, 0
         for s, rows in enumerate(batches):
-            key = fold(fold(root, plan.round_index), k, s)
+            key = fold(root, plan.round_index, k, s)
+            keys = example_keys(key, jnp.arange(len(rows)))
             batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], examples)
 
-            def mean_loss(params: Params, batch: Tree = batch, key: jax.Array = key) -> jax.Array:
-                return federation.loss_fn(params, batch, key).mean()
+            def mean_loss(params: Params, batch: Tree = batch, keys: jax.Array = keys) -> jax.Array:
+                return federation.loss_fn(params, batch, keys).mean()
 
             progress = jnp.float32(plan.round_index + s / len(batches))
             local, loss = algorithm.step(server, local, jax.value_and_grad(mean_loss), progress)

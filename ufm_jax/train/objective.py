@@ -107,11 +107,10 @@ def reconstruct(model: MAE, config: ModelConfig, params: Params, views: View) ->
 
 
 def make_loss(model: ModelConfig, augment: AugmentConfig) -> LossFn:
-    """The objective as the engine takes it: ``(params, batch, key) -> losses [B]``."""
+    """The objective as the engine takes it: ``(params, batch, keys) -> losses [B]``."""
     network = make_model(model)
 
-    def loss_fn(params: Params, batch: Tree, key: jax.Array) -> jax.Array:
-        keys = jax.random.split(key, len(batch["extent"]))
+    def loss_fn(params: Params, batch: Tree, keys: jax.Array) -> jax.Array:
         views = jax.vmap(lambda k, example: make_view(k, example, model, augment))(keys, batch)
         prediction = reconstruct(network, model, params, views)
         target = to_patches(views.clean, model)

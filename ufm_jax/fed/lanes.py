@@ -1,0 +1,177 @@
+"""Lanes: the training states of the clients that a device trains side by side, and their step."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ufm_jax.fed.algorithm import Algorithm, GradFn, LossFn, Params, Tree
+from ufm_jax.fed.keys import example_keys, fold
+from ufm_jax.fed.placement import CLIENTS, DATA
+from ufm_jax.fed.schedule import Events
+from ufm_jax.fed.trees import all_finite, distance, entry
+
+
+class ClientMetrics(NamedTuple):
+    """What a round reports of each client, in the order of the event table: [D, P].
+
+    Attributes:
+        loss: Mean local loss over the client's examples, as seen while training.
+        update_norm: Euclidean distance that its local training moved the parameters.
+        finite: Whether its update, its state and its loss were finite; if not, it was left out.
+    """
+
+    loss: jax.Array
+    update_norm: jax.Array
+    finite: jax.Array
+
+
+class Lanes(NamedTuple):
+    """The state of a device's lanes; every leaf has the leading axis L.
+
+    Attributes:
+        local: The algorithm's training state.
+        position: The client's place in the event table.
+        loss: Sum of the losses of the examples seen so far.
+        examples: Their number.
+    """
+
+    local: Any
+    position: jax.Array
+    loss: jax.Array
+    examples: jax.Array
+
+
+class Work(NamedTuple):
+    """What a device is given for a round, the same from the first step to the last.
+
+    Attributes:
+        loss_fn: ``(params, batch, keys) -> losses``.
+        algorithm: The federated algorithm.
+        lanes: L.
+        batches_split: Whether each batch is split over the mesh axis ``data``.
+        server: The server's state at the start of the round.
+        examples: Leaves [R, ...].
+        events: This device's event table.
+        rows: int32 [T, L, B] rows of ``examples`` (this device's share of each batch).
+        round_index: int32 [].
+        key: The round's key.
+    """
+
+    loss_fn: LossFn
+    algorithm: Algorithm
+    lanes: int
+    batches_split: bool
+    server: Any
+    examples: Tree
+    events: Events
+    rows: jax.Array
+    round_index: jax.Array
+    key: jax.Array
+
+
+class Ended(NamedTuple):
+    """What a client leaves behind.
+
+    Attributes:
+        update: For the server's mean.
+        kept: The client's state until its next round.
+        metrics: Of this client.
+    """
+
+    update: Tree
+    kept: Tree
+    metrics: ClientMetrics
+
+
+def empty_lanes(work: Work, clients: Tree) -> Lanes:
+    """Lanes before the first client; ``clients`` are the stacked states that clients keep."""
+    local = jax.eval_shape(work.algorithm.start, work.server, entry(clients, 0))
+    numbers = jnp.int32(0), jnp.float32(0), jnp.float32(0)
+    return Lanes(zeros(local, work.lanes), *zeros(numbers, work.lanes))
+
+
+def start_client(work: Work, client: Tree, position: jax.Array) -> Lanes:
+    """The lane (without the axis L) of a client that begins its round."""
+    local = work.algorithm.start(work.server, client)
+    return Lanes(local, position, jnp.float32(0), jnp.float32(0))
+
+
+def end_client(work: Work, lane: Lanes) -> Ended:
+    """What the client in a lane (without the axis L) leaves behind."""
+    update, kept = work.algorithm.end(work.server, lane.local)
+    finite = all_finite((update, kept, lane.loss))
+    moved = distance(work.server.params, lane.local.params)
+    mean_loss = lane.loss / jnp.maximum(lane.examples, 1)
+    return Ended(update, kept, ClientMetrics(mean_loss, moved, finite))
+
+
+def step_lanes(work: Work, lanes: Lanes, t: jax.Array) -> Lanes:
+    """One local step in every lane. A lane without a client steps in vain."""
+    events, rows = work.events, work.rows[t]
+
+    def one_lane(lane: Lanes, row: jax.Array) -> Lanes:
+        i = lane.position
+        s = t - events.first_step[i]
+        grad_fn, num_examples = _grad_fn(work, row, fold(work.key, events.client[i], s))
+        progress = work.round_index + s / events.num_steps[i]
+        local, loss = work.algorithm.step(work.server, lane.local, grad_fn, progress)
+        return Lanes(local, i, lane.loss + loss * num_examples, lane.examples + num_examples)
+
+    if work.lanes == 1:  # A batch axis of one would only cost.
+        return jax.tree.map(lambda leaf: leaf[None], one_lane(entry(lanes, 0), rows[0]))
+    return jax.vmap(one_lane)(lanes, rows)
+
+
+def _grad_fn(work: Work, row: jax.Array, key: jax.Array) -> tuple[GradFn, jax.Array]:
+    """The loss of one batch and its gradient, as a function of the parameters alone.
+
+    Where the batch is split over devices, loss, gradient and count are still those of all of it.
+
+    Returns:
+        The function, and the number of examples of the batch.
+    """
+    used, places, filler = row >= 0, jnp.arange(len(row)), row[0]
+    if work.batches_split:
+        places += lax.axis_index(DATA) * len(row)
+        filler = lax.pmax(filler, DATA)
+    # What fills a partial batch comes from the same batch: never from another client.
+    filled = jnp.where(used, row, jnp.maximum(filler, 0))
+    batch = jax.tree.map(lambda leaf: leaf[filled], work.examples)
+    keys = example_keys(key, places)
+    count = _whole(work, used.sum(dtype=jnp.float32))
+
+    def share_of_mean(params: Params) -> jax.Array:
+        losses = work.loss_fn(params, batch, keys)
+        if losses.shape != row.shape:
+            raise ValueError(
+                f"loss_fn returned shape {losses.shape}: it must give one loss an example, "
+                f"{row.shape}"
+            )
+        return jnp.where(used, losses, 0).sum() / jnp.maximum(count, 1)
+
+    def grad_fn(params: Params) -> tuple[jax.Array, Params]:
+        own = vary(params, DATA) if work.batches_split else params
+        return _whole(work, jax.value_and_grad(share_of_mean)(own))
+
+    return grad_fn, count
+
+
+def _whole(work: Work, tree: Tree) -> Tree:
+    """Sums the shares of a batch over the devices that split it."""
+    return lax.psum(tree, DATA) if work.batches_split else tree
+
+
+def vary(tree: Tree, axis: str) -> Tree:
+    """Marks values as differing along a mesh axis (they are about to).
+
+    Without it, gradients of values that do not vary are silently summed over the axis.
+    """
+    return jax.tree.map(lambda leaf: lax.pcast(leaf, axis, to="varying"), tree)
+
+
+def zeros(tree: Tree, *leading: int) -> Tree:
+    """Zeros like ``tree``, with more leading axes, one set a device."""
+    make = lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype)  # noqa: E731
+    return vary(jax.tree.map(make, tree), CLIENTS)
