@@ -13,12 +13,12 @@ machines differ.
 import argparse
 from pathlib import Path
 
-from tools.benchmarks import packing, pretrain
+from tools.benchmarks import packing, pretrain, scale
 from tools.benchmarks.output import show, write
 from ufm_jax.train.config import PlacementConfig
 from ufm_jax.train.runtime import configure_jax
 
-COMMANDS = {"packing": packing, "pretrain": pretrain}
+COMMANDS = {"packing": packing, "pretrain": pretrain, "scale": scale}
 
 
 def main() -> None:
@@ -27,10 +27,10 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
         command = commands.add_parser(name, help=(module.__doc__ or "").split("\n")[0])
-        module.add_options(command)
         command.add_argument("--repeats", type=int, default=5)
         command.add_argument("--cpu_devices", type=int, default=0, help="0: one a core")
         command.add_argument("--out", type=Path, default=None, help="a folder for JSON and plot")
+        module.add_options(command)
     options = parser.parse_args()
     configure_jax(PlacementConfig(cpu_devices=options.cpu_devices))
     figures = COMMANDS[options.command].measure(options)

@@ -124,8 +124,9 @@ def test_shuffled_cohorts_give_the_same_bits():
     jax.tree.map(np.testing.assert_array_equal, one.server, other.server)
 
 
-def test_ten_cohorts_of_different_sizes_compile_once():
-    federation = _federation(placement=(2, 2), cohort_size=10)
+@pytest.mark.parametrize("loop", ["events", "steps"])
+def test_ten_cohorts_of_different_sizes_compile_once(loop):
+    federation = _federation(on=make_placement(2, 2, loop=loop), cohort_size=10)
     rng = np.random.default_rng(0)
     cohorts = [rng.choice(10, size=n, replace=False) for n in range(1, 11)]
     _train(federation, rounds=10, cohorts=cohorts)
@@ -187,9 +188,12 @@ def test_a_client_of_weight_zero_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, state.server, without.server)
 
 
-@pytest.mark.parametrize("placement", [(1, 1), (1, 4), (2, 2)])
-def test_a_client_that_yields_nan_is_left_out_and_named(placement):
-    federation = _federation(placement=placement)
+@pytest.mark.parametrize(
+    ("placement", "loop"), [((1, 1), "events"), ((2, 2), "events"), ((1, 4), "steps")]
+)
+def test_a_client_that_yields_nan_is_left_out_and_named(placement, loop):
+    on = make_placement(*placement, loop=loop)
+    federation = _federation(on=on)
     examples = _examples(SIZES)
     poisoned = int(federation.offsets[3])
     examples["y"][poisoned] = np.nan
@@ -200,7 +204,7 @@ def test_a_client_that_yields_nan_is_left_out_and_named(placement):
     results = federation.results(plan, metrics)
     assert [r.client for r in results if not r.finite] == [3]
 
-    healthy = _federation(placement=placement)
+    healthy = _federation(on=on)
     expected = healthy.init(_params())
     others = [k for k in range(len(SIZES)) if k != 3]
     expected, _ = healthy.run_round(
@@ -226,9 +230,11 @@ def test_the_server_stays_where_every_client_is_refused():
     assert float(metrics.update_norm) == 0
 
 
-def test_what_fills_a_partial_batch_never_comes_from_another_client():
+@pytest.mark.parametrize("data_parallel", [1, 2])
+def test_what_fills_a_partial_batch_never_comes_from_another_client(data_parallel):
     """Client 1 has one example; client 0, whose rows come first, is all nan."""
-    federation = _federation(sizes=np.array([8, 1]))
+    on = make_placement(2, data_parallel=data_parallel)
+    federation = _federation(sizes=np.array([8, 1]), on=on)
     examples = _examples([8, 1])
     examples["x"][:8] = np.nan
     plan = federation.plan(0, [1])
@@ -248,3 +254,16 @@ def test_a_loss_that_is_not_one_number_an_example_is_refused():
 def test_a_client_without_a_full_batch_is_refused_where_partial_ones_are_dropped():
     with pytest.raises(ValueError, match="client 1 has 1 examples"):
         _federation(batching=Batching(16, partial_batch="drop"))
+
+
+def test_a_batch_that_cannot_be_split_evenly_is_refused():
+    with pytest.raises(ValueError, match="batch_size=16 cannot be split evenly"):
+        _federation(on=make_placement(3, data_parallel=3))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"num_devices": 9}, {"lanes": 0}, {"data_parallel": 3}, {"loop": "other"}]
+)
+def test_an_impossible_placement_is_refused(settings):
+    with pytest.raises(ValueError, match=f"placement.{list(settings)[0].replace('num_', '')}="):
+        make_placement(**settings)

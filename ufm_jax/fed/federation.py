@@ -273,13 +273,33 @@ class Federation:
             plan: From ``self.plan``.
             rows: Where the examples are in parts: the plan's rows, counted inside them.
         """
-        put, sharded = self.placement.put, self.placement.sharded
-        on_device = Plan(
-            put(np.int32(plan.round_index), self.placement.replicated),
-            put(plan.events, sharded),
-            put(plan.rows if rows is None else rows, self.placement.batches),
+        return self._round(state, examples, self._on_device(plan, rows))
+
+    def lower(
+        self,
+        state: FederationState,
+        examples: Tree,
+        plan: HostPlan,
+        rows: npt.NDArray[np.int32] | None = None,
+    ) -> jax.stages.Lowered:
+        """The round as it would be compiled, to look at its memory or its text; runs nothing.
+
+        Args:
+            state, examples: As in ``run_round``, or their ``ShapeDtypeStruct`` with shardings.
+            plan, rows: As in ``run_round``.
+        """
+        lowered: jax.stages.Lowered = self._round.lower(  # type: ignore[attr-defined]
+            state, examples, self._on_device(plan, rows)
         )
-        return self._round(state, examples, on_device)
+        return lowered
+
+    def _on_device(self, plan: HostPlan, rows: npt.NDArray[np.int32] | None) -> Plan:
+        placement = self.placement
+        return Plan(
+            placement.put(np.int32(plan.round_index), placement.replicated),
+            placement.put(plan.events, placement.sharded),
+            placement.put(plan.rows if rows is None else rows, placement.batches),
+        )
 
     def results(self, plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
         """Reads a round's metrics (this waits for the round), one entry a client."""
