@@ -262,8 +262,14 @@ def test_a_batch_that_cannot_be_split_evenly_is_refused():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"num_devices": 9}, {"lanes": 0}, {"data_parallel": 3}, {"loop": "other"}]
+    ("key", "settings"),
+    [
+        ("devices", {"num_devices": 9}),
+        ("lanes", {"lanes": 0}),
+        ("data_parallel", {"data_parallel": 3}),
+        ("loop", {"loop": "other"}),
+    ],
 )
-def test_an_impossible_placement_is_refused(settings):
-    with pytest.raises(ValueError, match=f"placement.{list(settings)[0].replace('num_', '')}="):
+def test_an_impossible_placement_is_refused(key, settings):
+    with pytest.raises(ValueError, match=f"placement.{key}="):
         make_placement(**settings)

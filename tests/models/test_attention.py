@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from ufm_jax.models.attention import attention
+from ufm_jax.models.attention import attention, even_attention
 
 
 def textbook(query, key, value):
@@ -87,3 +87,16 @@ def test_gradient_is_right_inside_vmap_inside_shard_map():
     sharded = jax.jit(jax.shard_map(per_client, mesh=mesh, in_specs=spec, out_specs=spec))
     expected = jax.vmap(lambda *a: gradients(textbook, *a))(*stacked)
     assert_close(sharded(*stacked), expected, 2e-6)
+
+
+@pytest.mark.parametrize("count", [6, 7])
+def test_an_odd_number_of_tokens_is_padded_without_a_trace(count):
+    arguments = tuple(a[:, :count] for a in qkv())
+
+    def padded(query, key, value):
+        return even_attention(query, key, value, "xla")
+
+    assert_close(padded(*arguments), textbook(*arguments), 1e-6)
+    assert_close(gradients(padded, *arguments), gradients(textbook, *arguments), 2e-6)
+    program = str(jax.make_jaxpr(padded)(*arguments))
+    assert ("f32[2,8,3,4]" in program) == (count == 7)

@@ -285,8 +285,10 @@ class Federation:
         """The round as it would be compiled, to look at its memory or its text; runs nothing.
 
         Args:
-            state, examples: As in ``run_round``, or their ``ShapeDtypeStruct`` with shardings.
-            plan, rows: As in ``run_round``.
+            state: As in ``run_round``, or its ``ShapeDtypeStruct`` with shardings.
+            examples: Likewise.
+            plan: As in ``run_round``.
+            rows: As in ``run_round``.
         """
         lowered: jax.stages.Lowered = self._round.lower(  # type: ignore[attr-defined]
             state, examples, self._on_device(plan, rows)

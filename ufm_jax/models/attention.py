@@ -7,27 +7,56 @@ numbers. With P = softmax(s Q K^T), O = P V and s = 1 / sqrt(D),
     dV = P^T dO,   dL = P * (dO V^T - rowsum(dO * O)),   dQ = s dL K,   dK = s dL^T Q.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
+
+AttentionKernel = Literal["xla", "cudnn"]
 
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
-def attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, kernel: AttentionKernel = "xla"
+) -> jax.Array:
     """Attends from every token to every token, without a mask.
 
     Args:
         query: [B, N, H, D]: tokens, heads, channels of a head.
         key: [B, M, H, D].
         value: [B, M, H, D].
+        kernel: ``xla`` runs everywhere. ``cudnn`` is the flash attention of NVIDIA's library: no
+            N x M array in memory, for bfloat16 on GPUs alone, as many queries as keys.
 
     Returns:
         [B, N, H, D] in the inputs' type. Products are accumulated, and the softmax evaluated, in
         float32 whatever the inputs' type. It has a reverse derivative only: no ``jvp``.
     """
+    if kernel == "cudnn":
+        return even_attention(query, key, value, "cudnn")
     # Heads outside: XLA's CPU products over [N, H, D] with a strided head take half as long again.
     heads_first = (jnp.swapaxes(a, 1, 2) for a in (query, key, value))
     return jnp.swapaxes(_attend(*heads_first), 1, 2)
+
+
+def even_attention(
+    query: jax.Array, key: jax.Array, value: jax.Array, implementation: AttentionKernel
+) -> jax.Array:
+    """``jax.nn.dot_product_attention`` over an even number of tokens, as cuDNN's derivative needs.
+
+    An odd number is padded by one token, which no other attends to.
+    """
+    count = query.shape[1]
+    if count % 2:
+        query, key, value = (
+            jnp.pad(a, ((0, 0), (0, 1), (0, 0), (0, 0))) for a in (query, key, value)
+        )
+    lengths = jnp.full(len(query), count) if count % 2 else None
+    output = jax.nn.dot_product_attention(
+        query, key, value, key_value_seq_lengths=lengths, implementation=implementation
+    )
+    return output[:, :count]
 
 
 @jax.custom_vjp

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ufm_jax.models.attention import AttentionKernel
 from ufm_jax.models.layers import Dense, LayerNorm
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import Encoder
@@ -27,6 +28,7 @@ class Classifier(nn.Module):
         dtype: Type of the arithmetic; parameters are float32 always.
         remat: See ``vit.Blocks``.
         scan_layers: See ``vit.Blocks``.
+        attention_kernel: See ``attention``.
     """
 
     size: EncoderSize
@@ -38,6 +40,7 @@ class Classifier(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: bool = False
     scan_layers: bool = False
+    attention_kernel: AttentionKernel = "xla"
 
     def setup(self) -> None:
         """Declares the layers."""
@@ -52,6 +55,7 @@ class Classifier(nn.Module):
             dtype=self.dtype,
             remat=self.remat,
             scan_layers=self.scan_layers,
+            attention_kernel=self.attention_kernel,
         )
         if self.pool == "mean":
             self.norm = LayerNorm(self.dtype)

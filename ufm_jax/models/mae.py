@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from ufm_jax.models.attention import AttentionKernel
 from ufm_jax.models.layers import Dense, LayerNorm
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import Blocks, Encoder
@@ -26,6 +27,7 @@ class MAE(nn.Module):
         dtype: Type of the arithmetic; parameters are float32 always.
         remat: See ``vit.Blocks``.
         scan_layers: See ``vit.Blocks``.
+        attention_kernel: See ``attention``.
     """
 
     size: EncoderSize
@@ -36,6 +38,7 @@ class MAE(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: bool = False
     scan_layers: bool = False
+    attention_kernel: AttentionKernel = "xla"
 
     @nn.compact
     def __call__(
@@ -58,6 +61,7 @@ class MAE(nn.Module):
             dtype=self.dtype,
             remat=self.remat,
             scan_layers=self.scan_layers,
+            attention_kernel=self.attention_kernel,
             name="encoder",
         )
         decoder = Decoder(
@@ -69,6 +73,7 @@ class MAE(nn.Module):
             dtype=self.dtype,
             remat=self.remat,
             scan_layers=self.scan_layers,
+            attention_kernel=self.attention_kernel,
             name="decoder",
         )
         return decoder(encoder(patches, keep_ids), keep_ids, restore_ids)
@@ -86,6 +91,7 @@ class Decoder(nn.Module):
         dtype: Type of the arithmetic.
         remat: See ``vit.Blocks``.
         scan_layers: See ``vit.Blocks``.
+        attention_kernel: See ``attention``.
     """
 
     grid: tuple[int, int]
@@ -96,6 +102,7 @@ class Decoder(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: bool = False
     scan_layers: bool = False
+    attention_kernel: AttentionKernel = "xla"
 
     @nn.compact
     def __call__(self, latent: jax.Array, keep_ids: jax.Array, restore_ids: jax.Array) -> jax.Array:
@@ -113,6 +120,7 @@ class Decoder(nn.Module):
             dtype=self.dtype,
             remat=self.remat,
             scan_layers=self.scan_layers,
+            attention_kernel=self.attention_kernel,
             name="blocks",
         )
         tokens, _ = blocks(tokens)

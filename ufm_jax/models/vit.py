@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from ufm_jax.models.attention import attention
+from ufm_jax.models.attention import AttentionKernel, attention
 from ufm_jax.models.layers import Dense, LayerNorm, drop_path, gelu
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.ops.position import sincos_2d
@@ -33,11 +33,13 @@ class Block(nn.Module):
         heads: Attention heads.
         drops_paths: Whether stochastic depth is applied; it takes keys from the 'drop_path' stream.
         dtype: Type of the arithmetic.
+        attention_kernel: See ``attention``.
     """
 
     heads: int
     drops_paths: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
+    attention_kernel: AttentionKernel = "xla"
 
     @nn.compact
     def __call__(self, tokens: jax.Array, rate: float | jax.Array = 0.0) -> jax.Array:
@@ -46,7 +48,9 @@ class Block(nn.Module):
         normed = LayerNorm(self.dtype, name="norm1")(tokens)
         qkv = Dense(3 * width, self.dtype, name="qkv")(normed)
         heads = qkv.reshape(batch, count, 3 * self.heads, width // self.heads)
-        attended = attention(*jnp.split(heads, 3, axis=2)).reshape(batch, count, width)
+        query, key, value = jnp.split(heads, 3, axis=2)
+        attended = attention(query, key, value, self.attention_kernel)
+        attended = attended.reshape(batch, count, width)
         attended = checkpoint_name(attended, KEPT_BY_REMAT)
         tokens = tokens + self._drop(Dense(width, self.dtype, name="proj")(attended), rate)
 
@@ -71,6 +75,7 @@ class Blocks(nn.Module):
             output, in place of keeping all it computed.
         scan_layers: Whether to scan over blocks, their parameters stacked on a leading axis (see
             ``stack_layers``): faster to compile, slower to run on CPUs.
+        attention_kernel: See ``attention``.
     """
 
     depth: int
@@ -79,6 +84,7 @@ class Blocks(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: bool = False
     scan_layers: bool = False
+    attention_kernel: AttentionKernel = "xla"
 
     @nn.compact
     def __call__(
@@ -133,7 +139,7 @@ class Blocks(nn.Module):
         if self.remat:
             policy = jax.checkpoint_policies.save_only_these_names(KEPT_BY_REMAT)
             block = nn.remat(Block, policy=policy, prevent_cse=not self.scan_layers)
-        return block(self.heads, drops_paths, self.dtype, name=name)
+        return block(self.heads, drops_paths, self.dtype, self.attention_kernel, name=name)
 
 
 class Encoder(nn.Module):
@@ -150,6 +156,7 @@ class Encoder(nn.Module):
         dtype: Type of the arithmetic.
         remat: See ``Blocks``.
         scan_layers: See ``Blocks``.
+        attention_kernel: See ``attention``.
     """
 
     size: EncoderSize
@@ -160,6 +167,7 @@ class Encoder(nn.Module):
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: bool = False
     scan_layers: bool = False
+    attention_kernel: AttentionKernel = "xla"
 
     def setup(self) -> None:
         """Declares the layers."""
@@ -179,6 +187,7 @@ class Encoder(nn.Module):
             self.dtype,
             self.remat,
             self.scan_layers,
+            self.attention_kernel,
         )
         if self.final_norm:
             self.norm = LayerNorm(self.dtype)

@@ -52,6 +52,7 @@ def make_model(config: ModelConfig) -> MAE:
         dtype=jnp.dtype(config.dtype),
         remat=config.remat,
         scan_layers=config.scan_layers,
+        attention_kernel=config.attention_kernel,
     )
 
 
