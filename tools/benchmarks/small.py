@@ -70,7 +70,7 @@ def small_federation(population: int, cohort: int, placement: Placement) -> Fede
     sizes = np.maximum(1, rng.lognormal(mu, 1.0, population)).astype(np.int64)
     return Federation(
         _loss,
-        fedavg(optax.sgd(0.05)),
+        fedavg(optax.sgd(0.2)),
         np.concatenate([[0], np.cumsum(sizes)]),
         Batching(BATCH),
         cohort_size=cohort,
@@ -102,12 +102,13 @@ def _needed(plan: HostPlan) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _make_examples(rows: np.ndarray) -> Tree:
-    """Features and label of each row number, by a cheap mixing of its bits."""
-    columns = np.arange(FEATURES, dtype=np.uint32)
-    mixed = (rows.astype(np.uint32)[:, None] * np.uint32(2654435761)) ^ (columns * np.uint32(40503))
-    mixed ^= mixed >> np.uint32(15)
-    x = mixed.astype(np.float32) / np.float32(2**31) - 1
-    return {"x": x, "y": (x[:, :CLASSES].argmax(axis=1)).astype(np.int32)}
+    """Features, uniform in [-1, 1), and label of each row number."""
+    x = np.arange(FEATURES, dtype=np.uint32) + FEATURES * rows.astype(np.uint32)[:, None]
+    # The finaliser of MurmurHash3 (Appleby): a bijection of 32 bits that spreads every bit.
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
+    features = x.astype(np.float32) / np.float32(2**31) - 1
+    return {"x": features, "y": features[:, :CLASSES].argmax(axis=1).astype(np.int32)}
 
 
 def _params() -> Params:
