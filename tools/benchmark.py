@@ -13,12 +13,12 @@ machines differ.
 import argparse
 from pathlib import Path
 
-from tools.benchmarks import packing, pretrain, scale
+from tools.benchmarks import engine, packing, pretrain, scale
 from tools.benchmarks.output import show, write
 from ufm_jax.train.config import PlacementConfig
 from ufm_jax.train.runtime import configure_jax
 
-COMMANDS = {"packing": packing, "pretrain": pretrain, "scale": scale}
+COMMANDS = {"engine": engine, "packing": packing, "pretrain": pretrain, "scale": scale}
 
 
 def main() -> None:

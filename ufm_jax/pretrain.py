@@ -3,16 +3,19 @@
     python -m ufm_jax.pretrain --config=configs/quickstart.py --workdir=runs/quickstart
 
 Any key can be changed on the command line: --config.federation.rounds=50. Called again with the
-same folder, it goes on where it stopped.
+same folder, it goes on where it stopped. On several hosts, the same command is started on each
+with --config.cluster.distributed; see docs/clusters.md.
 """
 
 import sys
+from logging import getLogger
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from ufm_jax.data.issues import DataError
+from ufm_jax.train import cluster
 from ufm_jax.train.config import resolve
 from ufm_jax.train.rundir import has_checkpoint
 from ufm_jax.train.runtime import CompileClock, configure_jax
@@ -33,21 +36,20 @@ def main(argv: list[str]) -> int:
         if not _RESUME.value and has_checkpoint(workdir):
             raise ConfigError(f"--noresume, but {workdir} holds a run; choose another --workdir")
         configure_jax(config.placement)
-        # After the devices are set: these import what may start a backend.
-        from ufm_jax.train.finish import finish
-        from ufm_jax.train.pretraining import pretrain
+        with cluster.membership(config.cluster, workdir):
+            # After the devices are set: these import what may start a backend.
+            from ufm_jax.train.finish import finish
+            from ufm_jax.train.pretraining import pretrain
 
-        clock = CompileClock()
-        run = pretrain(config, workdir)
-        report = finish(config, workdir, run, clock.seconds)
+            clock = CompileClock()
+            run = pretrain(config, workdir)
+            ending = finish(config, workdir, run, clock.seconds)
     except (ConfigError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if run.stopped_by:
-        print(f"stopped after round {run.rounds_done}; the same command goes on from there")
-        return 128 + run.stopped_by
-    print(f"report: {report}")
-    return 0
+    if ending:
+        print(ending)
+    return 128 + run.stopped_by if run.stopped_by else 0
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -69,4 +71,5 @@ def parse(argv: list[str]) -> list[str]:
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
     logging.set_verbosity(logging.WARNING)
+    getLogger("ufm_jax").setLevel("INFO")
     app.run(main, flags_parser=parse)

@@ -215,7 +215,7 @@ def test_abandoned_folder_of_other_content_is_removed_but_a_living_writers_is_no
     alive = cache_dir / f"{'1' * 32}.partial-alive"
     for folder in (dead, alive):
         folder.mkdir()
-    with cache._exclusive(cache_dir / f"{'1' * 32}.lock") as held:
+    with cache.exclusive(cache_dir / f"{'1' * 32}.lock") as held:
         assert held
         read(files, cache_dir)
     assert not dead.exists()
@@ -240,7 +240,7 @@ def test_concurrent_writers_without_locks_both_write_and_one_wins(files, cache_d
     def no_locks(path, wait=True):
         yield False
 
-    monkeypatch.setattr(cache, "_exclusive", no_locks)
+    monkeypatch.setattr(cache, "exclusive", no_locks)
     together = threading.Barrier(2)
     results: list[np.ndarray] = []
 

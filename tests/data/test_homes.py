@@ -74,6 +74,23 @@ def test_an_earlier_rounds_images_stay_as_they_were(kind):
     home.close()
 
 
+def test_host_memory_holds_only_the_rows_that_are_announced():
+    read = []
+
+    class _Watched(ArrayStore):
+        def read(self, rows):
+            read.extend(rows.tolist())
+            return super().read(rows)
+
+    home = make_home("host", _Watched(*vars(STORE).values()), capacity=R, rows=np.array([3, 9, 4]))
+    loaded = home.round(np.array([[9, -1, 4]]))
+    assert loaded.examples["label"][loaded.local_rows[0, [0, 2]]].tolist() == [9, 4]
+    assert read == [3, 9, 4]
+    with pytest.raises(ValueError, match="row 5 is none of the 3 kept in memory"):
+        home.round(np.array([[5]]))
+    home.close()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_too_little_room_is_said_with_the_remedy(kind):
     home = make_home(kind, STORE, capacity=2)

@@ -51,7 +51,7 @@ def test_only_the_examples_of_the_round_are_made():
 def test_the_round_learns():
     one = small_round(20, 20, make_placement(2, 2))
     losses = []
-    for _ in range(8):
+    for _ in range(20):
         plan = one.federation.plan(0)
         one.state, metrics = one.federation.run_round(one.state, one.examples, plan, one.rows)
         results = one.federation.results(plan, metrics)

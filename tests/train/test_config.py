@@ -47,7 +47,7 @@ def test_the_defaults_are_the_schemas():
         ({"augment__crop_area": (0.5, 0.2)}, r"crop_area=\(0\.5, 0\.2\): give a range"),
         ({"augment__crop_area": 0.5}, r"crop_area=0\.5: expected a tuple"),
         ({"schedule__warmup_rounds": 999}, r"warmup_rounds=999: there are 300 rounds"),
-        ({"placement__lanes": 0}, r"config\.placement\.lanes=0"),
+        ({"placement__lanes": -1}, r"config\.placement\.lanes=-1"),
         ({"data__source": "folders"}, r"config\.data: source 'folders' needs `root`"),
     ],
 )

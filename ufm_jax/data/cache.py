@@ -24,7 +24,7 @@ import secrets
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +108,7 @@ def decoded_rows(
     cache_dir: Path,
     num_workers: int,
     progress: Progress | None = None,
+    source: Callable[[], Iterable[Row | CorruptImage]] | None = None,
 ) -> CachedRows:
     """Opens the decoded rows of images, decoding them first if they are not in the cache.
 
@@ -118,6 +119,7 @@ def decoded_rows(
       cache_dir: an existing folder.
       num_workers: decoding threads (Pillow releases the GIL).
       progress: called after each decoded image.
+      source: gives the decoded rows, where they need not be decoded from `images`.
 
     Returns:
       The rows, in the order of `images`.
@@ -127,10 +129,10 @@ def decoded_rows(
     """
     key = cache_key(digests, settings)
     folder = cache_dir / key
-    if (rows := _open(folder)) is not None:
+    if (rows := open_rows(folder)) is not None:
         return rows
-    with _exclusive(cache_dir / f"{key}.lock") as locked:
-        if locked and (rows := _open(folder)) is not None:
+    with exclusive(cache_dir / f"{key}.lock") as locked:
+        if locked and (rows := open_rows(folder)) is not None:
             return rows
         if locked:
             shutil.rmtree(folder, ignore_errors=True)
@@ -138,11 +140,12 @@ def decoded_rows(
         partial = cache_dir / f"{key}.partial-{secrets.token_hex(4)}"
         partial.mkdir(mode=0o700)
         try:
-            _write(partial, images, settings, num_workers, progress)
+            decoded = source() if source else _decode_in_order(images, settings, num_workers)
+            _write(partial, decoded, len(images), settings, progress)
             _rename(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    rows = _open(folder)
+    rows = open_rows(folder)
     if rows is None:
         raise OSError(f"{folder} was damaged while it was written: is the disk sound and not full?")
     return rows
@@ -150,19 +153,18 @@ def decoded_rows(
 
 def _write(
     partial: Path,
-    images: Sequence[Path | ImageHandle],
+    rows: Iterable[Row | CorruptImage],
+    count: int,
     settings: DecodeSettings,
-    num_workers: int,
     progress: Progress | None,
 ) -> None:
-    """Decodes images into a folder; its meta.json comes last."""
-    count = len(images)
+    """Writes rows into a folder; its meta.json comes last."""
     extents, geometry = np.zeros((count, 2), np.int32), np.zeros((count, 7), np.float32)
     digests, frames = np.zeros((count, 16), np.uint8), np.zeros(count, np.int32)
     failures: dict[str, str] = {}
     labels: dict[str, str] = {}
     with RowFile(partial / "images.npy", count, settings.size, settings.channels) as file:
-        for index, row in enumerate(_decode_in_order(images, settings, num_workers)):
+        for index, row in enumerate(rows):
             if isinstance(row, CorruptImage):
                 failures[str(index)] = str(row)
                 file.append(np.zeros((settings.size, settings.size, 1), np.uint8))
@@ -216,7 +218,7 @@ def _decode_in_order(
             yield window.popleft().result()
 
 
-def _open(folder: Path) -> CachedRows | None:
+def open_rows(folder: Path) -> CachedRows | None:
     """Opens a cache folder; None if there is none, or if a file of it is not of its size."""
     try:
         meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
@@ -236,7 +238,7 @@ def _open(folder: Path) -> CachedRows | None:
 
 
 @contextlib.contextmanager
-def _exclusive(path: Path, wait: bool = True) -> Iterator[bool]:
+def exclusive(path: Path, wait: bool = True) -> Iterator[bool]:
     """Holds a lock that the system releases even if its holder is killed.
 
     Yields:
@@ -261,7 +263,7 @@ def _remove_abandoned(cache_dir: Path, held_key: str) -> None:
         if key == held_key:
             shutil.rmtree(partial, ignore_errors=True)
             continue
-        with _exclusive(cache_dir / f"{key}.lock", wait=False) as held:
+        with exclusive(cache_dir / f"{key}.lock", wait=False) as held:
             if held:
                 shutil.rmtree(partial, ignore_errors=True)
 
@@ -271,7 +273,7 @@ def _rename(partial: Path, folder: Path) -> None:
     try:
         partial.rename(folder)
     except OSError:
-        if _open(folder) is None:
+        if open_rows(folder) is None:
             raise
 
 

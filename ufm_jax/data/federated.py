@@ -24,6 +24,7 @@ from ufm_jax.data.cache import DecodeSettings, Progress
 from ufm_jax.data.issues import DataIssues
 from ufm_jax.data.records import Listing
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.data.shared_cache import ALONE, Share
 from ufm_jax.data.sources.folders import read_folders
 from ufm_jax.data.sources.index_csv import read_index
 from ufm_jax.data.sources.lists import read_lists
@@ -174,12 +175,16 @@ def read_listing(settings: DataSettings) -> Listing:
     return Listing(tuple(dict.fromkeys(r.client for r in records if r.client)), records)
 
 
-def load_federated(settings: DataSettings, progress: Progress | None = None) -> FederatedData:
+def load_federated(
+    settings: DataSettings, progress: Progress | None = None, share: Share = ALONE
+) -> FederatedData:
     """Reads, checks, decodes (once, see `cache`) and partitions a federation's images.
 
     Args:
       settings: where the images come from and who holds them.
       progress: called with (done, total) while images are decoded.
+      share: (index, count) of this process among those that load the same data at the same time;
+        where they have one `cache_dir`, each decodes a part.
 
     Returns:
       The federation. The same settings over the same files give the same rows in the same order,
@@ -199,7 +204,7 @@ def load_federated(settings: DataSettings, progress: Progress | None = None) -> 
     workers = settings.num_workers or os.cpu_count() or 1
     cache_dir = Path(settings.cache_dir).expanduser()
     decoded = screening.decode_records(
-        usable, decode_settings(settings), cache_dir, workers, progress
+        usable, decode_settings(settings), cache_dir, workers, progress, share
     )
     faults, notes = screening.faults_of_decoding(decoded, require)
     issues += [*notes, *screening.stop_on_faults(faults.values(), on_bad)]

@@ -9,6 +9,7 @@ inode, size, modification and change time (no program can set the change time), 
 import hashlib
 import inspect
 import os
+import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -113,7 +114,8 @@ def _read_memo(memo: Path) -> dict[bytes, bytes]:
 def _write_memo(memo: Path, entries: dict[bytes, bytes]) -> None:
     flat = b"".join(key + value for key, value in entries.items())
     table = np.frombuffer(flat, np.uint8).reshape(-1, 2 * _BYTES)
-    partial = memo.with_name(f"{memo.name}.{os.getpid()}.partial")
+    # A number of its own, not the process's: another host's may be the same.
+    partial = memo.with_name(f"{memo.name}.{secrets.token_hex(4)}.partial")
     with partial.open("wb") as file:
         np.save(file, table)
     partial.replace(memo)

@@ -109,31 +109,52 @@ class _Reads:
 
 
 def make_home(
-    kind: str, store: RowStore, *, capacity: int, num_shards: int = 1, num_threads: int = 2
+    kind: str,
+    store: RowStore,
+    *,
+    capacity: int,
+    num_shards: int = 1,
+    num_threads: int = 2,
+    rows: np.ndarray | None = None,
 ) -> Home:
     """Opens a home outside the devices.
 
     Args:
-        kind: ``host``: the whole store is read into memory once; ``stream``: rows are read from the
-            store when a round needs them.
+        kind: ``host``: rows are read into memory once; ``stream``: they are read from the store
+            when a round needs them.
         store: The images.
         capacity: Images that a device may need in a round.
         num_shards: Devices.
         num_threads: Threads with which ``stream`` reads.
+        rows: Rows that will ever be asked for, which ``host`` keeps; None for all.
 
     Raises:
         ValueError: If ``kind`` is neither.
     """
     if kind == "host":
-        whole = store.read(np.arange(len(store)))
-        return Home(
-            lambda rows: {name: values[rows] for name, values in whole.items()},
-            capacity,
-            num_shards,
-        )
+        return Home(_in_memory(store, rows), capacity, num_shards)
     if kind == "stream":
         return Home(lambda rows: _stream(store, rows, num_threads), capacity, num_shards)
     raise ValueError(f"a home of kind {kind!r}: choose 'host' or 'stream'")
+
+
+def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray], Rows]:
+    """Reads rows (None: all) once, and returns what gathers any of them."""
+    if rows is None:
+        rows = np.arange(len(store))
+    kept = store.read(rows)
+    place = np.full(len(store), -1, np.int64)
+    place[rows] = np.arange(len(rows))
+
+    def read(wanted: np.ndarray) -> Rows:
+        places = place[wanted]
+        if (places < 0).any():
+            raise ValueError(
+                f"row {wanted[places < 0][0]} is none of the {len(rows)} kept in memory"
+            )
+        return {name: values[places] for name, values in kept.items()}
+
+    return read
 
 
 def _stream(store: RowStore, rows: np.ndarray, num_threads: int) -> Rows:

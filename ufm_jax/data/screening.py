@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, decoded_rows, open_cache_dir
+from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, open_cache_dir
 from ufm_jax.data.fingerprint import content_digests, digest
 from ufm_jax.data.issues import FAULTS, DataError, Issue, enforce
 from ufm_jax.data.records import Record, file_faults
+from ufm_jax.data.shared_cache import ALONE, Share, decoded_together
 
 _FAULT_REMEDY = "Mend or remove them, or set on_bad='skip' to leave them out and list them"
 _DUPLICATE_REMEDY = "Set duplicates='skip' to keep the first of each, or 'keep' to only list them"
@@ -108,6 +109,7 @@ def decode_records(
     cache_dir: Path,
     num_workers: int,
     progress: Progress | None,
+    share: Share = ALONE,
 ) -> Decoded:
     """Opens the decoded rows of records, decoding what is not in the cache.
 
@@ -117,6 +119,7 @@ def decode_records(
       cache_dir: made if absent.
       num_workers: threads.
       progress: called with (done, total) while images are decoded.
+      share: this process among those that decode the same records; see `shared_cache`.
 
     Returns:
       All records, those that failed too: see `faults_of_decoding`.
@@ -137,7 +140,8 @@ def decode_records(
         if index not in unreadable:
             first.setdefault(content, index)
     images = [records[index].image for index in first.values()]
-    cached = decoded_rows(images, list(first), settings, cache_dir, num_workers, progress)
+    names = list(first)
+    cached = decoded_together(images, names, settings, cache_dir, num_workers, progress, share)
     row_of = {content: row for row, content in enumerate(first)}
     rows = np.array([row_of.get(content, -1) for content in digests], np.int64)
     return Decoded(tuple(records), cached, rows, unreadable)

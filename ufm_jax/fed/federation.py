@@ -150,7 +150,7 @@ class Federation:
             self._cohort_size,
             num_devices=self.placement.num_devices,
             lanes=self.placement.lanes,
-            device=self._home_device,
+            device=self.home_device,
         )
 
     @cached_property
@@ -161,18 +161,18 @@ class Federation:
         return not jax.tree.leaves(jax.eval_shape(client_state, jax.random.key(0)))
 
     @cached_property
-    def _home_device(self) -> IntArray | None:
+    def home_device(self) -> IntArray | None:
         """[K] the device that keeps each client's state; None where clients keep nothing."""
         return None if self._stateless else pin(self.num_steps, self.placement.num_devices)
 
     @cached_property
     def slots(self) -> tuple[IntArray, int]:
         """[K] the place of each client's state on its device, and the places a device needs."""
-        if self._home_device is None:
+        if self.home_device is None:
             return np.zeros(self.num_clients, np.int64), 1
         slot = np.zeros(self.num_clients, np.int64)
         counts = [
-            _number(slot, np.flatnonzero(self._home_device == d))
+            _number(slot, np.flatnonzero(self.home_device == d))
             for d in range(self.placement.num_devices)
         ]
         return slot, max(counts)
@@ -238,7 +238,7 @@ class Federation:
         clients = np.asarray(self.cohort(round_index) if cohort is None else cohort, np.int64)
         if len(clients) > self._cohort_size:
             raise ValueError(f"a cohort of {len(clients)} exceeds cohort_size={self._cohort_size}")
-        home = self._home_device
+        home = self.home_device
         schedule = pack(
             clients,
             self.num_steps[clients],

@@ -122,20 +122,21 @@ def _no_totals(work: Work, clients: Tree) -> Totals:
 def _add_one(work: Work, totals: Totals, i: jax.Array, lane: Lanes) -> Totals:
     """Adds what the i-th client of the table leaves, or refuses what is not finite."""
     ended = end_client(work, lane)
-    finite, slot = ended.metrics.finite, work.events.slot[i]
-    weight = jnp.where(finite, work.events.weight[i], 0)
-    kept = select(finite, ended.kept, entry(totals.clients, slot))
-    return Totals(
-        # Selected, not multiplied by zero: 0 * nan is nan.
-        update=jax.tree.map(
-            lambda total, leaf: total + jnp.where(weight > 0, weight * leaf, 0),
-            totals.update,
-            ended.update,
-        ),
-        weight=totals.weight + weight,
-        clients=with_entry(totals.clients, slot, kept),
-        metrics=with_entry(totals.metrics, i, ended.metrics),
-    )
+    slot, weight = work.events.slot[i], work.events.weight[i]
+
+    def accept() -> tuple[Tree, jax.Array, Tree]:
+        update = jax.tree.map(
+            lambda total, leaf: total + weight * leaf, totals.update, ended.update
+        )
+        return update, totals.weight + weight, with_entry(totals.clients, slot, ended.kept)
+
+    def refuse() -> tuple[Tree, jax.Array, Tree]:
+        return totals.update, totals.weight, totals.clients
+
+    # A branch: a select for each leaf would repeat the check of all leaves in each of them.
+    update, total_weight, clients = lax.cond(ended.metrics.finite, accept, refuse)
+    metrics = with_entry(totals.metrics, i, ended.metrics)
+    return Totals(update, total_weight, clients, metrics)
 
 
 def _add_many(work: Work, totals: Totals, lanes: Lanes, ends: jax.Array) -> Totals:

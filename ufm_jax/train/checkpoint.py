@@ -75,6 +75,8 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None and jax.process_count() > 1:
+            return  # Another process may be gone, and waiting would wait for it too.
         self._manager.wait_until_finished()
         self._manager.close()
 
@@ -87,6 +89,8 @@ def _comparable_loss(metrics: dict[str, float]) -> float:
 def export_params(folder: Path, params: Params) -> None:
     """Writes parameters alone: no optimiser state, no client's state, no path.
 
+    Every process of a run calls this.
+
     Args:
         folder: Is replaced where it exists.
         params: The global parameters.
@@ -96,6 +100,11 @@ def export_params(folder: Path, params: Params) -> None:
 
 
 def load_params(folder: Path) -> Any:
-    """Reads what ``export_params`` wrote."""
+    """Reads what ``export_params`` wrote, onto one device, whatever machine wrote it."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(folder.absolute())
+        stored = checkpointer.metadata(folder.absolute()).item_metadata.tree
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), stored
+        )
+        return checkpointer.restore(folder.absolute(), like)

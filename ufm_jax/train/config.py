@@ -11,9 +11,11 @@ from typing import Any, Literal
 from ml_collections import ConfigDict
 
 from ufm_jax.data.federated import DataSettings
+from ufm_jax.fed.placement import Loop
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.ops.masking import num_kept
-from ufm_jax.train.schema import ConfigError, from_config_dict, to_config_dict
+from ufm_jax.train.cluster_config import ClusterConfig
+from ufm_jax.train.schema import ConfigError, check_range, from_config_dict, to_config_dict
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class ModelConfig:
         dtype: Arithmetic of the model; parameters are float32 always.
         remat: Whether to recompute blocks in the backward pass, to save memory.
         scan_layers: Whether to scan over blocks: faster to compile, slower to run on CPUs.
+        attention_kernel: ``xla`` runs everywhere; ``cudnn`` is fused, for bfloat16 on NVIDIA GPUs.
     """
 
     size: Literal["xs", "ti", "s", "b", "l", "h"] = "b"
@@ -48,6 +51,7 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     scan_layers: bool = False
+    attention_kernel: Literal["xla", "cudnn"] = "xla"
 
     def __post_init__(self) -> None:
         if self.patch_size < 1 or self.image_size % self.patch_size:
@@ -60,6 +64,11 @@ class ModelConfig:
             num_kept(self.num_patches, self.mask_ratio)
         except ValueError as error:
             raise ConfigError(f"config.model.{error}") from None
+        if self.attention_kernel == "cudnn" and self.dtype != "bfloat16":
+            raise ConfigError(
+                f"config.model.attention_kernel='cudnn' needs config.model.dtype='bfloat16', not "
+                f"{self.dtype!r}; set it, or use attention_kernel='xla'"
+            )
         if self.texture_strength < 0:
             raise ConfigError(
                 f"config.model.texture_strength={self.texture_strength}: use 0 (uniform) or more"
@@ -106,7 +115,7 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for key in ("flip", "degrade", "scan_conversion"):
-            _check(f"augment.{key}", getattr(self, key), 0, 1, "is a probability")
+            check_range(f"augment.{key}", getattr(self, key), 0, 1, "is a probability")
         for key in ("crop_area", "crop_ratio"):
             low, high = getattr(self, key)
             if not 0 < low <= high or (key == "crop_area" and high > 1):
@@ -143,9 +152,9 @@ class FederationConfig:
     client_state: Literal["reset", "persist", "average"] = "persist"
 
     def __post_init__(self) -> None:
-        _check("federation.rounds", self.rounds, 1, math.inf, "counts rounds")
-        _check("federation.batch_size", self.batch_size, 1, math.inf, "counts examples")
-        _check("federation.cohort_size", self.cohort_size, 0, math.inf, "is 0 for all clients")
+        check_range("federation.rounds", self.rounds, 1, math.inf, "counts rounds")
+        check_range("federation.batch_size", self.batch_size, 1, math.inf, "counts examples")
+        check_range("federation.cohort_size", self.cohort_size, 0, math.inf, "is 0 for all clients")
         if (self.local_epochs > 0) == (self.local_steps > 0):
             raise ConfigError(
                 f"config.federation.local_epochs={self.local_epochs}, local_steps="
@@ -196,7 +205,12 @@ class PlacementConfig:
     Attributes:
         devices: Devices to use; 0 takes all.
         cpu_devices: Devices that a CPU is cut into; 0 makes one a core.
-        lanes: Clients that train side by side on each device.
+        lanes: Clients that train side by side on each device; 0 measures what is best.
+        data_parallel: Devices that split each batch of a lane: for clients too large for one device
+            to keep up with. It divides devices and batch size.
+        loop: ``events`` lets clients start and end between steps, one at a time; ``steps`` lets any
+            lane do so at any step: for accelerators and thousands of clients with tiny models.
+        memory_fraction: Share of a device's memory that a measured number of lanes may take.
         data_home: Where the images live: ``device`` memory, ``host`` memory with double
             buffering, or ``stream`` from disk.
         loader_threads: Threads that read from disk.
@@ -205,13 +219,20 @@ class PlacementConfig:
     devices: int = 0
     cpu_devices: int = 0
     lanes: int = 1
+    data_parallel: int = 1
+    loop: Loop = "events"
+    memory_fraction: float = 0.9
     data_home: Literal["device", "host", "stream"] = "device"
     loader_threads: int = 2
 
     def __post_init__(self) -> None:
         for key in ("devices", "cpu_devices", "loader_threads"):
-            _check(f"placement.{key}", getattr(self, key), 0, math.inf, "is a count")
-        _check("placement.lanes", self.lanes, 1, math.inf, "counts lanes of a device")
+            check_range(f"placement.{key}", getattr(self, key), 0, math.inf, "is a count")
+        check_range(
+            "placement.lanes", self.lanes, 0, math.inf, "counts lanes, 0 measures what is best"
+        )
+        check_range("placement.data_parallel", self.data_parallel, 1, math.inf, "counts devices")
+        check_range("placement.memory_fraction", self.memory_fraction, 0.01, 1, "is a share")
 
 
 @dataclass(frozen=True)
@@ -229,8 +250,8 @@ class CheckpointConfig:
     keep: int = 2
 
     def __post_init__(self) -> None:
-        _check("checkpoint.every_rounds", self.every_rounds, 1, math.inf, "counts rounds")
-        _check("checkpoint.keep", self.keep, 1, math.inf, "counts checkpoints")
+        check_range("checkpoint.every_rounds", self.every_rounds, 1, math.inf, "counts rounds")
+        check_range("checkpoint.keep", self.keep, 1, math.inf, "counts checkpoints")
 
 
 @dataclass(frozen=True)
@@ -252,6 +273,7 @@ class PretrainConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.schedule.warmup_rounds <= self.federation.rounds:
@@ -273,12 +295,6 @@ def resolve(config: ConfigDict) -> PretrainConfig:
         ConfigError: Naming key, value and remedy.
     """
     return from_config_dict(PretrainConfig, config)
-
-
-def _check(key: str, value: float, low: float, high: float, meaning: str) -> None:
-    if not low <= value <= high:
-        span = f"from {low} to {high}" if high < math.inf else f"{low} or more"
-        raise ConfigError(f"config.{key}={value!r}: it {meaning}; use {span}")
 
 
 def check_cohort(config: PretrainConfig, num_clients: int) -> Any:

@@ -9,6 +9,7 @@ from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.homes import Home, make_home
 from ufm_jax.fed.algorithm import Tree
 from ufm_jax.fed.federation import Federation, HostPlan
+from ufm_jax.fed.placement import Placement
 from ufm_jax.train.config import PlacementConfig
 
 FIELDS = ("image", "extent", "geometry")
@@ -33,7 +34,8 @@ class Feed:
     """Plans rounds one ahead, and has their images ready.
 
     With the images in device memory nothing of them is sent after the start. Otherwise the rows of
-    the next round are gathered while this one trains, and each device gets only its own.
+    the next round are gathered while this one trains, and each device gets only its own. In a run
+    of several processes each gathers for its own devices alone.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Feed:
             federation: Its lanes and limits decide how much a round may need.
         """
         self._federation = federation
+        self._mine = _own_groups(federation.placement)
         self._planned: HostPlan | None = None
         self._home: Home | None = None
         if placement.data_home == "device":
@@ -54,19 +57,21 @@ class Feed:
             self._resident = federation.replicate(_fields(everything))
             return
         slots = federation.limits.steps * federation.placement.lanes
+        self._capacity = min(slots * federation.batching.batch_size, data.num_rows)
         self._home = make_home(
             placement.data_home,
             data.store,
-            capacity=min(slots * federation.batching.batch_size, data.num_rows),
-            num_shards=federation.placement.num_devices,
+            capacity=self._capacity,
+            num_shards=len(self._mine),
             num_threads=placement.loader_threads,
+            rows=self._own_rows(),
         )
 
     def prepare(self, round_index: int) -> None:
         """Plans a round, and starts gathering its images in the background."""
         self._planned = self._federation.plan(round_index)
         if self._home is not None:
-            self._home.prefetch(_by_device(self._planned.rows))
+            self._home.prefetch(_by_device(self._planned.rows[self._mine]))
 
     def take(self, round_index: int) -> RoundInput:
         """The input of a round; quick if it was prepared."""
@@ -76,14 +81,53 @@ class Feed:
         assert plan is not None
         if self._home is None:
             return RoundInput(plan, self._resident, plan.rows)
-        loaded = self._home.round(_by_device(plan.rows))
-        examples = jax.device_put(_fields(loaded.examples), self._federation.placement.sharded)
-        return RoundInput(plan, examples, loaded.local_rows.reshape(plan.rows.shape))
+        own = plan.rows[self._mine]
+        loaded = self._home.round(_by_device(own))
+        # The rows of other processes' devices are not read here.
+        rows = np.full_like(plan.rows, -1)
+        rows[self._mine] = loaded.local_rows.reshape(own.shape)
+        return RoundInput(plan, self._spread(_fields(loaded.examples)), rows)
+
+    def _own_rows(self) -> np.ndarray | None:
+        """Rows that this process's devices may ever need; None for all.
+
+        Clients that keep a state train on its device; others train on any.
+        """
+        home = self._federation.home_device
+        if home is None:
+            return None
+        offsets = np.asarray(self._federation.offsets)
+        clients = np.flatnonzero(np.isin(home, self._mine))
+        return np.concatenate([np.arange(offsets[k], offsets[k + 1]) for k in clients])
+
+    def _spread(self, own: Tree) -> Tree:
+        """Puts this process's images [groups * capacity, ...] on its devices."""
+        placement = self._federation.placement
+        if placement.sharded.is_fully_addressable:
+            return jax.device_put(own, placement.sharded)
+        place = {group: i for i, group in enumerate(self._mine.tolist())}
+
+        def spread(leaf: np.ndarray) -> jax.Array:
+            def part(index: tuple[slice, ...] | None) -> np.ndarray:
+                assert index is not None
+                begin = place[(index[0].start or 0) // self._capacity] * self._capacity
+                return leaf[begin : begin + self._capacity]
+
+            shape = (placement.num_devices * self._capacity, *leaf.shape[1:])
+            return jax.make_array_from_callback(shape, placement.sharded, part)
+
+        return jax.tree.map(spread, own)
 
     def close(self) -> None:
         """Ends the background work."""
         if self._home is not None:
             self._home.close()
+
+
+def _own_groups(placement: Placement) -> np.ndarray:
+    """Numbers of the groups of devices of which this process has at least one."""
+    process = np.array([[d.process_index for d in group] for group in placement.mesh.devices])
+    return np.flatnonzero((process == jax.process_index()).any(axis=1))
 
 
 def _fields(rows: dict[str, np.ndarray]) -> Tree:

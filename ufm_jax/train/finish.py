@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from ufm_jax.train import cluster
 from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.metrics import read_history
 from ufm_jax.train.pictures import make_pictures
@@ -22,7 +23,30 @@ _BORROWED = (
 _PACKAGES = ("ufm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def finish(config: PretrainConfig, workdir: Path, run: Finished, compile_seconds: float) -> Path:
+def finish(config: PretrainConfig, workdir: Path, run: Finished, compile_seconds: float) -> str:
+    """Ends a run: the first process writes the report and says how it ended.
+
+    Args:
+        config: The run's configuration.
+        workdir: Its folder.
+        run: How it ended.
+        compile_seconds: Seconds spent compiling in this process.
+
+    Returns:
+        A line for the user; empty in the other processes.
+    """
+    with cluster.together("writing the report"):
+        if not cluster.is_first():
+            return ""
+        report = write_run_report(config, workdir, run, compile_seconds)
+    if run.stopped_by:
+        return f"stopped after round {run.rounds_done}; the same command goes on from there"
+    return f"report: {report}"
+
+
+def write_run_report(
+    config: PretrainConfig, workdir: Path, run: Finished, compile_seconds: float
+) -> Path:
     """Writes the report of a run, and a picture of its reconstructions.
 
     Args:
@@ -34,7 +58,8 @@ def finish(config: PretrainConfig, workdir: Path, run: Finished, compile_seconds
     Returns:
         The report's path.
     """
-    params = run.state.server.params
+    # This process's copy: the others compute nothing here.
+    params = jax.tree.map(lambda leaf: leaf.addressable_data(0), run.state.server.params)
     placement = run.federation.placement
     pictures = make_pictures(config, run.data, params)
     info = RunInfo(

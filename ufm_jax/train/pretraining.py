@@ -2,11 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from ufm_jax.data.federated import FederatedData, load_federated
 from ufm_jax.fed.algorithms.fedavg import fedavg
@@ -14,17 +17,19 @@ from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
-from ufm_jax.fed.placement import make_placement
+from ufm_jax.fed.placement import Placement, make_placement
+from ufm_jax.train import cluster
+from ufm_jax.train.autotune import choose_lanes
 from ufm_jax.train.checkpoint import Checkpoints, export_params
+from ufm_jax.train.cluster import stop_signal
 from ufm_jax.train.config import CheckpointConfig, PretrainConfig, check_cohort
-from ufm_jax.train.feed import Feed
-from ufm_jax.train.metrics import MetricWriter
+from ufm_jax.train.feed import FIELDS, Feed
+from ufm_jax.train.metrics import MetricWriter, RoundRecord
 from ufm_jax.train.objective import init_params, make_loss
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.progress import Progress, decoding
 from ufm_jax.train.recorder import Recorder
-from ufm_jax.train.rundir import claim
-from ufm_jax.train.runtime import StopSignal
+from ufm_jax.train.rundir import check_same_run, claim, lanes_begun_with
 from ufm_jax.train.schema import as_config_errors
 
 _log = logging.getLogger(__name__)
@@ -51,29 +56,33 @@ class Finished(NamedTuple):
 def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
     """Trains, from the newest checkpoint in ``workdir`` where there is one.
 
+    Every process of a run calls this, with the same arguments.
+
     Args:
         config: A checked configuration.
         workdir: Gets the configuration, metrics, checkpoints and the exported model.
     """
-    with decoding() as bar:
-        data = load_federated(config.data, bar)
-    for line in data.issues.summary():
-        _log.warning("%s", line)
+    data = load_data(config)
+    check_same_run(config, data)
     with as_config_errors():
+        mesh = build_placement(with_lanes(config, 1)).mesh
+    cluster.connect(mesh)
+    with as_config_errors():
+        config = with_lanes(config, resolve_lanes(config, data, workdir))
         federation = build_federation(config, data)
     claim(workdir, config, data, federation.placement)
     state = federation.init(init_params(config.model, fold(jax.random.key(config.seed), "init")))
     rounds = config.federation.rounds
 
-    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints, StopSignal() as stop:
-        done = checkpoints.last or 0
+    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints, stop_signal(mesh) as stop:
+        done = cluster.from_first(checkpoints.last or 0)
         if done:
             state = checkpoints.restore(done, state)
             _log.warning("resumed after %d of %d rounds", done, rounds)
         feed = Feed(config.placement, data, federation)
         due = _SaveClock(config.checkpoint, rounds)
-        with MetricWriter(workdir, done) as writer, Progress(rounds, done) as progress:
-            recorder = Recorder(federation, data.names, lr_factor(config), writer, progress)
+        with record_sinks(workdir, done, rounds) as sinks:
+            recorder = Recorder(federation, data.names, lr_factor(config), sinks)
             stopping = False
             while done < rounds and not stopping:
                 plan, examples, rows = feed.take(done)
@@ -83,12 +92,73 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
                 if done < rounds:
                     feed.prepare(done)
                 recorder.put(plan, metrics)
-                stopping = bool(stop.received)
+                stopping = stop.reached()
                 if due(done) or stopping:
                     checkpoints.save(done, state, recorder.flush().loss)
         feed.close()
+    _log.info("the round was compiled %d time(s) for %d rounds", federation.compilations, done)
     export_params(workdir / "model", state.server.params)
-    return Finished(federation, data, state, done, stop.received)
+    return Finished(federation, data, state, done, stop.stopped_by)
+
+
+def load_data(config: PretrainConfig) -> FederatedData:
+    """Reads the data, in every process; the first says what it found.
+
+    Raises:
+        DataError: If it cannot be used; ConfigError, if another process could not use it.
+    """
+    share = (jax.process_index(), jax.process_count())
+    with cluster.together("reading the data"), decoding(shown=cluster.is_first()) as bar:
+        data = load_federated(config.data, bar, share)
+    for line in data.issues.summary():
+        _log.warning("%s", line)
+    return data
+
+
+@contextmanager
+def record_sinks(
+    workdir: Path, done: int, rounds: int
+) -> Iterator[list[Callable[[RoundRecord], None]]]:
+    """What takes the records of rounds from ``done`` on: nothing, but in the first process."""
+    if not cluster.is_first():
+        yield []
+        return
+    with MetricWriter(workdir, done) as writer, Progress(rounds, done) as progress:
+        yield [writer.write, progress.update]
+
+
+def resolve_lanes(config: PretrainConfig, data: FederatedData, workdir: Path) -> int:
+    """The lanes of each device: as configured, or as the run began, or as measured.
+
+    Raises:
+        ConfigError: If they are to be measured, and not even one fits the memory.
+    """
+    if config.placement.lanes:
+        return config.placement.lanes
+    begun = cluster.from_first(lanes_begun_with(workdir) or 0)
+    if begun:
+        _log.info("placement.lanes=0: the run in %s began with %d and goes on so", workdir, begun)
+        return begun
+    federation = build_federation(with_lanes(config, 1), data)
+    params = init_params(config.model, fold(jax.random.key(config.seed), "init"))
+    row = data.store.read(np.arange(1))
+    return choose_lanes(config, federation, params, {name: row[name] for name in FIELDS})
+
+
+def with_lanes(config: PretrainConfig, lanes: int) -> PretrainConfig:
+    """``config`` with another number of lanes."""
+    return replace(config, placement=replace(config.placement, lanes=lanes))
+
+
+def build_placement(config: PretrainConfig) -> Placement:
+    """The devices and lanes that ``config`` asks for."""
+    placement = config.placement
+    return make_placement(
+        placement.devices or None,
+        placement.lanes,
+        data_parallel=placement.data_parallel,
+        loop=placement.loop,
+    )
 
 
 def build_federation(config: PretrainConfig, data: FederatedData) -> Federation:
@@ -110,7 +180,7 @@ def build_federation(config: PretrainConfig, data: FederatedData) -> Federation:
         ),
         cohort_size=fed.cohort_size or None,
         client_weights=fed.client_weights,
-        placement=make_placement(config.placement.devices or None, config.placement.lanes),
+        placement=build_placement(config),
         seed=config.seed,
         examples_sharded=config.placement.data_home != "device",
     )

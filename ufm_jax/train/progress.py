@@ -105,14 +105,19 @@ class Progress:
 
 
 @contextmanager
-def decoding() -> Iterator[Callable[[int, int], None]]:
+def decoding(shown: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A bar for the first decoding of a data set, on terminals; it goes when all is decoded.
+
+    Args:
+      shown: Whether there is one.
 
     Yields:
       A function of (images done, images in all).
     """
     console = Console(stderr=True)
-    with RichProgress(console=console, transient=True, disable=not console.is_terminal) as bar:
+    with RichProgress(
+        console=console, transient=True, disable=not (shown and console.is_terminal)
+    ) as bar:
         task = bar.add_task("decoding", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -1,7 +1,7 @@
 """Reads a round's metrics one round late, so that the devices never wait for the host."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,20 +9,18 @@ import numpy as np
 
 from ufm_jax.fed.engine import RoundMetrics
 from ufm_jax.fed.federation import ClientResult, Federation, HostPlan
-from ufm_jax.train.metrics import ClientRecord, MetricWriter, RoundRecord
-from ufm_jax.train.progress import Progress
+from ufm_jax.train.metrics import ClientRecord, RoundRecord
 
 
 class Recorder:
-    """Turns metrics on the devices into records, written and shown."""
+    """Turns metrics on the devices into records, and hands them on."""
 
     def __init__(
         self,
         federation: Federation,
         names: tuple[str, ...],
         lr_factor: Callable[[jax.Array], jax.Array],
-        writer: MetricWriter,
-        progress: Progress,
+        sinks: Sequence[Callable[[RoundRecord], None]],
     ) -> None:
         """Starts the clock.
 
@@ -30,11 +28,10 @@ class Recorder:
             federation: Reads its metrics.
             names: The clients' names.
             lr_factor: Learning-rate factor as a function of the round.
-            writer: Keeps the records.
-            progress: Shows them.
+            sinks: What takes each record, in order; none in a process that writes nothing.
         """
         self._federation, self._names, self._lr_factor = federation, names, lr_factor
-        self._writer, self._progress = writer, progress
+        self._sinks = sinks
         self._pending: tuple[HostPlan, RoundMetrics] | None = None
         self._clock = time.perf_counter()
 
@@ -54,8 +51,8 @@ class Recorder:
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         record = self._record(plan, results, float(metrics.update_norm), seconds)
-        self._writer.write(record)
-        self._progress.update(record)
+        for sink in self._sinks:
+            sink(record)
         return record
 
     def _record(

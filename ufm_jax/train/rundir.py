@@ -6,17 +6,42 @@ ones would give figures that no configuration explains, so it is an error that n
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.placement import Placement
+from ufm_jax.train import cluster
 from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.schema import ConfigError, flatten
 
 CONFIG_FILE = "config.json"
-_FREE = ("config.checkpoint.", "config.data.cache_dir", "config.data.num_workers")
-_FREE_EXACT = ("config.placement.loader_threads",)
+_FREE = (
+    "config.checkpoint.",
+    "config.cluster.",
+    "config.data.cache_dir",
+    "config.data.num_workers",
+)
+_FREE_EXACT = ("config.placement.loader_threads", "config.placement.memory_fraction")
+
+
+def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
+    """Checks that all processes of a run read the same configuration and data.
+
+    Raises:
+        ConfigError: Naming the process and what differs.
+    """
+    facts = {key: value for key, value in flatten(config).items() if not _is_free(key)}
+    for what, mine in (("configuration", facts), ("data", [data.names, data.fingerprint])):
+        other = cluster.first_to_differ(json.dumps(mine, sort_keys=True))
+        if other is not None:
+            raise ConfigError(
+                f"process {other} has another {what} than process 0: start all processes with the "
+                "same command, and let all read the same files"
+            )
 
 
 def claim(workdir: Path, config: PretrainConfig, data: FederatedData, placement: Placement) -> None:
@@ -28,9 +53,41 @@ def claim(workdir: Path, config: PretrainConfig, data: FederatedData, placement:
         data: The run's data.
         placement: The devices and lanes that it resolved to.
 
+    Every process of a run calls this; the first does it.
+
     Raises:
-        ConfigError: If the folder has checkpoints of another configuration, data or placement.
+        ConfigError: If the folder has checkpoints of another configuration, data or placement, or
+            is not one folder for all processes.
     """
+    with cluster.together(f"opening {workdir}"):
+        if cluster.is_first():
+            _claim(workdir, config, data, placement)
+    _check_shared(workdir)
+
+
+def _check_shared(workdir: Path) -> None:
+    """Checks that the first process's folder is everybody's."""
+    if jax.process_count() == 1:
+        return
+    number = cluster.from_first(secrets.randbits(30))
+    # A new name, which no host can have remembered as absent.
+    mark = workdir / f".shared-{number}"
+    if cluster.is_first():
+        mark.touch()
+    cluster.from_first(0)
+    with cluster.together(f"looking for {workdir}"):
+        if not mark.exists():
+            raise ConfigError(
+                f"--workdir={workdir}: this host does not see the folder of process 0; use one on "
+                "a file system that all hosts share"
+            )
+    if cluster.is_first():
+        mark.unlink()
+
+
+def _claim(
+    workdir: Path, config: PretrainConfig, data: FederatedData, placement: Placement
+) -> None:
     facts = _facts(config, data, placement)
     path = workdir / CONFIG_FILE
     if path.exists() and has_checkpoint(workdir):
@@ -55,6 +112,18 @@ def has_checkpoint(workdir: Path) -> bool:
     return any((workdir / "checkpoints").glob("[0-9]*"))
 
 
+def lanes_begun_with(workdir: Path) -> int | None:
+    """The lanes of the run in ``workdir``: it goes on bit for bit only with these.
+
+    Returns:
+        None where there is nothing to go on from.
+    """
+    path = workdir / CONFIG_FILE
+    if not (path.exists() and has_checkpoint(workdir)):
+        return None
+    return json.loads(path.read_text(encoding="utf-8")).get("config.placement.lanes")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes a file whole or not at all."""
     temporary = path.with_suffix(".tmp")
@@ -75,6 +144,9 @@ def _facts(config: PretrainConfig, data: FederatedData, placement: Placement) ->
         "placement.devices": placement.num_devices,
         "placement.kind": placement.mesh.devices.flat[0].device_kind,
     }
+    if jax.process_count() > 1:
+        # Sums over processes are taken in another order: equal to rounding, not to the bit.
+        facts["placement.processes"] = jax.process_count()
     return json.loads(json.dumps(facts))
 
 

@@ -17,17 +17,22 @@ def configure_jax(placement: PlacementConfig) -> None:
     A CPU is cut into one device a core, since XLA uses several cores poorly for one client's small
     matmuls. Compiled programs are kept in a private folder between runs.
     """
-    jax.config.update("jax_num_cpu_devices", placement.cpu_devices or _cores())
+    jax.config.update("jax_num_cpu_devices", placement.cpu_devices or num_cores())
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
     if cache is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        cache = str(base / "ufm_jax" / "compiled")
+        cache = str(cache_folder() / "compiled")
     Path(cache).mkdir(parents=True, exist_ok=True, mode=0o700)
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
-def _cores() -> int:
+def cache_folder() -> Path:
+    """The user's folder for what can be made again: compiled programs, measured lanes."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "ufm_jax"
+
+
+def num_cores() -> int:
     """Cores that this process may use, where the system tells."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -39,10 +44,17 @@ class StopSignal:
 
     Attributes:
         received: The signal's number, 0 before.
+        stopped_by: The same once ``reached`` has said to stop.
     """
 
     def __init__(self) -> None:
         self.received = 0
+        self.stopped_by = 0
+
+    def reached(self) -> bool:
+        """Whether to stop now; to be asked after every round."""
+        self.stopped_by = self.received
+        return bool(self.stopped_by)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received:
@@ -63,7 +75,8 @@ class StopSignal:
         traceback: TracebackType | None,
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            # None: one that Python did not set, and cannot set again.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class CompileClock:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -116,6 +117,13 @@ def _checked(path: str, value: Any, kind: Any) -> Any:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{path}={value!r}: expected {kind.__name__}")
     return value
+
+
+def check_range(key: str, value: float, low: float, high: float, meaning: str) -> None:
+    """Refuses a value of ``config.<key>`` outside ``low .. high``; ``meaning`` says what it is."""
+    if not low <= value <= high:
+        span = f"from {low} to {high}" if high < math.inf else f"{low} or more"
+        raise ConfigError(f"config.{key}={value!r}: it {meaning}; use {span}")
 
 
 def flatten(settings: Any, prefix: str = "config") -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Makes the environment in which a peer runs, once."""
 
 import hashlib
-import os
 import subprocess
 import sys
 import venv
 from collections.abc import Sequence
 from pathlib import Path
+
+from ufm_jax.train.runtime import cache_folder
 
 
 def make_environment(name: str, requirements: Sequence[str]) -> Path:
@@ -21,9 +22,8 @@ def make_environment(name: str, requirements: Sequence[str]) -> Path:
     Raises:
         RuntimeError: If pip could not install them, with its last lines.
     """
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256("\n".join([sys.version, *requirements]).encode()).hexdigest()[:12]
-    folder = base / "ufm_jax" / "environments" / f"{name}-{digest}"
+    folder = cache_folder() / "environments" / f"{name}-{digest}"
     python, ready = folder / "bin" / "python", folder / "ready"
     if ready.exists():
         return python

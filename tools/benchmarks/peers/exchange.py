@@ -65,7 +65,9 @@ class Task:
         """Reads what ``save`` wrote."""
         with np.load(file) as fields:
             params = {
-                name.removeprefix(_PARAM): fields[name] for name in fields if name.startswith(_PARAM)
+                name.removeprefix(_PARAM): fields[name]
+                for name in fields
+                if name.startswith(_PARAM)
             }
             return cls(
                 str(fields["model"]),

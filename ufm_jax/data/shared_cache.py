@@ -1,0 +1,106 @@
+"""Several processes fill one decoding cache together, each with a part of the work.
+
+The images are cut into parts, each decoded into a folder of its own, as any other images are, and
+every process begins at another part. Who finds a part complete goes on to the next, who finds it in
+another's hands waits for it; the first to have all of them copies them into one folder, which is
+what a single process would have written, and removes them. Nothing but the cache's folder and
+its locks is needed for that: processes whose caches are not the same folder decode everything.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ufm_jax.data.cache import (
+    CachedRows,
+    DecodeSettings,
+    Progress,
+    cache_key,
+    decoded_rows,
+    exclusive,
+    open_rows,
+)
+from ufm_jax.data.decode import CorruptImage, Row
+from ufm_jax.data.records import ImageHandle
+
+Share = tuple[int, int]
+"""(index, count) of a process among those that decode the same images at the same time."""
+
+ALONE: Share = (0, 1)
+
+_PARTS_EACH = 4
+_PART_MIN = 64
+
+
+def decoded_together(
+    images: Sequence[Path | ImageHandle],
+    digests: Sequence[bytes],
+    settings: DecodeSettings,
+    cache_dir: Path,
+    num_workers: int,
+    progress: Progress | None = None,
+    share: Share = ALONE,
+) -> CachedRows:
+    """Opens the decoded rows of images, as `cache.decoded_rows` does, sharing what is to decode.
+
+    Args:
+      images: N files or handles.
+      digests: name of the content of each.
+      settings: what decides the pixels.
+      cache_dir: an existing folder, the same for all processes.
+      num_workers: decoding threads of this process.
+      progress: called after each image, or each part.
+      share: this process among those that call this with the same images.
+    """
+    index, count = share
+    if count == 1:
+        return decoded_rows(images, digests, settings, cache_dir, num_workers, progress)
+    size = max(_PART_MIN, -(-len(images) // (_PARTS_EACH * count)))
+    begins = range(0, len(images), size)
+    first = len(begins) * index // count
+    whole = cache_dir / cache_key(digests, settings)
+    parts: dict[int, CachedRows] = {}
+    for begin in (*begins[first:], *begins[:first]):
+        if (rows := open_rows(whole)) is not None:
+            return rows
+        part = slice(begin, begin + size)
+        parts[begin] = decoded_rows(images[part], digests[part], settings, cache_dir, num_workers)
+        if progress is not None:
+            progress(sum(map(len, parts.values())), len(images))
+    if len(begins) == 1:
+        return parts[0]
+    in_order = [parts[begin] for begin in begins]
+    rows = decoded_rows(
+        images, digests, settings, cache_dir, num_workers, source=lambda: _rows_of(in_order)
+    )
+    _remove(in_order)
+    return rows
+
+
+def _rows_of(parts: Iterable[CachedRows]) -> Iterator[Row | CorruptImage]:
+    """The rows of complete folders, as they were decoded."""
+    for part in parts:
+        images = np.load(part.folder / "images.npy", mmap_mode="r")
+        for index in range(len(part)):
+            if index in part.failures:
+                yield CorruptImage(part.failures[index])
+                continue
+            height, width = part.extents[index].tolist()
+            yield Row(
+                image=images[index],
+                extent=(height, width),
+                geometry=part.geometry[index],
+                digest=part.digests[index].tobytes(),
+                frames=int(part.frames[index]),
+                label=part.labels.get(index),
+            )
+
+
+def _remove(parts: Iterable[CachedRows]) -> None:
+    """Removes parts whose rows lie in the whole folder now."""
+    for part in parts:
+        with exclusive(part.folder.with_suffix(".lock"), wait=False) as held:
+            if held:  # Without locks another process may still be reading it.
+                shutil.rmtree(part.folder, ignore_errors=True)

@@ -1,0 +1,206 @@
+"""Measures one number of lanes: the memory of its compiled round, and its images a second.
+
+The probe is a federation of equal clients, one a lane, with a few local steps on random pixels. The
+loss function, the algorithm and the batch size are the run's own, so that a step is the run's own.
+"""
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from ufm_jax.fed.algorithm import Params, Tree
+from ufm_jax.fed.batches import Batching
+from ufm_jax.fed.engine import FederationState
+from ufm_jax.fed.federation import Federation, HostPlan
+from ufm_jax.fed.placement import Placement
+
+_STEPS = 3
+"""Local steps of a probe's client: a client's start and end are a small part of its time."""
+_SPAN = 0.2
+"""Seconds that a measurement of quick rounds lasts at least: a single one would be noise."""
+_MOST_ROUNDS = 50
+_GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+class OutOfDeviceMemoryError(RuntimeError):
+    """A probe needed more memory than the device has."""
+
+
+class RoundProbe:
+    """Compiles and times the rounds of probe federations."""
+
+    def __init__(self, federation: Federation, params: Params, example: Tree) -> None:
+        """Prepares to probe.
+
+        Args:
+            federation: The run's federation, with any number of lanes.
+            params: Global parameters.
+            example: One of the run's examples, leaves [1, ...]; integers of 8 bits are replaced by
+                random ones.
+        """
+        self._params, self._example = params, example
+        self._batch = federation.batching.batch_size
+        self._template = replace(
+            federation,
+            batching=Batching(self._batch, None, _STEPS),
+            cohort_size=None,
+            client_weights="uniform",
+        )
+        self._federation = cache(self._build)
+
+    def working_bytes(self, lanes: int) -> int:
+        """Memory of the compiled round on a device, bytes, less its images and clients' states.
+
+        These two depend on the run's data; see ``lane_search.Load``.
+
+        Raises:
+            OutOfDeviceMemoryError: If compiling it exhausts the memory.
+        """
+        federation, plan, rows = self._federation(lanes)
+        state = state_shapes(federation, self._params)
+        examples = self._examples(federation, lanes)
+        with _exhaustion_named():
+            compiled = federation.lower(state, examples, plan, rows).compile()
+        memory: Any = compiled.memory_analysis()
+        devices = federation.placement.num_devices
+        shards = devices if federation.examples_sharded else 1
+        return (
+            memory.argument_size_in_bytes
+            + memory.temp_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            - tree_bytes(state.clients) // devices
+            - tree_bytes(examples) // shards
+        )
+
+    def images_per_second(self, lanes: int) -> float:
+        """Images a second over all devices: one round to warm up, then rounds without a pause.
+
+        Raises:
+            OutOfDeviceMemoryError: If running it exhausts the memory.
+        """
+        federation, plan, rows = self._federation(lanes)
+        with _exhaustion_named():
+            shapes = self._examples(federation, lanes)
+            examples = federation.placement.put(self._random(shapes), _home(federation))
+            state = federation.init(self._params)
+
+            def seconds(rounds: int) -> float:
+                nonlocal state
+                start = time.perf_counter()
+                for _ in range(rounds):
+                    state, _ = federation.run_round(state, examples, plan, rows)
+                jax.block_until_ready(state)
+                return agreed(time.perf_counter() - start) / rounds
+
+            seconds(1)
+            once = seconds(1)
+            rounds = min(int(_SPAN / once), _MOST_ROUNDS)
+            a_round = seconds(rounds) if rounds > 1 else once
+        return federation.num_clients * _STEPS * self._batch / a_round
+
+    def _build(self, lanes: int) -> tuple[Federation, HostPlan, np.ndarray]:
+        """A probe federation, its round, and the rows [D, T, L, B] inside a device's images."""
+        placement = replace(self._template.placement, lanes=lanes)
+        clients = placement.num_devices * lanes
+        federation = replace(
+            self._template,
+            offsets=np.arange(clients + 1) * self._batch,
+            placement=placement,
+        )
+        plan = federation.plan(0)
+        return federation, plan, np.where(plan.rows < 0, -1, plan.rows % (lanes * self._batch))
+
+    def _examples(self, federation: Federation, lanes: int) -> Tree:
+        """Shapes of the probe's images: for each home, what its lanes take in a step."""
+        homes = federation.placement.num_devices if federation.examples_sharded else 1
+        count = homes * lanes * self._batch
+        home = _home(federation)
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype, sharding=home),
+            self._example,
+        )
+
+    def _random(self, shapes: Tree) -> Tree:
+        """Examples of these shapes: random pixels, all else as in the one that was given."""
+        rng = np.random.Generator(np.random.Philox(0))
+
+        def leaf(value: np.ndarray, like: jax.ShapeDtypeStruct) -> np.ndarray:
+            if like.dtype == np.uint8:
+                return rng.integers(0, 256, like.shape, np.uint8)
+            return np.broadcast_to(value, like.shape)
+
+        return jax.tree.map(leaf, self._example, shapes)
+
+
+def state_shapes(federation: Federation, params: Params) -> FederationState:
+    """Shapes and shardings of ``federation.init(params)``, which is not run."""
+    placement = federation.placement
+    places = placement.num_devices * federation.slots[1]
+
+    def shaped(sharding: jax.sharding.Sharding, *leading: int) -> Any:
+        return lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=sharding)
+
+    server = jax.eval_shape(federation.algorithm.init_server, params)
+    client = jax.eval_shape(federation.algorithm.init_client, params)
+    return FederationState(
+        jax.tree.map(shaped(placement.replicated), server),
+        jax.tree.map(shaped(placement.sharded, places), client),
+    )
+
+
+def tree_bytes(tree: Tree) -> int:
+    """Bytes of all leaves, given as arrays or as shapes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def device_memory(placement: Placement) -> float:
+    """Bytes of the smallest device: as it tells, or an even share of the machine's memory."""
+    devices = placement.mesh.local_devices
+    stats = [device.memory_stats() or {} for device in devices]
+    share = _host_memory() / len(devices)
+    return agreed(min(s.get("bytes_limit", share) for s in stats))
+
+
+def agreed(value: float) -> float:
+    """The value that process 0 has, in every process: they must decide alike."""
+    if jax.process_count() == 1:
+        return value
+    return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
+
+
+def _host_memory() -> float:
+    """Bytes of memory that this process may use; infinite where the system does not tell."""
+    sizes = [math.inf]
+    if hasattr(os, "sysconf"):
+        sizes.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    if _GROUP_LIMIT.is_file():
+        text = _GROUP_LIMIT.read_text(encoding="ascii").strip()
+        sizes.append(math.inf if text == "max" else int(text))
+    return min(sizes)
+
+
+def _home(federation: Federation) -> jax.sharding.NamedSharding:
+    placement = federation.placement
+    return placement.sharded if federation.examples_sharded else placement.replicated
+
+
+@contextmanager
+def _exhaustion_named() -> Iterator[None]:
+    """Tells exhausted memory from other failures of the runtime."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise OutOfDeviceMemoryError(str(error).splitlines()[0]) from None
