@@ -1,5 +1,6 @@
 """Lanes: the training states of the clients that a device trains side by side, and their step."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from ufm_jax.fed.algorithm import Algorithm, GradFn, LossFn, Params, Tree
 from ufm_jax.fed.keys import example_keys, fold
 from ufm_jax.fed.placement import CLIENTS, DATA
 from ufm_jax.fed.schedule import Events
-from ufm_jax.fed.trees import all_finite, distance, entry
+from ufm_jax.fed.trees import distance, entry, squared_norm
 
 
 class ClientMetrics(NamedTuple):
@@ -101,27 +102,37 @@ def start_client(work: Work, client: Tree, position: jax.Array) -> Lanes:
 def end_client(work: Work, lane: Lanes) -> Ended:
     """What the client in a lane (without the axis L) leaves behind."""
     update, kept = work.algorithm.end(work.server, lane.local)
-    finite = all_finite((update, kept, lane.loss))
+    # One pass over an update that is also the distance moved, as it is for most algorithms.
+    finite = jnp.isfinite(squared_norm(update) + squared_norm(kept) + lane.loss)
     moved = distance(work.server.params, lane.local.params)
     mean_loss = lane.loss / jnp.maximum(lane.examples, 1)
     return Ended(update, kept, ClientMetrics(mean_loss, moved, finite))
 
 
+def run_steps(work: Work, lanes: Lanes, begin: jax.Array, end: jax.Array) -> Lanes:
+    """The local steps ``begin .. end`` of every lane."""
+    if work.lanes > 1:
+        return lax.fori_loop(begin, end, lambda t, lanes: step_lanes(work, lanes, t), lanes)
+    # A batch axis of one would only cost, and inside the loop it would cost a copy at each step.
+    lane = lax.fori_loop(
+        begin, end, lambda t, lane: _step(work, lane, work.rows[t, 0], t), entry(lanes, 0)
+    )
+    return jax.tree.map(lambda leaf: leaf[None], lane)
+
+
 def step_lanes(work: Work, lanes: Lanes, t: jax.Array) -> Lanes:
-    """One local step in every lane. A lane without a client steps in vain."""
-    events, rows = work.events, work.rows[t]
+    """Local step t in every lane. A lane without a client steps in vain."""
+    return jax.vmap(partial(_step, work), (0, 0, None))(lanes, work.rows[t], t)
 
-    def one_lane(lane: Lanes, row: jax.Array) -> Lanes:
-        i = lane.position
-        s = t - events.first_step[i]
-        grad_fn, num_examples = _grad_fn(work, row, fold(work.key, events.client[i], s))
-        progress = work.round_index + s / events.num_steps[i]
-        local, loss = work.algorithm.step(work.server, lane.local, grad_fn, progress)
-        return Lanes(local, i, lane.loss + loss * num_examples, lane.examples + num_examples)
 
-    if work.lanes == 1:  # A batch axis of one would only cost.
-        return jax.tree.map(lambda leaf: leaf[None], one_lane(entry(lanes, 0), rows[0]))
-    return jax.vmap(one_lane)(lanes, rows)
+def _step(work: Work, lane: Lanes, row: jax.Array, t: jax.Array) -> Lanes:
+    """Local step t of one lane (without the axis L) on the rows [B]."""
+    events, i = work.events, lane.position
+    s = t - events.first_step[i]
+    grad_fn, num_examples = _grad_fn(work, row, fold(work.key, events.client[i], s))
+    progress = work.round_index + s / events.num_steps[i]
+    local, loss = work.algorithm.step(work.server, lane.local, grad_fn, progress)
+    return Lanes(local, i, lane.loss + loss * num_examples, lane.examples + num_examples)
 
 
 def _grad_fn(work: Work, row: jax.Array, key: jax.Array) -> tuple[GradFn, jax.Array]:

@@ -24,6 +24,7 @@ from ufm_jax.fed.lanes import (
     Work,
     empty_lanes,
     end_client,
+    run_steps,
     start_client,
     step_lanes,
     zeros,
@@ -55,18 +56,15 @@ def by_events(work: Work, clients: Tree) -> Totals:
         lane = start_client(work, entry(totals.clients, events.slot[i]), i)
         return with_entry(lanes, events.lane[i], lane), totals
 
-    def step(t: jax.Array, carry: Carry) -> Carry:
-        return step_lanes(work, carry[0], t), carry[1]
-
     def end(j: jax.Array, carry: Carry) -> Carry:
         lanes, totals = carry
         i = end_order[j]
         return lanes, _add_one(work, totals, i, entry(lanes, events.lane[i]))
 
     def segment(e: jax.Array, carry: Carry) -> Carry:
-        carry = lax.fori_loop(events.starts[e], events.starts[e + 1], start, carry)
-        carry = lax.fori_loop(events.boundary[e], events.boundary[e + 1], step, carry)
-        return lax.fori_loop(events.ends[e], events.ends[e + 1], end, carry)
+        lanes, totals = lax.fori_loop(events.starts[e], events.starts[e + 1], start, carry)
+        lanes = run_steps(work, lanes, events.boundary[e], events.boundary[e + 1])
+        return lax.fori_loop(events.ends[e], events.ends[e + 1], end, (lanes, totals))
 
     begin = empty_lanes(work, clients), _no_totals(work, clients)
     return lax.fori_loop(0, events.num_segments, segment, begin)[1]
@@ -121,10 +119,12 @@ def _no_totals(work: Work, clients: Tree) -> Totals:
 
 def _add_one(work: Work, totals: Totals, i: jax.Array, lane: Lanes) -> Totals:
     """Adds what the i-th client of the table leaves, or refuses what is not finite."""
-    ended = end_client(work, lane)
+    metrics = end_client(work, lane).metrics
     slot, weight = work.events.slot[i], work.events.weight[i]
 
     def accept() -> tuple[Tree, jax.Array, Tree]:
+        # Inside the branch, since what crosses into it is written to memory first.
+        ended = end_client(work, lane)
         update = jax.tree.map(
             lambda total, leaf: total + weight * leaf, totals.update, ended.update
         )
@@ -134,9 +134,8 @@ def _add_one(work: Work, totals: Totals, i: jax.Array, lane: Lanes) -> Totals:
         return totals.update, totals.weight, totals.clients
 
     # A branch: a select for each leaf would repeat the check of all leaves in each of them.
-    update, total_weight, clients = lax.cond(ended.metrics.finite, accept, refuse)
-    metrics = with_entry(totals.metrics, i, ended.metrics)
-    return Totals(update, total_weight, clients, metrics)
+    update, total_weight, clients = lax.cond(metrics.finite, accept, refuse)
+    return Totals(update, total_weight, clients, with_entry(totals.metrics, i, metrics))
 
 
 def _add_many(work: Work, totals: Totals, lanes: Lanes, ends: jax.Array) -> Totals:

@@ -24,17 +24,16 @@ def select(condition: jax.Array, yes: Tree, no: Tree) -> Tree:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
-def all_finite(tree: Tree) -> jax.Array:
-    """Whether every floating-point number of a tree is finite."""
-    checks = [
-        jnp.isfinite(leaf).all()
+def squared_norm(tree: Tree) -> jax.Array:
+    """Sum of the squares of every floating-point number of a tree; finite only if they all are."""
+    squares = [
+        jnp.square(leaf).sum()
         for leaf in jax.tree.leaves(tree)
         if jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]
-    return jnp.stack(checks).all()
+    return sum(squares, jnp.float32(0))
 
 
 def distance(tree: Tree, other: Tree) -> jax.Array:
     """Euclidean distance of two trees of the same shapes."""
-    squares = jax.tree.map(lambda a, b: jnp.square(a - b).sum(), tree, other)
-    return jnp.sqrt(jax.tree.reduce(jnp.add, squares))
+    return jnp.sqrt(squared_norm(jax.tree.map(jnp.subtract, tree, other)))

@@ -70,7 +70,7 @@ def write_run_report(
         | {"Python": platform.python_version()},
         device=placement.mesh.devices.flat[0].device_kind,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
-        num_devices=placement.num_devices,
+        num_devices=placement.mesh.devices.size,
         lanes=placement.lanes,
         compile_seconds=compile_seconds,
         compilations=run.federation.compilations,

@@ -66,11 +66,14 @@ class Peer:
         traceback: TracebackType | None,
     ) -> None:
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         try:
             self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
 
 
 def serve(handlers: Mapping[str, Callable[..., Message]], answers: TextIO) -> None:
