@@ -23,7 +23,6 @@ def test_device_memory_is_flat_in_the_population():
     rows = _rows("--over", "population", "--populations", "50", "5000", "--cohort_size", "5")
     small, large = (row["device MB"] for row in rows)
     assert large == pytest.approx(small, rel=0.5)
-    assert all(row["host MB"] > 0 for row in rows)
     assert [row["compilations"] for row in rows] == [1, 1]
 
 

@@ -37,7 +37,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", nargs="+", choices=list(MODELS), default=["mlp"])
     parser.add_argument("--clients", type=int, nargs="+", default=[128])
     parser.add_argument("--batch_size", type=int, default=20)
-    parser.add_argument("--lanes", type=int, default=4)
+    parser.add_argument("--lanes", type=int, default=0, help="0: 1 on CPUs, 64 elsewhere")
     parser.add_argument("--loop", choices=get_args(LoopForm), default="events")
     parser.add_argument("--rounds", type=int, default=3, help="timed together")
     parser.add_argument(
@@ -107,7 +107,8 @@ def measure_task(
     options: argparse.Namespace, task: Task, peers: Mapping[str, Peer]
 ) -> tuple[list[Row], list[str]]:
     """Checks that all sides compute the same, then times them: rows and notes."""
-    ours = Ours(task, make_placement(None, options.lanes, loop=options.loop))
+    lanes = options.lanes or (1 if jax.default_backend() == "cpu" else 64)
+    ours = Ours(task, make_placement(None, lanes, loop=options.loop))
     with ExitStack() as stack:
         sides: dict[str, Side] = {"ours": ours}
         if "loop" in options.sides:

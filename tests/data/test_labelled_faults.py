@@ -1,0 +1,278 @@
+"""Bad labels, masks and splits: an error that names file and remedy, or a listed skip."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ufm_jax.data.issues import DataError
+from ufm_jax.data.label_issues import LabelIssue, LabelIssues
+from ufm_jax.data.labelled import LabelSettings, SplitSettings
+from ufm_jax.data.labelled_load import load_labelled
+from ufm_jax.data.settings import DataSettings
+
+COLUMNS = ("image", "mask", "label", "group", "split", "site")
+NUM = 24
+
+
+def data_settings(root: Path, **changes) -> DataSettings:
+    plain = {
+        "source": "index",
+        "root": str(root),
+        "working_size": 16,
+        "detect_geometry": False,
+        "cache_dir": str(root.parent / "cache"),
+        "num_workers": 2,
+    }
+    return DataSettings(**(plain | changes))
+
+
+class Folder:
+    """24 images in 12 groups, 8 of them for testing, with masks and two labels."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "m").mkdir(parents=True)
+        self.rows = []
+        for i in range(NUM):
+            pixels = np.random.default_rng(i).integers(0, 256, (20, 30), np.uint8)
+            Image.fromarray(pixels).save(root / f"{i}.png")
+            self.mask(i, np.pad(np.full((6, 7 + i % 3), 255, np.uint8), 5))
+            label, split = ("cyst", "solid")[i // 2 % 2], ("train", "test")[i >= 16]
+            self.rows.append([f"{i}.png", f"m/{i}.png", label, f"g{i // 2}", split, f"h{i // 12}"])
+        self.write()
+
+    def mask(self, index: int, pixels: np.ndarray) -> None:
+        canvas = np.zeros((20, 30), np.uint8)
+        canvas[: pixels.shape[0], : pixels.shape[1]] = pixels
+        Image.fromarray(canvas).save(self.root / f"m/{index}.png")
+
+    def edit(self, indices, **values: str) -> None:
+        for index in indices:
+            for name, value in values.items():
+                self.rows[index][COLUMNS.index(name)] = value
+        self.write()
+
+    def write(self) -> None:
+        with (self.root / "index.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([COLUMNS, *self.rows])
+
+    def load(self, split: SplitSettings | None = None, data: dict | None = None, **changes):
+        images = data_settings(self.root, **(data or {}))
+        return load_labelled(LabelSettings(images, split or SplitSettings(), **changes))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path / "set")
+
+
+def test_absent_columns_are_named_with_those_there_are(folder):
+    for changes in (
+        {"label_columns": ("diagnosis",)},
+        {"kind": "segment", "mask_column": "truth"},
+        {"group_column": "person"},
+        {"split": SplitSettings(column="part")},
+        {"split": SplitSettings("fold")},
+    ):
+        with pytest.raises(DataError, match=r"no image of .* has a value under .*: group") as error:
+            folder.load(**changes)
+        assert "split" in str(error.value)
+        assert "label" in str(error.value)
+
+
+def test_other_columns_serve_as_label_and_group(folder):
+    data = folder.load(
+        SplitSettings("fractions", required=("train",)),
+        label_columns=("site",),
+        group_column="label",
+        mask_column="split",
+    )
+    assert data.task.classes == ("h0", "h1")
+    assert data.group_names == ("cyst", "solid")
+
+
+@pytest.mark.parametrize("on_bad", ["error", "skip"])
+@pytest.mark.parametrize(
+    ("spoil", "kind", "message"),
+    [
+        (lambda f: (f.root / "3.png").write_text("text"), "corrupt", r"3\.png .*does not decode"),
+        (lambda f: (f.root / "m/3.png").write_text("text"), "corrupt", r"m/3\.png .*not decode"),
+        (lambda f: (f.root / "m/3.png").unlink(), "missing", r"m/3\.png .*No such file"),
+        (lambda f: (f.root / "m/3.png").write_bytes(b""), "empty", r"m/3\.png .*0 bytes"),
+        (lambda f: f.edit([3], mask="../../3.png"), "outside", r"3\.png .*outside the root"),
+        (
+            lambda f: Image.fromarray(np.zeros((10, 30), np.uint8)).save(f.root / "m/3.png"),
+            "mask_size",
+            r"m/3\.png .*is 30 x 10 pixels, its image 30 x 20",
+        ),
+        (
+            lambda f: f.mask(3, np.full((5, 5), 7, np.uint8)),
+            "unknown_class",
+            r"m/3\.png .*holds the values 0, 7.*mask_classes",
+        ),
+    ],
+    ids=["text image", "text mask", "missing", "empty", "outside", "size", "value"],
+)
+def test_image_whose_mask_or_pixels_are_bad_stops_or_is_listed(
+    folder, spoil, kind, message, on_bad
+):
+    if kind == "outside":
+        Image.fromarray(np.zeros((20, 30), np.uint8)).save(folder.root.parents[1] / "3.png")
+    spoil(folder)
+    if on_bad == "error":
+        with pytest.raises(DataError, match=message) as error:
+            folder.load(kind="segment")
+        assert "on_bad='skip'" in str(error.value)
+        return
+    whole = Folder(folder.root.parent / "whole").load(kind="segment")
+    data = folder.load(kind="segment", data={"on_bad": "skip"})
+    assert data.num_rows == NUM - 1
+    for name in ("image", "mask"):
+        others = np.array([whole.names.index(other) for other in data.names])
+        left = data.store.read(np.arange(NUM - 1))[name]
+        np.testing.assert_array_equal(left, whole.store.read(others)[name])
+    assert "3.png" not in data.names
+    assert data.issues.counts() == {kind: 1}
+    assert json.loads(json.dumps(data.issues.to_json()))["counts"] == {kind: 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "issue"), [("segment", "mask", "no_mask"), ("single", "label", "no_label")]
+)
+def test_unlabelled_images_stop_or_are_listed(folder, kind, column, issue):
+    folder.edit([2, 3], **{column: ""})
+    with pytest.raises(DataError, match=rf"2 images without a {column}.*\n.*2\.png") as error:
+        folder.load(kind=kind)
+    assert "unlabelled='skip'" in str(error.value)
+    data = folder.load(kind=kind, unlabelled="skip")
+    assert data.num_rows == NUM - 2
+    assert data.issues.counts() == {issue: 2}
+
+
+def test_label_that_is_no_class_is_named(folder):
+    folder.edit([4], label="cist")
+    with pytest.raises(DataError, match=r"4\.png .*'cist' is none of the classes cyst, solid"):
+        folder.load(classes=("cyst", "solid"))
+    folder.edit(range(NUM), label="yes", site="0")
+    folder.edit([4], label="maybe")
+    with pytest.raises(DataError, match=r"4\.png .*label='maybe' is neither yes nor no"):
+        folder.load(kind="multi", label_columns=("label", "site"))
+
+
+def test_one_class_only_is_an_error(folder):
+    folder.edit(range(NUM), label="cyst")
+    with pytest.raises(DataError, match=r"of train images are of one class only, \['cyst'\]"):
+        folder.load()
+    for i in range(NUM):
+        folder.mask(i, np.zeros((2, 2), np.uint8))
+    with pytest.raises(DataError, match="no mask of train images shows any of foreground"):
+        folder.load(kind="segment")
+
+
+def test_class_absent_from_a_split_is_listed(folder):
+    folder.edit(range(16, NUM), label="cyst")
+    found = folder.load().issues
+    assert found.counts() == {"absent_class": 1}
+    assert "no image shows 'solid'" in found.summary()[0]
+    assert "split test" in found.summary()[0]
+
+
+def test_empty_split_is_an_error_unless_it_is_not_required(folder):
+    folder.edit(range(NUM), split="test")
+    with pytest.raises(DataError, match=r"split 'train' is empty .*'test': 24.*split\.required"):
+        folder.load()
+    data = folder.load(SplitSettings(required=("test",)))
+    assert len(data.rows("test")) == NUM
+    with pytest.raises(DataError, match="choose one of"):
+        data.rows("dev")
+    with pytest.raises(DataError, match="no row is left"):
+        data.take(data.rows("train"))
+
+
+def test_group_in_two_splits_is_an_error_or_moves(folder):
+    folder.edit([16], group="g1")
+    with pytest.raises(DataError, match=r"group 'g1' is in two splits: 2\.png .*and 16\.png"):
+        folder.load()
+    data = folder.load(SplitSettings(torn_groups="move"))
+    assert data.issues.counts() == {"split_group": 1}
+    assert data.splits[data.names.index("16.png")] in ("train", "val")
+
+
+def test_copies_across_splits_are_listed_refused_or_left_out_of_training(folder):
+    (folder.root / "0.png").write_bytes((folder.root / "20.png").read_bytes())
+    found = folder.load().issues
+    assert found.counts()["duplicate_split"] == 1
+    with pytest.raises(DataError, match=r"0\.png .*same pixels as .*20\.png in test"):
+        folder.load(data={"duplicates": "error"})
+    data = folder.load(data={"duplicates": "skip"})
+    assert "0.png" not in data.names
+    assert "20.png" in data.names
+
+
+def test_grey_masks_are_thresholded_and_listed(folder):
+    grey = np.full((6, 6), 255, np.uint8)
+    grey[0], grey[-1] = 100, 200
+    folder.mask(5, grey)
+    data = folder.load(kind="segment")
+    assert data.issues.by_kind()["grey_mask"][0][1].endswith("m/5.png")
+    assert data.mask_at_native(data.names.index("5.png")).sum() == 30
+
+
+def test_images_of_no_group_are_counted(folder):
+    folder.edit([0, 1, 2], group="")
+    found = folder.load(data={"client_columns": ("site",)}).issues
+    assert found.by_kind()["no_group"][0][0] == "h0"
+    assert "3 of 12 images have no group" in found.by_kind()["no_group"][0][2]
+
+
+def test_client_without_training_images_is_listed_and_leaves_with_its_split(folder):
+    folder.edit(range(16, NUM), site="external")
+    data = folder.load(data={"client_columns": ("site",)})
+    assert data.clients == ("h0", "h1", "external")
+    assert data.issues.by_kind()["no_train"][0][0] == "external"
+    assert data.take(data.rows("train")).clients == ("h0", "h1")
+    assert data.rows("test", client=2).tolist() == list(range(16, NUM))
+
+
+def test_mask_that_changed_since_it_was_checked_is_named(folder):
+    data = folder.load(kind="segment")
+    row = data.names.index("7.png")
+    (folder.root / "m/7.png").unlink()
+    with pytest.raises(DataError, match=r"m/7\.png of 7\.png: missing"):
+        data.mask_at_native(row)
+    with pytest.raises(DataError, match="'single' has no masks"):
+        folder.load().mask_at_native(0)
+
+
+@pytest.mark.parametrize(
+    ("data", "changes", "message"),
+    [
+        ({}, {"kind": "detect"}, "kind must be one of"),
+        ({}, {"label_columns": ("a", "b")}, "are for kind='multi'"),
+        ({}, {"kind": "multi"}, "needs several label_columns"),
+        ({}, {"label_columns": ()}, "label_columns is empty"),
+        ({}, {"classes": ("a", "b=a")}, "'b=a' is empty, or names something a second time"),
+        ({}, {"mask_classes": ("1:a", "b")}, "mask_classes: 'b'"),
+        ({}, {"group_pattern": "("}, "group_pattern='\\('"),
+        ({}, {"group_pattern": "p[0-9]"}, "has no parentheses"),
+        ({}, {"unlabelled": "keep"}, "unlabelled must be one of"),
+        ({"source": "lists"}, {}, "'lists' knows no labels"),
+        ({"source": "tfds"}, {"kind": "segment"}, "'tfds' hands over no masks"),
+    ],
+)
+def test_senseless_settings_are_refused_by_name(tmp_path, data, changes, message):
+    with pytest.raises(DataError, match=message):
+        LabelSettings(data_settings(tmp_path, **data), **changes)
+
+
+def test_issues_of_labels_have_known_kinds():
+    with pytest.raises(ValueError, match="unknown kind"):
+        LabelIssue("odd", "a", "b", "c")
+    found = LabelIssues(
+        (LabelIssue("no_mask", "a", "b", "c"), LabelIssue("corrupt", "a", "b", "c"))
+    )
+    assert list(found.counts()) == ["corrupt", "no_mask"]

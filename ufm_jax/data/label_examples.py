@@ -1,0 +1,214 @@
+"""From records to decoded images with targets; what cannot be used is left out and listed."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ufm_jax.data import screening
+from ufm_jax.data.cache import Progress
+from ufm_jax.data.federated import decode_settings
+from ufm_jax.data.issues import Issue
+from ufm_jax.data.label_issues import LabelIssue, stop_or_list
+from ufm_jax.data.label_settings import LabelSettings
+from ufm_jax.data.label_sizes import native_sizes
+from ufm_jax.data.label_sources import leave_out
+from ufm_jax.data.label_task import read_targets
+from ufm_jax.data.mask_classes import AUTO, MaskClasses, parse_mask_classes
+from ufm_jax.data.mask_rows import MaskRows, MaskSource, decode_masks, values_in_masks
+from ufm_jax.data.records import Record, file_faults
+from ufm_jax.data.screening import Decoded
+from ufm_jax.data.shared_cache import ALONE, Share
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks of R images.
+
+    Attributes:
+      sources: R masks.
+      classes: what their values mean.
+      rows: the decoded masks.
+    """
+
+    sources: tuple[MaskSource, ...]
+    classes: MaskClasses
+    rows: MaskRows
+
+    def take(self, kept: np.ndarray) -> "Masks":
+        """Those at some positions, without the faults."""
+        rows = self.rows
+        sources = tuple(self.sources[index] for index in kept)
+        taken = MaskRows(rows.cached, rows.rows[kept], rows.counts[kept], rows.grey[kept], {})
+        return Masks(sources, self.classes, taken)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """R images that can be used for a task.
+
+    Attributes:
+      decoded: records and pixels.
+      native: int32 [R, 2], (height, width) of the file.
+      classes: C names.
+      targets: float32 [R, C], 1 = shows it, 0 = does not, nan = unknown.
+      masks: None for diagnosis.
+    """
+
+    decoded: Decoded
+    native: np.ndarray
+    classes: tuple[str, ...]
+    targets: np.ndarray
+    masks: Masks | None = None
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """R records."""
+        return self.decoded.records
+
+    def without(self, positions: Collection[int]) -> "Examples":
+        """All but those at some positions."""
+        kept = np.array([i for i in range(len(self.records)) if i not in positions], np.int64)
+        return Examples(
+            self.decoded.without(positions),
+            self.native[kept],
+            self.classes,
+            self.targets[kept],
+            None if self.masks is None else self.masks.take(kept),
+        )
+
+
+def faults_before_decoding(
+    records: Sequence[Record], root: Path | None, settings: LabelSettings
+) -> dict[int, Issue]:
+    """Finds what makes records unusable for the task and shows without reading a file.
+
+    Args:
+      records: what the source listed.
+      root: folder that neither images nor masks may leave.
+      settings: the task.
+
+    Returns:
+      The first fault of each faulty record, by position.
+    """
+    faults = screening.faults_before_decoding(records, root, require_labels=False)
+    if settings.kind == "segment":
+        found = _mask_faults(records, root, settings)
+    else:
+        found = dict(read_targets(records, [r.label for r in records], settings).faults)
+    # Of other images the label is known when they are decoded.
+    files = {i: f for i, f in found.items() if isinstance(records[i].image, Path)}
+    return dict(sorted({**files, **faults}.items()))
+
+
+def read_examples(
+    records: Sequence[Record],
+    settings: LabelSettings,
+    cache_dir: Path,
+    num_workers: int,
+    progress: Progress | None = None,
+    share: Share = ALONE,
+) -> tuple[Examples, list[Issue], dict[str, int]]:
+    """Decodes images, and reads their labels or masks.
+
+    Args:
+      records: records without a known fault.
+      settings: task and data.
+      cache_dir: made if absent.
+      num_workers: threads.
+      progress: called with (done, total) while images, then masks, are decoded.
+      share: this process among those that load the same data at the same time.
+
+    Returns:
+      The examples, what is wrong with those left out or doubtful with others, and what was left out
+      on purpose, by reason.
+
+    Raises:
+      DataError: as the settings ask for.
+    """
+    pixels = decode_settings(settings.data)
+    decoded = screening.decode_records(records, pixels, cache_dir, num_workers, progress, share)
+    native = native_sizes(decoded, num_workers)
+    faults, notes = screening.faults_of_decoding(decoded, require_labels=False)
+    issues: list[Issue] = [*notes, *_listed(faults.values(), settings)]
+    labels = [None if i in faults else decoded.label(i) for i in range(len(decoded.records))]
+    dropped = {i for i, label in enumerate(labels) if label in settings.leave_out}
+    _, left_out = leave_out(decoded.records, labels, settings.leave_out)
+    unknown = np.zeros((len(labels), 0), np.float32)
+    examples = Examples(decoded, native, (), unknown).without({*faults, *dropped})
+    if settings.kind == "segment":
+        examples, found = _with_masks(examples, settings, cache_dir, num_workers, progress)
+    else:
+        examples, found = _with_labels(examples, settings)
+    return examples, [*issues, *found], left_out
+
+
+def _with_labels(examples: Examples, settings: LabelSettings) -> tuple[Examples, Iterable[Issue]]:
+    """Reads the labels; leaves out what has none that can be used."""
+    labels = [examples.decoded.label(index) for index in range(len(examples.records))]
+    targets = read_targets(examples.records, labels, settings)
+    issues = _listed(targets.faults.values(), settings)
+    labelled = replace(examples, classes=targets.classes, targets=targets.values)
+    return labelled.without(targets.faults), issues
+
+
+def _with_masks(
+    examples: Examples,
+    settings: LabelSettings,
+    cache_dir: Path,
+    num_workers: int,
+    progress: Progress | None,
+) -> tuple[Examples, Iterable[Issue]]:
+    """Reads the masks; leaves out those that cannot be used."""
+    sources = [_mask_of(record, settings) for record in examples.records]
+    if settings.mask_classes == AUTO:
+        classes = values_in_masks(sources, cache_dir, num_workers)
+    else:
+        classes = parse_mask_classes(settings.mask_classes)
+    natives = [(int(height), int(width)) for height, width in examples.native]
+    size = settings.data.working_size
+    rows = decode_masks(sources, natives, classes, size, cache_dir, num_workers, progress)
+    clients = [record.client for record in examples.records]
+    names = [str(s) if isinstance(s, Path) else s.name for s in sources]
+    faults = [
+        LabelIssue(kind, clients[i], names[i], reason) for i, (kind, reason) in rows.faults.items()
+    ]
+    grey = "holds greys; from half of full scale on they count as foreground"
+    notes = [LabelIssue("grey_mask", clients[i], names[i], grey) for i in np.flatnonzero(rows.grey)]
+    issues = [*_listed(faults, settings), *notes]
+    shows = (rows.counts[:, 1:] > 0).astype(np.float32)
+    masks = Masks(tuple(sources), classes, rows)
+    masked = replace(examples, classes=classes.names, targets=shows, masks=masks)
+    return masked.without(rows.faults), issues
+
+
+def _mask_of(record: Record, settings: LabelSettings) -> MaskSource:
+    """The mask of a record that is known to have one."""
+    if settings.data.source == "synthetic":
+        from ufm_jax.data.mask_synthetic import SimulatedMask
+
+        return SimulatedMask.of(record.image)
+    if record.mask is None:
+        raise ValueError(f"{record.name} has no mask and was not left out")
+    return record.mask
+
+
+def _mask_faults(
+    records: Sequence[Record], root: Path | None, settings: LabelSettings
+) -> dict[int, Issue]:
+    """Masks that are not named, missing, empty, or outside the root."""
+    column = settings.mask_column if settings.data.source == "index" else "mask"
+    faults: dict[int, Issue] = {
+        index: LabelIssue("no_mask", record.client, record.name, f"has no {column}")
+        for index, record in enumerate(records)
+        if record.mask is None
+    }
+    masked = [index for index in range(len(records)) if index not in faults]
+    masks = [Record(records[i].client, records[i].mask or Path()) for i in masked]
+    found = file_faults(masks, root) if root is not None else {}
+    return faults | {masked[position]: issue for position, issue in found.items()}
+
+
+def _listed(issues: Iterable[Issue], settings: LabelSettings) -> tuple[Issue, ...]:
+    return stop_or_list(issues, settings.data.on_bad, settings.unlabelled)

@@ -1,0 +1,165 @@
+"""What the user may say about labels, masks and splits, typed and checked."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_type_hints
+
+from ufm_jax.data.issues import DataError
+from ufm_jax.data.mask_classes import parse_mask_classes
+from ufm_jax.data.settings import DataSettings
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class SplitSettings:
+    """How images are told apart for training, choosing and testing. Groups always stay whole.
+
+    Attributes:
+      policy: 'column' (the source says so: a column, or the folders train, val and test), 'fold'
+        (by number), 'fractions' (drawn, stratified by class).
+      column: 'column': where the split stands.
+      fold_column: 'fold': where the fold stands.
+      test_fold: 'fold': f, the fold to test on; fold (f + 1) mod n serves for choosing.
+      train_values: 'column': values and folder names that mean training.
+      val_values: 'column': values that mean validation.
+      test_values: 'column': values that mean test.
+      val_fraction: share drawn for validation: of all images under 'fractions', of the training
+        images under 'column' if no image is marked for validation.
+      test_fraction: 'fractions': share of all images drawn for the test.
+      torn_groups: a group in two splits is an 'error', or is moved ('move') as a whole to the
+        first of train, val, test that holds any of it.
+      required: splits that must not be empty; ('test',) where another site's images are only tested
+        on.
+      seed: seed of what is drawn. Draws go by the names of groups, not by the order of files.
+    """
+
+    policy: Literal["column", "fold", "fractions"] = "column"
+    column: str = "split"
+    fold_column: str = "fold5"
+    test_fold: int = 0
+    train_values: tuple[str, ...] = ("train", "training")
+    val_values: tuple[str, ...] = ("val", "valid", "validation")
+    test_values: tuple[str, ...] = ("test", "testing")
+    val_fraction: float = 0.15
+    test_fraction: float = 0.2
+    torn_groups: Literal["error", "move"] = "error"
+    required: tuple[str, ...] = SPLITS
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_choices(self, ("policy", "torn_groups"))
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise DataError(f"split.{name}={getattr(self, name)}: use 0 or more, less than 1")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise DataError("split.val_fraction and test_fraction leave nothing to train on")
+        if not self.required or not set(self.required) <= set(SPLITS):
+            raise DataError(f"split.required={self.required}: name some of {SPLITS}")
+        if self.test_fold < 0:
+            raise DataError(f"split.test_fold={self.test_fold}: folds are numbered from 0")
+        values = [*self.train_values, *self.val_values, *self.test_values]
+        if twice := sorted({value for value in values if values.count(value) > 1}):
+            raise DataError(f"split: the values {twice} mean two splits: give each to one")
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """Labelled images: which, for which task, and how they are split.
+
+    Attributes:
+      data: the images, and the clients that hold them. Source 'folders' means CLASS/*.png, or
+        train/CLASS/*.png and so on, for diagnosis; image/*.png and mask/*.png, or train/image and
+        so on, for segmentation.
+      split: train, validation and test.
+      kind: 'single' (one class an image), 'multi' (several findings an image), 'segment' (masks).
+      label_columns: columns, or keys of the notes, that hold the label; of several, each is a
+        finding (1/0, yes/no, empty = unknown).
+      separator: 'multi' with one column: stands between the findings in it.
+      classes: names in the order of their numbers; 'name=a|b' merges values; none = all that occur,
+        in alphabetical order.
+      leave_out: values of the first label column whose images are left out, and counted.
+      mask_column: 'index': column of the masks' paths, relative to the index.
+      mask_classes: 'segment': none = binary (0/1, 0/255, greys thresholded at half of full scale);
+        'value:name' for each value, such as '1:liver', '#ff0000:vessel', '255:ignore'; plain names
+        stand for the values 1, 2, ...; ('auto',) = all values that occur, in sorted order.
+      image_folders: 'folders', 'segment': names of the folders of images.
+      mask_folders: 'folders', 'segment': names of the folders of masks; stems are equal.
+      notes_column: 'index': column of 'key=value' pairs, each of which serves as a column.
+      group_column: column of the groups; '' = the source's own (`group`, else `patient`).
+      group_pattern: regular expression whose parentheses find the group in the path of an image
+        that has none, such as '(patient_[0-9]+)'.
+      spacing_key: column or key of the notes: mm per pixel.
+      spacing_size_columns: columns of the (width, height) in pixels that the spacing refers to; a
+        file of another size has it scaled. Where they are absent it is the file's own.
+      unlabelled: images without label or mask: 'error', or 'skip' to leave them out and list them.
+    """
+
+    data: DataSettings = field(default_factory=DataSettings)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    kind: Literal["single", "multi", "segment"] = "single"
+    label_columns: tuple[str, ...] = ("label",)
+    separator: str = ""
+    classes: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
+    mask_column: str = "mask"
+    mask_classes: tuple[str, ...] = ()
+    image_folders: tuple[str, ...] = ("image", "images")
+    mask_folders: tuple[str, ...] = ("mask", "masks")
+    notes_column: str = "notes"
+    group_column: str = ""
+    group_pattern: str = ""
+    spacing_key: str = "px_mm"
+    spacing_size_columns: tuple[str, str] = ("orig_width", "orig_height")
+    unlabelled: Literal["error", "skip"] = "error"
+
+    def __post_init__(self) -> None:
+        _check_choices(self, ("kind", "unlabelled"))
+        if self.data.source == "lists":
+            raise DataError("source 'lists' knows no labels: set source='index' or 'folders'")
+        if self.kind == "segment" and self.data.source in ("tfds", "array_record"):
+            raise DataError(
+                f"source {self.data.source!r} hands over no masks: set source='index' or 'folders'"
+            )
+        if not self.label_columns:
+            raise DataError("label_columns is empty: name the column of the label")
+        if self.kind == "single" and (len(self.label_columns) > 1 or self.separator):
+            raise DataError("several label_columns, or a separator, are for kind='multi'")
+        if self.kind == "multi" and (len(self.label_columns) > 1) == bool(self.separator):
+            raise DataError(
+                "kind='multi' needs several label_columns, or one and the `separator` of its values"
+            )
+        parse_classes(self.classes)
+        parse_mask_classes(self.mask_classes)
+        try:
+            if self.group_pattern and not re.compile(self.group_pattern).groups:
+                raise DataError(f"group_pattern={self.group_pattern!r} has no parentheses")
+        except re.error as error:
+            raise DataError(f"group_pattern={self.group_pattern!r}: {error}") from error
+
+
+def parse_classes(entries: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Class names, and the class number of each value: 'name' or 'name=value|value'.
+
+    Raises:
+      DataError: a name or a value occurs twice, or is empty.
+    """
+    names: list[str] = []
+    number: dict[str, int] = {}
+    for entry in entries:
+        name, equals, values = entry.partition("=")
+        for value in values.split("|") if equals else [name]:
+            if not name or not value or name in names or value in number:
+                raise DataError(f"classes: {entry!r} is empty, or names something a second time")
+            number[value] = len(names)
+        names.append(name)
+    return tuple(names), number
+
+
+def _check_choices(settings: Any, names: tuple[str, ...]) -> None:
+    """Refuses a value that is none of its field's choices."""
+    hints = get_type_hints(type(settings))
+    for name in names:
+        if getattr(settings, name) not in get_args(hints[name]):
+            allowed = get_args(hints[name])
+            raise DataError(f"{name} must be one of {allowed}, got {getattr(settings, name)!r}")

@@ -1,0 +1,95 @@
+"""Native sizes of images, and the millimetres of a pixel."""
+
+import io
+import secrets
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from ufm_jax.data.records import ImageHandle, Picture
+from ufm_jax.data.screening import Decoded
+
+_FILE = "native_sizes.npy"
+_TURNED = frozenset((5, 6, 7, 8))
+"""EXIF orientations that exchange height and width."""
+
+
+def native_sizes(decoded: Decoded, num_workers: int) -> np.ndarray:
+    """Sizes of the upright images before scaling.
+
+    They are kept in the images' cache folder, because only headers tell them.
+
+    Args:
+      decoded: R records.
+      num_workers: threads.
+
+    Returns:
+      int32 [R, 2] (height, width); zeros for an image that did not decode.
+
+    Raises:
+      OSError: a file vanished since its digest was taken.
+    """
+    cached, rows = decoded.cached, decoded.rows
+    file = cached.folder / _FILE
+    try:
+        sizes = np.load(file)
+    except (OSError, ValueError, EOFError):
+        sizes = np.zeros(0, np.int32)
+    if sizes.shape != (len(cached), 2):
+        of_row = {int(row): index for index, row in enumerate(rows) if row >= 0}
+        known = [row for row in of_row if row not in cached.failures]
+        images = [decoded.records[of_row[row]].image for row in known]
+        sizes = np.zeros((len(cached), 2), np.int32)
+        with ThreadPoolExecutor(num_workers) as pool:
+            for row, size in zip(known, pool.map(_native_size, images), strict=True):
+                sizes[row] = size
+        partial = file.with_name(f"{_FILE}.{secrets.token_hex(4)}")
+        with partial.open("wb") as out:
+            np.save(out, sizes)
+        partial.replace(file)
+    found: np.ndarray = np.where(rows[:, None] >= 0, sizes[rows], 0)
+    return found
+
+
+def spacing_mm(
+    attributes: Mapping[str, str], native: tuple[int, int], key: str, size_columns: tuple[str, str]
+) -> float:
+    """Millimetres of a pixel of the file, nan where unknown.
+
+    A spacing measured on the scanner's image does not hold for a copy at another size: it grows by
+    what the copy shrank (the geometric mean of both axes, which differ by rounding only).
+
+    Args:
+      attributes: what the source says.
+      native: (height, width) of the file.
+      key: where the spacing stands.
+      size_columns: where the (width, height) stand that it refers to.
+    """
+    spacing = _positive(attributes.get(key, ""))
+    width, height = (_positive(attributes.get(column, "")) for column in size_columns)
+    if np.isnan(width) or np.isnan(height):
+        return spacing
+    return float(spacing * np.sqrt(width / native[1] * height / native[0]))
+
+
+def _native_size(image: Path | ImageHandle) -> tuple[int, int]:
+    """(height, width) of an upright image that is known to decode."""
+    content = image if isinstance(image, Path) else image.load()
+    if isinstance(content, Picture):
+        return content.pixels.shape[0], content.pixels.shape[1]
+    with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as opened:
+        width, height = opened.size
+        turned = opened.getexif().get(ExifTags.Base.Orientation) in _TURNED
+    return (width, height) if turned else (height, width)
+
+
+def _positive(text: str) -> float:
+    """A positive number, nan for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        return float("nan")
+    return value if 0 < value < float("inf") else float("nan")

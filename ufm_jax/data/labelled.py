@@ -1,0 +1,208 @@
+"""Labelled images of many clients, split for training, choosing and testing.
+
+A row of the store is one decoded image with the fields of `federated` (image, extent, geometry,
+label) and beside them:
+
+    'labels'    float32 [num_classes], diagnosis: 1 = has it, 0 = has not, nan = unknown
+    'mask'      uint8 [S, S], segmentation: class numbers, 0 = background, 255 = ignored or outside
+                the picture; scaled like the image, but each pixel is its nearest one's class
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ufm_jax.data.federated import FederatedData
+from ufm_jax.data.issues import DataError, DataIssues
+from ufm_jax.data.label_settings import SPLITS, LabelSettings, SplitSettings
+from ufm_jax.data.label_splits import make_groups
+from ufm_jax.data.label_subsets import nested_subset
+from ufm_jax.data.label_task import Task
+from ufm_jax.data.labelled_store import LabelledStore
+from ufm_jax.data.mask_classes import MaskClasses
+from ufm_jax.data.mask_rows import MaskSource, read_mask
+
+__all__ = ["LabelSettings", "LabelledData", "LabelledStore", "SplitSettings", "Task"]
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """R labelled images of K clients, rows grouped by client.
+
+    Attributes:
+      task: what is to be learnt, C classes.
+      store: random access to the rows.
+      names: [R], unique file names below the root, for messages and tables.
+      paths: [R], where the files lie.
+      clients: the K clients.
+      offsets: int64 [K+1]; client k's rows are offsets[k]:offsets[k+1].
+      splits: str [R], 'train', 'val' or 'test'.
+      labels: int32 [R], the class of a single-label task, else -1.
+      targets: float32 [R, C], 1 = shows the class, 0 = does not, nan = unknown.
+      groups: int64 [R], numbers of the groups (patients), for splits and intervals.
+      group_names: the groups.
+      native_size: int32 [R, 2], (height, width) of the file.
+      spacing: float32 [R], mm per pixel of the file, nan = unknown.
+      attributes: [R], what else the source says, by column or key of the notes.
+      masks: [R], masks at native size; empty for diagnosis.
+      mask_classes: what their values mean.
+      class_pixels: int64 [R, 1 + C], native pixels of background and classes; [R, 0] for diagnosis.
+      issues: what was left out or is doubtful, by file and client.
+      fingerprint: changes whenever pixels, labels, masks, splits, order or owners change.
+    """
+
+    task: Task
+    store: LabelledStore
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    clients: tuple[str, ...]
+    offsets: np.ndarray
+    splits: np.ndarray
+    labels: np.ndarray
+    targets: np.ndarray
+    groups: np.ndarray
+    group_names: tuple[str, ...]
+    native_size: np.ndarray
+    spacing: np.ndarray
+    attributes: tuple[Mapping[str, str], ...]
+    class_pixels: np.ndarray
+    masks: tuple[MaskSource, ...] = ()
+    mask_classes: MaskClasses = field(default_factory=MaskClasses)
+    issues: DataIssues = field(default_factory=DataIssues)
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        total = len(self.store)
+        per_row = (
+            *(self.names, self.paths, self.splits, self.labels, self.targets, self.groups),
+            *(self.native_size, self.spacing, self.attributes, self.class_pixels),
+        )
+        if any(len(values) != total for values in per_row) or len(self.masks) not in (0, total):
+            raise ValueError(f"every field by row must have one entry for each of {total} rows")
+        if len(self.offsets) != len(self.clients) + 1 or self.offsets[-1] != total:
+            raise ValueError(f"offsets must run to {total} rows in {len(self.clients)} steps")
+
+    @property
+    def num_rows(self) -> int:
+        """R."""
+        return len(self.names)
+
+    @property
+    def num_clients(self) -> int:
+        """K."""
+        return len(self.clients)
+
+    def rows(self, split: str, client: int | None = None) -> np.ndarray:
+        """Rows of a split, of all clients or of one, int64 [n] in order.
+
+        Raises:
+          DataError: there is no such split.
+        """
+        if split not in SPLITS:
+            raise DataError(f"split {split!r}: choose one of {SPLITS}")
+        found = np.flatnonzero(self.splits == split)
+        if client is None:
+            return found
+        begin, end = self.offsets[client : client + 2]
+        return found[(found >= begin) & (found < end)]
+
+    def class_weights(self) -> np.ndarray:
+        """Weights that make up for unequal frequencies in the training split; absent: 0.
+
+        Returns:
+          float32. 'single' [C]: n / (C n_c), for images of class c. 'multi' [C]: negatives per
+          positive, the weight of a positive. 'segment' [1 + C]: n / ((1 + C) n_c) over native
+          pixels, background first.
+        """
+        rows = self.rows("train")
+        if self.task.kind == "multi":
+            positive = (self.targets[rows] == 1).sum(0)
+            weights = (self.targets[rows] == 0).sum(0) / np.maximum(positive, 1)
+            return np.where(positive > 0, weights, 0).astype(np.float32)
+        table = self.class_pixels if self.task.kind == "segment" else self.targets
+        counts = table[rows].sum(0, dtype=np.float64)
+        weights = counts.sum() / (len(counts) * np.maximum(counts, 1))
+        return np.where(counts > 0, weights, 0).astype(np.float32)
+
+    def subset_labels(self, fraction: float, seed: int) -> np.ndarray:
+        """Training rows that keep their labels, int64 [n] in order.
+
+        Nested (those of 1 % are among those of 5 % under the same seed), stratified by class, in
+        whole groups, at least one group of each class: see `label_subsets`.
+        """
+        rows = self.rows("train")
+        names = [self.group_names[group] for group in self.groups[rows]]
+        groups = make_groups(names, self.targets[rows] == 1)
+        return rows[nested_subset(groups, fraction, seed)]
+
+    def take(self, rows: np.ndarray) -> "LabelledData":
+        """The data of some rows, in order; clients without any are dropped.
+
+        Raises:
+          DataError: there is no row.
+        """
+        rows = np.unique(np.asarray(rows, np.int64))
+        if not len(rows):
+            raise DataError("no row is left: choose another split or fraction of the labels")
+        owner = np.searchsorted(self.offsets, rows, side="right") - 1
+        sizes = np.bincount(owner, minlength=self.num_clients)
+        identity = hashlib.sha256(self.fingerprint.encode() + rows.tobytes())
+        by_row = ("splits", "labels", "targets", "groups", "native_size", "spacing", "class_pixels")
+        return replace(
+            self,
+            store=self.store.take(rows),
+            clients=tuple(c for c, n in zip(self.clients, sizes, strict=True) if n),
+            offsets=np.concatenate([[0], np.cumsum(sizes[sizes > 0])]),
+            names=tuple(self.names[row] for row in rows),
+            paths=tuple(self.paths[row] for row in rows),
+            attributes=tuple(self.attributes[row] for row in rows),
+            masks=tuple(self.masks[row] for row in rows) if self.masks else (),
+            fingerprint=identity.hexdigest() if self.fingerprint else "",
+            **{name: getattr(self, name)[rows] for name in by_row},
+        )
+
+    def federated(self) -> FederatedData:
+        """The same rows as the training engine takes them."""
+        return FederatedData(
+            names=self.clients,
+            offsets=self.offsets,
+            store=self.store,
+            issues=self.issues,
+            labels=self.labels,
+            label_names=self.task.classes,
+            groups=self.groups,
+            fingerprint=self.fingerprint,
+        )
+
+    def mask_at_native(self, row: int) -> np.ndarray:
+        """Class numbers of a row's mask at the size of its file, uint8 [h, w], read from the file.
+
+        Raises:
+          DataError: the task has no masks, or the file has changed since it was checked.
+        """
+        if not self.masks:
+            raise DataError(f"{self.names[row]}: a task of kind {self.task.kind!r} has no masks")
+        height, width = self.native_size[row].tolist()
+        try:
+            return read_mask(self.masks[row], self.mask_classes, (height, width)).numbers
+        except ValueError as error:
+            source = self.masks[row]
+            name = source if isinstance(source, Path) else source.name
+            raise DataError(f"mask {name} of {self.names[row]}: {error}") from error
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """For each split its images, groups, and images that show each class; JSON-able."""
+        table = {}
+        for split in SPLITS:
+            rows = self.rows(split)
+            shown = (self.targets[rows] == 1).sum(0).tolist()
+            table[split] = {
+                "images": len(rows),
+                "groups": len(np.unique(self.groups[rows])),
+                "classes": dict(zip(self.task.classes, shown, strict=True)),
+            }
+        return table

@@ -1,0 +1,187 @@
+"""Reads, checks, decodes, splits and shares out labelled images."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ufm_jax.data import label_checks as checks
+from ufm_jax.data import screening
+from ufm_jax.data.cache import Progress
+from ufm_jax.data.issues import Issue
+from ufm_jax.data.label_clients import assign_clients
+from ufm_jax.data.label_examples import Examples, faults_before_decoding, read_examples
+from ufm_jax.data.label_issues import LabelIssues, stop_or_list
+from ufm_jax.data.label_settings import LabelSettings
+from ufm_jax.data.label_sizes import spacing_mm
+from ufm_jax.data.label_sources import read_labelled, unique_name
+from ufm_jax.data.label_splits import Groups, drawn_splits, given_splits, make_groups
+from ufm_jax.data.label_task import Task
+from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.labelled_store import LabelledStore
+from ufm_jax.data.mask_classes import MaskClasses
+from ufm_jax.data.records import Record
+from ufm_jax.data.shared_cache import ALONE, Share
+from ufm_jax.data.store import CachedStore
+
+
+def load_labelled(
+    settings: LabelSettings, progress: Progress | None = None, share: Share = ALONE
+) -> LabelledData:
+    """Loads labelled images for a task.
+
+    Args:
+      settings: images, labels, masks, splits and clients.
+      progress: called with (done, total) while images, then masks, are decoded.
+      share: (index, count) of this process among those that load the same data at the same time.
+
+    Returns:
+      The data. The same settings over the same files give the same rows in the same order, whatever
+      the number of workers; splits, subsets and clients do not depend on the order of the files.
+
+    Raises:
+      DataError: the data cannot be used as configured; names files, and the remedy.
+    """
+    listing = read_labelled(settings)
+    data = settings.data
+    issues = list(stop_or_list(listing.issues, data.on_bad, settings.unlabelled))
+    records, excluded, torn = screening.keep_splits(listing.records, data.splits)
+    faults = faults_before_decoding(records, listing.root, settings)
+    issues += [*torn, *stop_or_list(faults.values(), data.on_bad, settings.unlabelled)]
+    usable = [record for index, record in enumerate(records) if index not in faults]
+    names = [unique_name(record, listing.root) for record in usable]
+    placed, moved = given_splits(usable, names, settings.split)
+
+    workers = data.num_workers or os.cpu_count() or 1
+    cache_dir = Path(data.cache_dir).expanduser()
+    examples, found, left_out = read_examples(placed, settings, cache_dir, workers, progress, share)
+    issues += [*moved, *found]
+    checked = _split_and_share(examples, listing.root, settings)
+    issues += checked.issues
+    out = LabelIssues(tuple(issues), {**listing.excluded, **excluded, **left_out})
+    return _assembled(checked, out, settings)
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Examples with owners.
+
+    Attributes:
+      examples: R examples.
+      names: [R], unique names.
+      groups: names and numbers of their groups.
+      splits: str [R].
+      clients: K names.
+      owner: int64 [R].
+      issues: what is doubtful.
+    """
+
+    examples: Examples
+    names: tuple[str, ...]
+    groups: Groups
+    splits: np.ndarray
+    clients: tuple[str, ...]
+    owner: np.ndarray
+    issues: tuple[Issue, ...]
+
+
+def _split_and_share(examples: Examples, root: Path | None, settings: LabelSettings) -> _Shared:
+    """Draws splits, gives images to clients, and checks what came of it."""
+    records = examples.records
+    names = [unique_name(record, root) for record in records]
+    group_names = _group_names(records, names)
+    groups = make_groups(group_names, examples.targets == 1)
+    given = np.array([record.split for record in records], dtype="<U5")
+    splits = drawn_splits(given, groups, settings.split)
+    clients, owner = assign_clients(
+        [record.client for record in records],
+        group_names,
+        groups.strata[groups.ids],
+        sorted(range(len(names)), key=names.__getitem__),
+        settings.data,
+    )
+    policy = settings.data.duplicates
+    repeated, issues = screening.repeated_images(examples.decoded, clients, owner, policy)
+    leaked, copies = checks.copies_across_splits(examples.decoded, splits, policy)
+    dropped = {*repeated, *leaked}
+    kept = np.array([i for i in range(len(records)) if i not in dropped], np.int64)
+    left = examples.without(dropped)
+    splits, owner = splits[kept], owner[kept]
+    checks.check_splits(splits, left.targets, left.classes, settings)
+    notes = [
+        *checks.ungrouped(left.records),
+        *checks.absent_classes(splits, left.targets, left.classes),
+        *checks.clients_without_training(clients, owner, splits),
+    ]
+    return _Shared(
+        examples=left,
+        names=tuple(names[index] for index in kept),
+        groups=make_groups([group_names[index] for index in kept], left.targets == 1),
+        splits=splits,
+        clients=clients,
+        owner=owner,
+        issues=(*issues, *copies, *notes),
+    )
+
+
+def _group_names(records: Sequence[Record], names: Sequence[str]) -> list[str]:
+    """The group of each image; an image of no group is one by itself."""
+    return [
+        f"image {name}" if record.group is None else record.group
+        for record, name in zip(records, names, strict=True)
+    ]
+
+
+def _assembled(shared: _Shared, issues: LabelIssues, settings: LabelSettings) -> LabelledData:
+    """Rows in order of client, and a name for the whole."""
+    examples, order = shared.examples, np.argsort(shared.owner, kind="stable")
+    records = [examples.records[index] for index in order]
+    native, targets = examples.native[order], examples.targets[order]
+    sizes = np.bincount(shared.owner, minlength=len(shared.clients))
+    single = settings.kind == "single"
+    labels = targets.argmax(1) if single else np.full(len(order), -1)
+    labels = labels.astype(np.int32)
+    masks = None if examples.masks is None else examples.masks.take(order)
+    decoded = examples.decoded
+    images = CachedStore(decoded.cached, decoded.rows[order], labels)
+    mask_store = None if masks is None else CachedStore(masks.rows.cached, masks.rows.rows, labels)
+    spacing = [
+        spacing_mm(
+            r.attributes, (int(h), int(w)), settings.spacing_key, settings.spacing_size_columns
+        )
+        for r, (h, w) in zip(records, native, strict=True)
+    ]
+    offsets = np.concatenate([[0], np.cumsum(sizes[sizes > 0])])
+    parts = [decoded.rows[order], offsets, targets, shared.groups.ids[order]]
+    folders = [decoded.cached.folder.name, repr((settings.kind, examples.classes))]
+    if masks is not None:
+        parts.append(masks.rows.rows)
+        folders.append(masks.rows.cached.folder.name)
+    splits = shared.splits[order]
+    identity = hashlib.sha256("\n".join([*folders, *splits.tolist()]).encode())
+    for part in parts:
+        identity.update(part.tobytes())
+    return LabelledData(
+        task=Task(settings.kind, examples.classes),
+        store=LabelledStore(images, None if masks else targets, mask_store),
+        names=tuple(shared.names[index] for index in order),
+        paths=tuple(record.name for record in records),
+        clients=tuple(c for c, n in zip(shared.clients, sizes, strict=True) if n),
+        offsets=offsets,
+        splits=splits,
+        labels=labels,
+        targets=targets,
+        groups=shared.groups.ids[order],
+        group_names=shared.groups.names,
+        native_size=native,
+        spacing=np.array(spacing, np.float32),
+        attributes=tuple(record.attributes for record in records),
+        masks=masks.sources if masks else (),
+        mask_classes=masks.classes if masks else MaskClasses(),
+        class_pixels=masks.rows.counts if masks else np.zeros((len(order), 0), np.int64),
+        issues=issues,
+        fingerprint=identity.hexdigest(),
+    )

@@ -1,0 +1,80 @@
+"""The row store of labelled images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ufm_jax.data.store import RowStore
+
+
+@dataclass(frozen=True)
+class LabelledStore:
+    """Random access to images with labels or masks; pickles without pixels.
+
+    Attributes:
+      images: the images, with 'label'.
+      targets: float32 [R, C], 1 = has it, 0 = has not, nan = unknown; None for segmentation.
+      masks: class numbers where the images are, for segmentation; None for diagnosis.
+    """
+
+    images: RowStore
+    targets: np.ndarray | None = None
+    masks: RowStore | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(S, S, C)."""
+        return self.images.image_shape
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Gathers rows.
+
+        Args:
+          rows: int [R], each in 0..len-1, in any order, repeats allowed.
+
+        Returns:
+          The fields of `RowStore.read`, and for diagnosis 'labels' float32 [R, num_classes] (of a
+          single label its one-hot code), for segmentation 'mask' uint8 [R, S, S].
+        """
+        found = self.images.read(rows)
+        if self.targets is not None:
+            found["labels"] = self.targets[rows]
+        if self.masks is not None:
+            found["mask"] = self.masks.read(rows)["image"][..., 0]
+        return found
+
+    def take(self, rows: np.ndarray) -> "LabelledStore":
+        """A store of some rows, in the order given."""
+        return LabelledStore(
+            Rows(self.images, rows),
+            None if self.targets is None else self.targets[rows],
+            None if self.masks is None else Rows(self.masks, rows),
+        )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a store, as a store.
+
+    Attributes:
+      store: the whole.
+      rows: int64 [R], rows of the whole.
+    """
+
+    store: RowStore
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(S, S, C)."""
+        return self.store.image_shape
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Gathers rows; see `RowStore.read`."""
+        return self.store.read(self.rows[rows])

@@ -1,0 +1,216 @@
+"""Masks in the decoding cache: each is read once, scaled to its image's canvas, and measured.
+
+They are rows of `cache`, like images, under a name that also holds the images' sizes, the classes
+and the code; 'images.npy' then holds class numbers [N, S, S, 1], 255 outside the picture.
+"""
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ufm_jax.data import mask_classes, mask_decode
+from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, decoded_rows, open_cache_dir
+from ufm_jax.data.decode import CorruptImage, Row, fitted_extent, pixel_digest
+from ufm_jax.data.fingerprint import code_stamp, content_digests, digest
+from ufm_jax.data.mask_classes import MaskClasses, classes_of_values
+from ufm_jax.data.mask_decode import ClassMask, MaskFault
+from ufm_jax.data.records import ImageHandle, Picture
+
+MaskSource = Path | ImageHandle
+"""A mask file, or a handle that loads a mask's bytes, or its values as a `Picture`."""
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
+
+
+@dataclass(frozen=True)
+class MaskRows:
+    """Masks of R images.
+
+    Attributes:
+      cached: the cache folder of the distinct masks.
+      rows: int64 [R], row of each mask in it.
+      counts: int64 [R, 1 + C], pixels of background and of each class at the native size.
+      grey: bool [R], whether greys were thresholded.
+      faults: (kind, reason) of each mask that cannot be used, by position.
+    """
+
+    cached: CachedRows
+    rows: np.ndarray
+    counts: np.ndarray
+    grey: np.ndarray
+    faults: Mapping[int, tuple[str, str]]
+
+
+def read_mask(source: MaskSource, classes: MaskClasses, native: Size) -> ClassMask:
+    """Reads a mask at its own size.
+
+    Args:
+      source: the mask.
+      classes: what its values mean.
+      native: size of its image.
+
+    Raises:
+      MaskFault: it does not decode, is of another size, or holds a value of no class.
+    """
+    values = _values(source)
+    if values.shape != native:
+        (height, width), (image_height, image_width) = values.shape, native
+        raise MaskFault(
+            "mask_size", f"is {width} x {height} pixels, its image {image_width} x {image_height}"
+        )
+    return mask_decode.class_mask(values, classes)
+
+
+def decode_masks(
+    sources: Sequence[MaskSource],
+    natives: Sequence[Size],
+    classes: MaskClasses,
+    size: int,
+    cache_dir: Path,
+    num_workers: int,
+    progress: Progress | None = None,
+) -> MaskRows:
+    """Opens the masks of images, reading those that are not in the cache.
+
+    Args:
+      sources: R masks.
+      natives: R sizes of their images.
+      classes: what values mean.
+      size: S, the working size.
+      cache_dir: made if absent.
+      num_workers: threads.
+      progress: called with (done, total) while masks are read.
+    """
+    contents, unreadable = mask_digests(sources, cache_dir, num_workers)
+    stamp = code_stamp(mask_decode, mask_classes)
+    rule = digest(stamp, repr(classes).encode())
+    names = [
+        digest(rule, content, repr(native).encode())
+        for content, native in zip(contents, natives, strict=True)
+    ]
+    first: dict[bytes, int] = {}
+    for index, name in enumerate(names):
+        if index not in unreadable:
+            first.setdefault(name, index)
+    chosen = list(first.values())
+
+    def read(index: int) -> Row | CorruptImage:
+        try:
+            return _row(sources[index], classes, natives[index], size)
+        except CorruptImage as fault:
+            return fault
+
+    cached = decoded_rows(
+        [sources[index] for index in chosen],
+        list(first),
+        DecodeSettings(size, channels=1),
+        cache_dir,
+        num_workers,
+        progress,
+        source=lambda: _in_order(read, chosen, num_workers),
+    )
+    row_of = {name: row for row, name in enumerate(first)}
+    rows = np.array([row_of.get(name, -1) for name in names], np.int64)
+    return _measured(cached, rows, unreadable, len(classes.names))
+
+
+def values_in_masks(
+    sources: Sequence[MaskSource], cache_dir: Path, num_workers: int
+) -> MaskClasses:
+    """The classes of mask_classes='auto': every value that occurs in readable masks."""
+    contents, unreadable = mask_digests(sources, cache_dir, num_workers)
+    key = digest(code_stamp(mask_decode, mask_classes), *sorted(set(contents))).hex()
+    memo = cache_dir / f"values-{key}.json"
+    try:
+        return classes_of_values(json.loads(memo.read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError):
+        pass
+
+    def values(index: int) -> list[int]:
+        try:
+            return [int(value) for value in np.unique(_values(sources[index]))]
+        except CorruptImage:
+            return []  # `decode_masks` names it
+
+    readable = [index for index in range(len(sources)) if index not in unreadable]
+    found = sorted({v for some in _in_order(values, readable, num_workers) for v in some})
+    partial = memo.with_name(f"{memo.name}.{secrets.token_hex(4)}")
+    partial.write_text(json.dumps(found), encoding="utf-8")
+    partial.replace(memo)
+    return classes_of_values(found)
+
+
+def mask_digests(
+    sources: Sequence[MaskSource], cache_dir: Path, num_workers: int
+) -> tuple[list[bytes], dict[int, str]]:
+    """Names the content of masks; see `fingerprint.content_digests`."""
+    open_cache_dir(cache_dir)
+    folders = sorted({str(source.parent) for source in sources if isinstance(source, Path)})
+    memo = cache_dir / f"hashes-{digest(*(folder.encode() for folder in folders)).hex()}.npy"
+    return content_digests(sources, memo, num_workers)
+
+
+def _values(source: MaskSource) -> np.ndarray:
+    """Values of a mask, int32 [H, W]."""
+    if isinstance(source, Path):
+        try:
+            return mask_decode.decode_values(source.read_bytes())
+        except OSError as error:
+            raise MaskFault("missing", f"cannot be read: {error.strerror or error}") from error
+    content = source.load()
+    pixels = content.pixels if isinstance(content, Picture) else content
+    return mask_decode.decode_values(pixels)
+
+
+def _row(source: MaskSource, classes: MaskClasses, native: Size, size: int) -> Row:
+    """A mask as a row of the cache; what was measured stands where a label would."""
+    numbers, grey = read_mask(source, classes, native)
+    extent = fitted_extent(*native, size)
+    counts = mask_decode.pixels_of_classes(numbers, len(classes.names))
+    return Row(
+        image=mask_decode.scale_mask(numbers, extent, size)[..., None],
+        extent=extent,
+        geometry=np.zeros(7, np.float32),
+        digest=pixel_digest(numbers),
+        label=json.dumps({"counts": counts, "grey": grey}),
+    )
+
+
+def _measured(
+    cached: CachedRows, rows: np.ndarray, unreadable: Mapping[int, str], num_classes: int
+) -> MaskRows:
+    """Looks up for each image what was measured of its mask."""
+    counts = np.zeros((len(rows), 1 + num_classes), np.int64)
+    grey = np.zeros(len(rows), bool)
+    faults: dict[int, tuple[str, str]] = {}
+    measured = {row: json.loads(text) for row, text in cached.labels.items()}
+    for index, row in enumerate(rows.tolist()):
+        if index in unreadable:
+            faults[index] = "missing", unreadable[index]
+        elif row in cached.failures:
+            kind, _, reason = cached.failures[row].partition(": ")
+            faults[index] = kind, reason
+        else:
+            counts[index], grey[index] = measured[row]["counts"], measured[row]["grey"]
+    return MaskRows(cached, rows, counts, grey, faults)
+
+
+def _in_order(
+    function: Callable[[_In], _Out], items: Sequence[_In], num_workers: int
+) -> Iterator[_Out]:
+    """Maps in threads, hands over in order, and holds a bounded number of results."""
+    step = 16 * num_workers
+    with ThreadPoolExecutor(num_workers) as pool:
+        for begin in range(0, len(items), step):
+            chunk: Iterable[_Out] = pool.map(function, items[begin : begin + step])
+            yield from chunk
