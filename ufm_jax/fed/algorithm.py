@@ -26,8 +26,8 @@ GradFn = Callable[[Params], tuple[jax.Array, Params]]
 LossFn = Callable[[Params, Tree, jax.Array], jax.Array]
 """``(params, batch, keys) -> losses [B]``: one loss and one random key an example.
 
-The leaves of ``batch`` are [B, ...], ``keys`` are [B]. B may be a share of the batch: an example's
-loss must not depend on the others.
+The leaves of ``batch`` are [B, ...], ``keys`` are [B]. Where batches are split over devices, B is a
+share of the batch: a loss that mixes examples mixes those of a share.
 """
 
 

@@ -1,0 +1,236 @@
+"""Moving a picture and its mask together: crop, turn, scale, mirror.
+
+What moves is drawn once, as a `Move`, and applied to the picture, to the mask, or to both. The
+picture is interpolated; the mask takes the class of the nearest pixel, so that no class appears
+that was not there. Pixels that come from outside the picture are black, and in the mask
+``outside``.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+from ufm_jax.ops.crop import crop, random_box
+from ufm_jax.ops.segmentation_losses import IGNORED
+
+
+@dataclass(frozen=True)
+class Moves:
+    """What may happen to a picture and its mask.
+
+    Attributes:
+        area: Least and largest area of the cropped box, as shares of the valid area.
+        ratio: Least and largest width of the box over its height.
+        degrees: The picture is turned about the box's centre by up to this, either way.
+        zoom: It is enlarged by a factor drawn log-uniformly between these two.
+        mirror: Probability of exchanging left and right.
+        upend: Probability of exchanging top and bottom. Shadows and depth then point the wrong way:
+            for pictures that are no B-mode scans, or recipes that want it.
+        quarter_turns: Whether to turn by 0, 90, 180 or 270 degrees, as likely; see ``upend``.
+
+    Raises:
+        ValueError: If a number is impossible.
+    """
+
+    area: tuple[float, float] = (0.6, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    degrees: float = 10.0
+    zoom: tuple[float, float] = (0.9, 1.1)
+    mirror: float = 0.5
+    upend: float = 0.0
+    quarter_turns: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("mirror", "upend"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use a probability from 0 to 1")
+        if not 0 <= self.degrees <= 180:
+            raise ValueError(f"degrees={self.degrees} of a turn: use a number from 0 to 180")
+        if not 0 < self.zoom[0] <= self.zoom[1] < math.inf:
+            raise ValueError(f"zoom={self.zoom}: use factors with 0 < least <= largest")
+
+    @property
+    def bends(self) -> bool:
+        """Whether pixels leave their grid, so that they are interpolated once more."""
+        return self.degrees > 0 or self.zoom != (1, 1)
+
+
+class Move(NamedTuple):
+    """One draw.
+
+    Attributes:
+        box: int32 [4] (top, left, height, width), inside the valid part.
+        back: float32 [2, 2], from (row, column) about the box's centre in the result to those in
+            the source.
+        mirror: bool [].
+        upend: bool [].
+        turns: int32 [], quarter turns anticlockwise.
+    """
+
+    box: jax.Array
+    back: jax.Array
+    mirror: jax.Array
+    upend: jax.Array
+    turns: jax.Array
+
+
+def draw_move(key: jax.Array, extent: jax.Array, moves: Moves) -> Move:
+    """Draws what happens to one picture and its mask.
+
+    Args:
+        key: Random key.
+        extent: [2] height and width of the valid part, in the top-left corner; 1 or more.
+        moves: What may happen.
+    """
+    box_key, key = jax.random.split(key)
+    angle, zoom, mirror, upend, turns = jax.random.uniform(key, (5,))
+    radians = math.radians(moves.degrees) * (2 * angle - 1)
+    low, high = (math.log(factor) for factor in moves.zoom)
+    shrink = jnp.exp(-(low + (high - low) * zoom))
+    cos, sin = jnp.cos(radians), jnp.sin(radians)
+    return Move(
+        random_box(box_key, extent, moves.area, moves.ratio),
+        shrink * jnp.stack([jnp.stack([cos, sin]), jnp.stack([-sin, cos])]),
+        mirror < moves.mirror,
+        upend < moves.upend,
+        jnp.where(moves.quarter_turns, jnp.floor(4 * turns), 0).astype(jnp.int32),
+    )
+
+
+def move_image(
+    image: jax.Array, extent: jax.Array, move: Move, moves: Moves, size: int
+) -> jax.Array:
+    """Moves a picture.
+
+    Args:
+        image: [H, W, C] in 0..255.
+        extent: [2] height and width of the valid part.
+        move: From ``draw_move`` with the same ``moves``.
+        moves: What may happen; what cannot is left out of the program.
+        size: Side of the result in pixels.
+
+    Returns:
+        float32 [size, size, C] in 0..255.
+    """
+    image = image.astype(jnp.float32)
+    if moves.bends:
+        rows, columns = (jnp.arange(side) for side in image.shape[:2])
+        places = _places(rows, columns, move)
+        valid = jnp.where(_valid(image.shape[:2], extent)[..., None], image, 0.0)
+
+        def sample(plane: jax.Array) -> jax.Array:
+            return map_coordinates(plane, places, order=1, mode="constant", cval=0.0)
+
+        image = jax.vmap(sample, in_axes=-1, out_axes=-1)(valid)
+    return _reflect(crop(image, move.box, size), move, moves)
+
+
+def move_mask(
+    mask: jax.Array,
+    extent: jax.Array,
+    move: Move,
+    moves: Moves,
+    size: int,
+    outside: int = IGNORED,
+) -> jax.Array:
+    """Moves a mask [H, W] as ``move_image`` does its picture.
+
+    Returns:
+        [size, size] in the mask's type: values of the mask, and ``outside``.
+    """
+    if not moves.bends:
+        return _reflect(crop_mask(mask, move.box, size), move, moves)
+    # Turned and cropped at once: going twice to the nearest pixel could lead a whole pixel away.
+    top, left, height, width = move.box
+    centres = (jnp.arange(size) + 0.5) / size
+    places = _places(top + centres * height - 0.5, left + centres * width - 0.5, move)
+    rows, columns = (jnp.round(place).astype(jnp.int32) for place in places)
+    inside = (rows >= 0) & (rows < extent[0]) & (columns >= 0) & (columns < extent[1])
+    taken = mask[jnp.where(inside, rows, 0), jnp.where(inside, columns, 0)]
+    return _reflect(jnp.where(inside, taken, jnp.asarray(outside, mask.dtype)), move, moves)
+
+
+def move_jointly(
+    key: jax.Array,
+    image: jax.Array,
+    mask: jax.Array,
+    extent: jax.Array,
+    moves: Moves,
+    size: int,
+    outside: int = IGNORED,
+) -> tuple[jax.Array, jax.Array]:
+    """A picture [H, W, C] and its mask [H, W], moved by the same draw.
+
+    Returns:
+        float32 [size, size, C] in 0..255, and [size, size] in the mask's type.
+
+    Raises:
+        ValueError: If picture and mask differ in size.
+    """
+    if image.shape[:2] != mask.shape:
+        raise ValueError(f"image {image.shape} and mask {mask.shape} differ in height or width")
+    move = draw_move(key, extent, moves)
+    moved = move_image(image, extent, move, moves, size)
+    return moved, move_mask(mask, extent, move, moves, size, outside)
+
+
+def crop_mask(mask: jax.Array, box: jax.Array, size: int) -> jax.Array:
+    """A box of a mask at a fixed size, each pixel that nearest to its centre.
+
+    Args:
+        mask: [H, W].
+        box: [4] (top, left, height, width) in pixels, inside the mask; sides of 1 or more.
+        size: Side of the result in pixels.
+
+    Returns:
+        [size, size] in the mask's type.
+
+    Raises:
+        ValueError: If the mask is not [H, W], or the size is not positive.
+    """
+    if mask.ndim != 2:
+        raise ValueError(f"crop_mask takes one mask [H, W], got shape {mask.shape}")
+    if size < 1:
+        raise ValueError(f"size={size} of a crop: use 1 pixel or more")
+    top, left, height, width = box
+    # In whole numbers: floor((i + 1/2) length / size), exact on every device.
+    twice = 2 * jnp.arange(size) + 1
+    rows = top + twice * height // (2 * size)
+    columns = left + twice * width // (2 * size)
+    return mask[rows][:, columns]
+
+
+def resize_mask(mask: jax.Array, extent: jax.Array, size: int) -> jax.Array:
+    """The whole valid part of a mask at a fixed size, as ``crop.resize`` of its picture."""
+    return crop_mask(mask, jnp.concatenate([jnp.zeros(2, jnp.int32), extent]), size)
+
+
+def _places(rows: jax.Array, columns: jax.Array, move: Move) -> tuple[jax.Array, jax.Array]:
+    """Rows and columns in the source of a grid of rows [R] and columns [C], float32 [R, C] each."""
+    top, left, height, width = move.box.astype(jnp.float32)
+    middle = top + (height - 1) / 2, left + (width - 1) / 2
+    down, right = (rows - middle[0])[:, None], (columns - middle[1])[None, :]
+    (a, b), (c, d) = move.back
+    return middle[0] + a * down + b * right, middle[1] + c * down + d * right
+
+
+def _valid(shape: tuple[int, ...], extent: jax.Array) -> jax.Array:
+    """Which pixels [H, W] are inside the picture."""
+    height, width = extent
+    return (jnp.arange(shape[0])[:, None] < height) & (jnp.arange(shape[1])[None, :] < width)
+
+
+def _reflect(pixels: jax.Array, move: Move, moves: Moves) -> jax.Array:
+    """Mirrors, upends and turns a square [S, S, ...] by quarters."""
+    if moves.mirror:
+        pixels = jnp.where(move.mirror, pixels[:, ::-1], pixels)
+    if moves.upend:
+        pixels = jnp.where(move.upend, pixels[::-1], pixels)
+    if moves.quarter_turns:
+        pixels = jnp.where(move.turns & 1, jnp.rot90(pixels), pixels)
+        pixels = jnp.where(move.turns & 2, pixels[::-1, ::-1], pixels)
+    return pixels
