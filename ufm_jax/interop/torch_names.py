@@ -11,26 +11,24 @@ a fixed sin-cos position embedding is stored there and computed here, hence chec
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from ufm_jax.interop.torch_rules import (
+    Pool,
+    Rule,
+    classifier_rules,
+    decoder_rules,
+    encoder_rules,
+)
 from ufm_jax.ops.position import sincos_2d
 
 Params = dict[str, Any]
 State = Mapping[str, np.ndarray]
-Pool = Literal["mean", "class"]
 
 _POSITION_TOLERANCE = 1e-2
 """Lets half-precision files pass; a learned embedding is further away than this."""
-
-
-class _Rule(NamedTuple):
-    """One array under both names; ``kind`` says how its layout changes."""
-
-    torch: str
-    path: tuple[str, ...]
-    kind: Literal["same", "linear", "patches"]
 
 
 def mae_from_torch(state: State, grid: tuple[int, int] | None = None) -> Params:
@@ -47,8 +45,8 @@ def mae_from_torch(state: State, grid: tuple[int, int] | None = None) -> Params:
         ValueError: If names are missing or unexpected (all are listed), an array has the wrong
             number of axes, or a position embedding is not the fixed one.
     """
-    depth, decoder_depth = _count(state, "blocks"), _count(state, "decoder_blocks")
-    rules = _encoder_rules(depth, final_norm=True) + _decoder_rules(decoder_depth)
+    depth, decoder_depth = count_blocks(state, "blocks"), count_blocks(state, "decoder_blocks")
+    rules = encoder_rules(depth, final_norm=True) + decoder_rules(decoder_depth)
     return _from_torch(state, rules, ("pos_embed", "decoder_pos_embed"), grid)
 
 
@@ -64,23 +62,36 @@ def mae_to_torch(params: Params, grid: tuple[int, int], patch_size: int) -> dict
         ValueError: If parameters are missing or unexpected, or ``patch_size`` does not fit.
     """
     depth, decoder_depth = _depth(params, "encoder"), _depth(params, "decoder")
-    rules = _encoder_rules(depth, final_norm=True) + _decoder_rules(decoder_depth)
+    rules = encoder_rules(depth, final_norm=True) + decoder_rules(decoder_depth)
     state = _to_torch(params, rules, patch_size)
-    state["pos_embed"] = _position(state["norm.weight"].size, grid)
-    state["decoder_pos_embed"] = _position(state["decoder_norm.weight"].size, grid)
-    return state
+    state["decoder_pos_embed"] = fixed_position(state["decoder_norm.weight"].size, grid)
+    return _with_position(state, grid)
 
 
 def encoder_from_torch(
-    state: State, grid: tuple[int, int] | None = None, learned_position: bool = False
+    state: State,
+    grid: tuple[int, int] | None = None,
+    learned_position: bool = False,
+    final_norm: bool = True,
 ) -> Params:
     """Parameters of ``models.vit.Encoder`` from an encoder without decoder or head.
 
-    Arguments and errors are those of ``classifier_from_torch``.
+    Arguments and errors are those of ``classifier_from_torch``; ``final_norm`` is the encoder's.
     """
-    rules = _encoder_rules(_count(state, "blocks"), True, learned_position)
+    rules = encoder_rules(count_blocks(state, "blocks"), final_norm, learned_position)
     fixed = () if learned_position else ("pos_embed",)
     return _from_torch(state, rules, fixed, grid)["encoder"]
+
+
+def encoder_to_torch(
+    params: Params, grid: tuple[int, int], patch_size: int
+) -> dict[str, np.ndarray]:
+    """Inverse of ``encoder_from_torch``; arguments as ``mae_to_torch``."""
+    whole = {"encoder": params}
+    learned_position, final_norm = "pos_embed" in params, "norm" in params
+    rules = encoder_rules(_depth(whole, "encoder"), final_norm, learned_position)
+    state = _to_torch(whole, rules, patch_size)
+    return state if learned_position else _with_position(state, grid)
 
 
 def classifier_from_torch(
@@ -104,7 +115,7 @@ def classifier_from_torch(
     Raises:
         ValueError: As ``mae_from_torch``.
     """
-    rules = _classifier_rules(_count(state, "blocks"), pool, learned_position)
+    rules = classifier_rules(count_blocks(state, "blocks"), pool, learned_position)
     return _from_torch(state, rules, () if learned_position else ("pos_embed",), grid)
 
 
@@ -113,15 +124,13 @@ def classifier_to_torch(
 ) -> dict[str, np.ndarray]:
     """Inverse of ``classifier_from_torch``; arguments as ``mae_to_torch``."""
     learned_position = "pos_embed" in params.get("encoder", {})
-    rules = _classifier_rules(_depth(params, "encoder"), pool, learned_position)
+    rules = classifier_rules(_depth(params, "encoder"), pool, learned_position)
     state = _to_torch(params, rules, patch_size)
-    if not learned_position:
-        state["pos_embed"] = _position(state["cls_token"].size, grid)
-    return state
+    return state if learned_position else _with_position(state, grid)
 
 
 def _from_torch(
-    state: State, rules: list[_Rule], positions: tuple[str, ...], grid: tuple[int, int] | None
+    state: State, rules: list[Rule], positions: tuple[str, ...], grid: tuple[int, int] | None
 ) -> Params:
     expected = [rule.torch for rule in rules] + list(positions)
     _require_names(expected, state, "PyTorch state")
@@ -137,7 +146,7 @@ def _from_torch(
     return params
 
 
-def _array_from_torch(rule: _Rule, array: np.ndarray) -> np.ndarray:
+def _array_from_torch(rule: Rule, array: np.ndarray) -> np.ndarray:
     axes = {"same": array.ndim, "linear": 2, "patches": 4}[rule.kind]
     if array.ndim != axes:
         raise ValueError(f"{rule.torch}: shape {array.shape}, but it should have {axes} axes")
@@ -148,15 +157,15 @@ def _array_from_torch(rule: _Rule, array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array)
 
 
-def _to_torch(params: Params, rules: list[_Rule], patch_size: int) -> dict[str, np.ndarray]:
-    leaves = _flatten(params)
+def _to_torch(params: Params, rules: list[Rule], patch_size: int) -> dict[str, np.ndarray]:
+    leaves = flatten(params)
     _require_names(["/".join(rule.path) for rule in rules], leaves, "parameters")
     return {
         rule.torch: _array_to_torch(rule, leaves["/".join(rule.path)], patch_size) for rule in rules
     }
 
 
-def _array_to_torch(rule: _Rule, array: np.ndarray, patch_size: int) -> np.ndarray:
+def _array_to_torch(rule: Rule, array: np.ndarray, patch_size: int) -> np.ndarray:
     if rule.kind == "patches":
         features, width = array.shape
         if features % patch_size**2:
@@ -171,59 +180,7 @@ def _array_to_torch(rule: _Rule, array: np.ndarray, patch_size: int) -> np.ndarr
     return np.ascontiguousarray(array)
 
 
-def _encoder_rules(depth: int, final_norm: bool, learned_position: bool = False) -> list[_Rule]:
-    root = ("encoder",)
-    return [
-        *([_Rule("pos_embed", (*root, "pos_embed"), "same")] if learned_position else ()),
-        _Rule("cls_token", (*root, "cls_token"), "same"),
-        _Rule("patch_embed.proj.weight", (*root, "patch_embed", "kernel"), "patches"),
-        _Rule("patch_embed.proj.bias", (*root, "patch_embed", "bias"), "same"),
-        *_block_rules("blocks", root, depth),
-        *(_norm("norm", (*root, "norm")) if final_norm else ()),
-    ]
-
-
-def _decoder_rules(depth: int) -> list[_Rule]:
-    root = ("decoder",)
-    return [
-        _Rule("mask_token", (*root, "mask_token"), "same"),
-        *_linear("decoder_embed", (*root, "embed")),
-        *_block_rules("decoder_blocks", root, depth),
-        *_norm("decoder_norm", (*root, "norm")),
-        *_linear("decoder_pred", (*root, "predict")),
-    ]
-
-
-def _classifier_rules(depth: int, pool: Pool, learned_position: bool) -> list[_Rule]:
-    pooled_norm = _norm("fc_norm", ("norm",)) if pool == "mean" else []
-    encoder = _encoder_rules(depth, pool == "class", learned_position)
-    return encoder + pooled_norm + _linear("head", ("head",))
-
-
-def _block_rules(name: str, root: tuple[str, ...], depth: int) -> list[_Rule]:
-    rules: list[_Rule] = []
-    for i in range(depth):
-        path = (*root, "blocks", f"block_{i}")
-        rules += _norm(f"{name}.{i}.norm1", (*path, "norm1"))
-        rules += _linear(f"{name}.{i}.attn.qkv", (*path, "qkv"))
-        rules += _linear(f"{name}.{i}.attn.proj", (*path, "proj"))
-        rules += _norm(f"{name}.{i}.norm2", (*path, "norm2"))
-        rules += _linear(f"{name}.{i}.mlp.fc1", (*path, "fc1"))
-        rules += _linear(f"{name}.{i}.mlp.fc2", (*path, "fc2"))
-    return rules
-
-
-def _linear(name: str, path: tuple[str, ...]) -> list[_Rule]:
-    weight = _Rule(f"{name}.weight", (*path, "kernel"), "linear")
-    return [weight, _Rule(f"{name}.bias", (*path, "bias"), "same")]
-
-
-def _norm(name: str, path: tuple[str, ...]) -> list[_Rule]:
-    scale = _Rule(f"{name}.weight", (*path, "scale"), "same")
-    return [scale, _Rule(f"{name}.bias", (*path, "bias"), "same")]
-
-
-def _count(state: State, name: str) -> int:
+def count_blocks(state: State, name: str) -> int:
     """Number of blocks named ``name.0 ..``; holes in the numbering show as missing names."""
     matches = (re.match(rf"{name}\.(\d+)\.", key) for key in state)
     return max((int(match[1]) + 1 for match in matches if match), default=0)
@@ -238,11 +195,12 @@ def _depth(params: Params, part: str) -> int:
     return len(blocks)
 
 
-def _flatten(params: Params, prefix: str = "") -> dict[str, np.ndarray]:
+def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
+    """Arrays by path, as 'encoder/norm/scale'."""
     leaves: dict[str, np.ndarray] = {}
     for key, value in params.items():
         if isinstance(value, Mapping):
-            leaves |= _flatten(dict(value), f"{prefix}{key}/")
+            leaves |= flatten(value, f"{prefix}{key}/")
         else:
             leaves[prefix + key] = np.asarray(value)
     return leaves
@@ -259,8 +217,13 @@ def _require_names(expected: Collection[str], given: Collection[str], what: str)
         )
 
 
-def _position(width: int, grid: tuple[int, int]) -> np.ndarray:
+def fixed_position(width: int, grid: tuple[int, int]) -> np.ndarray:
+    """The fixed position embedding [1, 1 + N, D] as PyTorch's models store it."""
     return sincos_2d(width, *grid, cls_token=True)[None]
+
+
+def _with_position(state: dict[str, np.ndarray], grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    return {**state, "pos_embed": fixed_position(state["cls_token"].size, grid)}
 
 
 def _check_position(name: str, array: np.ndarray, grid: tuple[int, int] | None) -> None:
@@ -271,7 +234,7 @@ def _check_position(name: str, array: np.ndarray, grid: tuple[int, int] | None) 
     rows, columns = grid or (side, side)
     if rows * columns != patches:
         raise ValueError(f"{name}: {patches} patches are no {rows} x {columns} grid: give `grid`")
-    error = np.abs(array - _position(array.shape[2], (rows, columns))).max()
+    error = np.abs(array - fixed_position(array.shape[2], (rows, columns))).max()
     if not error < _POSITION_TOLERANCE:
         raise ValueError(
             f"{name}: differs from the fixed sin-cos embedding by {error:.3g}. Fine-tuned and "

@@ -1,0 +1,117 @@
+"""Files of parameters hold what was given to them, to the bit, and nothing else."""
+
+import json
+import pickletools
+import struct
+import zipfile
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ufm_jax.interop.weights_file import SUFFIXES, read_weights, write_weights
+
+ARRAYS = hnp.arrays(
+    st.sampled_from([np.float32, np.float64, np.float16]),
+    hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
+    elements=st.floats(width=16),
+)
+STATES = st.dictionaries(st.text("abü.0", min_size=1), ARRAYS, min_size=1, max_size=4)
+
+
+def save_safetensors(path, kind, shape, data):
+    header = {"w": {"dtype": kind, "shape": shape, "data_offsets": [0, len(data)]}}
+    encoded = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(encoded)) + encoded + data)
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@given(state=STATES, transpose=st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_what_is_written_is_read_to_the_bit(tmp_path_factory, suffix, state, transpose):
+    path = tmp_path_factory.getbasetemp() / f"weights{suffix}"
+    state = {name: array.T if transpose else array for name, array in state.items()}
+    write_weights(path, state)
+    restored = read_weights(path).state
+    assert restored.keys() == state.keys()
+    for name, array in state.items():
+        assert restored[name].dtype == array.dtype
+        np.testing.assert_array_equal(restored[name], array, strict=True)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_equal_parameters_make_equal_files(suffix, tmp_path):
+    paths = [tmp_path / f"{name}{suffix}" for name in "ab"]
+    for path in paths:
+        write_weights(path, {"w": np.arange(3.0), "v": np.ones((2, 2), np.float32)})
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_written_pickle_names_only_what_weights_only_allows(tmp_path):
+    write_weights(
+        tmp_path / "x.pth", {"w": np.zeros((2, 3), np.float16), "v": np.float64(1.0)[None]}
+    )
+    with zipfile.ZipFile(tmp_path / "x.pth") as archive:
+        assert archive.namelist()[0].startswith("archive/")
+        assert archive.read("archive/version") == b"3\n"
+        assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        opcodes = list(pickletools.genops(archive.read("archive/data.pkl")))
+    names = {argument for opcode, argument, _ in opcodes if opcode.name == "GLOBAL"}
+    assert names == {
+        "torch._utils _rebuild_tensor_v2",
+        "torch HalfStorage",
+        "torch DoubleStorage",
+        "collections OrderedDict",
+    }
+    assert not any("STACK_GLOBAL" in opcode.name for opcode, _, _ in opcodes)
+
+
+def test_bfloat16_of_safetensors_is_read_as_float32(tmp_path):
+    path = save_safetensors(tmp_path / "x.safetensors", "BF16", [3], b"\x80\x3f\x10\xc0\x00\x00")
+    np.testing.assert_array_equal(
+        read_weights(path).state["w"], np.float32([1, -2.25, 0]), strict=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "data", "message"),
+    [
+        ("F32", [2], bytes(4), "damaged"),
+        ("F32", [10**18], bytes(4), "damaged"),
+        ("F8_E4M3", [4], bytes(4), "w is of type F8_E4M3"),
+    ],
+)
+def test_safetensors_that_cannot_be_read_name_the_file(kind, shape, data, message, tmp_path):
+    path = save_safetensors(tmp_path / "x.safetensors", kind, shape, data)
+    with pytest.raises(ValueError, match=rf"x\.safetensors.*{message}"):
+        read_weights(path)
+
+
+def test_other_content_is_refused_whatever_its_name(tmp_path):
+    for name in ("x.pth", "x.safetensors"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1")
+        with pytest.raises(ValueError, match=rf"{name}: neither .* starts with b'version"):
+            read_weights(tmp_path / name)
+    (tmp_path / "empty.pth").touch()
+    with pytest.raises(ValueError, match=r"empty\.pth: neither"):
+        read_weights(tmp_path / "empty.pth")
+    with pytest.raises(FileNotFoundError, match=r"absent\.pth"):
+        read_weights(tmp_path / "absent.pth")
+
+
+def test_what_cannot_be_written_leaves_no_file(tmp_path):
+    with pytest.raises(ValueError, match=r"x\.npz: name it with one of"):
+        write_weights(tmp_path / "x.npz", {"w": np.zeros(1)})
+    with pytest.raises(ValueError, match="step: type int64"):
+        write_weights(tmp_path / "x.pth", {"step": np.int64([3])})
+    assert not list(tmp_path.glob("x.*z")) + list(tmp_path.glob("x.pth"))
+
+
+def test_safetensors_have_no_parts(tmp_path):
+    write_weights(tmp_path / "x.safetensors", {"w": np.zeros(1)})
+    with pytest.raises(ValueError, match="has no parts"):
+        read_weights(tmp_path / "x.safetensors", part="model")

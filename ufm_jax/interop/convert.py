@@ -1,0 +1,135 @@
+"""Whole models between our parameters and PyTorch's state dicts, of any kind and size."""
+
+import numpy as np
+
+from ufm_jax.interop.architecture import Architecture, describe
+from ufm_jax.interop.resample import resample_kernel, resample_position
+from ufm_jax.interop.torch_names import (
+    Params,
+    State,
+    classifier_from_torch,
+    classifier_to_torch,
+    encoder_from_torch,
+    encoder_to_torch,
+    fixed_position,
+    mae_from_torch,
+    mae_to_torch,
+)
+
+_BESIDE_THE_ENCODER = ("decoder_", "mask_token", "head.", "fc_norm.")
+
+
+def params_from_torch(state: State, architecture: Architecture) -> Params:
+    """Our parameters of the model that ``describe`` found.
+
+    Returns:
+        Nested parameters, float32, blocks unrolled; an encoder alone is under ``encoder``.
+
+    Raises:
+        ValueError: If parameters are missing or unexpected; all are listed.
+    """
+    grid, learned = architecture.grid, architecture.learned_position
+    if architecture.kind == "mae":
+        return mae_from_torch(state, grid)
+    if architecture.pool is not None:
+        return classifier_from_torch(state, architecture.pool, grid, learned)
+    return {"encoder": encoder_from_torch(state, grid, learned, "norm.weight" in state)}
+
+
+def params_to_torch(params: Params, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The PyTorch state of our MAE, classifier or encoder; what it is shows in its names.
+
+    Args:
+        params: Nested parameters, blocks unrolled; an encoder alone is under ``encoder``.
+        grid: Patches down and across, for a fixed position embedding, which we do not store.
+
+    Raises:
+        ValueError: If they are of another model, or parameters are missing or unexpected.
+    """
+    if "kernel" not in params.get("encoder", {}).get("patch_embed", {}):
+        raise ValueError(f"no encoder/patch_embed/kernel in {sorted(params)}: no model of ours")
+    patch_size, _ = patch_of(params["encoder"]["patch_embed"]["kernel"])
+    if "mask_token" in params.get("decoder", {}):
+        return mae_to_torch(params, grid, patch_size)
+    if set(params) == {"encoder"}:
+        return encoder_to_torch(params["encoder"], grid, patch_size)
+    if "decoder" in params:
+        raise ValueError(
+            "a segmenter's decoder has no counterpart in PyTorch: convert the encoder alone"
+        )
+    return classifier_to_torch(params, "mean" if "norm" in params else "class", grid, patch_size)
+
+
+def patch_of(kernel: np.ndarray) -> tuple[int, int]:
+    """Side and channels of a patch, from our kernel [P * P * C, D]; C is 1 or 3.
+
+    One of the two at most gives a square, since three times a square is none.
+    """
+    for channels in (1, 3):
+        side = round((len(kernel) / channels) ** 0.5)
+        if side * side * channels == len(kernel):
+            return side, channels
+    raise ValueError(
+        f"encoder/patch_embed/kernel: {len(kernel)} values a patch are no square of 1 or 3 channels"
+    )
+
+
+def encoder_alone(state: State) -> tuple[dict[str, np.ndarray], list[str]]:
+    """A state without its decoder or head, and the names that were taken out."""
+    dropped = [name for name in state if name.startswith(_BESIDE_THE_ENCODER)]
+    return {name: state[name] for name in state if name not in dropped}, dropped
+
+
+def resized(
+    state: State,
+    grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    patch_size: int,
+    antialias: bool = True,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """A state for images or patches of another size.
+
+    Args:
+        state: Arrays by PyTorch name.
+        grid: Its patches down and across.
+        new_grid: Those wanted.
+        patch_size: The side of a patch wanted, pixels.
+        antialias: See ``resample_position``.
+
+    Returns:
+        The state, and a line on each thing that was changed.
+
+    Raises:
+        ValueError: If the patch size of an autoencoder's decoder would change: the pixels that it
+            predicts are other ones then.
+    """
+    architecture = describe(state, grid)
+    result, notes = dict(state), []
+    if patch_size != architecture.patch_size:
+        if architecture.kind == "mae":
+            raise ValueError(
+                f"the decoder predicts patches of {architecture.patch_size} pixels and cannot be "
+                f"resampled to {patch_size}: convert the encoder alone"
+            )
+        name = "patch_embed.proj.weight"
+        result[name] = resample_kernel(state[name], patch_size)
+        notes.append(
+            f"{name}: {architecture.patch_size} to {patch_size} pixels by pseudo-inverse resize"
+        )
+    if new_grid != grid:
+        line = f"from {grid[0]} x {grid[1]} to {new_grid[0]} x {new_grid[1]} patches"
+        if architecture.kind == "mae":
+            for name in ("pos_embed", "decoder_pos_embed"):
+                result[name] = fixed_position(state[name].shape[-1], new_grid)
+            notes.append(f"fixed position embeddings computed anew {line}")
+        else:
+            stored = state["pos_embed"]
+            if not architecture.learned_position:
+                stored = fixed_position(architecture.width, grid)
+            result["pos_embed"] = resample_position(stored, grid, new_grid, antialias)
+            way = "antialiased, as timm" if antialias else "not antialiased, as MAE"
+            notes.append(
+                f"pos_embed: resampled {line}, bicubic, {way}; the model that takes it needs "
+                "learned_position=True"
+            )
+    return result, notes

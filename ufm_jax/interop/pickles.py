@@ -1,0 +1,124 @@
+"""Reads pickles that PyTorch wrote, without running anything that they name.
+
+A pickle is a program that may call any function it can name. Here a name leads to one of three
+things: what PyTorch needs to describe a tensor, a placeholder that does nothing, or an error.
+Tensors become records of where their numbers are, so that none is read before it is wanted.
+"""
+
+import pickle
+from collections import OrderedDict
+from typing import Any, BinaryIO, NamedTuple
+
+# fmt: off
+_INERT_MODULES = frozenset((
+    "_codecs", "argparse", "collections", "copy_reg", "copyreg", "datetime", "numpy", "omegaconf",
+    "pathlib", "torch", "types", "typing", "yacs",
+))
+_INERT_BUILTINS = frozenset((
+    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object",
+    "range", "set", "slice", "str", "tuple", "unicode",
+))
+# fmt: on
+"""What stands beside the weights in published checkpoints: arguments, schedules, optimisers."""
+
+
+class Storage(NamedTuple):
+    """A run of numbers in a file.
+
+    Attributes:
+        key: Its name in the file.
+        kind: PyTorch's name for its type, as 'torch.FloatStorage'.
+        length: Numbers in it.
+    """
+
+    key: str
+    kind: str
+    length: int
+
+
+class TensorRecord(NamedTuple):
+    """A tensor by the place of its numbers; ``offset`` and ``stride`` count numbers, not bytes.
+
+    A tuple, since a pickle can change the attributes of other objects after they were checked.
+    """
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Inert:
+    """Stands for what was not loaded: accepts whatever a pickle does to it, and forgets it."""
+
+    name = ""
+
+    def __new__(cls, *_: object, **__: object) -> "Inert":
+        """An instance, whatever the arguments."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def _ignore(self, *_: object) -> None:
+        pass
+
+    __setstate__ = __setitem__ = append = extend = add = _ignore
+
+
+class CheckpointUnpickler(pickle.Unpickler):
+    """Unpickler of one pickle of a checkpoint.
+
+    Attributes:
+        storages: Those named so far, by key.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream, encoding="utf-8")
+        self.storages: dict[str, Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name in the pickle leads to.
+
+        Raises:
+            UnpicklingError: If a checkpoint has no business naming it.
+        """
+        match module, name:
+            case "collections", "OrderedDict":
+                return OrderedDict
+            # Bound methods: unlike functions, a pickle cannot set attributes on them.
+            case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
+                return self._tensor
+            case "torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state":
+                return self._parameter
+        builtin = module in ("builtins", "__builtin__") and name in _INERT_BUILTINS
+        if builtin or module.partition(".")[0] in _INERT_MODULES:
+            # A new class each time: what a pickle may do to it ends with the pickle.
+            return type("Placeholder", (Inert,), {"name": f"{module}.{name}"})
+        raise pickle.UnpicklingError(
+            f"it names {module}.{name}, which weights do not need; nothing of it was run. If you "
+            "trust the file, save its weights alone where that class is installed: "
+            "torch.save(model.state_dict(), path)"
+        )
+
+    def persistent_load(self, identity: Any) -> Storage:
+        """A storage, from ('storage', type, key, device, length) and, in old files, a view."""
+        match identity:
+            case ("storage", type() as kind, str(key), str(), int(length), *view) if (
+                issubclass(kind, Inert) and length >= 0 and not any(view)
+            ):
+                return self.storages.setdefault(key, Storage(key, kind.name, length))
+        raise pickle.UnpicklingError("it refers to numbers in a way that is not known")
+
+    def _tensor(
+        self, storage: Any, offset: Any, shape: Any, stride: Any, *_: object
+    ) -> TensorRecord:
+        numbers = (offset, *shape, *stride)
+        if not isinstance(storage, Storage) or len(shape) != len(stride):
+            raise pickle.UnpicklingError("it has a tensor without storage or of unclear shape")
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise pickle.UnpicklingError("it has a tensor of unclear shape")
+        return TensorRecord(storage, offset, tuple(shape), tuple(stride))
+
+    def _parameter(self, tensor: Any, *_: object) -> Any:
+        return tensor

@@ -1,0 +1,169 @@
+"""Files of parameters: safetensors and PyTorch's, read without PyTorch and without running code.
+
+Of a checkpoint only the parameters are read. What else is in it (optimiser, arguments, epoch) is
+named in the result, never loaded, and hence in no file written here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.numpy import save as to_safetensors
+
+from ufm_jax.interop import torch_files
+from ufm_jax.interop.pickles import Inert, TensorRecord
+from ufm_jax.interop.torch_writer import write_torch
+
+PARTS = ("model", "state_dict", "model_state_dict", "module")
+"""Where checkpoints keep their parameters, in the order of search."""
+
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DistributedDataParallel and torch.compile put before every name."""
+
+_SAFETENSORS_DTYPES = {
+    "F64": "f8",
+    "F32": "f4",
+    "F16": "f2",
+    "BF16": "u2",
+    "I64": "i8",
+    "I32": "i4",
+    "I16": "i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
+}
+SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """What a file holds.
+
+    Attributes:
+        state: Arrays by their names in the file, less ``prefix``; bfloat16 became float32.
+        layout: The file's format, in words.
+        size: Bytes of the file.
+        part: The entry that held the parameters, as 'model'; None where they stood alone.
+        prefix: What stood before every name and was taken off.
+        left_out: Names of everything else in the file.
+    """
+
+    state: dict[str, np.ndarray]
+    layout: str
+    size: int
+    part: str | None
+    prefix: str
+    left_out: tuple[str, ...]
+
+
+def read_weights(path: Path, part: str | None = None) -> WeightsFile:
+    """Reads the parameters of a file; its content, not its name, says of what format it is.
+
+    Args:
+        path: A .safetensors file, or one of ``torch.save`` with a state dict, alone or as an entry
+            of a dictionary.
+        part: The entry to take; None for the first of ``PARTS`` that is there.
+
+    Raises:
+        ValueError: If the file is of no such format, is damaged, holds no parameters, or names
+            code that reading it the ordinary way would run.
+        OSError: If it cannot be opened.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(len(torch_files.LEGACY_MAGIC))
+    if start.startswith(torch_files.ZIP_MAGIC):
+        return _read_torch(path, "PyTorch (zip)", part)
+    if start == torch_files.LEGACY_MAGIC:
+        return _read_torch(path, "PyTorch (before 1.6)", part)
+    if start[8:9] == b"{":
+        return _read_safetensors(path, part)
+    raise ValueError(
+        f"{path}: neither safetensors nor a file of torch.save: it starts with {start[:12]!r}"
+    )
+
+
+def write_weights(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Writes parameters and nothing else.
+
+    Args:
+        path: The file, replaced where it exists; its suffix, one of ``SUFFIXES``, decides.
+        state: Floating arrays by name.
+
+    Raises:
+        ValueError: If the suffix or an array's type is another.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: name it with one of {', '.join(SUFFIXES)}")
+    # Beside the file first: a half-written one never has its name.
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    if path.suffix == ".safetensors":
+        contiguous = {name: np.asarray(array, order="C") for name, array in state.items()}
+        unfinished.write_bytes(to_safetensors(contiguous, metadata={"format": "pt"}))
+    else:
+        write_torch(unfinished, state)
+    unfinished.replace(path)
+
+
+def _read_safetensors(path: Path, part: str | None) -> WeightsFile:
+    if part is not None:
+        raise ValueError(f"{path}: part={part!r}, but a safetensors file has no parts")
+    content = path.read_bytes()
+    try:
+        entries = safetensors.deserialize(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path}: damaged or no safetensors file: {error}") from error
+    state = {name: _from_safetensors(path, name, entry) for name, entry in entries}
+    state, prefix = _unwrapped(state)
+    return WeightsFile(state, "safetensors", len(content), None, prefix, ())
+
+
+def _from_safetensors(path: Path, name: str, entry: Mapping[str, Any]) -> np.ndarray:
+    kind = entry["dtype"]
+    if kind not in _SAFETENSORS_DTYPES:
+        raise ValueError(f"{path}: {name} is of type {kind}: save it as float32")
+    dtype = np.dtype(_SAFETENSORS_DTYPES[kind]).newbyteorder("<")
+    array = np.frombuffer(entry["data"], dtype).astype(dtype.newbyteorder("="))
+    array = array.reshape(entry["shape"])
+    return (array.astype(np.uint32) << 16).view(np.float32) if kind == "BF16" else array
+
+
+def _read_torch(path: Path, layout: str, part: str | None) -> WeightsFile:
+    opened = torch_files.open_zip if "zip" in layout else torch_files.open_legacy
+    with opened(path) as checkpoint:
+        taken, weights, beside = _pick(checkpoint.tree, part)
+        records = {str(k): v for k, v in weights.items() if isinstance(v, TensorRecord)}
+        beside += [str(k) for k, v in weights.items() if not isinstance(v, TensorRecord)]
+        odd = [f"{k} ({v.name})" for k, v in weights.items() if isinstance(v, Inert)]
+        if taken is not None and odd:
+            raise ValueError(f"among its parameters these are no plain tensors: {', '.join(odd)}")
+        if not records:
+            raise ValueError(f"no parameters in it; it holds {sorted(beside) or 'nothing'}")
+        state = {name: checkpoint.tensor(record) for name, record in records.items()}
+    state, prefix = _unwrapped(state)
+    return WeightsFile(state, layout, path.stat().st_size, taken, prefix, tuple(sorted(beside)))
+
+
+def _pick(tree: Any, part: str | None) -> tuple[str | None, Mapping[Any, Any], list[str]]:
+    """The entry taken, what is in it, and the names beside it."""
+    if not isinstance(tree, Mapping):
+        what = tree.name if isinstance(tree, Inert) else type(tree).__name__
+        raise ValueError(f"it holds a {what} and no dictionary of parameters")
+    if part is not None and not isinstance(tree.get(part), Mapping):
+        raise ValueError(f"no part {part!r} in it; it holds {sorted(map(str, tree))}")
+    for name in PARTS if part is None else (part,):
+        inner = tree.get(name)
+        # A file that lists itself as its own model is published; it is then the whole.
+        if isinstance(inner, Mapping) and inner is not tree:
+            return name, inner, [str(key) for key in tree if key != name]
+    return None, tree, []
+
+
+def _unwrapped(state: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+    prefix = ""
+    while state and (found := [w for w in _WRAPPERS if all(n.startswith(w) for n in state)]):
+        state = {name.removeprefix(found[0]): array for name, array in state.items()}
+        prefix += found[0]
+    return state, prefix
