@@ -1,0 +1,216 @@
+"""Two models on the same rows: DeLong's test, paired bootstrap over groups, McNemar's test."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ufm_jax.evaluation.delong import areas_and_covariance
+from ufm_jax.evaluation.intervals import (
+    Bootstrap,
+    Measure,
+    Replicates,
+    evaluate,
+    group_numbers,
+    interval,
+)
+from ufm_jax.evaluation.results import Estimate, plain
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One figure of two models on the same rows.
+
+    Attributes:
+      first: the first model's figure.
+      second: the second's.
+      difference: first - second.
+      p_value: two-sided, of no difference; nan = no test was possible, `difference.note` says why.
+      method: the test, in words.
+    """
+
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+    p_value: float
+    method: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dicts that `json.dumps` takes as they are."""
+        return plain(self)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test of two ways to call the same rows.
+
+    Attributes:
+      first_only: rows that only the first called rightly.
+      second_only: rows that only the second called rightly.
+      p_exact: two-sided exact binomial p; 1 without such rows.
+      statistic: chi-square with continuity correction, (|b - c| - 1)^2 / (b + c); 0 without.
+      p_corrected: its p, one degree of freedom.
+    """
+
+    first_only: int
+    second_only: int
+    p_exact: float
+    statistic: float
+    p_corrected: float
+
+
+def auroc_interval(
+    positive: np.ndarray,
+    scores: np.ndarray,
+    groups: np.ndarray | None = None,
+    level: float = 0.95,
+) -> Estimate:
+    """Area under the ROC curve with DeLong's interval, cut at 0 and 1.
+
+    Args:
+      positive: bool or 0/1 [R].
+      scores: float [R].
+      groups: [R], see `delong`; None = rows are independent.
+      level: coverage.
+    """
+    areas, covariance = areas_and_covariance(positive, np.asarray(scores)[None], groups)
+    return _wald(float(areas[0]), float(covariance[0, 0]), len(positive), level, (0, 1))
+
+
+def delong_test(
+    positive: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray,
+    groups: np.ndarray | None = None,
+    level: float = 0.95,
+) -> Comparison:
+    """DeLong's test of the areas under two ROC curves of the same rows.
+
+    Args:
+      positive: bool or 0/1 [R].
+      first: float [R], the first model's scores.
+      second: float [R], the second's.
+      groups: [R], see `delong`; None = rows are independent.
+      level: coverage of the intervals.
+
+    Raises:
+      ValueError: see `delong.areas_and_covariance`.
+    """
+    areas, covariance = areas_and_covariance(positive, np.stack([first, second]), groups)
+    rows = len(positive)
+    one, two = (
+        _wald(float(areas[i]), float(covariance[i, i]), rows, level, (0, 1)) for i in (0, 1)
+    )
+    variance = float(np.array([1, -1]) @ covariance @ np.array([1, -1]))
+    difference = _wald(float(areas[0] - areas[1]), variance, rows, level, (-1, 1))
+    if difference.low < difference.high:
+        p_value = float(2 * stats.norm.sf(abs(difference.value) / np.sqrt(variance)))
+    else:
+        p_value = 1.0 if difference.value == 0 else np.nan
+    method = "DeLong" if groups is None else "DeLong, clustered by group (Obuchowski)"
+    return Comparison(one, two, difference, p_value, method)
+
+
+def paired_bootstrap(
+    first: Measure, second: Measure, groups: np.ndarray, settings: Bootstrap
+) -> dict[str, Comparison]:
+    """Compares all figures that two measures share, on the same resamples of groups.
+
+    p is the smallest 1 - level at which the percentile interval of the difference excludes 0:
+    2 min(#{d <= 0} + 1, #{d >= 0} + 1) / (B + 1), at most 1.
+
+    Args:
+      first: the first model's figures.
+      second: the second's, on the same rows in the same order.
+      groups: [R].
+      settings: percentile intervals; 'bca' is refused.
+
+    Raises:
+      ValueError: the measures share no figure, or there are fewer than two groups.
+    """
+    if settings.method != "percentile":
+        raise ValueError("a paired bootstrap takes percentile intervals")
+    count = group_numbers(groups)[1]
+    if count < 2:
+        raise ValueError("one group only: a comparison needs at least two groups to resample")
+
+    def both(weights: np.ndarray) -> dict[str, np.ndarray]:
+        one, two = first(weights), second(weights)
+        return {
+            key: value
+            for name in one
+            if name in two
+            for key, value in ((f"1:{name}", one[name]), (f"2:{name}", two[name]))
+        }
+
+    found = evaluate(both, groups, settings)
+    if not found.point:
+        raise ValueError("the two measures share no figure")
+    method = f"paired bootstrap, {settings.replicates} resamples of {count} groups"
+    return {
+        key[2:]: _paired(found, key[2:], settings, len(groups), method)
+        for key in found.point
+        if key.startswith("1:")
+    }
+
+
+def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
+    """McNemar's test (Psychometrika 12:153, 1947) of two ways to call the same n rows.
+
+    Args:
+      first_right: bool [n], whether the first called each row rightly.
+      second_right: bool [n].
+
+    Raises:
+      ValueError: shapes differ.
+    """
+    first_right, second_right = np.asarray(first_right, bool), np.asarray(second_right, bool)
+    if first_right.shape != second_right.shape or first_right.ndim != 1:
+        raise ValueError(
+            f"calls of shapes {first_right.shape} and {second_right.shape}: both must be [n]"
+        )
+    first_only = int((first_right & ~second_right).sum())
+    second_only = int((second_right & ~first_right).sum())
+    total = first_only + second_only
+    if not total:
+        return McNemar(0, 0, 1.0, 0.0, 1.0)
+    exact = stats.binomtest(first_only, total).pvalue
+    statistic = max(abs(first_only - second_only) - 1, 0) ** 2 / total
+    return McNemar(
+        first_only, second_only, float(exact), statistic, float(stats.chi2.sf(statistic, 1))
+    )
+
+
+def _wald(
+    value: float, variance: float, rows: int, level: float, bounds: tuple[float, float]
+) -> Estimate:
+    """Normal interval; without width, and said so, where the variance is 0."""
+    # Rounding leaves a variance of this order where scores agree or separate perfectly.
+    if variance <= np.finfo(np.float64).eps:
+        note = "variance 0 (perfect separation or equal rankings): the interval means nothing"
+        return Estimate(value, value, value, rows, note)
+    reach = float(stats.norm.isf((1 - level) / 2) * np.sqrt(variance))
+    return Estimate(value, max(value - reach, bounds[0]), min(value + reach, bounds[1]), rows)
+
+
+def _paired(
+    found: Replicates, name: str, settings: Bootstrap, rows: int, method: str
+) -> Comparison:
+    """The comparison of one figure."""
+    point, drawn = found.point, found.drawn
+    one, two = f"1:{name}", f"2:{name}"
+    gaps = drawn[one] - drawn[two]
+    difference = interval(point[one] - point[two], gaps, settings, rows)
+    p_value = np.nan
+    if not np.isnan(difference.low):
+        valid = gaps[~np.isnan(gaps)]
+        tail = min((valid <= 0).sum(), (valid >= 0).sum()) + 1
+        p_value = min(1.0, 2 * float(tail) / (len(valid) + 1))
+    return Comparison(
+        interval(point[one], drawn[one], settings, rows),
+        interval(point[two], drawn[two], settings, rows),
+        difference,
+        p_value,
+        method,
+    )

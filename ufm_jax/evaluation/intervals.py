@@ -1,0 +1,261 @@
+"""Bootstrap intervals over groups: a patient's images are drawn together or not at all.
+
+Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 14.
+
+A resample is a vector of weights: how often each row was drawn. A `Measure` computes its figures
+for many resamples at once, from weights [B, R], so that thousands of resamples are a few matrix
+products; `measure_rows` makes one of any function of drawn rows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import special
+
+from ufm_jax.data.randomness import generator
+from ufm_jax.evaluation.results import Estimate
+
+Measure = Callable[[np.ndarray], Mapping[str, np.ndarray]]
+"""float64 weights [B, R] -> name -> figures [B]; nan where a figure is undefined."""
+
+_BLOCK = 1 << 21
+"""Weights computed with at once, which bounds memory."""
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Attributes:
+      replicates: resamples, B.
+      level: coverage.
+      method: 'percentile', or 'bca' (bias-corrected and accelerated; jackknife over groups).
+      seed: of the run.
+      name: names the resamples; equal seed, name and groups give equal resamples.
+    """
+
+    replicates: int = 2000
+    level: float = 0.95
+    method: Literal["percentile", "bca"] = "percentile"
+    seed: int = 0
+    name: str = "bootstrap"
+
+    def __post_init__(self) -> None:
+        if self.replicates < 1 or not 0 < self.level < 1:
+            raise ValueError(
+                f"bootstrap of {self.replicates} replicates at level {self.level}: use at least 1 "
+                "replicate and a level between 0 and 1"
+            )
+        if self.method not in ("percentile", "bca"):
+            raise ValueError(f"bootstrap method {self.method!r}: use 'percentile' or 'bca'")
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Figures of a measure: `point` on all rows, name -> float; `drawn`, name -> float [B]."""
+
+    point: Mapping[str, float]
+    drawn: Mapping[str, np.ndarray]
+
+
+def describe(settings: Bootstrap | None, num_groups: int) -> str:
+    """How intervals were made, a phrase for reports."""
+    if settings is None:
+        return "no intervals"
+    return (
+        f"{100 * settings.level:g} % {settings.method} bootstrap, {settings.replicates} resamples "
+        f"of {num_groups} groups, seed {settings.seed}"
+    )
+
+
+def check_groups(groups: np.ndarray, rows: int) -> np.ndarray:
+    """Groups as an array [R].
+
+    Raises:
+      ValueError: they are not one entry for each of R >= 1 rows.
+    """
+    groups = np.asarray(groups)
+    if groups.shape != (rows,) or not rows:
+        raise ValueError(f"groups of shape {groups.shape}: give one group for each of {rows} rows")
+    return groups
+
+
+def group_numbers(groups: np.ndarray) -> tuple[np.ndarray, int]:
+    """Numbers 0..G-1 of the groups of R rows, int64 [R], and G."""
+    names, numbers = np.unique(check_groups(groups, len(groups)), return_inverse=True)
+    return numbers, len(names)
+
+
+def evaluate(measure: Measure, groups: np.ndarray, settings: Bootstrap) -> Replicates:
+    """Figures on all rows and on each resample of whole groups.
+
+    Args:
+      measure: the figures.
+      groups: [R], the group of each row.
+      settings: resamples and seed.
+    """
+    numbers, count = group_numbers(groups)
+    point = measure(np.ones((1, len(numbers))))
+    rng = generator(settings.seed, f"{settings.name}/groups")
+    blocks = [measure(weights) for weights in _resamples(rng, numbers, count, settings.replicates)]
+    drawn = {name: np.concatenate([block[name] for block in blocks]) for name in point}
+    return Replicates({name: float(value[0]) for name, value in point.items()}, drawn)
+
+
+def estimates(
+    measure: Measure,
+    groups: np.ndarray,
+    settings: Bootstrap | None,
+    support: Mapping[str, int] | None = None,
+) -> dict[str, Estimate]:
+    """Figures with bootstrap intervals over groups.
+
+    Resamples on which a figure is undefined (one class only) are left out of its interval and
+    counted in its note; where they are half of all or more, there is no interval.
+
+    Args:
+      measure: the figures.
+      groups: [R], the group of each row.
+      settings: how; None = no intervals.
+      support: name -> rows that a figure rests upon, where not R.
+    """
+    numbers, count = group_numbers(groups)
+    support = support or {}
+    rows = len(numbers)
+    if settings is None or count < 2:
+        note = "" if settings is None else "one group only: no interval"
+        return {
+            name: _alone(float(value[0]), support.get(name, rows), note)
+            for name, value in measure(np.ones((1, rows))).items()
+        }
+    found = evaluate(measure, groups, settings)
+    left_out = _jackknife(measure, numbers, count) if settings.method == "bca" else {}
+    return {
+        name: interval(
+            value, found.drawn[name], settings, support.get(name, rows), left_out.get(name)
+        )
+        for name, value in found.point.items()
+    }
+
+
+def interval(
+    value: float,
+    drawn: np.ndarray,
+    settings: Bootstrap,
+    rows: int,
+    left_out: np.ndarray | None = None,
+) -> Estimate:
+    """The interval of one figure from its values on resamples.
+
+    Args:
+      value: the figure on all rows.
+      drawn: float [B], on the resamples; nan = undefined there.
+      settings: level and method.
+      rows: `Estimate.n`.
+      left_out: float [G], the figure without each group in turn; needed by 'bca'.
+    """
+    if np.isnan(value):
+        return _alone(value, rows)
+    valid = drawn[~np.isnan(drawn)]
+    failed = len(drawn) - len(valid)
+    note = f"undefined on {failed} of {len(drawn)} resamples, left out" if failed else ""
+    if 2 * failed >= len(drawn):
+        return _alone(value, rows, note + ": no interval")
+    tails = np.array([(1 - settings.level) / 2, (1 + settings.level) / 2])
+    if settings.method == "bca":
+        tails, remark = _bca_tails(value, valid, left_out, tails)
+        note = "; ".join(filter(None, (note, remark)))
+    low, high = np.quantile(valid, tails)
+    return Estimate(value, float(low), float(high), rows, note)
+
+
+def measure_rows(function: Callable[[np.ndarray], float], name: str) -> Measure:
+    """A measure from any function of row numbers, called once for each resample.
+
+    Args:
+      function: int64 rows [n], repeated as often as they were drawn -> the figure. On a resample,
+        ValueError or nan says that it is undefined; on all rows an error is an error.
+      name: the figure's name.
+    """
+
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        all_rows = np.arange(weights.shape[1])
+        values = np.full(len(weights), np.nan)
+        for index, drawn in enumerate(weights):
+            if (drawn == 1).all():  # All rows: what fails here is no matter of resampling.
+                values[index] = function(all_rows)
+                continue
+            try:
+                values[index] = function(np.repeat(all_rows, drawn.astype(np.int64)))
+            except ValueError:
+                continue
+        return {name: values}
+
+    return measure
+
+
+def measure_mean(values: Mapping[str, np.ndarray]) -> Measure:
+    """A measure of means: of each name's values [R] over the rows where they are not nan."""
+    table = np.stack([np.asarray(column, np.float64) for column in values.values()], axis=1)
+    known = (~np.isnan(table)).astype(np.float64)
+    filled = np.nan_to_num(table)
+
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        means = divide(weights @ filled, weights @ known)
+        return {name: means[:, index] for index, name in enumerate(values)}
+
+    return measure
+
+
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Quotients; nan where the denominator is 0."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    out = np.full(numerator.shape, np.nan)
+    return np.divide(numerator, denominator, out=out, where=denominator != 0)
+
+
+def _alone(value: float, rows: int, note: str = "") -> Estimate:
+    """A figure without an interval."""
+    return Estimate(
+        value, np.nan, np.nan, rows, "undefined on these rows" if np.isnan(value) else note
+    )
+
+
+def _resamples(
+    rng: np.random.Generator, numbers: np.ndarray, count: int, replicates: int
+) -> Iterator[np.ndarray]:
+    """Weights of rows, float64 [b, R], in blocks; the draws do not depend on the blocks."""
+    block = max(1, _BLOCK // len(numbers))
+    even = np.full(count, 1 / count)
+    for start in range(0, replicates, block):
+        draws = rng.multinomial(count, even, size=min(block, replicates - start))
+        yield draws[:, numbers].astype(np.float64)
+
+
+def _jackknife(measure: Measure, numbers: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Figures without each group in turn, name -> float [G]."""
+    block = max(1, _BLOCK // len(numbers))
+    parts = [
+        measure((numbers != np.arange(start, min(start + block, count))[:, None]).astype(float))
+        for start in range(0, count, block)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _bca_tails(
+    value: float, drawn: np.ndarray, left_out: np.ndarray | None, tails: np.ndarray
+) -> tuple[np.ndarray, str]:
+    """Quantiles that BCa reads off (Efron and Tibshirani, equations 14.9 to 14.15), and a note."""
+    if left_out is None:
+        raise ValueError("a BCa interval needs the figure without each group in turn: `left_out`")
+    below = np.mean(drawn < value) + np.mean(drawn == value) / 2
+    if np.isnan(left_out).any() or below in (0, 1):
+        return tails, "BCa undefined (a group alone decides, or all resamples agree): percentile"
+    centred = left_out.mean() - left_out
+    spread = (centred**2).sum() ** 1.5
+    acceleration = (centred**3).sum() / (6 * spread) if spread else 0.0
+    bias = special.ndtri(below)
+    shifted = bias + special.ndtri(tails)
+    return special.ndtr(bias + shifted / (1 - acceleration * shifted)), ""

@@ -1,0 +1,217 @@
+"""Readers' calls from a CSV, and how they compare with a model at its threshold.
+
+Columns `image`, `reader` and `call`; further columns are ignored. A call is a class name, or in a
+task of two classes 1 for the positive class and 0 for the other.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ufm_jax.evaluation.compare import McNemar, mcnemar
+from ufm_jax.evaluation.results import Estimate, plain
+
+_COLUMNS = ("image", "reader", "call")
+_SHOWN = 5
+
+
+class ReadersError(ValueError):
+    """A CSV of calls that cannot be used; the message names file, lines and remedy."""
+
+
+@dataclass(frozen=True)
+class ReaderCalls:
+    """Calls of Q readers on R rows: int64 [Q, R], class numbers, -1 = not read."""
+
+    readers: tuple[str, ...]
+    calls: np.ndarray
+
+
+@dataclass(frozen=True)
+class ReaderResult:
+    """One reader, on the rows that he or she read.
+
+    Attributes:
+      reader: name.
+      num_rows: rows read.
+      sensitivity: with its Wilson interval.
+      specificity: with its Wilson interval. (1 - specificity, sensitivity) is the reader's point on
+        the ROC plot.
+      model_sensitivity: the model's, at its threshold on the same rows.
+      model_specificity: the model's.
+      against_model: 'sensitivity' (positive rows), 'specificity' (negative rows), 'accuracy' ->
+        McNemar's test; first = the reader, second = the model.
+    """
+
+    reader: str
+    num_rows: int
+    sensitivity: Estimate
+    specificity: Estimate
+    model_sensitivity: Estimate
+    model_specificity: Estimate
+    against_model: Mapping[str, McNemar]
+
+    @property
+    def roc_point(self) -> tuple[float, float]:
+        """(false positive rate, true positive rate)."""
+        return 1 - self.specificity.value, self.sensitivity.value
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dicts that `json.dumps` takes as they are."""
+        return plain(self) | {"roc_point": plain(self.roc_point)}
+
+
+def read_calls(
+    path: Path | str, names: Sequence[str], classes: Sequence[str], positive: str | None = None
+) -> ReaderCalls:
+    """Reads a CSV of readers' calls.
+
+    Args:
+      path: the file, UTF-8.
+      names: R names of the rows' images, as the CSV writes them.
+      classes: C names.
+      positive: the class that '1' stands for in a task of two classes; None: the second.
+
+    Raises:
+      ReadersError: the file is no CSV of these columns, names an image that is not among the rows,
+        has a call that is no class, an empty reader, or two calls of a reader on an image.
+    """
+    path, classes = Path(path), tuple(classes)
+    positive = positive or classes[-1]
+    if positive not in classes:
+        raise ReadersError(f"positive class {positive!r} is none of {', '.join(classes)}")
+    numbers = _call_numbers(classes, positive)
+    rows = {name: row for row, name in enumerate(names)}
+    found: dict[tuple[str, int], int] = {}
+    faults: list[str] = []
+    for line, image, reader, call in _lines(path):
+        if image not in rows:
+            faults.append(f"line {line}: image {image!r} is not among the {len(rows)} evaluated")
+        elif not reader:
+            faults.append(f"line {line}: the reader is empty")
+        elif call not in numbers:
+            faults.append(f"line {line}: call {call!r} is none of {', '.join(numbers)}")
+        elif (reader, rows[image]) in found:
+            faults.append(f"line {line}: reader {reader!r} has called {image!r} before")
+        else:
+            found[reader, rows[image]] = numbers[call]
+    if faults:
+        more = f"\n  ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        shown = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
+        raise ReadersError(f"{path}: {len(faults)} lines cannot be used; mend them:\n{shown}{more}")
+    if not found:
+        raise ReadersError(f"{path} has no calls below its header")
+    readers = tuple(sorted({reader for reader, _ in found}))
+    calls = np.full((len(readers), len(rows)), -1, np.int64)
+    for (reader, row), number in found.items():
+        calls[readers.index(reader), row] = number
+    return ReaderCalls(readers, calls)
+
+
+def compare_readers(
+    read: ReaderCalls,
+    labels: np.ndarray,
+    model_called: np.ndarray,
+    positive: int,
+    level: float = 0.95,
+) -> tuple[ReaderResult, ...]:
+    """Sensitivity and specificity of each reader and of the model, one class against the rest.
+
+    Args:
+      read: calls [Q, R].
+      labels: int [R], class numbers.
+      model_called: bool [R], whether the model calls the class, at its threshold.
+      positive: number of the class.
+      level: coverage of the intervals.
+
+    Raises:
+      ValueError: shapes do not fit.
+    """
+    truth, model = np.asarray(labels) == positive, np.asarray(model_called, bool)
+    if {truth.shape, model.shape} != {read.calls.shape[1:]}:
+        raise ValueError(
+            f"labels {truth.shape} and calls of the model {model.shape} for readers' calls of "
+            f"{read.calls.shape[1]} rows"
+        )
+    return tuple(
+        _compare(name, calls == positive, truth, model, calls >= 0, level)
+        for name, calls in zip(read.readers, read.calls, strict=True)
+    )
+
+
+def wilson(successes: int, total: int, level: float = 0.95) -> Estimate:
+    """A proportion with Wilson's score interval (JASA 22:209, 1927); nan of 0 cases."""
+    if not total:
+        return Estimate(np.nan, np.nan, np.nan, 0, "no such case")
+    low, high = stats.binomtest(successes, total).proportion_ci(level, "wilson")
+    return Estimate(successes / total, float(low), float(high), total)
+
+
+def _compare(
+    reader: str,
+    called: np.ndarray,
+    truth: np.ndarray,
+    model: np.ndarray,
+    read: np.ndarray,
+    level: float,
+) -> ReaderResult:
+    """One reader against the model, on the rows that he or she read."""
+    rows = {"sensitivity": read & truth, "specificity": read & ~truth, "accuracy": read}
+    right, model_right = called == truth, model == truth
+
+    def proportion(correct: np.ndarray, which: str) -> Estimate:
+        return wilson(int(correct[rows[which]].sum()), int(rows[which].sum()), level)
+
+    return ReaderResult(
+        reader=reader,
+        num_rows=int(read.sum()),
+        sensitivity=proportion(right, "sensitivity"),
+        specificity=proportion(right, "specificity"),
+        model_sensitivity=proportion(model_right, "sensitivity"),
+        model_specificity=proportion(model_right, "specificity"),
+        against_model={name: mcnemar(right[r], model_right[r]) for name, r in rows.items()},
+    )
+
+
+def _call_numbers(classes: tuple[str, ...], positive: str) -> dict[str, int]:
+    """Text of a call -> class number; names go before 0 and 1."""
+    if len(classes) != 2:
+        return {name: number for number, name in enumerate(classes)}
+    number = classes.index(positive)
+    return {"0": 1 - number, "1": number} | {name: n for n, name in enumerate(classes)}
+
+
+def _lines(path: Path) -> list[tuple[int, str, str, str]]:
+    """(line number, image, reader, call) of each line below the header."""
+    text: str | None = None
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ReadersError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        pass
+    if text is None or "\0" in text:
+        raise ReadersError(f"{path} is no UTF-8 text: save the table as CSV in UTF-8")
+    table = csv.DictReader(io.StringIO(text, newline=""))
+    header = [(name or "").strip() for name in table.fieldnames or ()]
+    missing = [name for name in _COLUMNS if name not in header]
+    if missing:
+        raise ReadersError(
+            f"{path} lacks the columns {', '.join(missing)}; its header is {', '.join(header)!r}: "
+            f"use {', '.join(_COLUMNS)}, separated by commas"
+        )
+    table.fieldnames = header
+    lines = []
+    try:
+        for row in table:
+            image, reader, call = ((row[name] or "").strip() for name in _COLUMNS)
+            lines.append((table.line_num, image, reader, call))
+    except csv.Error as error:
+        raise ReadersError(f"{path} cannot be read as CSV: {error}; is a quote open?") from error
+    return lines
