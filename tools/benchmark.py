@@ -1,7 +1,8 @@
 """Measures how fast federations train on this machine.
 
     python -m tools.benchmark packing
-    python -m tools.benchmark pretrain --size=ti --image_size=224 --batch_size=16
+    python -m tools.benchmark pretrain --size ti --image_size=224 --batch_size=16 --lanes 1 2 4
+    python -m tools.benchmark trace --size=ti --out=FOLDER
     python -m tools.benchmark SUBCOMMAND --help
 
 Every comparison runs its sides in turn in one run on one machine, with the same model, batches and
@@ -13,12 +14,18 @@ machines differ.
 import argparse
 from pathlib import Path
 
-from tools.benchmarks import engine, packing, pretrain, scale
+from tools.benchmarks import engine, packing, pretrain, scale, trace
 from tools.benchmarks.output import show, write
 from ufm_jax.train.config import PlacementConfig
 from ufm_jax.train.runtime import configure_jax
 
-COMMANDS = {"engine": engine, "packing": packing, "pretrain": pretrain, "scale": scale}
+COMMANDS = {
+    "engine": engine,
+    "packing": packing,
+    "pretrain": pretrain,
+    "scale": scale,
+    "trace": trace,
+}
 
 
 def main() -> None:

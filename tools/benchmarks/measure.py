@@ -48,3 +48,17 @@ def spread(seconds: list[float]) -> Row:
 def ratio(seconds: list[float], base: list[float]) -> float:
     """The median over repeats of a side's time over another's, taken next to it."""
     return round(float(np.median(np.divide(seconds, base))), 3)
+
+
+def rates(count: int, seconds: list[float]) -> Row:
+    """``count`` images over a side's times: median, least and most a second."""
+    return {
+        "images/s": round(count / float(np.median(seconds)), 1),
+        "from": round(count / max(seconds), 1),
+        "to": round(count / min(seconds), 1),
+    }
+
+
+def share_saved(without: list[float], whole: list[float]) -> list[float]:
+    """Of each repeat, the share of the whole's time that is gone from the side next to it."""
+    return [1 - a / b for a, b in zip(without, whole, strict=True)]

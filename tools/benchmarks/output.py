@@ -3,9 +3,11 @@
 import json
 import os
 import platform
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tools.benchmarks.measure import Row
+
+WIDTH = 180
+"""Columns of what is printed into a file."""
 
 Draw = Callable[[Any], None]
 """Draws on a matplotlib Axes."""
@@ -25,20 +30,24 @@ class Figures(NamedTuple):
         rows: The table; every row has the same columns.
         draw: Draws the plot; None where a plot would say nothing.
         notes: What a reader must know to read the figures.
+        more: Further tables by title, none of them empty; likewise.
     """
 
     rows: list[Row]
     draw: Draw | None = None
     notes: tuple[str, ...] = ()
+    more: Mapping[str, list[Row]] = MappingProxyType({})
 
 
 def show(title: str, figures: Figures) -> None:
-    """Prints the table and its notes."""
-    console = Console()
-    table = Table(*figures.rows[0], title=title)
-    for row in figures.rows:
-        table.add_row(*(str(value) for value in row.values()))
-    console.print(table)
+    """Prints the tables and their notes."""
+    # A file has no width; rich takes 80 columns for it, which breaks wide tables.
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    for name, rows in {title: figures.rows, **figures.more}.items():
+        table = Table(*rows[0], title=name)
+        for row in rows:
+            table.add_row(*(str(value) for value in row.values()))
+        console.print(table)
     for note in figures.notes:
         console.print(note, highlight=False)
 
@@ -50,6 +59,7 @@ def write(folder: Path, name: str, figures: Figures, settings: dict[str, Any]) -
         "settings": settings,
         "machine": machine(),
         "figures": figures.rows,
+        "more": dict(figures.more),
         "notes": figures.notes,
     }
     text = json.dumps(content, indent=2, default=str)

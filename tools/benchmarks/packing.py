@@ -4,13 +4,15 @@ import argparse
 
 import numpy as np
 
+from tools.benchmarks.images import random_images
 from tools.benchmarks.measure import interleaved, ratio, spread, timed
 from tools.benchmarks.output import Figures
-from tools.benchmarks.workload import add_model_options, model_config, pretraining_round
+from tools.benchmarks.workload import Workload, add_model_options, run_config
 from ufm_jax.fed.placement import make_placement
-from ufm_jax.train.config import AugmentConfig
 
 CLIENTS = 16
+STORED = 256
+"""Side of the stored images, pixels."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -20,14 +22,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(options: argparse.Namespace) -> Figures:
-    """Runs both rounds in turn."""
-    placement = make_placement(None, options.lanes)
-    steps = _ragged_steps(CLIENTS, total=32 * placement.num_devices * placement.lanes)
+    """Runs both rounds in turn, over random pixels."""
+    config = run_config(options, options.size, options.lanes)
+    steps = _ragged_steps(CLIENTS, total=32 * make_placement().num_devices * options.lanes)
     counts = {"ragged": steps, "balanced": np.full(CLIENTS, steps.sum() // CLIENTS)}
     rounds = {
-        name: pretraining_round(
-            model_config(options), AugmentConfig(), placement, count, options.batch_size
-        )
+        name: Workload(config, random_images(count * options.batch_size, STORED))
         for name, count in counts.items()
     }
     seconds = interleaved({name: timed(side.run) for name, side in rounds.items()}, options.repeats)
@@ -37,7 +37,7 @@ def measure(options: argparse.Namespace) -> Figures:
             **spread(seconds[name]),
             "ratio": ratio(seconds[name], seconds["balanced"]),
             "steps": int(counts[name].sum()),
-            "useful": round(rounds[name].plan.schedule.useful_fraction, 4),
+            "useful": round(rounds[name].useful_fraction, 4),
         }
         for name in rounds
     ]

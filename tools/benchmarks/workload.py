@@ -1,54 +1,118 @@
-"""A round of federated pretraining to be measured: any model, any sizes of clients."""
+"""Rounds of federated pretraining to be measured, one after the other as the trainer runs them."""
 
 import argparse
-from collections.abc import Callable
-from typing import NamedTuple
+import time
+from dataclasses import replace
+from typing import Literal
 
 import jax
-import numpy as np
 
-from ufm_jax.fed.algorithms.fedavg import fedavg
-from ufm_jax.fed.batches import Batching
-from ufm_jax.fed.federation import Federation, HostPlan
-from ufm_jax.fed.placement import Placement
+from ufm_jax.data.federated import FederatedData
+from ufm_jax.fed.algorithm import LossFn
+from ufm_jax.fed.engine import RoundMetrics
+from ufm_jax.fed.federation import HostPlan
+from ufm_jax.fed.keys import fold
+from ufm_jax.fed.placement import Loop
+from ufm_jax.models.flops import mae_forward_flops, training_flops
 from ufm_jax.models.sizes import SIZES
-from ufm_jax.train.config import AugmentConfig, ModelConfig, OptimizerConfig
-from ufm_jax.train.objective import init_params, make_loss
-from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
+from ufm_jax.train.config import (
+    FederationConfig,
+    ModelConfig,
+    PlacementConfig,
+    PretrainConfig,
+)
+from ufm_jax.train.feed import Feed
+from ufm_jax.train.objective import init_params
+from ufm_jax.train.pretraining import build_federation
 
-STORED = 256
-"""Side of the stored images, pixels."""
+DataHome = Literal["device", "host", "stream"]
+Size = Literal["xs", "ti", "s", "b", "l", "h"]
 
 
-class Round(NamedTuple):
-    """A round that can be run again and again.
+class Workload:
+    """A federation in training, held between two rounds.
 
     Attributes:
-        run: Runs it, and returns when it is done.
-        plan: Who trains where and when.
-        federation: Whose round it is.
+        config: What it trains.
+        federation: Its federation.
+        state: Its state before the next round.
+        images: Images that a round trains on.
+        useful_fraction: Share of the lanes' steps in which a client trains.
+        rounds: Rounds run so far.
+        host_seconds: Of each round so far: until the host has nothing left to do but wait.
     """
 
-    run: Callable[[], None]
-    plan: HostPlan
-    federation: Federation
+    def __init__(
+        self, config: PretrainConfig, data: FederatedData, loss_fn: LossFn | None = None
+    ) -> None:
+        """Prepares the first round.
+
+        Args:
+            config: A configuration.
+            data: The images.
+            loss_fn: In place of the configuration's objective.
+        """
+        self.config = config
+        federation = build_federation(config, data)
+        self.federation = replace(federation, loss_fn=loss_fn) if loss_fn else federation
+        key = fold(jax.random.key(config.seed), "init")
+        self.state = self.federation.init(init_params(config.model, key))
+        self.host_seconds: list[float] = []
+        self._feed = Feed(config.placement, data, self.federation)
+        self._before: tuple[HostPlan, RoundMetrics] | None = None
+        self.rounds = 0
+        plan = self.federation.plan(0)
+        self.images = int((plan.rows >= 0).sum())
+        self.useful_fraction = plan.schedule.useful_fraction
+
+    def dispatch(self) -> None:
+        """What the host does for a round, as in ``train.pretraining``; the devices still run."""
+        begin = time.perf_counter()
+        plan, examples, rows = self._feed.take(self.rounds)
+        self.state, metrics = self.federation.run_round(self.state, examples, plan, rows)
+        self.rounds += 1
+        self._feed.prepare(self.rounds)
+        if self._before is not None:
+            self.federation.results(*self._before)
+        self._before = plan, metrics
+        self.host_seconds.append(time.perf_counter() - begin)
+
+    def run(self) -> None:
+        """Runs a round, and returns when it is done."""
+        self.dispatch()
+        jax.block_until_ready(self.state)
+
+    def lower(self) -> jax.stages.Lowered:
+        """The next round as it would be compiled."""
+        plan, examples, rows = self._feed.take(self.rounds)
+        return self.federation.lower(self.state, examples, plan, rows)
+
+    def close(self) -> None:
+        """Ends background work and lets go of the devices' memory."""
+        self._feed.close()
+        del self._feed, self.state, self._before
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
+def add_model_options(parser: argparse.ArgumentParser, several_sizes: bool = False) -> None:
     """Options that describe the model and its batches."""
-    parser.add_argument("--size", default="ti", choices=list(SIZES))
+    parser.add_argument(
+        "--size",
+        choices=list(SIZES),
+        **({"nargs": "+", "default": ["ti"]} if several_sizes else {"default": "ti"}),
+    )
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--patch_size", type=int, default=16)
     parser.add_argument("--decoder", type=int, nargs=3, default=(128, 2, 4), metavar="N")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--loop", default="events", choices=("events", "steps"))
 
 
-def model_config(options: argparse.Namespace) -> ModelConfig:
-    """The model that the options describe."""
+def model_config(options: argparse.Namespace, size: Size) -> ModelConfig:
+    """The model that the options describe, in one size."""
     width, depth, heads = options.decoder
     return ModelConfig(
-        size=options.size,
+        size=size,
         image_size=options.image_size,
         patch_size=options.patch_size,
         decoder_width=width,
@@ -58,50 +122,26 @@ def model_config(options: argparse.Namespace) -> ModelConfig:
     )
 
 
-def pretraining_round(
-    model: ModelConfig,
-    augment: AugmentConfig,
-    placement: Placement,
-    steps: np.ndarray,
-    batch_size: int,
-) -> Round:
-    """A round over random pixels in device memory.
-
-    Args:
-        model: The masked autoencoder.
-        augment: Augmentation, inside the step.
-        placement: Devices and lanes.
-        steps: [K] local steps of each client.
-        batch_size: B.
-    """
-    offsets = np.concatenate([[0], np.cumsum(steps * batch_size)])
-    federation = Federation(
-        make_loss(model, augment),
-        fedavg(
-            make_optimizer(OptimizerConfig(), batch_size),
-            client_state="persist",
-            lr_factor=warmup_cosine(300, 40),
-        ),
-        offsets,
-        Batching(batch_size),
-        placement=placement,
+def run_config(
+    options: argparse.Namespace, size: Size, lanes: int, data_home: DataHome = "device"
+) -> PretrainConfig:
+    """A run with the defaults of ``ufm_jax.pretrain`` in all that the options do not say."""
+    loop: Loop = options.loop
+    return PretrainConfig(
+        model=model_config(options, size),
+        federation=FederationConfig(rounds=300, batch_size=options.batch_size),
+        placement=PlacementConfig(lanes=lanes, loop=loop, data_home=data_home),
     )
-    rng = np.random.default_rng(0)
-    count = int(offsets[-1])
-    geometry = np.array([[1, 0, 0, STORED - 1, STORED - 1, 0, 0]], np.float32)
-    examples = federation.replicate(
-        {
-            "image": rng.integers(0, 255, (count, STORED, STORED, 1), dtype=np.uint8),
-            "extent": np.full((count, 2), STORED, np.int32),
-            "geometry": np.tile(geometry, (count, 1)),
-        }
+
+
+def image_flops(model: ModelConfig) -> int:
+    """Operations of forward and backward pass over one image."""
+    forward = mae_forward_flops(
+        SIZES[model.size],
+        model.num_patches,
+        model.num_kept,
+        model.patch_size**2 * model.channels,
+        model.decoder_width,
+        model.decoder_depth,
     )
-    state = federation.init(init_params(model, jax.random.key(0)))
-    plan = federation.plan(0)
-
-    def run() -> None:
-        nonlocal state
-        state, _ = federation.run_round(state, examples, plan)
-        jax.block_until_ready(state)
-
-    return Round(run, plan, federation)
+    return training_flops(forward)
