@@ -4,8 +4,8 @@ npj Digital Medicine 8:714 (2025). A million images in lists, one a client, as i
 them out: ROOT/16_clients/split_1/client_k.txt. Batch 64 a client, AdamW (0.9, 0.95) whose moments
 persist, weight decay 0.05, rate 1.5e-4 * 64 / 256, 40 rounds of warm-up, then half a cosine.
 
-Needs an accelerator. One of 80 GB holds the 16 clients' moments (ViT-B: 0.9 GB each); how many train
-side by side in what is left is measured at the start.
+Needs an accelerator. One of 80 GB holds the 16 clients' moments (ViT-B: 0.9 GB each); how many of
+them train side by side in what is left is measured at the start.
 
     python -m ufm_jax.pretrain --config=configs/ultrafedfm_vit_b16.py --workdir=runs/ultrafedfm \
         --config.data.root=ROOT

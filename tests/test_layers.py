@@ -16,7 +16,13 @@ MAY_IMPORT = {
     "interop": {"interop", "ops"},
     "evaluation": {"evaluation", "data.randomness"},
 }
-ONLY_IN = {"flax": {"models"}, "orbax": {"train"}, "tensorflow": set(), "torch": set(), "safetensors": {"interop"}}
+ONLY_IN = {
+    "flax": {"models"},
+    "orbax": {"train"},
+    "tensorflow": set(),
+    "torch": set(),
+    "safetensors": {"interop"},
+}
 """Third-party packages that only some layers may import."""
 NEVER_IN = {
     "data": {"jax", "flax", "optax", "orbax"},

@@ -126,3 +126,17 @@ def test_events_of_one_client():
     assert table.client.tolist() == [[5, 0]]
     assert table.slot.tolist() == [[2, 0]]
     assert table.weight.tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize(("clients", "lanes"), [(16, 2), (16, 4), (128, 16)])
+def test_lanes_are_full_where_there_is_more_work_than_the_largest_client(clients, lanes):
+    rng = np.random.default_rng(0)
+    draws = [np.ceil(60 * rng.lognormal(0, 1, clients)).astype(int) for _ in range(100)]
+    fractions = [
+        pack(np.arange(clients), steps, lanes=lanes).useful_fraction
+        for steps in draws
+        if steps.sum() / lanes > steps.max()
+    ]
+    assert len(fractions) > 20
+    assert np.mean(fractions) > 0.97
+    assert np.mean(np.array(fractions) >= 0.95) > 0.9
