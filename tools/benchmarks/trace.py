@@ -28,7 +28,8 @@ _NOTES = (
     "operations' intervals) / span, the span being all traced rounds from the first dispatch to "
     "the last result. between: the same from the device's first operation to its last.",
     "On a simulated device of a CPU an operation runs from the moment its thread enters it until "
-    "the thread leaves it: waiting for other devices and for a core counts as running there.",
+    "the thread leaves it: waiting for other devices and for a core counts as running there. The "
+    "profiler slows a CPU's rounds, and its own time between operations counts as idle.",
     "Loops and conditionals are left out for what runs inside them. time: of an operation's name, "
     "over all devices; share: of all operations' time.",
 )
