@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data.issues import DataError
-from ufm_jax.data.label_issues import LabelIssue, LabelIssues
+from ufm_jax.data.issues import DataError, DataIssues, Issue
 from ufm_jax.data.labelled import LabelSettings, SplitSettings
 from ufm_jax.data.labelled_load import load_labelled
 from ufm_jax.data.settings import DataSettings
@@ -271,8 +270,6 @@ def test_senseless_settings_are_refused_by_name(tmp_path, data, changes, message
 
 def test_issues_of_labels_have_known_kinds():
     with pytest.raises(ValueError, match="unknown kind"):
-        LabelIssue("odd", "a", "b", "c")
-    found = LabelIssues(
-        (LabelIssue("no_mask", "a", "b", "c"), LabelIssue("corrupt", "a", "b", "c"))
-    )
+        Issue("odd", "a", "b", "c")
+    found = DataIssues((Issue("no_mask", "a", "b", "c"), Issue("corrupt", "a", "b", "c")))
     assert list(found.counts()) == ["corrupt", "no_mask"]

@@ -10,6 +10,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from tools.benchmarks.workload import Workload
+from ufm_jax.train.lane_probe import compiled_bytes
 
 
 class Compiled(NamedTuple):
@@ -35,14 +36,7 @@ def compile_twice(workload: Workload) -> Compiled:
         cold, compiled = _compile(workload)
         cached, _ = _compile(workload)
         workload.run()  # Rounds to come find it in memory.
-    memory: Any = compiled.memory_analysis()
-    total = (
-        memory.argument_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
-    return Compiled(cold, cached, total)
+    return Compiled(cold, cached, compiled_bytes(compiled))
 
 
 def peak_bytes() -> int | None:

@@ -13,6 +13,7 @@ import numpy as np
 from tools.benchmarks.federations import MEAN_EXAMPLES, MODELS, SPREAD, make_task
 from tools.benchmarks.measure import Row, interleaved, ratio, spread
 from tools.benchmarks.output import Figures
+from tools.benchmarks.peers.environment import ACCELERATORS
 from tools.benchmarks.peers.exchange import Task
 from tools.benchmarks.peers.process import Peer
 from tools.benchmarks.sides import (
@@ -27,9 +28,6 @@ from tools.benchmarks.sides import (
 )
 from ufm_jax.fed.placement import Loop as LoopForm
 from ufm_jax.fed.placement import make_placement
-
-ACCELERATORS = {"cpu": "cpu", "gpu": "cuda"}
-"""How pip's packages call JAX's backends."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -9,10 +9,9 @@ import runpy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,12 +19,12 @@ from ufm_jax.data.federated import (
     ArrayStore,
     DataSettings,
     FederatedData,
-    RowStore,
     load_federated,
     read_listing,
 )
 from ufm_jax.data.partition import split_sites
 from ufm_jax.data.records import Record
+from ufm_jax.data.store import Rows
 
 _PRESET = Path(__file__).resolve().parents[2] / "configs" / "pretrain_sites.py"
 _CLIENTS = 16
@@ -181,29 +180,11 @@ def _write_lists(folder: Path, root: Path, clients: list[list[Record]]) -> None:
         file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Some rows of a store, in any order, repeats allowed."""
-
-    store: RowStore
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        return self.store.image_shape
-
-    def read(self, rows: np.ndarray) -> dict[str, Any]:
-        return self.store.read(self.rows[rows])
-
-
 def dealt(data: FederatedData, clients: int, images: int) -> FederatedData:
     """The same images dealt to equal clients of ``images`` each, repeated where they run out."""
     counts = np.full(clients, images)
     rows = np.arange(counts.sum()) % data.num_rows
-    return FederatedData(_names(clients), _offsets(counts), _Rows(data.store, rows))
+    return FederatedData(_names(clients), _offsets(counts), Rows(data.store, rows))
 
 
 def _names(clients: int) -> tuple[str, ...]:

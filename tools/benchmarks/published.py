@@ -20,7 +20,7 @@ import numpy as np
 
 from tools.benchmarks.images import Images
 from tools.benchmarks.measure import Row, Side, interleaved, rates, ratio, timed
-from tools.benchmarks.peers.environment import make_environment
+from tools.benchmarks.peers.environment import ACCELERATORS, TORCH, make_environment
 from tools.benchmarks.peers.process import Peer
 from tools.benchmarks.workload import Size, Workload, model_config
 from ufm_jax.fed.algorithm import Params
@@ -47,13 +47,6 @@ _REQUIREMENTS = (
     "numpy<2.5",
     "torchvision==0.28.0",
 )
-_TORCH = {
-    # A build for CPU alone is taken where pip is configured to find one, and never for CUDA.
-    "cpu": "torch==2.13.0",
-    "cuda": "torch==2.13.0,!=2.13.0+cpu",
-}
-_ACCELERATORS = {"cpu": "cpu", "gpu": "cuda"}
-"""How PyTorch calls JAX's backends."""
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SCRIPT = Path(__file__).parent / "peers" / "published_side.py"
@@ -100,7 +93,7 @@ def check_options(options: argparse.Namespace) -> None:
         )
     if options.data is None:
         raise ValueError("--published reads image files: name a folder of them with --data")
-    if jax.default_backend() not in _ACCELERATORS:
+    if jax.default_backend() not in ACCELERATORS:
         raise ValueError(f"--published does not run on {jax.default_backend()}: leave it out")
     if options.dtype != "float32" and jax.default_backend() == "cpu":
         raise ValueError(
@@ -110,7 +103,7 @@ def check_options(options: argparse.Namespace) -> None:
 
 def requirements(accelerator: str) -> tuple[str, ...]:
     """What pip installs for the published code on ``cpu`` or ``cuda``."""
-    return (*_REQUIREMENTS, _TORCH[accelerator])
+    return (*_REQUIREMENTS, TORCH[accelerator])
 
 
 def compare(
@@ -121,7 +114,7 @@ def compare(
     Raises:
         RuntimeError: If an environment cannot be made, or the losses differ.
     """
-    accelerator = _ACCELERATORS[jax.default_backend()]
+    accelerator = ACCELERATORS[jax.default_backend()]
     python = make_environment(f"published-{accelerator}", requirements(accelerator))
     rows: list[Row] = []
     notes: dict[str, None] = dict.fromkeys(NOTES)

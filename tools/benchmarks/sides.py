@@ -19,7 +19,7 @@ import optax
 
 from tools.benchmarks.federations import MODELS, losses
 from tools.benchmarks.measure import timed
-from tools.benchmarks.peers.environment import make_environment
+from tools.benchmarks.peers.environment import TORCH, make_environment
 from tools.benchmarks.peers.exchange import Arrays, Task
 from tools.benchmarks.peers.process import Peer
 from ufm_jax.fed.algorithm import Tree
@@ -198,8 +198,7 @@ PEERS = {
     ),
     "pfl": PeerKind(
         "pfl_side.py",
-        # A build for CPU alone is taken where pip is configured to find one, and never for CUDA.
-        {"cpu": (*_PFL, "torch==2.13.0"), "cuda": (*_PFL, "torch==2.13.0,!=2.13.0+cpu")},
+        {accelerator: (*_PFL, torch) for accelerator, torch in TORCH.items()},
         # While it waits for its turn, its threads must not spin.
         {"OMP_WAIT_POLICY": "passive"},
     ),

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.data import partition, screening
+from ufm_jax.data.assignment import assign
 from ufm_jax.data.cache import DecodeSettings, Progress
 from ufm_jax.data.issues import DataIssues
 from ufm_jax.data.records import Listing
@@ -259,19 +260,7 @@ def _assign(
     """Client names, those left without a record too, and the client of each record, int64 [R]."""
     sites = [record.client for record in decoded.records]
     groups = [record.group for record in decoded.records]
-    count, seed = settings.num_clients, settings.seed
-    match settings.partition:
-        case "site":
-            names, owner = partition.split_sites(
-                sites, groups, settings.set_counts(), settings.partition_sigma, seed
-            )
-            gone = tuple(name for name in clients if name not in set(sites))
-            return names + gone, owner
-        case "iid":
-            owner = partition.iid(groups, count, seed)
-        case "dirichlet":
-            owner = partition.dirichlet(labels, groups, count, settings.alpha, seed)
-        case "lognormal":
-            owner = partition.sized(groups, count, settings.partition_sigma, seed)
-    digits = len(str(count - 1))
-    return tuple(f"client_{k:0{digits}d}" for k in range(count)), owner
+    names, owner = assign(sites, groups, labels, settings)
+    if settings.partition == "site":
+        names += tuple(name for name in clients if name not in set(sites))
+    return names, owner

@@ -18,9 +18,29 @@ KINDS: Mapping[str, str] = {
     "multi_frame": "files of several frames, of which the first is used",
     "not_image": "files and links that are no images",
     "split_group": "groups of which another split holds images too",
+    "no_mask": "images without a mask",
+    "lone_mask": "masks without an image",
+    "mask_size": "masks of another size than their image",
+    "unknown_class": "labels or mask values that are no class of the task",
+    "grey_mask": "masks with grey values, thresholded at half of full scale",
+    "no_group": "clients with images of no known group, each of which stands alone",
+    "duplicate_split": "images that more than one split holds",
+    "absent_class": "classes that are absent from a split",
+    "no_train": "clients without an image to train on",
 }
 FAULTS = frozenset(
-    ("missing", "empty", "outside", "corrupt", "no_label", "no_client", "empty_client")
+    (
+        "missing",
+        "empty",
+        "outside",
+        "corrupt",
+        "no_label",
+        "no_client",
+        "empty_client",
+        "no_mask",
+        "mask_size",
+        "unknown_class",
+    )
 )
 """Kinds that make an image or a client unusable; the others are only worth knowing."""
 
@@ -115,9 +135,15 @@ def enforce(issues: Iterable[Issue], policy: str, remedy: str) -> tuple[Issue, .
     """
     found = tuple(issues)
     if found and policy == "error":
-        counts = DataIssues(found).counts()
-        what = "; ".join(f"{count} {KINDS[kind]}" for kind, count in counts.items())
-        shown = "\n".join(f"  {issue}" for issue in found[:_SHOWN])
-        more = f"\n  ... and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-        raise DataError(f"{what}:\n{shown}{more}\n{remedy}")
+        raise DataError(f"{described(found)}\n{remedy}")
     return found
+
+
+def described(issues: Iterable[Issue]) -> str:
+    """How many of each kind, and the first few, one a line."""
+    found = tuple(issues)
+    counts = DataIssues(found).counts()
+    what = "; ".join(f"{count} {KINDS[kind]}" for kind, count in counts.items())
+    shown = "".join(f"\n  {issue}" for issue in found[:_SHOWN])
+    more = f"\n  ... and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{what}:{shown}{more}"

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ufm_jax.data.issues import DataError, Issue
-from ufm_jax.data.label_issues import LabelIssue, described
+from ufm_jax.data.issues import DataError, Issue, described
 from ufm_jax.data.label_settings import SPLITS, LabelSettings
 from ufm_jax.data.records import Record
 from ufm_jax.data.screening import Decoded
@@ -84,7 +83,7 @@ def copies_across_splits(
                 f"in {splits[index]}, same pixels as {decoded.records[original].name} in "
                 f"{splits[original]}"
             )
-            copies[index] = LabelIssue("duplicate_split", record.client, record.name, reason)
+            copies[index] = Issue("duplicate_split", record.client, record.name, reason)
     if copies and policy == "error":
         raise DataError(
             f"{described(copies.values())}\nGroup them, or set duplicates='skip' to keep the copy "
@@ -98,7 +97,7 @@ def ungrouped(records: Sequence[Record]) -> list[Issue]:
     total = Counter(record.client for record in records)
     alone = Counter(record.client for record in records if record.group is None)
     return [
-        LabelIssue(
+        Issue(
             "no_group",
             client,
             "",
@@ -113,7 +112,7 @@ def ungrouped(records: Sequence[Record]) -> list[Issue]:
 def absent_classes(splits: np.ndarray, targets: np.ndarray, classes: Sequence[str]) -> list[Issue]:
     """An issue for each class that no image of a split shows."""
     return [
-        LabelIssue("absent_class", "all", f"split {split}", f"no image shows {name!r}")
+        Issue("absent_class", "all", f"split {split}", f"no image shows {name!r}")
         for split in SPLITS
         if (splits == split).any()
         for name, shown in zip(classes, (targets[splits == split] == 1).any(0), strict=True)
@@ -131,5 +130,5 @@ def clients_without_training(
         if len(held) and not (held == "train").any():
             where = ", ".join(sorted(set(held.tolist())))
             reason = f"its {len(held)} images are in {where}"
-            issues.append(LabelIssue("no_train", client, "", reason))
+            issues.append(Issue("no_train", client, "", reason))
     return issues

@@ -1,10 +1,10 @@
-"""Which client holds which labelled image: the partitions of `partition`, by settings."""
+"""Which client holds which labelled image, whatever the order of the files."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from ufm_jax.data import partition
+from ufm_jax.data.assignment import assign
 from ufm_jax.data.settings import DataSettings
 
 
@@ -33,27 +33,13 @@ def assign_clients(
     Raises:
       DataError: fewer groups than clients, or a group of two sites.
     """
-    ordered = [groups[index] for index in order]
-    count, seed = settings.num_clients, settings.seed
-    match settings.partition:
-        case "site":
-            names, found = partition.split_sites(
-                [sites[index] for index in order],
-                ordered,
-                settings.set_counts(),
-                settings.partition_sigma,
-                seed,
-            )
-        case "iid":
-            found = partition.iid(ordered, count, seed)
-        case "dirichlet":
-            skew = strata[np.asarray(order)] + 1
-            found = partition.dirichlet(skew, ordered, count, settings.alpha, seed)
-        case "lognormal":
-            found = partition.sized(ordered, count, settings.partition_sigma, seed)
+    place = np.asarray(order)
+    names, found = assign(
+        [sites[index] for index in order],
+        [groups[index] for index in order],
+        strata[place] + 1,
+        settings,
+    )
     owner = np.empty(len(found), np.int64)
-    owner[np.asarray(order)] = found
-    if settings.partition != "site":
-        digits = len(str(count - 1))
-        names = tuple(f"client_{k:0{digits}d}" for k in range(count))
+    owner[place] = found
     return names, owner

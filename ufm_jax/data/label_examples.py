@@ -10,7 +10,7 @@ from ufm_jax.data import screening
 from ufm_jax.data.cache import Progress
 from ufm_jax.data.federated import decode_settings
 from ufm_jax.data.issues import Issue
-from ufm_jax.data.label_issues import LabelIssue, stop_or_list
+from ufm_jax.data.label_issues import stop_or_list
 from ufm_jax.data.label_settings import LabelSettings
 from ufm_jax.data.label_sizes import native_sizes
 from ufm_jax.data.label_sources import leave_out
@@ -172,10 +172,10 @@ def _with_masks(
     clients = [record.client for record in examples.records]
     names = [str(s) if isinstance(s, Path) else s.name for s in sources]
     faults = [
-        LabelIssue(kind, clients[i], names[i], reason) for i, (kind, reason) in rows.faults.items()
+        Issue(kind, clients[i], names[i], reason) for i, (kind, reason) in rows.faults.items()
     ]
     grey = "holds greys; from half of full scale on they count as foreground"
-    notes = [LabelIssue("grey_mask", clients[i], names[i], grey) for i in np.flatnonzero(rows.grey)]
+    notes = [Issue("grey_mask", clients[i], names[i], grey) for i in np.flatnonzero(rows.grey)]
     issues = [*_listed(faults, settings), *notes]
     shows = (rows.counts[:, 1:] > 0).astype(np.float32)
     masks = Masks(tuple(sources), classes, rows)
@@ -200,7 +200,7 @@ def _mask_faults(
     """Masks that are not named, missing, empty, or outside the root."""
     column = settings.mask_column if settings.data.source == "index" else "mask"
     faults: dict[int, Issue] = {
-        index: LabelIssue("no_mask", record.client, record.name, f"has no {column}")
+        index: Issue("no_mask", record.client, record.name, f"has no {column}")
         for index, record in enumerate(records)
         if record.mask is None
     }

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ufm_jax.data.federated import read_listing
 from ufm_jax.data.issues import DataError, Issue
-from ufm_jax.data.label_issues import LabelIssue
 from ufm_jax.data.label_settings import LabelSettings
 from ufm_jax.data.records import Listing, Record
 from ufm_jax.data.sources.folders import read_folders
@@ -187,9 +186,7 @@ def _masked_folders(root: Path, split: str, settings: LabelSettings) -> Listing:
         for stem, (record, _) in images.items()
     )
     lone = [
-        LabelIssue(
-            "lone_mask", image_folder, str(masks[stem][1]), f"no image {stem!r} in its place"
-        )
+        Issue("lone_mask", image_folder, str(masks[stem][1]), f"no image {stem!r} in its place")
         for stem in masks
         if stem not in images
     ]

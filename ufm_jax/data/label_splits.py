@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ufm_jax.data.issues import DataError, Issue
-from ufm_jax.data.label_issues import LabelIssue
 from ufm_jax.data.label_settings import SPLITS, SplitSettings
 from ufm_jax.data.records import Record
 
@@ -98,9 +97,7 @@ def given_splits(
         held = (moved.get(record.group, splits[other]), splits[index])
         moved[record.group] = min(held, key=SPLITS.index)
     issues = [
-        LabelIssue(
-            "split_group", r.client, name, f"group {r.group!r}: from {split} to {moved[r.group]}"
-        )
+        Issue("split_group", r.client, name, f"group {r.group!r}: from {split} to {moved[r.group]}")
         for r, name, split in zip(records, names, splits, strict=True)
         if r.group is not None and moved.get(r.group, split) != split
     ]

@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 
 from ufm_jax.data.issues import Issue
-from ufm_jax.data.label_issues import LabelIssue
 from ufm_jax.data.label_settings import LabelSettings, parse_classes
 from ufm_jax.data.records import Record
 
@@ -83,7 +82,7 @@ def read_targets(
             faults[index] = _no_label(record, settings)
         elif unknown:
             reason = f"label {unknown[0]!r} is none of the classes {', '.join(names)}"
-            faults[index] = LabelIssue("unknown_class", record.client, record.name, reason)
+            faults[index] = Issue("unknown_class", record.client, record.name, reason)
         if index in faults:
             values[index] = np.nan
         else:
@@ -103,7 +102,7 @@ def _columns_of_findings(records: Sequence[Record], settings: LabelSettings) -> 
                 values[index, place] = text in _YES
             elif text not in _UNKNOWN:
                 reason = f"{column}={text!r} is neither yes nor no (1, 0), nor empty (unknown)"
-                faults[index] = LabelIssue("unknown_class", record.client, record.name, reason)
+                faults[index] = Issue("unknown_class", record.client, record.name, reason)
         if index not in faults and np.isnan(values[index]).all():
             faults[index] = _no_label(record, settings)
     return Targets(columns, values, faults)
@@ -111,4 +110,4 @@ def _columns_of_findings(records: Sequence[Record], settings: LabelSettings) -> 
 
 def _no_label(record: Record, settings: LabelSettings) -> Issue:
     columns = ", ".join(settings.label_columns)
-    return LabelIssue("no_label", record.client, record.name, f"has no label in {columns}")
+    return Issue("no_label", record.client, record.name, f"has no label in {columns}")

@@ -11,10 +11,10 @@ import numpy as np
 from ufm_jax.data import label_checks as checks
 from ufm_jax.data import screening
 from ufm_jax.data.cache import Progress
-from ufm_jax.data.issues import Issue
+from ufm_jax.data.issues import DataIssues, Issue
 from ufm_jax.data.label_clients import assign_clients
 from ufm_jax.data.label_examples import Examples, faults_before_decoding, read_examples
-from ufm_jax.data.label_issues import LabelIssues, stop_or_list
+from ufm_jax.data.label_issues import stop_or_list
 from ufm_jax.data.label_settings import LabelSettings
 from ufm_jax.data.label_sizes import spacing_mm
 from ufm_jax.data.label_sources import read_labelled, unique_name
@@ -61,7 +61,7 @@ def load_labelled(
     issues += [*moved, *found]
     checked = _split_and_share(examples, listing.root, settings)
     issues += checked.issues
-    out = LabelIssues(tuple(issues), {**listing.excluded, **excluded, **left_out})
+    out = DataIssues(tuple(issues), {**listing.excluded, **excluded, **left_out})
     return _assembled(checked, out, settings)
 
 
@@ -135,7 +135,7 @@ def _group_names(records: Sequence[Record], names: Sequence[str]) -> list[str]:
     ]
 
 
-def _assembled(shared: _Shared, issues: LabelIssues, settings: LabelSettings) -> LabelledData:
+def _assembled(shared: _Shared, issues: DataIssues, settings: LabelSettings) -> LabelledData:
     """Rows in order of client, and a name for the whole."""
     examples, order = shared.examples, np.argsort(shared.owner, kind="stable")
     records = [examples.records[index] for index in order]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufm_jax.data.store import RowStore
+from ufm_jax.data.store import Rows, RowStore
 
 
 @dataclass(frozen=True)
@@ -53,28 +53,3 @@ class LabelledStore:
             None if self.targets is None else self.targets[rows],
             None if self.masks is None else Rows(self.masks, rows),
         )
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Some rows of a store, as a store.
-
-    Attributes:
-      store: the whole.
-      rows: int64 [R], rows of the whole.
-    """
-
-    store: RowStore
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(S, S, C)."""
-        return self.store.image_shape
-
-    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Gathers rows; see `RowStore.read`."""
-        return self.store.read(self.rows[rows])

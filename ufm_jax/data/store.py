@@ -114,3 +114,28 @@ class CachedStore:
             "geometry": self.cached.geometry[inner],
             "label": self.labels[rows],
         }
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a store, as a store.
+
+    Attributes:
+      store: the whole.
+      rows: int64 [R], rows of the whole.
+    """
+
+    store: RowStore
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(S, S, C)."""
+        return self.store.image_shape
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Gathers rows; see `RowStore.read`."""
+        return self.store.read(self.rows[rows])

@@ -24,12 +24,11 @@ import numpy as np
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
-from ufm_jax.train.cluster import is_first
+from ufm_jax.train.cluster import from_first, is_first
 from ufm_jax.train.config import OptimizerConfig, PlacementConfig, PretrainConfig
 from ufm_jax.train.lane_probe import (
     OutOfDeviceMemoryError,
     RoundProbe,
-    agreed,
     device_memory,
     state_shapes,
     tree_bytes,
@@ -84,14 +83,14 @@ def choose_lanes(
     path = cache_folder() / "lanes" / f"{_digest(key)}.json"
     table = _read(path, key)
     # The first process decides for all: their timings and their caches differ.
-    known = bool(agreed(search.missing(table) is None))
+    known = bool(from_first(int(search.missing(table) is None)))
     if not known:
         table = _measure(search, probe or RoundProbe(federation, params, example))
         _keep(path, key, table)
     best = search.best(table)
     source = f"from {path}" if known else f"measured, kept in {path}"
     _log.info("%s; %s", _table_line(search, table, best), source)
-    lanes = int(agreed(best or 0))
+    lanes = from_first(best or 0)
     if not lanes:
         one = table.get(1, Measurement(1, math.inf, None))
         raise ConfigError(_too_little(search, one, config))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,8 @@ from ufm_jax.train.cluster_config import ClusterConfig
 from ufm_jax.train.last_words import LastWords
 from ufm_jax.train.runtime import StopSignal
 from ufm_jax.train.schema import ConfigError
+
+Number = TypeVar("Number", int, float)
 
 EXIT_LOST = 75
 """Exit status when another process is gone: EX_TEMPFAIL, the same command may be tried again."""
@@ -104,9 +107,12 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def from_first(value: int) -> int:
-    """The first process's ``value`` (below 2^31), in all of them."""
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+def from_first(value: Number) -> Number:
+    """The first process's ``value`` (an int below 2^31, or a float in float32), in all of them."""
+    if jax.process_count() == 1:
+        return value
+    kind = np.float32 if isinstance(value, float) else np.int32
+    return type(value)(multihost_utils.broadcast_one_to_all(kind(value)))
 
 
 def first_to_differ(text: str) -> int | None:

@@ -16,13 +16,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation, HostPlan
 from ufm_jax.fed.placement import Placement
+from ufm_jax.train.cluster import from_first
 
 _STEPS = 3
 """Local steps of a probe's client: a client's start and end are a small part of its time."""
@@ -71,14 +71,10 @@ class RoundProbe:
         examples = self._examples(federation, lanes)
         with _exhaustion_named():
             compiled = federation.lower(state, examples, plan, rows).compile()
-        memory: Any = compiled.memory_analysis()
         devices = federation.placement.num_devices
         shards = devices if federation.examples_sharded else 1
         return (
-            memory.argument_size_in_bytes
-            + memory.temp_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
+            compiled_bytes(compiled)
             - tree_bytes(state.clients) // devices
             - tree_bytes(examples) // shards
         )
@@ -101,7 +97,7 @@ class RoundProbe:
                 for _ in range(rounds):
                     state, _ = federation.run_round(state, examples, plan, rows)
                 jax.block_until_ready(state)
-                return agreed(time.perf_counter() - start) / rounds
+                return from_first(time.perf_counter() - start) / rounds
 
             seconds(1)
             once = seconds(1)
@@ -159,6 +155,17 @@ def state_shapes(federation: Federation, params: Params) -> FederationState:
     )
 
 
+def compiled_bytes(compiled: jax.stages.Compiled) -> int:
+    """Bytes that a compiled program needs on each device: arguments, temporaries and outputs."""
+    memory: Any = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
 def tree_bytes(tree: Tree) -> int:
     """Bytes of all leaves, given as arrays or as shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -169,14 +176,7 @@ def device_memory(placement: Placement) -> float:
     devices = placement.mesh.local_devices
     stats = [device.memory_stats() or {} for device in devices]
     share = _host_memory() / len(devices)
-    return agreed(min(s.get("bytes_limit", share) for s in stats))
-
-
-def agreed(value: float) -> float:
-    """The value that process 0 has, in every process: they must decide alike."""
-    if jax.process_count() == 1:
-        return value
-    return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
+    return from_first(float(min(s.get("bytes_limit", share) for s in stats)))
 
 
 def _host_memory() -> float:

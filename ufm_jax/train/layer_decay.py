@@ -7,7 +7,6 @@ learns at ``layer_decay ** (n + 1 - l)`` times the rate; its weight decay, being
 rate, shrinks along.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -43,14 +42,9 @@ def finetune_optimizer(
     """
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay={layer_decay}: use a factor above 0, up to 1 (no decay)")
-    rate = config.learning_rate * (batch_size / 256 if config.scale_by_batch else 1.0)
-    chain = [make_optimizer(dataclasses.replace(config, weight_decay=0.0), batch_size)]
-    if config.weight_decay:
-        # After the rate, since the mask differs from pretraining's: tokens do not decay either.
-        chain.append(optax.add_decayed_weights(-rate * config.weight_decay, mask=decays))
+    optimizer = make_optimizer(config, batch_size, mask=decays)
     if layer_decay < 1:
-        chain.append(scale_by_layer(layer_decay))
-    optimizer = optax.chain(*chain)
+        optimizer = optax.chain(optimizer, scale_by_layer(layer_decay))
     if not freeze_encoder:
         return optimizer
     return optax.partition({True: optax.set_to_zero(), False: optimizer}, in_encoder)

@@ -10,12 +10,25 @@ from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.train.config import OptimizerConfig
 
 
-def make_optimizer(config: OptimizerConfig, batch_size: int) -> optax.GradientTransformation:
+def decays(params: Params) -> Tree:
+    """Which leaves weight decay acts on: all but biases and the scales of norms.
+
+    Told by name: a stacked bias has two axes, so the number of axes says nothing.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path[-1].key not in ("bias", "scale"), params
+    )
+
+
+def make_optimizer(
+    config: OptimizerConfig, batch_size: int, mask: Callable[[Params], Tree] = decays
+) -> optax.GradientTransformation:
     """Builds an optimiser at its peak learning rate.
 
     Args:
         config: Name and numbers.
         batch_size: B, by which the rate is scaled where the configuration says so.
+        mask: Which leaves weight decay acts on.
     """
     rate = config.learning_rate * (batch_size / 256 if config.scale_by_batch else 1.0)
     first, second = config.betas
@@ -31,18 +44,8 @@ def make_optimizer(config: OptimizerConfig, batch_size: int) -> optax.GradientTr
     if config.clip_norm:
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
-        chain.append(optax.add_decayed_weights(config.weight_decay, mask=decays))
+        chain.append(optax.add_decayed_weights(config.weight_decay, mask=mask))
     return optax.chain(*chain, optax.scale(-rate))
-
-
-def decays(params: Params) -> Tree:
-    """Which leaves weight decay acts on: all but biases and the scales of norms.
-
-    Told by name: a stacked bias has two axes, so the number of axes says nothing.
-    """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path[-1].key not in ("bias", "scale"), params
-    )
 
 
 def warmup_cosine(

@@ -9,6 +9,16 @@ from pathlib import Path
 
 from ufm_jax.train.runtime import cache_folder
 
+ACCELERATORS = {"cpu": "cpu", "gpu": "cuda"}
+"""How pip's packages and PyTorch call JAX's backends."""
+
+TORCH = {
+    # A build for CPU alone is taken where pip is configured to find one, and never for CUDA.
+    "cpu": "torch==2.13.0",
+    "cuda": "torch==2.13.0,!=2.13.0+cpu",
+}
+"""PyTorch as pip takes it, by accelerator."""
+
 
 def make_environment(name: str, requirements: Sequence[str]) -> Path:
     """The Python of a virtual environment that holds ``requirements`` and nothing of ours.
