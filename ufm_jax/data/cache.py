@@ -23,9 +23,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +35,7 @@ from ufm_jax.data.decode import CorruptImage, GeometryDetector, Row
 from ufm_jax.data.fingerprint import code_stamp, digest
 from ufm_jax.data.records import ImageHandle
 from ufm_jax.data.row_file import RowFile
+from ufm_jax.data.threads import map_in_order
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) from the writing thread."""
@@ -208,14 +207,7 @@ def _decode_in_order(
         except CorruptImage as error:
             return error
 
-    with ThreadPoolExecutor(num_workers) as pool:
-        window: deque[Future[Row | CorruptImage]] = deque()
-        for image in images:
-            window.append(pool.submit(decode_one, image))
-            if len(window) > 4 * num_workers:
-                yield window.popleft().result()
-        while window:
-            yield window.popleft().result()
+    return map_in_order(decode_one, images, num_workers)
 
 
 def open_rows(folder: Path) -> CachedRows | None:

@@ -9,7 +9,6 @@ inode, size, modification and change time (no program can set the change time), 
 import hashlib
 import inspect
 import os
-import secrets
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from types import ModuleType
 import numpy as np
 
 from ufm_jax.data.records import ImageHandle
+from ufm_jax.data.whole_file import replacing
 
 _BYTES = 16
 # A file this fresh may change again within one tick of the clock: do not remember it yet.
@@ -114,8 +114,5 @@ def _read_memo(memo: Path) -> dict[bytes, bytes]:
 def _write_memo(memo: Path, entries: dict[bytes, bytes]) -> None:
     flat = b"".join(key + value for key, value in entries.items())
     table = np.frombuffer(flat, np.uint8).reshape(-1, 2 * _BYTES)
-    # A number of its own, not the process's: another host's may be the same.
-    partial = memo.with_name(f"{memo.name}.{secrets.token_hex(4)}.partial")
-    with partial.open("wb") as file:
+    with replacing(memo) as partial, partial.open("wb") as file:
         np.save(file, table)
-    partial.replace(memo)

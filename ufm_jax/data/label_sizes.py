@@ -1,7 +1,6 @@
 """Native sizes of images, and the millimetres of a pixel."""
 
 import io
-import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import ExifTags, Image
 
 from ufm_jax.data.records import ImageHandle, Picture
 from ufm_jax.data.screening import Decoded
+from ufm_jax.data.whole_file import replacing
 
 _FILE = "native_sizes.npy"
 _TURNED = frozenset((5, 6, 7, 8))
@@ -46,10 +46,8 @@ def native_sizes(decoded: Decoded, num_workers: int) -> np.ndarray:
         with ThreadPoolExecutor(num_workers) as pool:
             for row, size in zip(known, pool.map(_native_size, images), strict=True):
                 sizes[row] = size
-        partial = file.with_name(f"{_FILE}.{secrets.token_hex(4)}")
-        with partial.open("wb") as out:
+        with replacing(file) as partial, partial.open("wb") as out:
             np.save(out, sizes)
-        partial.replace(file)
     found: np.ndarray = np.where(rows[:, None] >= 0, sizes[rows], 0)
     return found
 

@@ -5,12 +5,9 @@ and the code; 'images.npy' then holds class numbers [N, S, S, 1], 255 outside th
 """
 
 import json
-import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -21,15 +18,14 @@ from ufm_jax.data.fingerprint import code_stamp, content_digests, digest
 from ufm_jax.data.mask_classes import MaskClasses, classes_of_values
 from ufm_jax.data.mask_decode import ClassMask, MaskFault
 from ufm_jax.data.records import ImageHandle, Picture
+from ufm_jax.data.threads import map_in_order
+from ufm_jax.data.whole_file import replacing
 
 MaskSource = Path | ImageHandle
 """A mask file, or a handle that loads a mask's bytes, or its values as a `Picture`."""
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ def decode_masks(
         cache_dir,
         num_workers,
         progress,
-        source=lambda: _in_order(read, chosen, num_workers),
+        source=lambda: map_in_order(read, chosen, num_workers),
     )
     row_of = {name: row for row, name in enumerate(first)}
     rows = np.array([row_of.get(name, -1) for name in names], np.int64)
@@ -143,10 +139,9 @@ def values_in_masks(
             return []  # `decode_masks` names it
 
     readable = [index for index in range(len(sources)) if index not in unreadable]
-    found = sorted({v for some in _in_order(values, readable, num_workers) for v in some})
-    partial = memo.with_name(f"{memo.name}.{secrets.token_hex(4)}")
-    partial.write_text(json.dumps(found), encoding="utf-8")
-    partial.replace(memo)
+    found = sorted({v for some in map_in_order(values, readable, num_workers) for v in some})
+    with replacing(memo) as partial:
+        partial.write_text(json.dumps(found), encoding="utf-8")
     return classes_of_values(found)
 
 
@@ -203,14 +198,3 @@ def _measured(
         else:
             counts[index], grey[index] = measured[row]["counts"], measured[row]["grey"]
     return MaskRows(cached, rows, counts, grey, faults)
-
-
-def _in_order(
-    function: Callable[[_In], _Out], items: Sequence[_In], num_workers: int
-) -> Iterator[_Out]:
-    """Maps in threads, hands over in order, and holds a bounded number of results."""
-    step = 16 * num_workers
-    with ThreadPoolExecutor(num_workers) as pool:
-        for begin in range(0, len(items), step):
-            chunk: Iterable[_Out] = pool.map(function, items[begin : begin + step])
-            yield from chunk
