@@ -144,6 +144,24 @@ def test_group_on_both_sides_of_a_split_is_listed(indexed):
     assert "x/g0" in leak.reason
 
 
+def test_records_are_excluded_by_any_column_and_counted(indexed):
+    everything = load_federated(settings(indexed, source="index"))
+    of_one_set = load_federated(settings(indexed, source="index", exclude=("x:split=test",)))
+    counted = of_one_set.issues.excluded["excluded by x:split=test"]
+    assert 0 < counted == everything.num_rows - of_one_set.num_rows
+    of_all = load_federated(settings(indexed, source="index", exclude=("split=test",)))
+    assert of_all.num_rows < of_one_set.num_rows
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [("split=nowhere", "no record is left out"), ("split", "is not 'column=value'")],
+)
+def test_an_exclusion_that_cannot_be_meant_is_an_error(indexed, rule, message):
+    with pytest.raises(DataError, match=message):
+        load_federated(settings(indexed, source="index", exclude=(rule,)))
+
+
 def poison_missing(root: Path) -> None:
     (root / "b/gone.png").symlink_to(root / "b/nowhere.png")
 

@@ -197,7 +197,8 @@ def load_federated(
     listing = read_listing(settings)
     require, on_bad = settings.require_labels, settings.on_bad
     issues = list(screening.stop_on_faults(listing.issues, on_bad))
-    records, excluded, torn = screening.keep_splits(listing.records, settings.splits)
+    records, left_out = screening.exclude_records(listing.records, settings.exclusions())
+    records, excluded, torn = screening.keep_splits(records, settings.splits)
     faults = screening.faults_before_decoding(records, listing.root, require)
     issues += [*torn, *screening.stop_on_faults(faults.values(), on_bad)]
     usable = [record for index, record in enumerate(records) if index not in faults]
@@ -228,7 +229,7 @@ def load_federated(
         names=tuple(name for name, size in zip(names, sizes, strict=True) if size),
         offsets=offsets,
         store=CachedStore(decoded.cached, decoded.rows[order], labels[order]),
-        issues=DataIssues(tuple(issues), {**listing.excluded, **excluded}),
+        issues=DataIssues(tuple(issues), {**listing.excluded, **left_out, **excluded}),
         labels=labels[order],
         label_names=label_names,
         groups=groups[order],

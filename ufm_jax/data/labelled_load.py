@@ -48,7 +48,8 @@ def load_labelled(
     listing = read_labelled(settings)
     data = settings.data
     issues = list(stop_or_list(listing.issues, data.on_bad, settings.unlabelled))
-    records, excluded, torn = screening.keep_splits(listing.records, data.splits)
+    chosen, ruled_out = screening.exclude_records(listing.records, data.exclusions())
+    records, excluded, torn = screening.keep_splits(chosen, data.splits)
     faults = faults_before_decoding(records, listing.root, settings)
     issues += [*torn, *stop_or_list(faults.values(), data.on_bad, settings.unlabelled)]
     usable = [record for index, record in enumerate(records) if index not in faults]
@@ -61,7 +62,7 @@ def load_labelled(
     issues += [*moved, *found]
     checked = _split_and_share(examples, listing.root, settings)
     issues += checked.issues
-    out = DataIssues(tuple(issues), {**listing.excluded, **excluded, **left_out})
+    out = DataIssues(tuple(issues), {**listing.excluded, **ruled_out, **excluded, **left_out})
     return _assembled(checked, out, settings)
 
 

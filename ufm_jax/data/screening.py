@@ -78,6 +78,39 @@ def keep_splits(
     return kept, dict(excluded), issues
 
 
+def exclude_records(
+    records: Sequence[Record], rules: Sequence[tuple[str, str, str]]
+) -> tuple[tuple[Record, ...], dict[str, int]]:
+    """Leaves out records by the values of their columns.
+
+    Args:
+      records: all records.
+      rules: (set, column, value) of those to leave out; see `DataSettings.exclusions`.
+
+    Returns:
+      The records kept, and the number that each rule left out.
+
+    Raises:
+      DataError: a rule applies to no record, hence is a mistake.
+    """
+    kept, counts = tuple(records), {}
+    for of_set, column, value in rules:
+        left = tuple(r for r in kept if not _applies(r, of_set, column, value))
+        name = f"{of_set}:{column}={value}" if of_set else f"{column}={value}"
+        if len(left) == len(kept):
+            raise DataError(f"exclude: no record is left out by {name!r}: mend or remove it")
+        counts[f"excluded by {name}"] = len(kept) - len(left)
+        kept = left
+    return kept, counts
+
+
+def _applies(record: Record, of_set: str, column: str, value: str) -> bool:
+    if of_set not in ("", record.attributes.get("set")):
+        return False
+    known = {"label": record.label, "group": record.group, "split": record.split}
+    return (known | dict(record.attributes)).get(column) == value
+
+
 def faults_before_decoding(
     records: Sequence[Record], root: Path | None, require_labels: bool
 ) -> dict[int, Issue]:

@@ -25,6 +25,8 @@ class DataSettings:
       alpha: 'dirichlet': concentration.
       partition_sigma: 'lognormal' and `clients_per_set`: spread of the log sizes; 0 = even.
       splits: keep records of these splits ('' = those without one); none = keep all.
+      exclude: 'index': leave out the records with 'column=value', or 'set:column=value' of one set
+        alone; such as 'breast:fold5=0', a test fold that pretraining shall not see.
       require_labels: an image without a label is a fault.
       working_size: S.
       channels: 1, 3, or 'auto' (3 if any image has colour).
@@ -51,6 +53,7 @@ class DataSettings:
     alpha: float = 0.5
     partition_sigma: float = 0.0
     splits: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     require_labels: bool = False
     working_size: int = 224
     channels: Literal["auto", 1, 3] = "auto"
@@ -76,9 +79,12 @@ class DataSettings:
             raise DataError(f"source {self.source!r} needs `root`, the folder of the data")
         if self.client_columns and self.source not in ("index", "tfds"):
             raise DataError("client_columns name columns or features: set source='index' or 'tfds'")
+        if self.exclude and self.source != "index":
+            raise DataError("exclude names columns of index.csv: set source='index'")
         if self.clients_per_set and self.partition != "site":
             raise DataError("clients_per_set splits sites: set partition='site'")
         self.set_counts()
+        self.exclusions()
 
     def set_counts(self) -> dict[str, int]:
         """`clients_per_set` as a mapping."""
@@ -89,3 +95,14 @@ class DataSettings:
                 raise DataError(f"clients_per_set: {entry!r} is not 'set:count' with a count >= 1")
             counts[name] = int(count)
         return counts
+
+    def exclusions(self) -> tuple[tuple[str, str, str], ...]:
+        """`exclude` as (set, column, value); the set is '' where all are meant."""
+        rules = []
+        for entry in self.exclude:
+            place, _, value = entry.partition("=")
+            of_set, _, column = place.rpartition(":")
+            if not column or not value:
+                raise DataError(f"exclude: {entry!r} is not 'column=value' or 'set:column=value'")
+            rules.append((of_set, column, value))
+        return tuple(rules)
