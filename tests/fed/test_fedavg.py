@@ -132,3 +132,71 @@ def test_averaged_adam_counts_its_steps():
 def test_an_unknown_client_state_is_refused():
     with pytest.raises(ValueError, match="choose 'reset', 'persist' or 'average'"):
         fedavg(optax.sgd(0.1), client_state="keep")
+
+
+def _two_parts(params, batch, keys):
+    """f_i = a_i / 2 ((u - b_i)^2 + (v - b_i)^2): a shared and a personal copy of one problem."""
+    del keys
+    u, v = params["shared"]["w"], params["head"]["w"]
+    return batch["a"] / 2 * ((u - batch["b"]) ** 2 + (v - batch["b"]) ** 2)
+
+
+def _partial(personal, placement=(1, 1), rounds=3, client_state="reset"):
+    federation = Federation(
+        _two_parts,
+        fedavg(optax.sgd(0.1, 0.5), client_state=client_state, personal=personal),
+        [0, 1, 2, 3],
+        Batching(1, local_epochs=None, local_steps=2),
+        placement=make_placement(*placement),
+        client_weights="uniform",
+    )
+    examples = federation.replicate({"a": jnp.array([1.0, 2, 4]), "b": jnp.array([0.0, 1, -2])})
+    start = {"shared": {"w": jnp.array(3.0)}, "head": {"w": jnp.array(3.0)}}
+    state = federation.init(start)
+    for r in range(rounds):
+        state, _ = federation.run_round(state, examples, federation.plan(r))
+    own = [federation.client_params(state, k) for k in range(3)]
+    return federation, state, [params["head"]["w"] for params in own]
+
+
+@pytest.mark.parametrize("placement", [(1, 1), (1, 2), (3, 1)])
+def test_personal_parameters_train_alone_and_the_others_together(placement):
+    """Each client's head is where 6 steps of its own momentum sgd lead, restarted every 2 steps."""
+    _, state, heads = _partial(["head/.*"], placement)
+    for head, a, b in zip(heads, (1.0, 2.0, 4.0), (0.0, 1.0, -2.0), strict=True):
+        w = 3.0
+        for _ in range(3):
+            first = 0.1 * a * (w - b)
+            second = 0.5 * first + 0.1 * a * (w - first - b)
+            w -= first + second
+        assert float(head) == pytest.approx(w, abs=1e-6)
+    assert float(state.server.params["head"]["w"]) == 3.0, "the server's copy stays as it began"
+    _, together, _ = _partial(["head/.*"])
+    plain = Federation(
+        _two_parts,
+        fedavg(optax.sgd(0.1, 0.5)),
+        [0, 1, 2, 3],
+        Batching(1, local_epochs=None, local_steps=2),
+        placement=make_placement(1, 1),
+        client_weights="uniform",
+    )
+    examples = plain.replicate({"a": jnp.array([1.0, 2, 4]), "b": jnp.array([0.0, 1, -2])})
+    other = plain.init({"shared": {"w": jnp.array(3.0)}, "head": {"w": jnp.array(3.0)}})
+    for r in range(3):
+        other, _ = plain.run_round(other, examples, plain.plan(r))
+    shared = float(together.server.params["shared"]["w"])
+    assert shared == pytest.approx(float(other.server.params["shared"]["w"]), abs=1e-6)
+
+
+def test_nothing_is_shared_where_everything_is_personal():
+    federation, state, heads = _partial([".*"], client_state="persist")
+    assert all(float(leaf) == 3.0 for leaf in jax.tree.leaves(state.server.params))
+    assert len({round(float(head), 4) for head in heads}) == 3
+    assert federation.compilations == 1
+
+
+def test_a_pattern_without_a_parameter_is_an_error():
+    with pytest.raises(ValueError, match=r"'haed/\.\*' matches no parameter; there are head/w"):
+        _partial(["haed/.*"])
+    with pytest.raises(ValueError, match="moments of personal parameters"):
+        fedavg(optax.sgd(0.1), client_state="average", personal=["head/.*"])

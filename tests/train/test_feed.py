@@ -17,7 +17,7 @@ from ufm_jax.train.config import (
     ScheduleConfig,
 )
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.objective import init_params
+from ufm_jax.train.objective import FIELDS, init_params
 from ufm_jax.train.pretraining import build_federation
 
 
@@ -53,7 +53,7 @@ def _train(config, home):
     data = load_federated(config.data)
     federation = build_federation(config, data)
     state = federation.init(init_params(config.model, jax.random.key(0)))
-    feed = Feed(config.placement, data, federation)
+    feed = Feed(config.placement, data, federation, FIELDS)
     for r in range(config.federation.rounds):
         plan, examples, rows = feed.take(r)
         state, _ = federation.run_round(state, examples, plan, rows)

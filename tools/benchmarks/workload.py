@@ -22,7 +22,7 @@ from ufm_jax.train.config import (
     PretrainConfig,
 )
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.objective import init_params
+from ufm_jax.train.objective import FIELDS, init_params
 from ufm_jax.train.pretraining import build_federation
 
 DataHome = Literal["device", "host", "stream"]
@@ -58,7 +58,7 @@ class Workload:
         key = fold(jax.random.key(config.seed), "init")
         self.state = self.federation.init(init_params(config.model, key))
         self.host_seconds: list[float] = []
-        self._feed = Feed(config.placement, data, self.federation)
+        self._feed = Feed(config.placement, data, self.federation, FIELDS)
         self._before: tuple[HostPlan, RoundMetrics] | None = None
         self.rounds = 0
         plan = self.federation.plan(0)

@@ -44,6 +44,7 @@ class Algorithm(NamedTuple):
         end: ``(server, local) -> (update, client)``: what the server averages, and what the client
             keeps.
         update_server: ``(server, mean_update) -> server``.
+        stateful: Whether clients keep anything, so that each has a place on a device.
     """
 
     init_server: Callable[[Params], Any]
@@ -52,3 +53,4 @@ class Algorithm(NamedTuple):
     step: Callable[[Any, Any, GradFn, jax.Array], tuple[Any, jax.Array]]
     end: Callable[[Any, Any], tuple[Tree, Tree]]
     update_server: Callable[[Any, Tree], Any]
+    stateful: bool

@@ -154,16 +154,11 @@ class Federation:
         )
 
     @cached_property
-    def _stateless(self) -> bool:
-        def client_state(key: jax.Array) -> Tree:
-            return self.algorithm.init_client({"w": jax.random.normal(key)})
-
-        return not jax.tree.leaves(jax.eval_shape(client_state, jax.random.key(0)))
-
-    @cached_property
     def home_device(self) -> IntArray | None:
         """[K] the device that keeps each client's state; None where clients keep nothing."""
-        return None if self._stateless else pin(self.num_steps, self.placement.num_devices)
+        if not self.algorithm.stateful:
+            return None
+        return pin(self.num_steps, self.placement.num_devices)
 
     @cached_property
     def slots(self) -> tuple[IntArray, int]:
@@ -194,7 +189,14 @@ class Federation:
         return self._round._cache_size()  # type: ignore[attr-defined]
 
     def init(self, params: Params) -> FederationState:
-        """The state before the first round, placed on the devices."""
+        """The state before the first round, placed on the devices.
+
+        Raises:
+            ValueError: If clients keep something, and the algorithm says that they do not.
+        """
+        kept = jax.tree.leaves(jax.eval_shape(self.algorithm.init_client, params))
+        if kept and not self.algorithm.stateful:
+            raise ValueError("clients keep a state: build the Algorithm with stateful=True")
         places = self.placement.num_devices * self.slots[1]
 
         def build(params: Params) -> FederationState:
@@ -205,6 +207,17 @@ class Federation:
         shardings = FederationState(self.placement.replicated, self.placement.sharded)
         everywhere = self.placement.put(params, self.placement.replicated)
         return jax.jit(build, out_shardings=shardings)(everywhere)
+
+    def client_params(self, state: FederationState, client: int) -> Params:
+        """The parameters with which a client would begin its next round.
+
+        They differ from the server's where some are personal.
+        """
+        home = 0 if self.home_device is None else int(self.home_device[client])
+        place = home * self.slots[1] + int(self.slots[0][client])
+        kept = jax.tree.map(lambda leaf: leaf[place], state.clients)
+        params: Params = self.algorithm.start(state.server, kept).params
+        return params
 
     def replicate(self, examples: Tree) -> Tree:
         """Puts the examples [R, ...] of all clients on every device."""

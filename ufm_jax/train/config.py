@@ -139,6 +139,8 @@ class FederationConfig:
         partial_batch: What becomes of an epoch's last, smaller batch.
         client_weights: p_k in proportion to the examples, or uniform.
         client_state: Whether the local optimiser's state is reset, persists or is averaged.
+        personal: Regular expressions of the paths of parameters that stay with each client, such
+            as 'head/.*' or '.*norm.*' (FedBN); the others are shared.
     """
 
     algorithm: Literal["fedavg"] = "fedavg"
@@ -150,6 +152,7 @@ class FederationConfig:
     partial_batch: Literal["weight", "drop"] = "weight"
     client_weights: Literal["examples", "uniform"] = "examples"
     client_state: Literal["reset", "persist", "average"] = "persist"
+    personal: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_range("federation.rounds", self.rounds, 1, math.inf, "counts rounds")

@@ -1,5 +1,6 @@
 """Brings each round's plan and images to the devices, from whichever home the images live in."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -11,9 +12,6 @@ from ufm_jax.fed.algorithm import Tree
 from ufm_jax.fed.federation import Federation, HostPlan
 from ufm_jax.fed.placement import Placement
 from ufm_jax.train.config import PlacementConfig
-
-FIELDS = ("image", "extent", "geometry")
-"""What the objective reads of a row."""
 
 
 class RoundInput(NamedTuple):
@@ -39,7 +37,11 @@ class Feed:
     """
 
     def __init__(
-        self, placement: PlacementConfig, data: FederatedData, federation: Federation
+        self,
+        placement: PlacementConfig,
+        data: FederatedData,
+        federation: Federation,
+        fields: tuple[str, ...],
     ) -> None:
         """Opens the home of the images.
 
@@ -47,14 +49,15 @@ class Feed:
             placement: ``data_home`` and the number of loader threads.
             data: The images.
             federation: Its lanes and limits decide how much a round may need.
+            fields: What the objective reads of a row.
         """
-        self._federation = federation
+        self.federation, self._fields = federation, fields
         self._mine = _own_groups(federation.placement)
         self._planned: HostPlan | None = None
         self._home: Home | None = None
         if placement.data_home == "device":
             everything = data.store.read(np.arange(data.num_rows))
-            self._resident = federation.replicate(_fields(everything))
+            self._resident = federation.replicate(self._chosen(everything))
             return
         slots = federation.limits.steps * federation.placement.lanes
         self._capacity = min(slots * federation.batching.batch_size, data.num_rows)
@@ -69,7 +72,7 @@ class Feed:
 
     def prepare(self, round_index: int) -> None:
         """Plans a round, and starts gathering its images in the background."""
-        self._planned = self._federation.plan(round_index)
+        self._planned = self.federation.plan(round_index)
         if self._home is not None:
             self._home.prefetch(_by_device(self._planned.rows[self._mine]))
 
@@ -86,23 +89,26 @@ class Feed:
         # The rows of other processes' devices are not read here.
         rows = np.full_like(plan.rows, -1)
         rows[self._mine] = loaded.local_rows.reshape(own.shape)
-        return RoundInput(plan, self._spread(_fields(loaded.examples)), rows)
+        return RoundInput(plan, self._spread(self._chosen(loaded.examples)), rows)
+
+    def _chosen(self, rows: Mapping[str, np.ndarray]) -> Tree:
+        return {name: rows[name] for name in self._fields}
 
     def _own_rows(self) -> np.ndarray | None:
         """Rows that this process's devices may ever need; None for all.
 
         Clients that keep a state train on its device; others train on any.
         """
-        home = self._federation.home_device
+        home = self.federation.home_device
         if home is None:
             return None
-        offsets = np.asarray(self._federation.offsets)
+        offsets = np.asarray(self.federation.offsets)
         clients = np.flatnonzero(np.isin(home, self._mine))
         return np.concatenate([np.arange(offsets[k], offsets[k + 1]) for k in clients])
 
     def _spread(self, own: Tree) -> Tree:
         """Puts this process's images [groups * capacity, ...] on its devices."""
-        placement = self._federation.placement
+        placement = self.federation.placement
         if placement.sharded.is_fully_addressable:
             return jax.device_put(own, placement.sharded)
         place = {group: i for i, group in enumerate(self._mine.tolist())}
@@ -128,10 +134,6 @@ def _own_groups(placement: Placement) -> np.ndarray:
     """Numbers of the groups of devices of which this process has at least one."""
     process = np.array([[d.process_index for d in group] for group in placement.mesh.devices])
     return np.flatnonzero((process == jax.process_index()).any(axis=1))
-
-
-def _fields(rows: dict[str, np.ndarray]) -> Tree:
-    return {name: rows[name] for name in FIELDS}
 
 
 def _by_device(rows: np.ndarray) -> np.ndarray:

@@ -24,6 +24,9 @@ from ufm_jax.ops.scan_conversion import random_convert
 from ufm_jax.ops.texture import texture_scores
 from ufm_jax.train.config import AugmentConfig, ModelConfig
 
+FIELDS = ("image", "extent", "geometry")
+"""Fields of a stored row that the loss reads."""
+
 
 class View(NamedTuple):
     """One image as the objective sees it.

@@ -10,8 +10,7 @@ from ufm_jax.ops.losses import denormalise_patches
 from ufm_jax.ops.normalise import denormalise
 from ufm_jax.ops.patches import unpatchify
 from ufm_jax.train.config import PretrainConfig
-from ufm_jax.train.feed import FIELDS
-from ufm_jax.train.objective import View, make_model, make_view, reconstruct, to_patches
+from ufm_jax.train.objective import FIELDS, View, make_model, make_view, reconstruct, to_patches
 from ufm_jax.train.report.types import Pictures
 
 _HIDDEN_GREY = 127.0

@@ -1,9 +1,7 @@
 """Federated pretraining: from a checked configuration to a trained model and its report."""
 
 import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -22,13 +20,13 @@ from ufm_jax.train import cluster
 from ufm_jax.train.autotune import choose_lanes
 from ufm_jax.train.checkpoint import Checkpoints, export_params
 from ufm_jax.train.cluster import stop_signal
-from ufm_jax.train.config import CheckpointConfig, PretrainConfig, check_cohort
-from ufm_jax.train.feed import FIELDS, Feed
-from ufm_jax.train.metrics import MetricWriter, RoundRecord
-from ufm_jax.train.objective import init_params, make_loss
+from ufm_jax.train.config import PretrainConfig, check_cohort
+from ufm_jax.train.feed import Feed
+from ufm_jax.train.objective import FIELDS, init_params, make_loss
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
-from ufm_jax.train.progress import Progress, decoding
+from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
+from ufm_jax.train.rounds import Saving, record_sinks, resume, run_rounds
 from ufm_jax.train.rundir import check_same_run, claim, lanes_begun_with
 from ufm_jax.train.schema import as_config_errors
 
@@ -75,27 +73,13 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
     rounds = config.federation.rounds
 
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints, stop_signal(mesh) as stop:
-        done = cluster.from_first(checkpoints.last or 0)
-        if done:
-            state = checkpoints.restore(done, state)
-            _log.warning("resumed after %d of %d rounds", done, rounds)
-        feed = Feed(config.placement, data, federation)
-        due = _SaveClock(config.checkpoint, rounds)
+        done, state = resume(checkpoints, state, rounds)
         with record_sinks(workdir, done, rounds) as sinks:
             recorder = Recorder(federation, data.names, lr_factor(config), sinks)
-            stopping = False
-            while done < rounds and not stopping:
-                plan, examples, rows = feed.take(done)
-                state, metrics = federation.run_round(state, examples, plan, rows)
-                done += 1
-                # The devices train; meanwhile the host plans, and reads the round before.
-                if done < rounds:
-                    feed.prepare(done)
-                recorder.put(plan, metrics)
-                stopping = stop.reached()
-                if due(done) or stopping:
-                    checkpoints.save(done, state, recorder.flush().loss)
-        feed.close()
+            feed = Feed(config.placement, data, federation, FIELDS)
+            state, done = run_rounds(
+                feed, recorder, Saving(checkpoints, config.checkpoint, rounds), stop, state, done
+            )
     _log.info("the round was compiled %d time(s) for %d rounds", federation.compilations, done)
     export_params(workdir / "model", state.server.params)
     return Finished(federation, data, state, done, stop.stopped_by)
@@ -113,18 +97,6 @@ def load_data(config: PretrainConfig) -> FederatedData:
     for line in data.issues.summary():
         _log.warning("%s", line)
     return data
-
-
-@contextmanager
-def record_sinks(
-    workdir: Path, done: int, rounds: int
-) -> Iterator[list[Callable[[RoundRecord], None]]]:
-    """What takes the records of rounds from ``done`` on: nothing, but in the first process."""
-    if not cluster.is_first():
-        yield []
-        return
-    with MetricWriter(workdir, done) as writer, Progress(rounds, done) as progress:
-        yield [writer.write, progress.update]
 
 
 def resolve_lanes(config: PretrainConfig, data: FederatedData, workdir: Path) -> int:
@@ -169,6 +141,7 @@ def build_federation(config: PretrainConfig, data: FederatedData) -> Federation:
         make_optimizer(config.client_optimizer, fed.batch_size),
         make_optimizer(config.server_optimizer, fed.batch_size),
         client_state=fed.client_state,
+        personal=fed.personal,
         lr_factor=lr_factor(config),
     )
     return Federation(
@@ -190,19 +163,3 @@ def lr_factor(config: PretrainConfig) -> Callable[[jax.Array], jax.Array]:
     """The learning-rate factor as a function of the progress in rounds."""
     schedule = config.schedule
     return warmup_cosine(config.federation.rounds, schedule.warmup_rounds, schedule.min_factor)
-
-
-class _SaveClock:
-    """Whether a checkpoint is due: by rounds, by time, and after the last round."""
-
-    def __init__(self, config: CheckpointConfig, rounds: int) -> None:
-        self._config, self._rounds = config, rounds
-        self._last = time.monotonic()
-
-    def __call__(self, done: int) -> bool:
-        config = self._config
-        late = 0 < config.every_seconds < time.monotonic() - self._last
-        due = late or done % config.every_rounds == 0 or done == self._rounds
-        if due:
-            self._last = time.monotonic()
-        return due

@@ -5,9 +5,13 @@ AISTATS 2017 (Algorithm 1). The server side is that of Reddi et al., "Adaptive F
 Optimization", ICLR 2021 (Algorithm 1): the weighted mean of the clients' ``w - w_k`` is a
 pseudo-gradient for ``server_optimizer``. Plain FedAvg is ``optax.sgd(1.0)``, which gives
 ``w - sum_k p_k (w - w_k) = sum_k p_k w_k``.
+
+With personal parameters it is partial sharing: FedPer (Arivazhagan et al., "Federated Learning with
+Personalization Layers", 2019) where the head is personal, FedBN (Li et al., ICLR 2021) where norms
+are, and local training alone where all are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,8 +19,16 @@ import jax.numpy as jnp
 import optax
 
 from ufm_jax.fed.algorithm import Algorithm, GradFn, Params, Tree
+from ufm_jax.fed.paths import join_by_path, split_by_path
 
 ClientState = Literal["reset", "persist", "average"]
+
+
+class Client(NamedTuple):
+    """What a client keeps: its own parameters by path, and its optimiser state; often nothing."""
+
+    personal: dict[str, jax.Array]
+    opt_state: Tree
 
 
 class Server(NamedTuple):
@@ -46,6 +58,7 @@ def fedavg(
     server_optimizer: optax.GradientTransformation | None = None,
     *,
     client_state: ClientState = "reset",
+    personal: Sequence[str] = (),
     lr_factor: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Algorithm:
     """Builds FedAvg.
@@ -56,30 +69,44 @@ def fedavg(
         client_state: What becomes of the local optimiser's state after a round. ``reset``: every
             round starts afresh. ``persist``: each client keeps its own. ``average``: it is averaged
             like the parameters, and every client of the next cohort starts from the mean.
+        personal: Regular expressions of the paths of parameters that stay with each client, such as
+            'head/.*'; the server's copies of them stay as they began.
         lr_factor: ``progress -> factor`` on every local update, ``progress`` in rounds. For
             optimisers whose update is proportional to their learning rate (all the usual ones),
             this is the learning rate's schedule.
 
     Raises:
-        ValueError: If ``client_state`` is none of the three.
+        ValueError: If ``client_state`` is none of the three, or would average what is personal; on
+            use, if a pattern matches no parameter.
     """
     if client_state not in ("reset", "persist", "average"):
         raise ValueError(f"client_state={client_state!r}: choose 'reset', 'persist' or 'average'")
+    if personal and client_state == "average":
+        raise ValueError(
+            "client_state='average' would average the moments of personal parameters: use 'reset' "
+            "or 'persist'"
+        )
     server_opt = optax.sgd(1.0) if server_optimizer is None else server_optimizer
+    persists, averages = client_state == "persist", client_state == "average"
+
+    def shared(params: Params) -> Params:
+        return split_by_path(params, personal)[0] if personal else params
+
+    def own(params: Params) -> dict[str, jax.Array]:
+        return split_by_path(params, personal)[1] if personal else {}
 
     def init_server(params: Params) -> Server:
-        shared = client_optimizer.init(params) if client_state == "average" else ()
-        return Server(params, server_opt.init(params), shared)
+        common = client_optimizer.init(params) if averages else ()
+        return Server(params, server_opt.init(shared(params)), common)
 
-    def init_client(params: Params) -> Tree:
-        return client_optimizer.init(params) if client_state == "persist" else ()
+    def init_client(params: Params) -> Client:
+        return Client(own(params), client_optimizer.init(params) if persists else ())
 
-    def start(server: Server, client: Tree) -> Local:
-        if client_state == "reset":
-            return Local(server.params, client_optimizer.init(server.params))
-        return Local(
-            server.params, client if client_state == "persist" else server.client_opt_state
-        )
+    def start(server: Server, client: Client) -> Local:
+        params = join_by_path(server.params, client.personal) if personal else server.params
+        if persists:
+            return Local(params, client.opt_state)
+        return Local(params, server.client_opt_state if averages else client_optimizer.init(params))
 
     def step(
         server: Server, local: Local, grad_fn: GradFn, progress: jax.Array
@@ -91,19 +118,30 @@ def fedavg(
             updates = optax.tree.scale(lr_factor(progress), updates)
         return Local(optax.apply_updates(local.params, updates), opt_state), loss
 
-    def end(server: Server, local: Local) -> tuple[Update, Tree]:
-        pseudo_gradient = optax.tree.sub(server.params, local.params)
-        shared = _to_float(local.opt_state) if client_state == "average" else ()
-        return Update(pseudo_gradient, shared), local.opt_state if client_state == "persist" else ()
+    def end(server: Server, local: Local) -> tuple[Update, Client]:
+        pseudo_gradient = optax.tree.sub(shared(server.params), shared(local.params))
+        common = _to_float(local.opt_state) if averages else ()
+        kept = Client(own(local.params), local.opt_state if persists else ())
+        return Update(pseudo_gradient, common), kept
 
     def update_server(server: Server, mean: Update) -> Server:
-        updates, opt_state = server_opt.update(
-            mean.pseudo_gradient, server.opt_state, server.params
-        )
-        shared = jax.tree.map(_like, mean.opt_state, server.client_opt_state)
-        return Server(optax.apply_updates(server.params, updates), opt_state, shared)
+        params = shared(server.params)
+        updates, opt_state = server_opt.update(mean.pseudo_gradient, server.opt_state, params)
+        params = optax.apply_updates(params, updates)
+        if personal:
+            params = join_by_path(params, own(server.params))
+        common = jax.tree.map(_like, mean.opt_state, server.client_opt_state)
+        return Server(params, opt_state, common)
 
-    return Algorithm(init_server, init_client, start, step, end, update_server)
+    return Algorithm(
+        init_server,
+        init_client,
+        start,
+        step,
+        end,
+        update_server,
+        stateful=bool(personal) or persists,
+    )
 
 
 def _to_float(tree: Tree) -> Tree:

@@ -1,0 +1,306 @@
+"""What can be configured in fine-tuning, evaluation and prediction: keys, types and meanings.
+
+Configuration files build on ``finetune_config()``; ``resolve`` checks the result once and returns
+plain typed values.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ml_collections import ConfigDict
+
+from ufm_jax.data.labelled import LabelSettings
+from ufm_jax.data.settings import DataSettings
+from ufm_jax.models.attention import AttentionKernel
+from ufm_jax.models.classifier import Pool
+from ufm_jax.models.segmenter import DecoderName
+from ufm_jax.ops.joint import Moves
+from ufm_jax.ops.mixing import Mixing
+from ufm_jax.ops.ultrasound import UltrasoundStrengths
+from ufm_jax.train.config import (
+    CheckpointConfig,
+    FederationConfig,
+    OptimizerConfig,
+    PlacementConfig,
+    ScheduleConfig,
+)
+from ufm_jax.train.schema import ConfigError, check_range, from_config_dict, to_config_dict
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """What the encoder starts from.
+
+    Attributes:
+        weights: '' for random; the folder of a run of ours, or of exported parameters; a .pth or
+            .safetensors file of UltraFedFM, MAE or timm.
+        part: The entry of a PyTorch checkpoint to take, such as 'model'; '' finds it.
+        antialias: How position embeddings are resampled; see ``interop.resample``.
+    """
+
+    weights: str = ""
+    part: str = ""
+    antialias: bool = True
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Encoder and head.
+
+    Attributes:
+        size: Encoder by name; see ``models.sizes``. It must be that of the weights.
+        image_size: Side of the square the model sees, pixels.
+        patch_size: Side of a patch, pixels; it must divide ``image_size``.
+        channels: 3 repeats grey images, as the published models expect; 1 keeps them grey.
+        pool: Diagnosis: the head sees the mean of the patch tokens, or the class token.
+        decoder: Segmentation: see ``models.segmenter``.
+        decoder_width: Segmentation: its channels at the tokens' grid.
+        learned_position: Whether the position embedding is a parameter.
+        drop_path: Stochastic depth of the last block.
+        dtype: Arithmetic of the model; parameters are float32 always.
+        remat: Whether to recompute blocks in the backward pass, to save memory.
+        scan_layers: Whether to scan over blocks: faster to compile, slower to run on CPUs.
+        attention_kernel: See ``train.config.ModelConfig``.
+    """
+
+    size: Literal["xs", "ti", "s", "b", "l", "h"] = "b"
+    image_size: int = 224
+    patch_size: int = 16
+    channels: Literal[1, 3] = 3
+    pool: Pool = "mean"
+    decoder: DecoderName = "unet"
+    decoder_width: int = 128
+    learned_position: bool = False
+    drop_path: float = 0.1
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    remat: bool = False
+    scan_layers: bool = False
+    attention_kernel: AttentionKernel = "xla"
+
+    def __post_init__(self) -> None:
+        check_range("model.drop_path", self.drop_path, 0, 0.9, "is a probability")
+        if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
+            raise ConfigError(
+                f"config.model.patch_size={self.patch_size}: it does not divide "
+                f"config.model.image_size={self.image_size}; change one of them"
+            )
+        if self.attention_kernel == "cudnn" and self.dtype != "bfloat16":
+            raise ConfigError(
+                "config.model.attention_kernel='cudnn' needs config.model.dtype='bfloat16'"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        return (self.image_size // self.patch_size,) * 2
+
+
+@dataclass(frozen=True)
+class TrainingViewConfig:
+    """Augmentation of the training images, on the device.
+
+    Attributes:
+        moves: Crop, turn, zoom and mirror; of a mask too.
+        ultrasound: The scanner's knobs, in the place of colour operations made for photographs.
+        mixing: Mixup and cutmix; for segmentation cutmix alone.
+        erase: Diagnosis: probability of random erasing.
+    """
+
+    moves: Moves = field(default_factory=Moves)
+    ultrasound: UltrasoundStrengths = field(default_factory=UltrasoundStrengths)
+    mixing: Mixing = field(default_factory=Mixing)
+    erase: float = 0.25
+
+    def __post_init__(self) -> None:
+        check_range("augment.erase", self.erase, 0, 1, "is a probability")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss.
+
+    Attributes:
+        label_smoothing: Single labels: probability spread over all classes.
+        class_weights: Power to which the weights that make up for unequal class frequencies are
+            raised: 0 for none, 1 in full. They are those of the training split.
+        dice_weight: Segmentation: weight of the Dice loss beside the cross entropy.
+    """
+
+    label_smoothing: float = 0.1
+    class_weights: float = 0.0
+    dice_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_range("loss.label_smoothing", self.label_smoothing, 0, 0.99, "is a probability")
+        check_range("loss.class_weights", self.class_weights, 0, 1, "is an exponent")
+        check_range("loss.dice_weight", self.dice_weight, 0, math.inf, "is a weight")
+
+
+@dataclass(frozen=True)
+class FinetuneFederationConfig(FederationConfig):
+    """Who trains together; further keys as for pretraining.
+
+    Attributes:
+        training: ``centralised`` puts all training images into one client, so that a round is an
+            epoch; ``federated`` shares parameters between clients; ``local`` trains each client
+            alone, nothing shared.
+    """
+
+    rounds: int = 50
+    batch_size: int = 32
+    client_state: Literal["reset", "persist", "average"] = "persist"
+    training: Literal["centralised", "federated", "local"] = "centralised"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.personal and self.training != "federated":
+            raise ConfigError(
+                f"config.federation.personal={self.personal}: it is for training='federated', "
+                f"not {self.training!r}; leave it empty"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How a model is chosen and judged.
+
+    Attributes:
+        select: What the round is chosen by, on the validation split; 'auto' is 'auroc' for
+            diagnosis and 'dice' for segmentation. 'last' takes the last round, and needs no
+            validation split.
+        every_rounds: Rounds between looks at the validation split; the last round has one.
+        batch_size: Images a forward pass.
+        mirror: Average the predictions for the picture and its mirror image.
+        positive: Diagnosis of two classes: the class looked for; '' for the second.
+        threshold: Diagnosis of two classes: 'youden' and 'sensitivity' choose it on the validation
+            split; 'half' is 0.5.
+        sensitivity: What ``threshold='sensitivity'`` asks for.
+        least_component: Segmentation: connected regions of fewer pixels of the original image are
+            removed; 0 keeps all.
+        measurement: Segmentation: what is measured on the masks: '' for nothing.
+        measured_class, second_class: Names of the measured class (the head; for the angle the
+            symphysis) and for the angle of the head; '' for the first, and the second.
+        reference_key: Column or key of the notes that holds the true measurement.
+        outline: See ``evaluation.biometry``.
+        replicates: Bootstrap resamples over groups; 0 for no intervals.
+    """
+
+    select: Literal["auto", "auroc", "balanced_accuracy", "dice", "last"] = "auto"
+    every_rounds: int = 1
+    batch_size: int = 64
+    mirror: bool = False
+    positive: str = ""
+    threshold: Literal["youden", "sensitivity", "half"] = "youden"
+    sensitivity: float = 0.9
+    least_component: int = 0
+    measurement: Literal["", "head_circumference", "angle_of_progression"] = ""
+    measured_class: str = ""
+    second_class: str = ""
+    reference_key: str = "HC_mm"
+    outline: Literal["edges", "pixels"] = "edges"
+    replicates: int = 2000
+
+    def __post_init__(self) -> None:
+        for key in ("every_rounds", "batch_size"):
+            check_range(f"evaluation.{key}", getattr(self, key), 1, math.inf, "is a count")
+        for key in ("least_component", "replicates"):
+            check_range(f"evaluation.{key}", getattr(self, key), 0, math.inf, "is a count")
+        check_range("evaluation.sensitivity", self.sensitivity, 0, 1, "is a share")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Everything that decides a fine-tuning run.
+
+    Attributes:
+        name: Title of the report.
+        seed: Everything random is folded from it.
+        method: ``finetune`` trains encoder and head; ``frozen`` the head alone, by the same loop;
+            ``linear_probe`` fits a logistic regression, and ``knn_probe`` looks up the nearest
+            training images, on features of the encoder as it is (diagnosis).
+        label_fraction: Share of the training split whose labels are used: nested, by class, in
+            whole groups.
+        layer_decay: Factor on the learning rate from a layer to the one below.
+    """
+
+    name: str = "finetune"
+    seed: int = 0
+    method: Literal["finetune", "frozen", "linear_probe", "knn_probe"] = "finetune"
+    label_fraction: float = 1.0
+    layer_decay: float = 0.75
+    data: LabelSettings = field(
+        default_factory=lambda: LabelSettings(data=DataSettings(source="folders", root="."))
+    )
+    start: StartConfig = field(default_factory=StartConfig)
+    model: NetworkConfig = field(default_factory=NetworkConfig)
+    augment: TrainingViewConfig = field(default_factory=TrainingViewConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    federation: FinetuneFederationConfig = field(default_factory=FinetuneFederationConfig)
+    client_optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-3, betas=(0.9, 0.999))
+    )
+    server_optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            name="sgd", learning_rate=1.0, scale_by_batch=False, betas=(0.0, 0.0), weight_decay=0.0
+        )
+    )
+    schedule: ScheduleConfig = field(
+        default_factory=lambda: ScheduleConfig(warmup_rounds=5, min_factor=1e-3)
+    )
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.label_fraction <= 1:
+            raise ConfigError(
+                f"config.label_fraction={self.label_fraction}: use a share above 0, up to 1"
+            )
+        if not 0 < self.layer_decay <= 1:
+            raise ConfigError(f"config.layer_decay={self.layer_decay}: use above 0, up to 1")
+        if not 0 <= self.schedule.warmup_rounds <= self.federation.rounds:
+            raise ConfigError(
+                f"config.schedule.warmup_rounds={self.schedule.warmup_rounds}: there are "
+                f"{self.federation.rounds} rounds; lower it"
+            )
+        segments, probes = self.data.kind == "segment", self.method.endswith("_probe")
+        if segments and probes:
+            raise ConfigError(
+                f"config.method={self.method!r} is for diagnosis; to probe an encoder for "
+                "segmentation use method='frozen' with config.model.decoder='linear'"
+            )
+        if segments and self.augment.mixing.mixup:
+            raise ConfigError(
+                f"config.augment.mixing.mixup={self.augment.mixing.mixup}: masks cannot be "
+                "blended; set 0, or use cutmix"
+            )
+        if probes and self.federation.training != "centralised":
+            raise ConfigError(
+                f"config.method={self.method!r} trains nothing in rounds: set "
+                "config.federation.training='centralised'"
+            )
+        if self.placement.lanes < 1:
+            raise ConfigError(
+                "config.placement.lanes=0: measuring is for pretraining; set 1 or more"
+            )
+        unfit = {"dice": not segments, "auroc": segments, "balanced_accuracy": segments}
+        if unfit.get(self.evaluation.select):
+            raise ConfigError(
+                f"config.evaluation.select={self.evaluation.select!r} does not fit "
+                f"config.data.kind={self.data.kind!r}; use 'auto'"
+            )
+
+
+def finetune_config() -> ConfigDict:
+    """The defaults, to be changed by a configuration file."""
+    return to_config_dict(FinetuneConfig())
+
+
+def resolve_finetune(config: ConfigDict) -> FinetuneConfig:
+    """Checks a configuration and returns it as typed values.
+
+    Raises:
+        ConfigError: Naming key, value and remedy.
+    """
+    return from_config_dict(FinetuneConfig, config)

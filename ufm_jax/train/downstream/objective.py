@@ -1,0 +1,79 @@
+"""A task as the engine and the evaluation take it: network, loss, and prediction."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ufm_jax.data.labelled import Task
+from ufm_jax.fed.algorithm import LossFn, Params, Tree
+from ufm_jax.models.classifier import Classifier
+from ufm_jax.models.segmenter import Segmenter
+from ufm_jax.train.downstream import diagnosis, segmentation
+from ufm_jax.train.downstream.config import FinetuneConfig
+from ufm_jax.train.downstream.views import patches_of, plain_views
+
+
+class Objective(NamedTuple):
+    """What is trained, and how it predicts.
+
+    Attributes:
+        fields: Fields of a stored row that the loss reads.
+        network: The model.
+        init: ``key -> params``, fresh and float32.
+        loss_fn: ``(params, batch, keys) -> losses [B]``, on augmented images.
+        predict: ``(params, batch) -> probabilities``, of whole images as they are; ``batch`` has
+            'image' [B, S, S, C] and 'extent' [B, 2]. Diagnosis: [B, C], of a single-label task of
+            sum 1. Segmentation: [B, P, P, 1 + C], the background first, where P is the side of the
+            square into which the whole picture is squeezed.
+    """
+
+    fields: tuple[str, ...]
+    network: Classifier | Segmenter
+    init: Callable[[jax.Array], Params]
+    loss_fn: LossFn
+    predict: Callable[[Params, Tree], jax.Array]
+
+
+def make_objective(
+    config: FinetuneConfig, task: Task, class_weights: np.ndarray | None = None
+) -> Objective:
+    """The objective of a task.
+
+    Args:
+        config: Network, augmentation and loss.
+        task: Its kind and classes.
+        class_weights: As ``LabelledData.class_weights`` gives them; None for equal ones.
+    """
+    kind = segmentation if task.kind == "segment" else diagnosis
+    network = kind.make_network(config.model, task)
+    to_probabilities = kind.make_probabilities(task)
+
+    def init(key: jax.Array) -> Params:
+        model = config.model
+        patches = jnp.zeros(
+            (1, model.grid[0] * model.grid[1], model.patch_size**2 * model.channels)
+        )
+        return jax.jit(network.init)(key, patches)["params"]
+
+    def predict(params: Params, batch: Tree) -> jax.Array:
+        views = plain_views(batch, config.model.image_size)
+
+        def run(pictures: jax.Array) -> jax.Array:
+            logits = network.apply({"params": params}, patches_of(pictures, config.model))
+            return to_probabilities(logits)
+
+        if not config.evaluation.mirror:
+            return run(views)
+        mirrored = run(views[:, :, ::-1])
+        return (run(views) + kind.mirror_back(mirrored)) / 2
+
+    return Objective(
+        fields=("image", "extent", kind.target_field(task)),
+        network=network,
+        init=init,
+        loss_fn=kind.make_loss(network, config, task, class_weights),
+        predict=predict,
+    )
