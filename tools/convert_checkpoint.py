@@ -8,12 +8,10 @@ of ours (a run's, or its ``model``). Writes parameters alone. See docs/weights.m
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from ufm_jax.interop.architecture import Architecture, describe
@@ -24,11 +22,11 @@ from ufm_jax.interop.convert import (
     patch_of,
     resized,
 )
-from ufm_jax.interop.torch_names import Params, flatten
+from ufm_jax.interop.torch_names import flatten
 from ufm_jax.interop.weights_file import SUFFIXES, read_weights, write_weights
 from ufm_jax.models.sizes import SIZES
-from ufm_jax.models.vit import unstack_layers
 from ufm_jax.train.checkpoint import export_params, load_params
+from ufm_jax.train.weights import read_ours
 
 Grid = tuple[int, int]
 
@@ -124,39 +122,20 @@ def _read_file(options: argparse.Namespace) -> Source:
 def _read_folder(options: argparse.Namespace) -> Source:
     if options.part:
         raise ValueError(f"--part={options.part}: {options.input} is a folder, it has no parts")
-    folder = options.input / "model" if (options.input / "model").is_dir() else options.input
-    params = jax.tree.map(np.asarray, unstack_layers(_load(folder)))
+    folder, params, stored_grid = read_ours(options.input)
     lines = [f"read: {folder}: ours, {_count(flatten(params))}"]
     if options.encoder_only and (dropped := sorted(set(params) - {"encoder"})):
         params = {"encoder": params["encoder"]}
         lines.append(f"left out, as --encoder_only says: {', '.join(dropped)}")
-    grid = _folder_grid(options, folder, params)
+    grid = tuple(options.grid) if options.grid else stored_grid
+    if grid is None and options.image_size and "encoder" in params:
+        kernel = params["encoder"]["patch_embed"]["kernel"]
+        grid = _grid_of(options.image_size, patch_of(kernel)[0])
+    if grid is None:
+        raise ValueError(
+            f"{folder}: its position embedding is fixed and not stored: give --image_size"
+        )
     return Source(params_to_torch(params, grid), grid, lines)
-
-
-def _load(folder: Path) -> Params:
-    if not (folder / "_CHECKPOINT_METADATA").is_file():
-        raise ValueError(f"{folder}: neither a run's folder nor one of exported parameters")
-    return load_params(folder)
-
-
-def _folder_grid(options: argparse.Namespace, folder: Path, params: Params) -> Grid:
-    """Patches of the input: as given, as its run was configured, or as its embedding has them."""
-    if options.grid:
-        return tuple(options.grid)
-    config = folder.parent / "config.json"
-    if config.is_file():
-        facts = json.loads(config.read_text(encoding="utf-8"))
-        image, patch = (facts.get(f"config.model.{k}_size") for k in ("image", "patch"))
-        if image and patch:
-            return (image // patch,) * 2
-    encoder = params.get("encoder", {})
-    if "pos_embed" in encoder:
-        side = int((encoder["pos_embed"].shape[1] - 1) ** 0.5)
-        return side, side
-    if options.image_size and "patch_embed" in encoder:
-        return _grid_of(options.image_size, patch_of(encoder["patch_embed"]["kernel"])[0])
-    raise ValueError(f"{folder}: its position embedding is fixed and not stored: give --image_size")
 
 
 def _wanted(options: argparse.Namespace, architecture: Architecture) -> tuple[Grid, int]:

@@ -73,7 +73,7 @@ def test_integers_serve_as_floats_and_lists_as_tuples():
 def test_a_cohort_larger_than_the_population_is_refused():
     config = PretrainConfig(federation=FederationConfig(cohort_size=17))
     with pytest.raises(ConfigError, match=r"cohort_size=17: the data has 16 clients"):
-        check_cohort(config, 16)
+        check_cohort(config.federation, 16)
 
 
 def test_flatten_names_every_leaf():

@@ -18,7 +18,7 @@ from ufm_jax.train.config import (
 )
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.objective import FIELDS, init_params
-from ufm_jax.train.pretraining import build_federation
+from ufm_jax.train.pretraining import federate
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def _train(config, home):
         config, placement=PlacementConfig(devices=2, lanes=1, data_home=home)
     )
     data = load_federated(config.data)
-    federation = build_federation(config, data)
+    federation = federate(config, data)
     state = federation.init(init_params(config.model, jax.random.key(0)))
     feed = Feed(config.placement, data, federation, FIELDS)
     for r in range(config.federation.rounds):

@@ -23,7 +23,7 @@ from ufm_jax.train.config import (
 )
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.objective import FIELDS, init_params
-from ufm_jax.train.pretraining import build_federation
+from ufm_jax.train.pretraining import federate
 
 DataHome = Literal["device", "host", "stream"]
 Size = Literal["xs", "ti", "s", "b", "l", "h"]
@@ -53,7 +53,7 @@ class Workload:
             loss_fn: In place of the configuration's objective.
         """
         self.config = config
-        federation = build_federation(config, data)
+        federation = federate(config, data)
         self.federation = replace(federation, loss_fn=loss_fn) if loss_fn else federation
         key = fold(jax.random.key(config.seed), "init")
         self.state = self.federation.init(init_params(config.model, key))

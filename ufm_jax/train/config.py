@@ -6,7 +6,7 @@ plain typed values.
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from ml_collections import ConfigDict
 
@@ -300,14 +300,14 @@ def resolve(config: ConfigDict) -> PretrainConfig:
     return from_config_dict(PretrainConfig, config)
 
 
-def check_cohort(config: PretrainConfig, num_clients: int) -> Any:
+def check_cohort(config: FederationConfig, num_clients: int) -> None:
     """Checks what only the data can tell.
 
     Raises:
         ConfigError: If a cohort is larger than the population.
     """
-    if config.federation.cohort_size > num_clients:
+    if config.cohort_size > num_clients:
         raise ConfigError(
-            f"config.federation.cohort_size={config.federation.cohort_size}: the data has "
-            f"{num_clients} clients; lower it, or use 0 for all"
+            f"config.federation.cohort_size={config.cohort_size}: the data has {num_clients} "
+            "clients; lower it, or use 0 for all"
         )

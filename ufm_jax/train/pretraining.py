@@ -10,17 +10,15 @@ import jax
 import numpy as np
 
 from ufm_jax.data.federated import FederatedData, load_federated
-from ufm_jax.fed.algorithms.fedavg import fedavg
-from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
-from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.train import cluster
 from ufm_jax.train.autotune import choose_lanes
+from ufm_jax.train.build import build_federation, build_placement
 from ufm_jax.train.checkpoint import Checkpoints, export_params
 from ufm_jax.train.cluster import stop_signal
-from ufm_jax.train.config import PretrainConfig, check_cohort
+from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.objective import FIELDS, init_params, make_loss
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
@@ -63,11 +61,11 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
     data = load_data(config)
     check_same_run(config, data)
     with as_config_errors():
-        mesh = build_placement(with_lanes(config, 1)).mesh
+        mesh = build_placement(with_lanes(config, 1).placement).mesh
     cluster.connect(mesh)
     with as_config_errors():
         config = with_lanes(config, resolve_lanes(config, data, workdir))
-        federation = build_federation(config, data)
+        federation = federate(config, data)
     claim(workdir, config, data, federation.placement)
     state = federation.init(init_params(config.model, fold(jax.random.key(config.seed), "init")))
     rounds = config.federation.rounds
@@ -111,7 +109,7 @@ def resolve_lanes(config: PretrainConfig, data: FederatedData, workdir: Path) ->
     if begun:
         _log.info("placement.lanes=0: the run in %s began with %d and goes on so", workdir, begun)
         return begun
-    federation = build_federation(with_lanes(config, 1), data)
+    federation = federate(with_lanes(config, 1), data)
     params = init_params(config.model, fold(jax.random.key(config.seed), "init"))
     row = data.store.read(np.arange(1))
     return choose_lanes(config, federation, params, {name: row[name] for name in FIELDS})
@@ -122,40 +120,19 @@ def with_lanes(config: PretrainConfig, lanes: int) -> PretrainConfig:
     return replace(config, placement=replace(config.placement, lanes=lanes))
 
 
-def build_placement(config: PretrainConfig) -> Placement:
-    """The devices and lanes that ``config`` asks for."""
-    placement = config.placement
-    return make_placement(
-        placement.devices or None,
-        placement.lanes,
-        data_parallel=placement.data_parallel,
-        loop=placement.loop,
-    )
-
-
-def build_federation(config: PretrainConfig, data: FederatedData) -> Federation:
+def federate(config: PretrainConfig, data: FederatedData) -> Federation:
     """The federation that ``config`` describes over ``data``."""
-    check_cohort(config, data.num_clients)
-    fed = config.federation
-    algorithm = fedavg(
-        make_optimizer(config.client_optimizer, fed.batch_size),
-        make_optimizer(config.server_optimizer, fed.batch_size),
-        client_state=fed.client_state,
-        personal=fed.personal,
+    batch_size = config.federation.batch_size
+    return build_federation(
+        config.federation,
+        config.placement,
+        data,
+        make_loss(config.model, config.augment),
+        make_optimizer(config.client_optimizer, batch_size),
+        make_optimizer(config.server_optimizer, batch_size),
         lr_factor=lr_factor(config),
-    )
-    return Federation(
-        loss_fn=make_loss(config.model, config.augment),
-        algorithm=algorithm,
-        offsets=data.offsets,
-        batching=Batching(
-            fed.batch_size, fed.local_epochs or None, fed.local_steps or None, fed.partial_batch
-        ),
-        cohort_size=fed.cohort_size or None,
-        client_weights=fed.client_weights,
-        placement=build_placement(config),
+        personal=config.federation.personal,
         seed=config.seed,
-        examples_sharded=config.placement.data_home != "device",
     )
 
 

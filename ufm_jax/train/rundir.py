@@ -44,12 +44,12 @@ def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
             )
 
 
-def claim(workdir: Path, config: PretrainConfig, data: FederatedData, placement: Placement) -> None:
+def claim(workdir: Path, config: Any, data: FederatedData, placement: Placement) -> None:
     """Makes ``workdir`` the folder of this run, or checks that it is.
 
     Args:
         workdir: Made where absent.
-        config: The run's configuration.
+        config: The run's configuration, a dataclass.
         data: The run's data.
         placement: The devices and lanes that it resolved to.
 
@@ -85,9 +85,7 @@ def _check_shared(workdir: Path) -> None:
         mark.unlink()
 
 
-def _claim(
-    workdir: Path, config: PretrainConfig, data: FederatedData, placement: Placement
-) -> None:
+def _claim(workdir: Path, config: Any, data: FederatedData, placement: Placement) -> None:
     facts = _facts(config, data, placement)
     path = workdir / CONFIG_FILE
     if path.exists() and has_checkpoint(workdir):
@@ -105,6 +103,16 @@ def _claim(
     workdir.mkdir(parents=True, exist_ok=True)
     write_json(path, facts)
     write_json(workdir / "data.json", _data_facts(data))
+
+
+def check_resume(workdir: Path, resume: bool) -> None:
+    """Refuses a folder that holds a run where none is to be gone on with.
+
+    Raises:
+        ConfigError: Naming the folder.
+    """
+    if not resume and has_checkpoint(workdir):
+        raise ConfigError(f"--noresume, but {workdir} holds a run; choose another --workdir")
 
 
 def has_checkpoint(workdir: Path) -> bool:
@@ -136,7 +144,7 @@ def _is_free(key: str) -> bool:
     return key.startswith(_FREE) or key in _FREE_EXACT
 
 
-def _facts(config: PretrainConfig, data: FederatedData, placement: Placement) -> dict[str, Any]:
+def _facts(config: Any, data: FederatedData, placement: Placement) -> dict[str, Any]:
     facts = flatten(config) | {
         "data.clients": list(data.names),
         "data.offsets": data.offsets.tolist(),

@@ -206,7 +206,7 @@ class EvaluationConfig:
             check_range(f"evaluation.{key}", getattr(self, key), 1, math.inf, "is a count")
         for key in ("least_component", "replicates"):
             check_range(f"evaluation.{key}", getattr(self, key), 0, math.inf, "is a count")
-        check_range("evaluation.sensitivity", self.sensitivity, 0, 1, "is a share")
+        check_range("evaluation.sensitivity", self.sensitivity, 0.01, 1, "is a share")
 
 
 @dataclass(frozen=True)

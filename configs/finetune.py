@@ -1,0 +1,43 @@
+"""Diagnosis or segmentation from images of one's own, a ViT-Ti/16 at 128 pixels.
+
+Diagnosis, a folder a class, in train/, val/ and test/ or drawn by share:
+
+    python -m ufm_jax.finetune --config=configs/finetune.py --workdir=runs/diagnosis \
+        --config.data.data.root=FOLDER --config.start.weights=runs/mine
+
+Segmentation, folders image/ and mask/ with equal file names, likewise:
+
+    python -m ufm_jax.finetune --config=configs/finetune.py:segmentation --workdir=runs/outlines \
+        --config.data.data.root=FOLDER --config.start.weights=runs/mine
+
+`start.weights` is a run of pretraining with the same `model.size` and `model.channels`; leave it
+out to start from random weights. The images are split by share: 65 % train, 15 % val, 20 % test,
+a patient's images kept together where `data.group_pattern` finds the patient in the path, such as
+'(patient_[0-9]+)'. For folders train/, val/ and test/ set `data.split.policy='column'`.
+"""
+
+from ml_collections import ConfigDict
+
+from ufm_jax.train.downstream.config import finetune_config
+
+
+def get_config(task: str = "diagnosis") -> ConfigDict:
+    if task not in ("diagnosis", "segmentation"):
+        raise ValueError(f"task {task!r}: choose 'diagnosis' or 'segmentation'")
+    config = finetune_config()
+    config.name = task
+    config.data.kind = "segment" if task == "segmentation" else "single"
+    config.data.split.policy = "fractions"
+    config.data.data.source = "folders"
+    config.data.data.on_bad = "skip"
+    config.data.data.working_size = 160
+    config.model.size = "ti"
+    config.model.image_size = 128
+    config.model.channels = 1
+    config.federation.rounds = 40
+    config.federation.batch_size = 16
+    config.client_optimizer.learning_rate = 5e-4
+    config.client_optimizer.scale_by_batch = False
+    config.schedule.warmup_rounds = 4
+    config.checkpoint.every_rounds = 10
+    return config

@@ -1,0 +1,72 @@
+"""Measurements on masks: classes by name, unknown spacing, and true values from the notes."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
+from ufm_jax.train.downstream.config import EvaluationConfig
+from ufm_jax.train.downstream.measurement import measure, measured_numbers, reference_of
+from ufm_jax.train.schema import ConfigError
+
+CLASSES = ("symphysis", "head")
+ROWS, COLUMNS = np.ogrid[:96, :128]
+SYMPHYSIS = ((ROWS - 20) / 6) ** 2 + ((COLUMNS - 30) / 18) ** 2 <= 1
+HEAD = ((ROWS - 60) / 25) ** 2 + ((COLUMNS - 80) / 30) ** 2 <= 1
+MASK = (SYMPHYSIS + 2 * HEAD).astype(np.uint8)
+ANGLE = EvaluationConfig(measurement="angle_of_progression")
+
+
+@pytest.mark.parametrize("outline", ["edges", "pixels"])
+def test_a_circumference_is_that_of_the_named_class(outline):
+    settings = EvaluationConfig(
+        measurement="head_circumference", measured_class="head", outline=outline
+    )
+    assert measure(MASK, 0.4, settings, CLASSES) == head_circumference(HEAD, 0.4, outline)
+
+
+def test_an_angle_takes_the_first_and_second_class_unless_named():
+    expected = angle_of_progression(SYMPHYSIS, HEAD)
+    assert measure(MASK, np.nan, ANGLE, CLASSES) == expected
+    swapped = EvaluationConfig(
+        measurement="angle_of_progression", measured_class="pubis", second_class="skull"
+    )
+    turned = np.choose(MASK, (0, 2, 1))
+    assert measure(turned, np.nan, swapped, ("skull", "pubis")) == expected
+
+
+def test_what_cannot_be_measured_is_nan():
+    settings = EvaluationConfig(measurement="head_circumference", measured_class="head")
+    assert np.isnan(measure(MASK, np.nan, settings, CLASSES))
+    assert np.isnan(measure(np.zeros_like(MASK), 0.4, settings, CLASSES))
+    assert np.isnan(measure(HEAD.astype(np.uint8), 0.4, ANGLE, CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes", "key"),
+    [
+        ({"measured_class": "skull"}, CLASSES, "measured_class='skull'"),
+        ({"second_class": "skull"}, CLASSES, "second_class='skull'"),
+        ({"measured_class": "head"}, CLASSES, "second_class=''"),
+        ({}, ("head",), "second_class=''"),
+    ],
+)
+def test_classes_that_do_not_fit_are_refused_by_key(changes, classes, key):
+    settings = EvaluationConfig(measurement="angle_of_progression", **changes)
+    with pytest.raises(ConfigError, match=rf"config\.evaluation\.{key}"):
+        measured_numbers(settings, classes)
+
+
+def test_true_values_are_read_and_what_is_no_positive_number_is_nan():
+    texts = ("250.5", "", "n/a", "-3", "inf", "nan", " 12 ")
+    attributes = ({}, *({"HC_mm": text} for text in texts))
+    data = SimpleNamespace(attributes=attributes)
+    found = reference_of(data, np.arange(len(attributes)), EvaluationConfig())
+    np.testing.assert_array_equal(found, [np.nan, 250.5, *[np.nan] * 5, 12])
+
+
+def test_a_key_that_no_image_has_is_refused_by_name():
+    data = SimpleNamespace(attributes=({"age": "30"}, {"aop": "112"}))
+    with pytest.raises(ConfigError, match=r"reference_key='HC_mm': no image has it; .* age, aop"):
+        reference_of(data, np.arange(2), EvaluationConfig())

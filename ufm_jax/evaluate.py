@@ -1,0 +1,47 @@
+"""Evaluates a fine-tuned model: again, on other images, against another run or against readers.
+
+    python -m ufm_jax.evaluate --run=runs/lesions --out=runs/lesions_elsewhere \
+        --config.data.data.root=FOLDER --config.data.split.required='("test",)'
+
+The run's own configuration is the starting point, and any key of it can be changed; without a
+change the run's own test split is evaluated. Thresholds are those that the run chose on its
+validation split. A folder without a trained head is refused.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from ufm_jax.train.command import define_config_of_run, start
+from ufm_jax.train.downstream.config import resolve_finetune
+from ufm_jax.train.downstream.saved import load_config
+from ufm_jax.train.runtime import configure_jax
+
+_OUT = flags.DEFINE_string("out", None, "Gets evaluation.json, tables and report.", required=True)
+_SPLITS = flags.DEFINE_list("splits", ["test"], "What to evaluate on: train, val, test.")
+_AGAINST = flags.DEFINE_string("against", "", "Folder of another run, evaluated on these images.")
+_READERS = flags.DEFINE_string("readers", "", "CSV of readers' calls: image, reader, call.")
+
+
+def main() -> int:
+    """Loads the model and the data, evaluates, and writes the report."""
+    config = resolve_finetune(flags.FLAGS.config)
+    configure_jax(config.placement)
+    # After the devices are set: this imports what may start a backend.
+    from ufm_jax.train.downstream.pipeline import Request, evaluate
+    from ufm_jax.train.downstream.results import Beside
+
+    request = Request(
+        run=Path(flags.FLAGS.run),
+        out=Path(_OUT.value),
+        splits=tuple(_SPLITS.value),
+        beside=Beside(_AGAINST.value, _READERS.value),
+    )
+    print(f"report: {evaluate(config, request)}")
+    return 0
+
+
+if __name__ == "__main__":
+    define_config_of_run(load_config, sys.argv)
+    start(main)

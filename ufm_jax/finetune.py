@@ -1,0 +1,45 @@
+"""Fine-tuning for diagnosis or segmentation, from a configuration file.
+
+    python -m ufm_jax.finetune --config=configs/finetune.py --workdir=runs/lesions \
+        --config.data.data.root=FOLDER --config.start.weights=runs/pretrained
+
+The model is chosen on the validation split and evaluated on the test split; evaluation.json,
+predictions_test.csv and report.html in the folder say how well it does. Any key can be changed on
+the command line. Called again with the same folder, it goes on where it stopped.
+"""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from ufm_jax.train.command import start
+from ufm_jax.train.downstream.config import resolve_finetune
+from ufm_jax.train.rundir import check_resume
+from ufm_jax.train.runtime import configure_jax
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.", lock_config=False)
+_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in the folder.")
+
+
+def main() -> int:
+    """Checks the configuration, trains, evaluates, and writes the report."""
+    config = resolve_finetune(_CONFIG.value)
+    workdir = Path(_WORKDIR.value)
+    check_resume(workdir, _RESUME.value)
+    configure_jax(config.placement)
+    # After the devices are set: this imports what may start a backend.
+    from ufm_jax.train.downstream.pipeline import finetune
+
+    ended = finetune(config, workdir)
+    if ended.report is None:
+        print(f"stopped after round {ended.rounds_done}; the same command goes on from there")
+        return 128 + ended.stopped_by
+    print(f"report: {ended.report}")
+    return 0
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    start(main)

@@ -1,0 +1,240 @@
+"""Fine-tuning: from a checked configuration to a trained model, chosen on the validation split.
+
+The engine is that of pretraining. A centralised run is a federation of one client, so that a round
+is an epoch; a local run is one in which every parameter stays with its client.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ufm_jax.data.federated import FederatedData
+from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.labelled_load import load_labelled
+from ufm_jax.fed.algorithm import Params
+from ufm_jax.fed.engine import FederationState
+from ufm_jax.fed.federation import Federation
+from ufm_jax.fed.keys import fold
+from ufm_jax.fed.paths import split_by_path
+from ufm_jax.train.build import build_federation
+from ufm_jax.train.checkpoint import Checkpoints
+from ufm_jax.train.cluster import stop_signal
+from ufm_jax.train.downstream.config import FinetuneConfig
+from ufm_jax.train.downstream.inference import ParamsOf, predict_split
+from ufm_jax.train.downstream.objective import Objective, make_objective
+from ufm_jax.train.downstream.predictor import Predictor
+from ufm_jax.train.downstream.saved import TrainedModel, check_trained
+from ufm_jax.train.downstream.selection import Selection, score
+from ufm_jax.train.downstream.start import start_params
+from ufm_jax.train.feed import Feed
+from ufm_jax.train.layer_decay import finetune_optimizer
+from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
+from ufm_jax.train.progress import decoding
+from ufm_jax.train.recorder import Recorder
+from ufm_jax.train.rounds import Saving, record_sinks, resume, run_rounds
+from ufm_jax.train.rundir import claim
+from ufm_jax.train.schema import as_config_errors
+
+_log = logging.getLogger(__name__)
+
+TOGETHER = "all"
+"""The name of the one client of a centralised run."""
+
+
+class Trained(NamedTuple):
+    """How training ended.
+
+    Attributes:
+        model: The chosen model; None where a signal ended the run early.
+        stopped_by: That signal; 0 where the run went to the end.
+        rounds_done: Rounds that the last checkpoint holds.
+    """
+
+    model: TrainedModel | None
+    stopped_by: int
+    rounds_done: int
+
+
+def load_task(config: FinetuneConfig) -> LabelledData:
+    """Reads images, labels, masks and splits, and says what was left out.
+
+    Raises:
+        DataError: If they cannot be used as configured.
+    """
+    with decoding(shown=True) as bar:
+        data = load_labelled(config.data, bar)
+    for line in data.issues.summary():
+        _log.warning("%s", line)
+    for split, counts in data.summary().items():
+        _log.info("%s: %s", split, counts)
+    return data
+
+
+def training_rows(config: FinetuneConfig, data: LabelledData) -> np.ndarray:
+    """Rows of the training split, or those of them whose labels are used, int64 [n]."""
+    if config.label_fraction < 1:
+        return data.subset_labels(config.label_fraction, config.seed)
+    return data.rows("train")
+
+
+def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
+    """Trains, from the newest checkpoint in ``workdir`` where there is one, and chooses a round.
+
+    Args:
+        config: A checked configuration, of a method that trains in rounds.
+        data: All splits; of the test split nothing is read.
+        workdir: Gets the configuration, metrics and checkpoints.
+    """
+    part = data.take(training_rows(config, data))
+    objective = make_objective(config, data.task, part.class_weights())
+    initial = objective.init(fold(jax.random.key(config.seed), "init"))
+    beginning = start_params(config, initial)
+    clients = _clients(config, part)
+    with as_config_errors():
+        federation = federate(config, objective, clients)
+    claim(workdir, config, clients, federation.placement)
+    rounds = config.federation.rounds
+    with as_config_errors():
+        state = federation.init(beginning.params)
+
+    with (
+        Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
+        stop_signal(federation.placement.mesh) as stop,
+    ):
+        done, state = resume(checkpoints, state, rounds)
+        selection = _selection(config, data, objective, federation, clients.names, workdir, done)
+        with record_sinks(workdir, done, rounds) as sinks:
+            recorder = Recorder(federation, clients.names, lr_factor(config), sinks)
+            feed = Feed(config.placement, clients, federation, objective.fields)
+            saving = Saving(checkpoints, config.checkpoint, rounds)
+            state, done = run_rounds(feed, recorder, saving, stop, state, done, selection)
+        if stop.stopped_by:
+            return Trained(None, stop.stopped_by, done)
+        chosen = selection.best.rounds if selection and selection.best else done
+        if chosen != done:
+            checkpoints.wait()
+            state = checkpoints.restore(chosen, state)
+    model = trained_model(config, federation, state, data, clients.names, chosen)
+    if not model.personal:
+        check_trained(initial, model.params, beginning.new)
+    return Trained(model, 0, done)
+
+
+def federate(config: FinetuneConfig, objective: Objective, clients: FederatedData) -> Federation:
+    """The federation that ``config`` describes over the training images."""
+    batch_size, placement = config.federation.batch_size, config.placement
+    devices = placement.devices or jax.device_count()
+    # More devices than clients would stand idle.
+    busy = min(devices, clients.num_clients * placement.data_parallel)
+    return build_federation(
+        config.federation,
+        replace(placement, devices=busy),
+        clients,
+        objective.loss_fn,
+        finetune_optimizer(
+            config.client_optimizer,
+            batch_size,
+            config.layer_decay,
+            freeze_encoder=config.method == "frozen",
+        ),
+        make_optimizer(config.server_optimizer, batch_size),
+        lr_factor=lr_factor(config),
+        personal=personal_patterns(config),
+        seed=config.seed,
+    )
+
+
+def lr_factor(config: FinetuneConfig) -> Callable[[jax.Array], jax.Array]:
+    """The learning-rate factor as a function of the progress in rounds."""
+    schedule = config.schedule
+    return warmup_cosine(config.federation.rounds, schedule.warmup_rounds, schedule.min_factor)
+
+
+def personal_patterns(config: FinetuneConfig) -> tuple[str, ...]:
+    """Paths of the parameters that stay with each client: all of them in a local run."""
+    return (".*",) if config.federation.training == "local" else config.federation.personal
+
+
+def trained_model(
+    config: FinetuneConfig,
+    federation: Federation,
+    state: FederationState,
+    data: LabelledData,
+    names: tuple[str, ...],
+    rounds: int,
+) -> TrainedModel:
+    """The model in a state of the federation, on the host, without a threshold yet."""
+    personal: Mapping[str, np.ndarray] = {}
+    patterns = personal_patterns(config)
+    if patterns:
+        own = [
+            split_by_path(federation.client_params(state, k), patterns)[1]
+            for k in range(federation.num_clients)
+        ]
+        personal = {path: np.stack([leaves[path] for leaves in own]) for path in own[0]}
+    return TrainedModel(
+        params=jax.device_get(state.server.params),
+        task=data.task,
+        personal=personal,
+        clients=names if patterns else (),
+        round=rounds,
+        thresholds={},
+    )
+
+
+def _clients(config: FinetuneConfig, part: LabelledData) -> FederatedData:
+    """The training images as the engine takes them; of a centralised run as one client's."""
+    clients = part.federated()
+    if config.federation.training != "centralised":
+        return clients
+    return FederatedData(
+        names=(TOGETHER,),
+        offsets=np.array([0, clients.num_rows]),
+        store=clients.store,
+        issues=clients.issues,
+        labels=clients.labels,
+        label_names=clients.label_names,
+        groups=clients.groups,
+        fingerprint=clients.fingerprint,
+    )
+
+
+def _selection(
+    config: FinetuneConfig,
+    data: LabelledData,
+    objective: Objective,
+    federation: Federation,
+    names: tuple[str, ...],
+    workdir: Path,
+    done: int,
+) -> Selection | None:
+    """What chooses the round; None where the last one is taken."""
+    settings, rows = config.evaluation, data.rows("val")
+    if settings.select == "last":
+        return None
+    predictor = Predictor(objective.predict, settings.batch_size)
+
+    def look(state: FederationState) -> float:
+        params_of = _params_of(federation, state, names, personal_patterns(config))
+        return score(predict_split(predictor, params_of, data, rows, settings), data.task, settings)
+
+    return Selection(workdir, done, config.federation.rounds, settings.every_rounds, look)
+
+
+def _params_of(
+    federation: Federation,
+    state: FederationState,
+    names: tuple[str, ...],
+    personal: tuple[str, ...],
+) -> ParamsOf:
+    """Each client's own parameters where some are personal; else the server's for all."""
+    if not personal:
+        params: Params = state.server.params
+        return lambda client: params
+    number = {name: k for k, name in enumerate(names)}
+    return lambda client: federation.client_params(state, number[client])

@@ -1,0 +1,101 @@
+"""Measurements on predicted masks as a configuration asks for them, and their true values."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ufm_jax.data.labelled import LabelledData
+from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
+from ufm_jax.train.downstream.config import EvaluationConfig
+from ufm_jax.train.schema import ConfigError
+
+UNITS: Mapping[str, str] = {"head_circumference": "mm", "angle_of_progression": "degrees"}
+"""Unit of each measurement."""
+
+_KEYS = {
+    "": (),
+    "head_circumference": ("measured_class",),
+    "angle_of_progression": ("measured_class", "second_class"),
+}
+"""Keys that name the classes that each measurement needs, in order."""
+
+
+def measured_numbers(settings: EvaluationConfig, classes: tuple[str, ...]) -> tuple[int, ...]:
+    """Numbers in a mask of the classes that the measurement needs, in its order.
+
+    Args:
+        settings: The measurement, and names of classes: '' for the first, and the second.
+        classes: C names, of the numbers 1..C.
+
+    Raises:
+        ConfigError: If a name is none of the task's, or two classes are one.
+    """
+    numbers: list[int] = []
+    for place, key in enumerate(_KEYS[settings.measurement]):
+        name = getattr(settings, key) or (classes[place] if place < len(classes) else "")
+        if name not in classes or classes.index(name) + 1 in numbers:
+            raise ConfigError(
+                f"config.evaluation.{key}={getattr(settings, key)!r}: "
+                f"{settings.measurement!r} needs {len(_KEYS[settings.measurement])} of the classes "
+                f"{', '.join(classes)}, another one for each key"
+            )
+        numbers.append(classes.index(name) + 1)
+    return tuple(numbers)
+
+
+def measure(
+    mask: np.ndarray, spacing: float, settings: EvaluationConfig, classes: tuple[str, ...]
+) -> float:
+    """The measurement on one mask: a circumference in mm or an angle in degrees.
+
+    Args:
+        mask: uint8 [h, w], class numbers at the size of the file.
+        spacing: mm per pixel; nan = unknown, which an angle does not need.
+        settings: What is measured, on which classes, and where outlines lie.
+        classes: C names, of the numbers 1..C.
+
+    Returns:
+        nan where nothing can be measured: a class is not shown or too small for an ellipse, or a
+        length has no spacing.
+
+    Raises:
+        ConfigError: See ``measured_numbers``.
+        ValueError: If nothing is to be measured.
+    """
+    shown = [mask == number for number in measured_numbers(settings, classes)]
+    if not shown:
+        raise ValueError("config.evaluation.measurement='': there is nothing to measure")
+    try:
+        if settings.measurement == "angle_of_progression":
+            return angle_of_progression(shown[0], shown[1])
+        if np.isnan(spacing):
+            return np.nan
+        return head_circumference(shown[0], spacing, settings.outline)
+    except ValueError:  # Masks that no ellipse fits, or a head around the symphysis' lower end.
+        return np.nan
+
+
+def reference_of(data: LabelledData, rows: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
+    """True measurements of rows, float64 [R]; nan where there is none or it is no positive number.
+
+    Raises:
+        ConfigError: If no image of the data has the key that is to hold them.
+    """
+    key = settings.reference_key
+    if not any(key in attributes for attributes in data.attributes):
+        known = sorted(set().union(*data.attributes))
+        raise ConfigError(
+            f"config.evaluation.reference_key={key!r}: no image has it; the columns are "
+            f"{', '.join(known) or 'none'}; name one of them, or set config.evaluation.measurement="
+            "''"
+        )
+    return np.array([_positive(data.attributes[row].get(key, "")) for row in rows], np.float64)
+
+
+def _positive(text: str) -> float:
+    """A positive number, else nan."""
+    try:
+        value = float(text)
+    except ValueError:
+        return np.nan
+    return value if 0 < value < np.inf else np.nan

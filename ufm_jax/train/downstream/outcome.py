@@ -1,0 +1,291 @@
+"""From predictions for a split to its figures, and to `evaluation.json`.
+
+Every figure is one of `ufm_jax.evaluation`; here are the choices that a configuration makes for it:
+the class looked for, the thresholds, the resamples.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ufm_jax.data.labelled import Task
+from ufm_jax.evaluation.biometry import measurement_errors
+from ufm_jax.evaluation.cases import HALF
+from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass, diagnose_multilabel
+from ufm_jax.evaluation.intervals import Bootstrap
+from ufm_jax.evaluation.readers import ReaderResult
+from ufm_jax.evaluation.results import (
+    DiagnosisResult,
+    MeasurementResult,
+    SegmentationResult,
+    plain,
+)
+from ufm_jax.evaluation.segmentation import summarise
+from ufm_jax.evaluation.thresholds import Threshold, choose_threshold
+from ufm_jax.train.downstream.comparison import RunComparison
+from ufm_jax.train.downstream.config import EvaluationConfig
+from ufm_jax.train.downstream.predictions import (
+    DiagnosisPredictions,
+    SegmentationPredictions,
+    positive_class,
+)
+from ufm_jax.train.rundir import write_json
+
+EVALUATION_FILE = "evaluation.json"
+
+_UNCHOSEN = Threshold(HALF.value, "none chosen: no validation split")
+
+
+@dataclass(frozen=True)
+class MeasurementErrors:
+    """Errors of what was measured on predicted masks.
+
+    Attributes:
+        result: None where no image has both a measurement and a true value.
+        without_reference: Images without a true value, which are in no figure.
+        note: Why there is no result, or ''.
+    """
+
+    result: MeasurementResult | None
+    without_reference: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that is said of a trained model.
+
+    Attributes:
+        name: Title of the run.
+        task: Its classes.
+        splits: Split -> figures.
+        thresholds: Class -> threshold, chosen on the validation split; empty where none was.
+        measurement: Split -> errors of the measurement; empty where nothing is measured.
+        comparison: With another run, or None.
+        readers: Class -> readers against the model; empty where there are none.
+        note: What a reader must know, or ''.
+    """
+
+    name: str
+    task: Task
+    splits: Mapping[str, DiagnosisResult | SegmentationResult]
+    thresholds: Mapping[str, Threshold] = field(default_factory=dict)
+    measurement: Mapping[str, MeasurementErrors] = field(default_factory=dict)
+    comparison: RunComparison | None = None
+    readers: Mapping[str, tuple[ReaderResult, ...]] = field(default_factory=dict)
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dicts and lists that `json.dumps` takes as they are."""
+        readers = {name: [one.to_json() for one in them] for name, them in self.readers.items()}
+        return {
+            "name": self.name,
+            "kind": self.task.kind,
+            "classes": list(self.task.classes),
+            **{
+                key: plain(getattr(self, key))
+                for key in ("splits", "thresholds", "measurement", "comparison")
+            },
+            "readers": readers,
+            "note": self.note,
+        }
+
+
+def choose_thresholds(
+    predictions: DiagnosisPredictions | None, settings: EvaluationConfig
+) -> dict[str, Threshold]:
+    """From which probability a class is called: of two classes the positive one, or each finding.
+
+    Args:
+        predictions: For the validation split; None where there is none.
+        settings: The rule, and the positive class.
+
+    Returns:
+        Class -> threshold; 0.5 and why where the split does not show both what has the class and
+        what has it not. Empty for more than two classes, of which the most probable is called, and
+        without a validation split.
+
+    Raises:
+        ConfigError: If the positive class is none of the task.
+    """
+    if predictions is None:
+        return {}
+    p = predictions
+    numbers = {name: p.classes.index(name) for name in _with_threshold(p, settings)}
+    return {
+        name: _choose(p.probabilities[:, c], p.targets[:, c], settings)
+        for name, c in numbers.items()
+    }
+
+
+def call(
+    predictions: DiagnosisPredictions,
+    settings: EvaluationConfig,
+    thresholds: Mapping[str, Threshold],
+) -> DiagnosisPredictions:
+    """The predictions with the classes that the model calls.
+
+    Args:
+        predictions: Probabilities.
+        settings: The positive class.
+        thresholds: See ``choose_thresholds``.
+
+    Raises:
+        ConfigError: If the positive class is none of the task.
+    """
+    # In double precision, as figures are computed: a threshold is a probability that occurs.
+    found = predictions.probabilities.astype(np.float64)
+    used = _used(predictions, settings, thresholds)
+    if predictions.kind == "multi":
+        least = np.array([used[name].value for name in predictions.classes])
+        return replace(predictions, called=found >= least)
+    number = found.argmax(1)
+    for name, threshold in used.items():
+        c = predictions.classes.index(name)
+        number = np.where(found[:, c] >= threshold.value, c, 1 - c)
+    return replace(predictions, called=number[:, None] == np.arange(found.shape[1]))
+
+
+def evaluate_diagnosis(
+    predictions: DiagnosisPredictions,
+    settings: EvaluationConfig,
+    kind: str,
+    thresholds: Mapping[str, Threshold],
+    *,
+    seed: int = 0,
+) -> DiagnosisResult:
+    """All figures of a diagnosis.
+
+    Args:
+        predictions: For one split.
+        settings: The positive class, and the number of resamples.
+        kind: Of the task, 'single' or 'multi'.
+        thresholds: See ``choose_thresholds``.
+        seed: Of the resamples.
+
+    Raises:
+        ConfigError: If the positive class is none of the task.
+        ValueError: If the predictions are of another kind of task, or impossible.
+    """
+    p, used = predictions, _used(predictions, settings, thresholds)
+    if kind != p.kind:
+        raise ValueError(f"predictions of a task of kind {p.kind!r}, not {kind!r}")
+    bootstrap = _bootstrap(settings, seed)
+    if kind == "multi":
+        return diagnose_multilabel(
+            *(p.probabilities, p.targets, p.classes),
+            groups=p.groups,
+            thresholds=used,
+            bootstrap=bootstrap,
+        )
+    if not used:
+        return diagnose_multiclass(
+            p.probabilities, p.labels, p.classes, groups=p.groups, bootstrap=bootstrap
+        )
+    ((positive, threshold),) = used.items()
+    return diagnose_binary(
+        *(p.probabilities, p.labels, p.classes),
+        positive=positive,
+        groups=p.groups,
+        threshold=threshold,
+        bootstrap=bootstrap,
+    )
+
+
+def evaluate_segmentation(
+    predictions: SegmentationPredictions, settings: EvaluationConfig, *, seed: int = 0
+) -> SegmentationResult:
+    """All figures of masks; of what was measured on them see ``evaluate_measurement``.
+
+    Args:
+        predictions: For one split.
+        settings: The number of resamples.
+        seed: Of the resamples.
+    """
+    return summarise(
+        predictions.scores,
+        predictions.classes,
+        groups=predictions.groups,
+        bootstrap=_bootstrap(settings, seed),
+    )
+
+
+def evaluate_measurement(
+    predictions: SegmentationPredictions, settings: EvaluationConfig, *, seed: int = 0
+) -> MeasurementErrors | None:
+    """Errors of what was measured; arguments as in ``evaluate_segmentation``.
+
+    Returns:
+        None where nothing was to be measured.
+    """
+    if predictions.measured is None or predictions.reference is None:
+        return None
+    known = np.isfinite(predictions.reference)
+    without = int((~known).sum())
+    measured = predictions.measured[known]
+    if not np.isfinite(measured).any():
+        note = f"of {len(measured)} images with a true value none could be measured"
+        return MeasurementErrors(None, without, note)
+    result = measurement_errors(
+        measured,
+        predictions.reference[known],
+        unit=predictions.unit,
+        groups=predictions.groups[known],
+        bootstrap=_bootstrap(settings, seed),
+    )
+    return MeasurementErrors(result, without)
+
+
+def write_evaluation(workdir: Path, evaluation: Evaluation) -> Path:
+    """Writes ``evaluation.json``, whole or not at all, and returns its path."""
+    path = workdir / EVALUATION_FILE
+    write_json(path, evaluation.to_json())
+    return path
+
+
+def _bootstrap(settings: EvaluationConfig, seed: int) -> Bootstrap | None:
+    """How intervals are made; None = none."""
+    if not settings.replicates:
+        return None
+    return Bootstrap(settings.replicates, seed=seed, name="evaluation")
+
+
+def _with_threshold(
+    predictions: DiagnosisPredictions, settings: EvaluationConfig
+) -> tuple[str, ...]:
+    """The classes that are called from a threshold."""
+    if predictions.kind == "multi":
+        return predictions.classes
+    if len(predictions.classes) == 2:
+        return (positive_class(settings, predictions.classes),)
+    return ()
+
+
+def _used(
+    predictions: DiagnosisPredictions,
+    settings: EvaluationConfig,
+    thresholds: Mapping[str, Threshold],
+) -> dict[str, Threshold]:
+    """The threshold of each class that has one: as chosen, else 0.5."""
+    default = HALF if settings.threshold == "half" else _UNCHOSEN
+    names = _with_threshold(predictions, settings)
+    return {name: thresholds.get(name, default) for name in names}
+
+
+def _choose(
+    probabilities: np.ndarray, targets: np.ndarray, settings: EvaluationConfig
+) -> Threshold:
+    """The threshold of one class, on the rows [R] where it is known."""
+    if settings.threshold == "half":
+        return HALF
+    known = ~np.isnan(targets)
+    positive = targets[known] == 1
+    if positive.all() or not positive.any():
+        show = "have" if positive.any() else "lack"
+        return Threshold(HALF.value, f"none chosen: all {len(positive)} rows of val {show} it")
+    return choose_threshold(
+        probabilities[known], positive, settings.threshold, at_least=settings.sensitivity
+    )

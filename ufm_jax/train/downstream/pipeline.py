@@ -1,0 +1,192 @@
+"""A fine-tuning run from its configuration to its report: train, choose, save, evaluate."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ufm_jax.data.labelled import LabelledData, Task
+from ufm_jax.evaluation.thresholds import Threshold
+from ufm_jax.fed.keys import fold
+from ufm_jax.models.classifier import Classifier
+from ufm_jax.train.build import build_placement
+from ufm_jax.train.downstream.config import FinetuneConfig
+from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
+from ufm_jax.train.downstream.inference import diagnosis_of, predict_split
+from ufm_jax.train.downstream.objective import make_objective
+from ufm_jax.train.downstream.outcome import EVALUATION_FILE, choose_thresholds
+from ufm_jax.train.downstream.predictions import DiagnosisPredictions, Predictions
+from ufm_jax.train.downstream.predictor import Predictor
+from ufm_jax.train.downstream.probes import knn_probe, linear_probe
+from ufm_jax.train.downstream.results import Beside, evaluate_predictions, write_tables
+from ufm_jax.train.downstream.saved import TrainedModel, load_model, save_model
+from ufm_jax.train.downstream.start import start_params
+from ufm_jax.train.rundir import claim
+from ufm_jax.train.schema import ConfigError
+
+_log = logging.getLogger(__name__)
+
+Predict = Callable[[np.ndarray], Predictions]
+"""``rows -> predictions`` of a trained model."""
+
+
+class Ended(NamedTuple):
+    """How a run ended: the report, or the signal that ended it and the rounds done by then."""
+
+    report: Path | None
+    stopped_by: int = 0
+    rounds_done: int = 0
+
+
+def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
+    """Trains as ``config.method`` says, saves the model, and evaluates it.
+
+    Called again on the same folder it goes on where it stopped.
+
+    Args:
+        config: A checked configuration.
+        workdir: Gets everything that the run leaves behind.
+    """
+    data = load_task(config)
+    if config.method.endswith("_probe"):
+        model, predict, note = probe(config, data, workdir)
+    else:
+        trained = train(config, data, workdir)
+        if trained.model is None:
+            return Ended(None, trained.stopped_by, trained.rounds_done)
+        model, note = trained.model, ""
+        predict = predicts_with(config, data, model)
+
+    settings = config.evaluation
+    predictions = {
+        split: predict(rows) for split in ("val", "test") if len(rows := data.rows(split))
+    }
+    val = predictions.get("val")
+    thresholds = (
+        choose_thresholds(val, settings)
+        if val is None or isinstance(val, DiagnosisPredictions)
+        else {}
+    )
+    if model is not None:
+        values = {name: threshold.value for name, threshold in thresholds.items()}
+        save_model(workdir, replace(model, thresholds=values))
+    evaluation, called = evaluate_predictions(config, data, predictions, thresholds, note)
+    write_tables(workdir, evaluation, called)
+    return Ended(workdir / EVALUATION_FILE)
+
+
+class Request(NamedTuple):
+    """What is to be evaluated, and where it goes.
+
+    Attributes:
+        run: Folder of a finished fine-tuning run.
+        out: Gets tables, evaluation.json and report; not the run's own folder.
+        splits: Splits to evaluate.
+        beside: What to compare with.
+    """
+
+    run: Path
+    out: Path
+    splits: tuple[str, ...]
+    beside: Beside
+
+
+def evaluate(config: FinetuneConfig, request: Request) -> Path:
+    """Evaluates a trained model on the data that ``config`` names.
+
+    Classes and thresholds are the run's.
+
+    Args:
+        config: The run's configuration, its data changed or not.
+        request: Folders, splits, and what to compare with.
+
+    Raises:
+        ConfigError: If the run has no trained head, or the request does not fit.
+        DataError: If the data cannot be used.
+    """
+    if request.out.resolve() == request.run.resolve():
+        raise ConfigError(f"--out={request.out} is the run's own folder: name another")
+    model = load_model(request.run)
+    data = load_task(_with_classes(config, model.task))
+    if data.task != model.task:
+        raise ConfigError(
+            f"the data has the classes {', '.join(data.task.classes)}, and the model of "
+            f"{request.run} was trained on {', '.join(model.task.classes)}: map them with "
+            "config.data.classes=('name=value|value', ...)"
+        )
+    predict = predicts_with(config, data, model)
+    rows = {split: data.rows(split) for split in request.splits}
+    for split in (split for split, found in rows.items() if not len(found)):
+        raise ConfigError(f"--splits: the data has no image of the split {split!r}")
+    predictions = {split: predict(found) for split, found in rows.items()}
+    thresholds = {
+        name: Threshold(value, f"chosen on the validation split of {request.run}")
+        for name, value in model.thresholds.items()
+    }
+    evaluation, called = evaluate_predictions(
+        config, data, predictions, thresholds, beside=request.beside
+    )
+    write_tables(request.out, evaluation, called)
+    return request.out / EVALUATION_FILE
+
+
+def _with_classes(config: FinetuneConfig, task: Task) -> FinetuneConfig:
+    """The configuration with the model's classes in its order, where it leaves them open."""
+    if task.kind == "segment" or config.data.classes:
+        return config
+    if task.kind == "multi" and not config.data.separator:
+        return config
+    return replace(config, data=replace(config.data, classes=task.classes))
+
+
+def predicts_with(config: FinetuneConfig, data: LabelledData, model: TrainedModel) -> Predict:
+    """How a model predicts rows of ``data``: each with the parameters for its client."""
+    predictor = Predictor(make_objective(config, model.task).predict, config.evaluation.batch_size)
+    shared = jax.device_put(model.params) if not model.personal else None
+
+    def predict(rows: np.ndarray) -> Predictions:
+        params_of = model.params_of if shared is None else lambda client: shared
+        return predict_split(predictor, params_of, data, rows, config.evaluation)
+
+    return predict
+
+
+def probe(
+    config: FinetuneConfig, data: LabelledData, workdir: Path
+) -> tuple[TrainedModel | None, Predict, str]:
+    """Fits a probe to the training images.
+
+    Returns:
+        The model (of nearest neighbours there is none), how it predicts, and what was chosen.
+    """
+    rows = training_rows(config, data)
+    objective = make_objective(config, data.task)
+    network = objective.network
+    assert isinstance(network, Classifier)
+    initial = objective.init(fold(jax.random.key(config.seed), "init"))
+    beginning = start_params(config, initial)
+    claim(workdir, config, data.take(rows).federated(), build_placement(config.placement))
+    if config.method == "knn_probe":
+        found = knn_probe(network, beginning.params, data, rows, config)
+        probabilities = found.probabilities
+        assert probabilities is not None
+        return (
+            None,
+            lambda asked: diagnosis_of(data, asked, probabilities(asked)),
+            _described(found.chosen),
+        )
+    found = linear_probe(network, beginning.params, data, rows, config)
+    model = TrainedModel(found.params, data.task, {}, (), 0, {})
+    return model, predicts_with(config, data, model), _described(found.chosen)
+
+
+def _described(chosen: Mapping[str, float | str | None]) -> str:
+    """What a probe chose, in words."""
+    name, value = next(iter(chosen.items()))
+    if chosen["note"]:
+        return f"{name} = {value:g}, {chosen['note']}"
+    return f"{name} = {value:g} by {chosen['by']} on the validation split"

@@ -1,0 +1,220 @@
+"""Probes: what an encoder's features are worth as they are, nothing of it trained.
+
+The features are those that the classifier's head sees, of whole pictures as evaluation sees them.
+A linear probe is a logistic regression on them, and becomes the classifier's head; a k-nearest-
+neighbours probe asks the most similar training images. The one free number of each is chosen on
+the validation split; test images are never looked at.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import jax
+import numpy as np
+
+from ufm_jax.data.labelled import LabelledData
+from ufm_jax.fed.algorithm import Params, Tree
+from ufm_jax.models.classifier import Classifier
+from ufm_jax.train.downstream.choice import Record, choose, choosing_rows
+from ufm_jax.train.downstream.config import FinetuneConfig, NetworkConfig
+from ufm_jax.train.downstream.neighbours import vote
+from ufm_jax.train.downstream.predictor import Predictor, predict_rows
+from ufm_jax.train.downstream.regression import Kind, fit_heads
+from ufm_jax.train.downstream.views import patches_of, plain_views
+from ufm_jax.train.schema import ConfigError
+
+_log = logging.getLogger(__name__)
+
+STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
+"""Inverse strengths of regularisation, C, that a linear probe chooses from."""
+
+NEIGHBOURS = (1, 5, 10, 20, 50)
+"""Numbers of neighbours, k, that a k-nearest-neighbours probe chooses from."""
+
+DEFAULT_STRENGTH = 1.0
+DEFAULT_NEIGHBOURS = 20
+"""What is taken where nothing is chosen."""
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """A fitted probe: either parameters or a function gives its probabilities.
+
+    Attributes:
+        params: Linear probe: the classifier's, the regression in its head; else None.
+        probabilities: Nearest neighbours: ``rows [n] -> float64 [n, C]``; else None.
+        chosen: What was chosen, 'C' or 'k', and by what; see ``choice.Choice``.
+        table: The figures of all candidates.
+    """
+
+    params: Params | None
+    probabilities: Callable[[np.ndarray], np.ndarray] | None
+    chosen: Record
+    table: tuple[Record, ...]
+
+
+def linear_probe(
+    network: Classifier,
+    params: Params,
+    data: LabelledData,
+    rows: np.ndarray,
+    config: FinetuneConfig,
+) -> ProbeResult:
+    """Fits a logistic regression to features, and folds it into the classifier's head.
+
+    Everything else stays as it is: so does the norm before the head, fresh where ``pool='mean'``.
+    ``config.evaluation.mirror`` concerns predictions; the fit is to the pictures as they are.
+
+    Args:
+        network: The classifier.
+        params: Its parameters; the head's are not read.
+        data: A diagnosis task.
+        rows: Training rows whose labels may be used.
+        config: Views, batch size, class weights, and what C is chosen by.
+
+    Raises:
+        ConfigError: If the training rows show one class only, or the arithmetic is too coarse.
+    """
+    if config.model.dtype != "float32":
+        raise ConfigError(
+            f"config.model.dtype={config.model.dtype!r}: it would round the regression that "
+            "method='linear_probe' puts into the head; set 'float32'"
+        )
+    _check_classes(data, rows)
+    batch_size, select = config.evaluation.batch_size, config.evaluation.select
+    kind: Kind = "multi" if data.task.kind == "multi" else "single"
+    strengths = STRENGTHS if len(choosing_rows(data, select)[0]) else (DEFAULT_STRENGTH,)
+    seen = features(network, params, data, rows, config, batch_size)
+    heads = fit_heads(seen, data.targets[rows], kind, strengths, config.loss.class_weights)
+
+    def candidates(asked: np.ndarray) -> list[np.ndarray]:
+        found = features(network, params, data, asked, config, batch_size)
+        return [head.probabilities(found, kind) for head in heads]
+
+    position, chosen, table = choose("C", strengths, candidates, data, select)
+    head = {"kernel": heads[position].kernel, "bias": heads[position].bias}
+    return ProbeResult({**params, "head": head}, None, chosen, table)
+
+
+def knn_probe(
+    network: Classifier,
+    params: Params,
+    data: LabelledData,
+    rows: np.ndarray,
+    config: FinetuneConfig,
+) -> ProbeResult:
+    """Looks up the training images whose features are most similar; see ``neighbours.vote``.
+
+    Groups (patients) never cross splits, so that no neighbour of a validation or test image is of
+    the same patient; several images of one training patient vote each for itself. With
+    ``config.evaluation.mirror`` the votes for a picture and its mirror image are averaged.
+
+    Args:
+        network: The classifier.
+        params: Its parameters; the head's are not read.
+        data: A diagnosis task.
+        rows: Training rows whose labels may be used.
+        config: Views, batch size, and what k is chosen by.
+
+    Raises:
+        ConfigError: If the training rows show one class only.
+    """
+    _check_classes(data, rows)
+    batch_size, select = config.evaluation.batch_size, config.evaluation.select
+    bank, targets = features(network, params, data, rows, config, batch_size), data.targets[rows]
+    sides = (False, True) if config.evaluation.mirror else (False,)
+
+    def votes(asked: np.ndarray, tried: Sequence[int]) -> np.ndarray:
+        views = (
+            features(network, params, data, asked, config, batch_size, mirrored=side)
+            for side in sides
+        )
+        return np.mean([vote(bank, targets, view, tried) for view in views], axis=0)
+
+    possible = NEIGHBOURS if len(choosing_rows(data, select)[0]) else (DEFAULT_NEIGHBOURS,)
+    counts = sorted({min(count, len(rows)) for count in possible})
+    position, chosen, table = choose(
+        "k", counts, lambda val: list(votes(val, counts)), data, select
+    )
+    count = counts[position]
+    return ProbeResult(None, lambda asked: votes(asked, (count,))[0], chosen, table)
+
+
+def features(
+    network: Classifier,
+    params: Params,
+    data: LabelledData,
+    rows: np.ndarray,
+    config: FinetuneConfig,
+    batch_size: int,
+    *,
+    mirrored: bool = False,
+) -> np.ndarray:
+    """The features that the head sees, of whole pictures, float32 [n, D].
+
+    Args:
+        network: The classifier.
+        params: Its parameters; the head's are not read.
+        data: Holds the images.
+        rows: [n].
+        config: Side of the views, patches and channels.
+        batch_size: Images a forward pass. One program serves all calls that differ in parameters,
+            data and rows alone.
+        mirrored: Whether the pictures are mirrored, left to right.
+
+    Raises:
+        ConfigError: If a feature is not finite; names the image.
+    """
+    predictor = _feature_predictor(network, config.model, batch_size, mirrored)
+    found = np.zeros((len(rows), network.size.width), np.float32)
+    end = 0
+    for part, values in predict_rows(predictor, params, data, rows):
+        bad = ~np.isfinite(values).all(1)
+        if bad.any():
+            raise ConfigError(
+                f"{data.names[part[bad.argmax()]]}: its feature is not finite; look at the "
+                f"picture, and at config.start.weights={config.start.weights!r}"
+            )
+        found[end : end + len(part)], end = values, end + len(part)
+    return found
+
+
+@lru_cache(maxsize=4)
+def _feature_predictor(
+    network: Classifier, model: NetworkConfig, batch_size: int, mirrored: bool
+) -> Predictor:
+    """What computes features; kept, so that training and validation share one program."""
+
+    def compute(params: Params, batch: Tree) -> jax.Array:
+        views = plain_views(batch, model.image_size)
+        patches = patches_of(views[:, :, ::-1] if mirrored else views, model)
+        pooled: jax.Array = network.apply(  # type: ignore[assignment]
+            {"params": params}, patches, method="features"
+        )
+        return pooled.astype("float32")
+
+    return Predictor(compute, batch_size)
+
+
+def _check_classes(data: LabelledData, rows: np.ndarray) -> None:
+    """Refuses training rows that show nothing to tell apart, and says which classes are missing.
+
+    Raises:
+        ConfigError: If there are no rows, or none shows a class that another lacks.
+    """
+    targets, classes = data.targets[rows], data.task.classes
+    has, has_not = (targets == 1).any(0), (targets == 0).any(0)
+    if not (has & has_not).any():
+        shown = ", ".join(name for name, any_has in zip(classes, has, strict=True) if any_has)
+        raise ConfigError(
+            f"the {len(rows)} training images that a probe may use all show the same: "
+            f"{shown or 'no class'}; raise config.label_fraction, or split otherwise"
+        )
+    missing = [name for name, any_has in zip(classes, has, strict=True) if not any_has]
+    if missing:
+        _log.warning(
+            "no training image shows %s: the probe cannot find it",
+            ", ".join(missing),
+        )

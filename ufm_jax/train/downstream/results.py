@@ -1,0 +1,120 @@
+"""What a run leaves behind of its evaluation: tables, evaluation.json, report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ufm_jax.data.labelled import LabelledData
+from ufm_jax.evaluation.readers import ReaderResult
+from ufm_jax.evaluation.results import DiagnosisResult, SegmentationResult
+from ufm_jax.evaluation.thresholds import Threshold
+from ufm_jax.train.downstream.comparison import RunComparison, compare_runs, read_and_compare
+from ufm_jax.train.downstream.config import FinetuneConfig
+from ufm_jax.train.downstream.outcome import (
+    Evaluation,
+    call,
+    evaluate_diagnosis,
+    evaluate_measurement,
+    evaluate_segmentation,
+    write_evaluation,
+)
+from ufm_jax.train.downstream.predictions import (
+    DiagnosisPredictions,
+    Predictions,
+    SegmentationPredictions,
+)
+from ufm_jax.train.downstream.tables import read_table, table_path, write_table
+from ufm_jax.train.schema import ConfigError
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a model is compared with; '' for nothing.
+
+    Attributes:
+        run: Folder of another run's evaluation of the same images.
+        readers: CSV of readers' calls; see ``evaluation.readers``.
+        split: The split that is compared.
+    """
+
+    run: str = ""
+    readers: str = ""
+    split: str = "test"
+
+
+def evaluate_predictions(
+    config: FinetuneConfig,
+    data: LabelledData,
+    predictions: Mapping[str, Predictions],
+    thresholds: Mapping[str, Threshold],
+    note: str = "",
+    beside: Beside | None = None,
+) -> tuple[Evaluation, dict[str, Predictions]]:
+    """All figures of predictions.
+
+    Args:
+        config: The positive class, resamples, what is measured, and the seed.
+        data: The task.
+        predictions: Split -> predictions.
+        thresholds: Chosen on the validation split.
+        note: What a reader must know.
+        beside: What to compare with.
+
+    Returns:
+        The evaluation, and the predictions with their calls.
+
+    Raises:
+        ConfigError: If what is compared with does not fit.
+    """
+    settings, seed = config.evaluation, config.seed
+    called: dict[str, Predictions] = {}
+    splits: dict[str, DiagnosisResult | SegmentationResult] = {}
+    measurement = {}
+    for split, found in predictions.items():
+        if isinstance(found, DiagnosisPredictions):
+            called[split] = call(found, settings, thresholds)
+            splits[split] = evaluate_diagnosis(
+                found, settings, data.task.kind, thresholds, seed=seed
+            )
+        else:
+            called[split] = found
+            splits[split] = evaluate_segmentation(found, settings, seed=seed)
+            errors = evaluate_measurement(found, settings, seed=seed)
+            if errors is not None:
+                measurement[split] = errors
+    comparison, readers = _beside(config, called, splits, beside) if beside else (None, {})
+    evaluation = Evaluation(
+        config.name, data.task, splits, thresholds, measurement, comparison, readers, note
+    )
+    return evaluation, called
+
+
+def write_tables(
+    workdir: Path, evaluation: Evaluation, predictions: Mapping[str, Predictions]
+) -> None:
+    """Writes ``predictions_<split>.csv`` for each split, and ``evaluation.json``."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    for split, found in predictions.items():
+        write_table(table_path(workdir, split), found)
+    write_evaluation(workdir, evaluation)
+
+
+def _beside(
+    config: FinetuneConfig,
+    predictions: Mapping[str, Predictions],
+    results: Mapping[str, DiagnosisResult | SegmentationResult],
+    beside: Beside,
+) -> tuple[RunComparison | None, Mapping[str, tuple[ReaderResult, ...]]]:
+    """The comparisons that are asked for."""
+    if beside.split not in predictions:
+        raise ConfigError(f"there is no image in the split {beside.split!r} to compare on")
+    mine, result = predictions[beside.split], results[beside.split]
+    comparison, readers = None, {}
+    if beside.run:
+        other = read_table(table_path(Path(beside.run), beside.split))
+        comparison = compare_runs(mine, other, config.evaluation, seed=config.seed)
+    if beside.readers:
+        if isinstance(mine, SegmentationPredictions) or isinstance(result, SegmentationResult):
+            raise ConfigError("readers' calls are compared with a diagnosis, not with masks")
+        readers = read_and_compare(Path(beside.readers), mine, result)
+    return comparison, readers

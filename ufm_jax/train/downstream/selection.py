@@ -1,0 +1,102 @@
+"""Which round is kept: the best on the validation split. The test split is never looked at here."""
+
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from ufm_jax.data.labelled import Task
+from ufm_jax.fed.engine import FederationState
+from ufm_jax.train.downstream.config import EvaluationConfig
+from ufm_jax.train.downstream.outcome import evaluate_diagnosis, evaluate_segmentation
+from ufm_jax.train.downstream.predictions import DiagnosisPredictions, Predictions
+from ufm_jax.train.rundir import write_json
+
+VALIDATION_FILE = "validation.json"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at the validation split: the rounds done by then, and the score (higher is better)."""
+
+    rounds: int
+    score: float
+
+
+class Selection:
+    """Scores the model after each round, and remembers the best."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        done: int,
+        rounds: int,
+        every: int,
+        score: Callable[[FederationState], float],
+    ) -> None:
+        """Takes up what an interrupted run saw.
+
+        Args:
+            workdir: The run's folder; looks are kept in a file of it.
+            done: Rounds done; later looks are forgotten.
+            rounds: Rounds of the run.
+            every: Rounds between looks.
+            score: ``state -> score``, nan where it is undefined.
+        """
+        self._path, self._rounds, self._every = workdir / VALIDATION_FILE, rounds, every
+        self._score = score
+        self.looks = [look for look in read_looks(workdir) if look.rounds <= done]
+
+    @property
+    def best(self) -> Look | None:
+        """The first of the highest looks; None where no score was defined."""
+        defined = [look for look in self.looks if math.isfinite(look.score)]
+        return max(defined, key=lambda look: look.score, default=None)
+
+    def __call__(self, done: int, state: FederationState) -> float | None:
+        """The score where the model is the best so far; see ``rounds.Judge``."""
+        if done % self._every and done != self._rounds:
+            return None
+        before = self.best
+        look = Look(done, self._score(state))
+        self.looks.append(look)
+        write_json(self._path, [_to_json(look) for look in self.looks])
+        _log.info("after round %d: validation score %.4f", done, look.score)
+        better = math.isfinite(look.score) and (before is None or look.score > before.score)
+        return look.score if better else None
+
+
+def read_looks(workdir: Path) -> list[Look]:
+    """All looks of the run in ``workdir``, in order."""
+    path = workdir / VALIDATION_FILE
+    if not path.exists():
+        return []
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return [
+        Look(entry["rounds"], math.nan if entry["score"] is None else entry["score"])
+        for entry in stored
+    ]
+
+
+def figure_of(settings: EvaluationConfig, task: Task) -> str:
+    """The figure that decides: as configured, or the usual one of the task."""
+    if settings.select == "auto":
+        return "dice" if task.kind == "segment" else "auroc"
+    return settings.select
+
+
+def score(predictions: Predictions, task: Task, settings: EvaluationConfig) -> float:
+    """The deciding figure of predictions for the validation split."""
+    plain = replace(settings, replicates=0, measurement="")
+    if isinstance(predictions, DiagnosisPredictions):
+        result = evaluate_diagnosis(predictions, plain, task.kind, {})
+        return result.overall[figure_of(settings, task)].value
+    return evaluate_segmentation(predictions, plain).overall[figure_of(settings, task)].value
+
+
+def _to_json(look: Look) -> dict[str, float | None]:
+    return asdict(look) | {"score": look.score if math.isfinite(look.score) else None}

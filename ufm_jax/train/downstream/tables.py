@@ -1,0 +1,242 @@
+"""Predictions for a split as a CSV: a row an image, read back to the last bit.
+
+    diagnosis     image, client, group, label, called, prob_<class>...
+    findings      image, client, group, label_<class>..., called, prob_<class>...
+    segmentation  image, client, group, then for each class dice_, iou_, hd95_px_, assd_px_,
+                  hd95_mm_, assd_mm_, pixels_ and reference_pixels_<class>, then where something was
+                  measured measured_<unit> and reference_<unit>
+
+`label` and `called` are class names, the findings called with ';' between them; label_<class> is 1
+or 0. What is unknown or undefined is empty.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ufm_jax.data.whole_file import replacing
+from ufm_jax.evaluation.segmentation import FIGURES, MaskScores
+from ufm_jax.train.downstream.measurement import UNITS
+from ufm_jax.train.downstream.predictions import (
+    DiagnosisPredictions,
+    Predictions,
+    SegmentationPredictions,
+)
+from ufm_jax.train.schema import ConfigError
+
+_PIXELS = {"predicted": "pixels", "reference": "reference_pixels"}
+_BETWEEN = ";"
+
+
+def table_path(workdir: Path, split: str) -> Path:
+    """Where a run keeps the predictions for a split."""
+    return workdir / f"predictions_{split}.csv"
+
+
+def write_table(path: Path, predictions: Predictions) -> None:
+    """Writes predictions, whole or not at all; those of a diagnosis with their calls.
+
+    File names that are no UTF-8 are written byte by byte as they are.
+    """
+    columns: dict[str, Sequence[str]] = {
+        "image": predictions.names,
+        "client": predictions.clients,
+        "group": _numbers(predictions.groups),
+    }
+    if isinstance(predictions, DiagnosisPredictions):
+        columns |= _diagnosis_columns(predictions)
+    else:
+        columns |= _segmentation_columns(predictions)
+    with (
+        replacing(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        table = csv.writer(file)
+        table.writerow(columns)
+        table.writerows(zip(*columns.values(), strict=True))
+
+
+def read_table(path: Path) -> Predictions:
+    """Reads what ``write_table`` wrote.
+
+    Raises:
+        ConfigError: If the file is absent, no such table, or has a cell that cannot be read; names
+            file, column and image.
+    """
+    table = _read(path)
+    classes = tuple(
+        name.removeprefix("prob_") for name in table.columns if name.startswith("prob_")
+    )
+    if classes:
+        return _read_diagnosis(table, classes)
+    classes = tuple(
+        name.removeprefix("dice_") for name in table.columns if name.startswith("dice_")
+    )
+    if classes:
+        return _read_segmentation(table, classes)
+    raise ConfigError(f"{path} has columns neither of probabilities nor of Dice: no predictions")
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The cells of a file by column."""
+
+    path: Path
+    columns: Mapping[str, tuple[str, ...]]
+
+    def texts(self, column: str) -> tuple[str, ...]:
+        """The cells of a column."""
+        if column not in self.columns:
+            raise ConfigError(f"{self.path} lacks the column {column!r}; evaluate that run again")
+        return self.columns[column]
+
+    def floats(self, column: str) -> np.ndarray:
+        """A column as float64 [R]; nan where it is empty."""
+        found = np.full(len(self.texts(column)), np.nan)
+        for row, text in enumerate(self.texts(column)):
+            try:
+                found[row] = float(text or "nan")
+            except ValueError:
+                raise self._fault(column, row, "is no number") from None
+        return found
+
+    def integers(self, column: str) -> np.ndarray:
+        """A column as int64 [R]."""
+        found = self.floats(column)
+        self._check(column, np.isfinite(found) & (found == np.round(found)), "is no whole number")
+        return found.astype(np.int64)
+
+    def probabilities(self, column: str) -> np.ndarray:
+        """A column as float64 [R], all in 0 to 1."""
+        found = self.floats(column)
+        self._check(column, (found >= 0) & (found <= 1), "is no probability")
+        return found
+
+    def findings(self, column: str) -> np.ndarray:
+        """A column as float64 [R], 1 or 0, or nan where it is empty."""
+        found = self.floats(column)
+        self._check(column, np.isnan(found) | np.isin(found, (0, 1)), "is neither 1, 0 nor empty")
+        return found
+
+    def members(self, column: str, classes: tuple[str, ...], between: str) -> np.ndarray:
+        """Which classes each cell names, bool [R, C]; `between` is between them, '' = one each."""
+        found = np.zeros((len(self.texts(column)), len(classes)), bool)
+        for row, text in enumerate(self.texts(column)):
+            names = [name for name in text.split(between) if name] if between else [text]
+            if not set(names) <= set(classes):
+                raise self._fault(column, row, f"is none of {', '.join(classes)}")
+            found[row, [classes.index(name) for name in names]] = True
+        return found
+
+    def _check(self, column: str, good: np.ndarray, what: str) -> None:
+        if not good.all():
+            raise self._fault(column, int(good.argmin()), what)
+
+    def _fault(self, column: str, row: int, what: str) -> ConfigError:
+        cell, image = self.columns[column][row], self.columns["image"][row]
+        return ConfigError(f"{self.path}: {column} of {image} is {cell!r}, which {what}")
+
+
+def _read(path: Path) -> _Table:
+    """The cells of a file; the images are there, each once."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            header, *lines = list(csv.reader(file, strict=True)) or [[]]
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error.strerror}): evaluate that run first"
+        ) from None
+    except csv.Error as error:
+        raise ConfigError(f"{path} is no CSV: {error}") from None
+    if len(set(header)) != len(header):
+        raise ConfigError(f"{path} has two columns of one name: {', '.join(header)}")
+    uneven = [number for number, line in enumerate(lines, 2) if len(line) != len(header)]
+    if uneven:
+        raise ConfigError(f"{path}: row {uneven[0]} does not have the {len(header)} cells of row 1")
+    if not lines:
+        raise ConfigError(f"{path} has no row below its header: no predictions")
+    table = _Table(path, dict(zip(header, zip(*lines, strict=True), strict=True)))
+    names = table.texts("image")
+    if len(set(names)) != len(names):
+        twice = next(name for row, name in enumerate(names) if name in names[:row])
+        raise ConfigError(f"{path}: image {twice} has two rows")
+    return table
+
+
+def _numbers(values: np.ndarray) -> list[str]:
+    """The shortest texts that are read as the same doubles; '' for nan."""
+    return ["" if number != number else repr(number) for number in values.tolist()]
+
+
+def _diagnosis_columns(predictions: DiagnosisPredictions) -> dict[str, Sequence[str]]:
+    p, called = predictions, predictions.calls()
+    labels: dict[str, Sequence[str]]
+    if p.kind == "multi":
+        known = {0.0: "0", 1.0: "1"}
+        labels = {
+            f"label_{name}": [known.get(value, "") for value in p.targets[:, c].tolist()]
+            for c, name in enumerate(p.classes)
+        }
+    else:
+        labels = {"label": [p.classes[number] for number in p.labels]}
+    calls = [_BETWEEN.join(p.classes[c] for c in np.flatnonzero(row)) for row in called]
+    probabilities = {
+        f"prob_{name}": _numbers(p.probabilities[:, c]) for c, name in enumerate(p.classes)
+    }
+    return {**labels, "called": calls, **probabilities}
+
+
+def _read_diagnosis(table: _Table, classes: tuple[str, ...]) -> DiagnosisPredictions:
+    single = "label" in table.columns
+    if single:
+        targets = table.members("label", classes, "").astype(np.float32)
+    else:
+        columns = [table.findings(f"label_{name}") for name in classes]
+        targets = np.stack(columns, axis=1).astype(np.float32)
+    return DiagnosisPredictions(
+        names=table.texts("image"),
+        clients=table.texts("client"),
+        groups=table.integers("group"),
+        probabilities=np.stack([table.probabilities(f"prob_{name}") for name in classes], axis=1),
+        labels=targets.argmax(1) if single else np.full(len(targets), -1),
+        targets=targets,
+        classes=classes,
+        called=table.members("called", classes, "" if single else _BETWEEN),
+    )
+
+
+def _segmentation_columns(predictions: SegmentationPredictions) -> dict[str, Sequence[str]]:
+    columns: dict[str, Sequence[str]] = {
+        f"{_PIXELS.get(score, score)}_{name}": _numbers(getattr(predictions.scores, score)[:, c])
+        for c, name in enumerate(predictions.classes)
+        for score in (*FIGURES, *_PIXELS)
+    }
+    if predictions.measured is not None and predictions.reference is not None:
+        columns[f"measured_{predictions.unit}"] = _numbers(predictions.measured)
+        columns[f"reference_{predictions.unit}"] = _numbers(predictions.reference)
+    return columns
+
+
+def _read_segmentation(table: _Table, classes: tuple[str, ...]) -> SegmentationPredictions:
+    unit = next((unit for unit in UNITS.values() if f"measured_{unit}" in table.columns), "")
+    scores = {
+        score: np.stack([table.floats(f"{score}_{name}") for name in classes], axis=1)
+        for score in FIGURES
+    }
+    counts = {
+        score: np.stack([table.integers(f"{column}_{name}") for name in classes], axis=1)
+        for score, column in _PIXELS.items()
+    }
+    return SegmentationPredictions(
+        names=table.texts("image"),
+        clients=table.texts("client"),
+        groups=table.integers("group"),
+        scores=MaskScores(**scores, **counts),
+        classes=classes,
+        measured=table.floats(f"measured_{unit}") if unit else None,
+        reference=table.floats(f"reference_{unit}") if unit else None,
+        unit=unit,
+    )

@@ -1,0 +1,62 @@
+"""Exported parameters of ours, read from a run's folder or from the export itself."""
+
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ufm_jax.fed.algorithm import Params
+from ufm_jax.models.vit import unstack_layers
+from ufm_jax.train.checkpoint import load_params
+from ufm_jax.train.rundir import CONFIG_FILE, has_checkpoint
+
+
+class Weights(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        folder: Where the parameters themselves are.
+        params: Arrays on the host, blocks unrolled.
+        grid: Patches down and across: as its run was configured, or as a learned position embedding
+            of a square image has them; None where neither says.
+    """
+
+    folder: Path
+    params: Params
+    grid: tuple[int, int] | None
+
+
+def read_ours(folder: Path) -> Weights:
+    """Reads parameters of ours.
+
+    Args:
+        folder: A run's, or that of its exported ``model``.
+
+    Raises:
+        ValueError: If it is neither, or the run has not exported a model yet.
+    """
+    inner = folder / "model"
+    place = inner if inner.is_dir() else folder
+    if not (place / "_CHECKPOINT_METADATA").is_file():
+        if has_checkpoint(folder):
+            raise ValueError(f"{folder}: this run has not finished; go on with it first")
+        raise ValueError(f"{folder}: neither a run's folder nor one of exported parameters")
+    params = jax.tree.map(np.asarray, unstack_layers(load_params(place)))
+    return Weights(place, params, _configured_grid(place.parent) or _embedded_grid(params))
+
+
+def _configured_grid(folder: Path) -> tuple[int, int] | None:
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        return None
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    image, patch = (facts.get(f"config.model.{key}_size") for key in ("image", "patch"))
+    return (image // patch,) * 2 if image and patch else None
+
+
+def _embedded_grid(params: Params) -> tuple[int, int] | None:
+    position = params.get("encoder", {}).get("pos_embed")
+    return None if position is None else (math.isqrt(position.shape[1] - 1),) * 2
