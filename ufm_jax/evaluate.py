@@ -1,7 +1,7 @@
 """Evaluates a fine-tuned model: again, on other images, against another run or against readers.
 
     python -m ufm_jax.evaluate --run=runs/lesions --out=runs/lesions_elsewhere \
-        --config.data.data.root=FOLDER --config.data.split.required='("test",)'
+        --config.data.data.root=FOLDER --splits=all
 
 The run's own configuration is the starting point, and any key of it can be changed; without a
 change the run's own test split is evaluated. Thresholds are those that the run chose on its
@@ -19,7 +19,7 @@ from ufm_jax.train.downstream.saved import load_config
 from ufm_jax.train.runtime import configure_jax
 
 _OUT = flags.DEFINE_string("out", None, "Gets evaluation.json, tables and report.", required=True)
-_SPLITS = flags.DEFINE_list("splits", ["test"], "What to evaluate on: train, val, test.")
+_SPLITS = flags.DEFINE_list("splits", ["test"], "What to evaluate on: train, val, test; or all.")
 _AGAINST = flags.DEFINE_string("against", "", "Folder of another run, evaluated on these images.")
 _READERS = flags.DEFINE_string("readers", "", "CSV of readers' calls: image, reader, call.")
 
@@ -36,7 +36,7 @@ def main() -> int:
         run=Path(flags.FLAGS.run),
         out=Path(_OUT.value),
         splits=tuple(_SPLITS.value),
-        beside=Beside(_AGAINST.value, _READERS.value),
+        beside=Beside(_AGAINST.value, _READERS.value, _SPLITS.value[0]),
     )
     print(f"report: {evaluate(config, request)}")
     return 0

@@ -38,20 +38,21 @@ def check_splits(
                 f"split {split!r} is empty (images that can be used: {held}): "
                 f"{_REMEDY[settings.split.policy]}; or leave it out of split.required"
             )
-    where = "train" if "train" in settings.split.required else "all"
-    seen = targets if where == "all" else targets[splits == "train"]
+    if "train" not in settings.split.required:
+        return
+    seen = targets[splits == "train"]
     positive, negative = (seen == 1).any(0), (seen == 0).any(0)
     if settings.kind == "segment" and not positive.any():
-        raise DataError(f"no mask of {where} images shows any of {', '.join(classes)}")
+        raise DataError(f"no mask of train images shows any of {', '.join(classes)}")
     if settings.kind == "single" and positive.sum() < 2:
         only = [name for name, shown in zip(classes, positive, strict=True) if shown]
         raise DataError(
-            f"the labels of {where} images are of one class only, {only}: see label_columns, "
+            f"the labels of train images are of one class only, {only}: see label_columns, "
             "leave_out and the splits"
         )
     if settings.kind == "multi" and not (positive & negative).any():
         raise DataError(
-            f"no finding of {', '.join(classes)} is both present and absent among {where} images"
+            f"no finding of {', '.join(classes)} is both present and absent among train images"
         )
 
 

@@ -73,8 +73,9 @@ def define_config_of_run(load: Callable[[Path], ConfigDict], argv: Sequence[str]
         return
     try:
         config_flags.DEFINE_config_dict("config", load(Path(folder)), lock_config=False)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # Values are read while the flags are defined; a ConfigError is a ValueError.
+        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(2)
 
 

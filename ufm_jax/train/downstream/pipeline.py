@@ -9,12 +9,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ufm_jax.data.labelled import LabelledData, Task
+from ufm_jax.data.labelled import LabelledData, SplitSettings, Task
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.train.build import build_placement
-from ufm_jax.train.downstream.config import FinetuneConfig
+from ufm_jax.train.downstream.config import FinetuneConfig, resolve_finetune
 from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
 from ufm_jax.train.downstream.inference import diagnosis_of, predict_split
 from ufm_jax.train.downstream.objective import make_objective
@@ -23,12 +23,15 @@ from ufm_jax.train.downstream.predictions import DiagnosisPredictions, Predictio
 from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.probes import knn_probe, linear_probe
 from ufm_jax.train.downstream.results import Beside, evaluate_predictions, write_tables
-from ufm_jax.train.downstream.saved import TrainedModel, load_model, save_model
+from ufm_jax.train.downstream.saved import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.rundir import claim
 from ufm_jax.train.schema import ConfigError
 
 _log = logging.getLogger(__name__)
+
+ALL = "all"
+"""In the place of a split: every image."""
 
 Predict = Callable[[np.ndarray], Predictions]
 """``rows -> predictions`` of a trained model."""
@@ -85,7 +88,7 @@ class Request(NamedTuple):
     Attributes:
         run: Folder of a finished fine-tuning run.
         out: Gets tables, evaluation.json and report; not the run's own folder.
-        splits: Splits to evaluate.
+        splits: Splits to evaluate; ('all',) takes every image, of data the run has not seen.
         beside: What to compare with.
     """
 
@@ -111,6 +114,14 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     if request.out.resolve() == request.run.resolve():
         raise ConfigError(f"--out={request.out} is the run's own folder: name another")
     model = load_model(request.run)
+    if request.splits == (ALL,):
+        if config.data == resolve_finetune(load_config(request.run)).data:
+            raise ConfigError(
+                f"--splits={ALL}: the run was trained on these images; name other ones with "
+                "--config.data.data.root, or evaluate on --splits=test"
+            )
+        unsplit = SplitSettings(policy="fractions", required=("test",))
+        config = replace(config, data=replace(config.data, split=unsplit))
     data = load_task(_with_classes(config, model.task))
     if data.task != model.task:
         raise ConfigError(
@@ -119,7 +130,10 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
             "config.data.classes=('name=value|value', ...)"
         )
     predict = predicts_with(config, data, model)
-    rows = {split: data.rows(split) for split in request.splits}
+    rows = {
+        split: np.arange(data.num_rows) if split == ALL else data.rows(split)
+        for split in request.splits
+    }
     for split in (split for split, found in rows.items() if not len(found)):
         raise ConfigError(f"--splits: the data has no image of the split {split!r}")
     predictions = {split: predict(found) for split, found in rows.items()}

@@ -1,0 +1,256 @@
+"""Whole runs on small real files: training, choosing, saving, evaluating, going on."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from ufm_jax.data.labelled import LabelSettings, SplitSettings
+from ufm_jax.data.settings import DataSettings
+from ufm_jax.ops.joint import Moves
+from ufm_jax.train.checkpoint import load_params
+from ufm_jax.train.config import (
+    CheckpointConfig,
+    OptimizerConfig,
+    PlacementConfig,
+    ScheduleConfig,
+)
+from ufm_jax.train.downstream import finetuning
+from ufm_jax.train.downstream.config import (
+    EvaluationConfig,
+    FinetuneConfig,
+    FinetuneFederationConfig,
+    NetworkConfig,
+    TrainingViewConfig,
+)
+from ufm_jax.train.downstream.pipeline import Request, evaluate, finetune
+from ufm_jax.train.downstream.results import Beside
+from ufm_jax.train.downstream.saved import load_model
+from ufm_jax.train.downstream.tables import read_table
+from ufm_jax.train.schema import ConfigError
+
+
+def write_images(folder: Path, seed: int = 0) -> Path:
+    """48 pictures of two classes, a dark blob (cyst) or a bright one (mass), and its mask."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:32, :32]
+    for number in range(48):
+        label = ("cyst", "mass")[number % 2]
+        centre = rng.integers(9, 23, 2)
+        blob = np.hypot(rows - centre[0], columns - centre[1]) < 7
+        pixels = np.where(blob, 10 if label == "cyst" else 210, 90) + rng.normal(0, 10, blob.shape)
+        pixels = np.clip(pixels, 0, 255).astype(np.uint8)
+        for kind, picture in ((label, pixels), ("image", pixels), ("mask", 255 * blob)):
+            path = folder / ("outlines" if kind in ("image", "mask") else "classes") / kind
+            path.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture.astype(np.uint8)).save(path / f"p{number // 2}_{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("images"))
+
+
+def settings(images: Path, cache: Path, kind: str = "single", **changes) -> FinetuneConfig:
+    folder = "outlines" if kind == "segment" else "classes"
+    data = LabelSettings(
+        data=DataSettings(
+            source="folders", root=str(images / folder), working_size=32, cache_dir=str(cache)
+        ),
+        split=SplitSettings(policy="fractions", val_fraction=0.2, test_fraction=0.3),
+        kind=kind,
+        group_pattern=r"p(\d+)_",
+    )
+    return FinetuneConfig(
+        **{
+            "data": data,
+            "layer_decay": 1.0,
+            "model": NetworkConfig(
+                size="xs", image_size=32, patch_size=8, channels=1, decoder_width=16, drop_path=0.0
+            ),
+            "augment": TrainingViewConfig(moves=Moves(area=(0.9, 1.0)), erase=0.0),
+            "federation": FinetuneFederationConfig(rounds=10, batch_size=4),
+            "client_optimizer": OptimizerConfig(learning_rate=2e-3, scale_by_batch=False),
+            "schedule": ScheduleConfig(warmup_rounds=1),
+            "evaluation": EvaluationConfig(replicates=50, batch_size=16),
+            "placement": PlacementConfig(devices=1),
+            "checkpoint": CheckpointConfig(every_rounds=2),
+            **changes,
+        }
+    )
+
+
+def overall_of(workdir: Path, split: str = "test") -> dict:
+    return json.loads((workdir / "evaluation.json").read_text())["splits"][split]["overall"]
+
+
+@pytest.fixture(scope="module")
+def diagnosed(images, tmp_path_factory) -> tuple[FinetuneConfig, Path]:
+    """A finished run of diagnosis."""
+    workdir = tmp_path_factory.mktemp("run")
+    config = settings(images, tmp_path_factory.mktemp("cache"))
+    ended = finetune(config, workdir)
+    assert ended.stopped_by == 0
+    return config, workdir
+
+
+def test_a_class_is_learnt_from_folders(diagnosed):
+    _, workdir = diagnosed
+    assert overall_of(workdir)["auroc"]["value"] > 0.9
+    model = load_model(workdir)
+    assert model.task.classes == ("cyst", "mass")
+    looks = json.loads((workdir / "validation.json").read_text())
+    best = max(looks, key=lambda look: look["score"])
+    assert model.round == best["rounds"], "the first of the best rounds on the validation split"
+    assert set(model.thresholds) == {"mass"}
+
+
+def test_evaluating_again_gives_the_same_figures(diagnosed, tmp_path):
+    config, workdir = diagnosed
+    evaluate(config, Request(workdir, tmp_path / "again", ("test",), Beside(run=str(workdir))))
+    ours, again = (
+        read_table(folder / "predictions_test.csv") for folder in (workdir, tmp_path / "again")
+    )
+    np.testing.assert_array_equal(ours.probabilities, again.probabilities)
+    np.testing.assert_array_equal(ours.called, again.called)
+    comparison = json.loads((tmp_path / "again/evaluation.json").read_text())["comparison"]
+    assert comparison["figures"]["auroc"]["difference"]["value"] == 0
+    with pytest.raises(ConfigError, match="is the run's own folder"):
+        evaluate(config, Request(workdir, workdir, ("test",), Beside()))
+    with pytest.raises(ConfigError, match="was trained on these images"):
+        evaluate(config, Request(workdir, tmp_path / "all", ("all",), Beside()))
+
+
+def test_classes_of_other_images_are_those_of_the_model(diagnosed, tmp_path):
+    """A folder whose second class is missing would number its classes otherwise."""
+    config, workdir = diagnosed
+    shutil.copytree(Path(config.data.data.root) / "mass", tmp_path / "other/mass")
+    other = replace(config.data.data, root=str(tmp_path / "other"))
+    elsewhere = replace(config, data=replace(config.data, data=other))
+    evaluate(elsewhere, Request(workdir, tmp_path / "out", ("all",), Beside()))
+    found = read_table(tmp_path / "out/predictions_all.csv")
+    assert (found.labels == 1).all()
+    assert found.called[:, 1].mean() > 0.7
+    overall = overall_of(tmp_path / "out", "all")
+    assert overall["auroc"]["value"] is None
+    assert overall["sensitivity"]["value"] > 0.7
+
+
+def test_a_killed_run_goes_on_bit_for_bit(diagnosed, tmp_path, monkeypatch):
+    config, workdir = diagnosed
+
+    class Killed(BaseException):
+        pass
+
+    whole = finetuning.Selection.__call__
+
+    def dies(self, done, state):
+        if done == 4:
+            raise Killed
+        return whole(self, done, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(finetuning.Selection, "__call__", dies)
+        with pytest.raises(Killed):
+            finetune(config, tmp_path)
+    with pytest.raises(ConfigError, match="has not finished"):
+        load_model(tmp_path)
+    finetune(config, tmp_path)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        load_params(tmp_path / "model"),
+        load_params(workdir / "model"),
+    )
+    for name in ("validation.json", "predictions_test.csv", "evaluation.json"):
+        assert (tmp_path / name).read_bytes() == (workdir / name).read_bytes()
+
+
+def test_test_images_have_no_part_in_training(diagnosed, images, tmp_path):
+    """Other pixels in the test split's files, and the model is the same to the bit."""
+    config, workdir = diagnosed
+    shutil.copytree(images, tmp_path / "images")
+    root = tmp_path / "images/classes"
+    for name in read_table(workdir / "predictions_test.csv").names:
+        Image.fromarray(np.full((32, 32), 7, np.uint8)).save(root / name)
+    data = replace(config.data.data, root=str(root))
+    finetune(replace(config, data=replace(config.data, data=data)), tmp_path / "run")
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        load_params(tmp_path / "run/model"),
+        load_params(workdir / "model"),
+    )
+
+
+def test_outlines_are_learnt_with_a_frozen_encoder(images, tmp_path):
+    config = settings(
+        images,
+        tmp_path / "cache",
+        "segment",
+        method="frozen",
+        federation=FinetuneFederationConfig(rounds=5, batch_size=8),
+    )
+    before = finetuning.make_objective(config, finetuning.load_task(config).task).init(
+        finetuning.fold(jax.random.key(config.seed), "init")
+    )
+    finetune(config, tmp_path / "run")
+    after = load_params(tmp_path / "run/model")
+    jax.tree.map(np.testing.assert_array_equal, after["encoder"], before["encoder"])
+    assert overall_of(tmp_path / "run")["dice"]["value"] > 0.6
+
+
+@pytest.mark.parametrize("training", ["local", "personal"])
+def test_what_is_personal_stays_with_its_client(images, tmp_path, training):
+    personal = ("head/.*",) if training == "personal" else ()
+    federation = FinetuneFederationConfig(
+        rounds=2,
+        batch_size=8,
+        training="local" if training == "local" else "federated",
+        personal=personal,
+    )
+    config = settings(images, tmp_path / "cache", federation=federation)
+    data = replace(config.data.data, partition="iid", num_clients=2)
+    config = replace(config, data=replace(config.data, data=data))
+    finetune(config, tmp_path / "run")
+    model = load_model(tmp_path / "run")
+    first, second = (model.params_of(client) for client in model.clients)
+    differs = lambda a, b: bool((np.asarray(a) != np.asarray(b)).any())  # noqa: E731
+    heads = jax.tree.map(differs, first["head"], second["head"])
+    assert all(jax.tree.leaves(heads))
+    encoders = jax.tree.leaves(jax.tree.map(differs, first["encoder"], second["encoder"]))
+    assert any(encoders) == (training == "local")
+    with pytest.raises(ConfigError, match="name one of them"):
+        model.params_of("nobody")
+
+
+@pytest.mark.parametrize("method", ["linear_probe", "knn_probe"])
+def test_probes_are_runs_too(images, tmp_path, method):
+    config = settings(images, tmp_path / "cache", method=method)
+    finetune(config, tmp_path / "run")
+    assert overall_of(tmp_path / "run")["auroc"]["value"] > 0.8
+    if method == "knn_probe":
+        with pytest.raises(ConfigError, match="a run without a model"):
+            load_model(tmp_path / "run")
+    else:
+        evaluate(config, Request(tmp_path / "run", tmp_path / "again", ("test",), Beside()))
+        pair = [read_table(tmp_path / n / "predictions_test.csv") for n in ("run", "again")]
+        np.testing.assert_array_equal(pair[0].probabilities, pair[1].probabilities)
+
+
+def test_a_head_that_never_moved_is_not_saved(images, tmp_path):
+    still = OptimizerConfig(name="sgd", learning_rate=0.0, weight_decay=0.0)
+    config = settings(
+        images,
+        tmp_path / "cache",
+        client_optimizer=still,
+        federation=FinetuneFederationConfig(rounds=1, batch_size=8),
+    )
+    with pytest.raises(ConfigError, match="an untrained head is not saved"):
+        finetune(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match="has not finished"):
+        load_model(tmp_path / "run")

@@ -1,0 +1,1 @@
+"""Suites: grids of runs, and the tables and plots made of them."""

@@ -1,0 +1,29 @@
+"""Two finished runs on the same test images, from the predictions that they left."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tools.suites.results import EVALUATION_FILE
+from ufm_jax.evaluation.compare import Comparison
+from ufm_jax.train.downstream.comparison import compare_runs
+from ufm_jax.train.downstream.config import EvaluationConfig
+from ufm_jax.train.downstream.tables import read_table, table_path
+
+_SPLIT = "test"
+
+
+def compare_folders(first: Path, second: Path) -> Mapping[str, Comparison]:
+    """Paired differences of the test split, first minus second, by figure.
+
+    Args:
+        first: A run's folder; its positive class is the one looked for.
+        second: Another run's.
+
+    Raises:
+        ConfigError: A run left no predictions, or they are of other images, classes or truths.
+    """
+    mine, other = (read_table(table_path(folder, _SPLIT)) for folder in (first, second))
+    evaluation = json.loads((first / EVALUATION_FILE).read_text(encoding="utf-8"))
+    positive = evaluation["splits"][_SPLIT].get("positive", "")
+    return compare_runs(mine, other, EvaluationConfig(positive=positive)).figures

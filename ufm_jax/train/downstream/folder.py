@@ -1,0 +1,198 @@
+"""A folder of images of any format and size, read for prediction in bounded memory."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from stat import S_ISREG
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import UnidentifiedImageError
+
+from ufm_jax.data.decode import CorruptImage, decode_bytes, make_row
+from ufm_jax.data.issues import DataError
+from ufm_jax.data.records import Picture
+from ufm_jax.data.settings import DataSettings
+from ufm_jax.data.sources.folders import SUFFIXES
+from ufm_jax.data.threads import map_in_order
+
+_Item = TypeVar("_Item")
+
+
+class Listed(NamedTuple):
+    """A file of a folder.
+
+    Attributes:
+        name: Path below the folder, with forward slashes.
+        error: Why it is not read; '' where it is.
+    """
+
+    name: str
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class FolderImage:
+    """An image as the network takes it.
+
+    Attributes:
+        name: Path below the folder, with forward slashes.
+        image: uint8 [S, S, C], the picture in the top-left corner.
+        extent: (height, width) of the picture there.
+        native: (height, width) of the file, turned upright as its EXIF says.
+        frames: Frames in the file, of which the first is used.
+    """
+
+    name: str
+    image: np.ndarray
+    extent: tuple[int, int]
+    native: tuple[int, int]
+    frames: int
+
+
+def list_files(root: Path) -> tuple[Listed, ...]:
+    """All files below a folder, sorted within each folder.
+
+    Hidden files and folders are passed over. Links to folders are not followed; they and files
+    without the suffix of an image are listed with an error, and so is what cannot be listed.
+
+    Raises:
+        DataError: ``root`` is no folder, or has no file.
+    """
+    if not root.is_dir():
+        raise DataError(f"--images={root}: no such folder")
+    found: list[Listed] = []
+
+    def unreadable(error: OSError) -> None:
+        found.append(Listed(_below(root, Path(error.filename)), f"cannot be listed: {_why(error)}"))
+
+    for folder, subfolders, files in os.walk(root, onerror=unreadable):
+        here = Path(folder)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        found += [
+            Listed(_below(root, here / name), "is a link to a folder, which is not followed")
+            for name in subfolders
+            if (here / name).is_symlink()
+        ]
+        for name in sorted(name for name in files if not name.startswith(".")):
+            known = Path(name).suffix.lower() in SUFFIXES
+            error = "" if known else "does not have the suffix of an image"
+            found.append(Listed(_below(root, here / name), error))
+    if not found:
+        raise DataError(f"--images={root}: there is no file in it")
+    return tuple(found)
+
+
+def read_pixels(path: Path) -> tuple[np.ndarray, int]:
+    """A file's picture at its own size.
+
+    Returns:
+        uint8 [H, W, 1 or 3], upright, and the number of frames in the file.
+
+    Raises:
+        CorruptImage: It cannot be opened or does not decode; the message is the reason.
+    """
+    try:
+        status = path.stat()
+        if not S_ISREG(status.st_mode):
+            raise CorruptImage("is not a file")
+        if not status.st_size:
+            raise CorruptImage("has 0 bytes")
+        return decode_bytes(path.read_bytes())
+    except OSError as error:
+        raise CorruptImage(f"cannot be opened: {_why(error)}") from error
+    except CorruptImage as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            raise CorruptImage("is no image, or of a format that cannot be read") from error
+        raise
+
+
+def read_image(root: Path, listed: Listed, settings: DataSettings) -> FolderImage | Listed:
+    """Reads a file as the training data was read.
+
+    Where the data's channels were 'auto' the row has three: a network of one turns them to grey.
+
+    Args:
+        root: The folder.
+        listed: A file of it.
+        settings: Working size and channels.
+
+    Returns:
+        The image, or the file with the reason why it is none.
+    """
+    if listed.error:
+        return listed
+    try:
+        pixels, frames = read_pixels(root / listed.name)
+    except CorruptImage as error:
+        return Listed(listed.name, str(error))
+    channels = 3 if settings.channels == "auto" else settings.channels
+    row = make_row(Picture(pixels), settings.working_size, channels, detector=None)
+    height, width = pixels.shape[:2]
+    return FolderImage(listed.name, row.image, row.extent, (height, width), frames)
+
+
+def read_batches(
+    root: Path,
+    files: Sequence[Listed],
+    settings: DataSettings,
+    batch_size: int,
+    num_workers: int,
+) -> Iterator[list[FolderImage | Listed]]:
+    """Reads files in threads, one batch ahead of the one in use.
+
+    Args:
+        root: The folder.
+        files: Files of it.
+        settings: Working size and channels.
+        batch_size: Images a batch. Files that are none ride along and take no place, so that what
+            is predicted together does not depend on them.
+        num_workers: Decoding threads.
+
+    Yields:
+        Batches in the order of the files.
+    """
+    read = map_in_order(lambda listed: read_image(root, listed, settings), files, num_workers)
+    return _one_ahead(_batches(read, batch_size))
+
+
+def stack(images: Sequence[FolderImage]) -> dict[str, np.ndarray]:
+    """'image' uint8 [n, S, S, C] and 'extent' int32 [n, 2], as a predictor takes them."""
+    return {
+        "image": np.stack([image.image for image in images]),
+        "extent": np.array([image.extent for image in images], np.int32),
+    }
+
+
+def _batches(
+    items: Iterable[FolderImage | Listed], batch_size: int
+) -> Iterator[list[FolderImage | Listed]]:
+    batch: list[FolderImage | Listed] = []
+    images = 0
+    for item in items:
+        batch.append(item)
+        images += isinstance(item, FolderImage)
+        if images == batch_size:
+            yield batch
+            batch, images = [], 0
+    if batch:
+        yield batch
+
+
+def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """The same items, each made in a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -1,0 +1,268 @@
+"""What is written about a folder of images: a table, and of segmentations masks and overlays.
+
+`OUT/predictions.csv` has a row a file, in order; `error` says why one was not predicted.
+Diagnosis: image, called, prob_<class>..., error. Segmentation: image, mask, pixels_<class>...,
+<measurement>_<unit>, error; and beside the table
+
+    OUT/masks/*.png         uint8 class numbers at the file's size; of one class 0 and 255
+    OUT/overlays/*.png      the pictures with tinted and outlined regions
+    OUT/classes.csv         value in the masks, class, colour in the overlays
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from ufm_jax.data.decode import CorruptImage
+from ufm_jax.data.labelled import Task
+from ufm_jax.data.whole_file import replacing
+from ufm_jax.train.downstream.config import EvaluationConfig
+from ufm_jax.train.downstream.folder import FolderImage, read_pixels
+from ufm_jax.train.downstream.masks import native_mask
+from ufm_jax.train.downstream.measurement import UNITS, measure
+from ufm_jax.train.downstream.overlay import class_colour, draw_regions
+from ufm_jax.train.downstream.predictions import positive_class
+from ufm_jax.train.schema import ConfigError
+
+TABLE, KEY, MASKS, OVERLAYS = "predictions.csv", "classes.csv", "masks", "overlays"
+
+_HALF = 0.5
+_FULL = 255
+
+Cells = Mapping[str, str]
+"""Values of a row by column; a column that is absent stays empty."""
+
+
+class Output(Protocol):
+    """Turns the prediction for an image into a row of the table, and files beside it."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns between `image` and `error`."""
+        ...
+
+    @property
+    def note(self) -> str:
+        """How the table is to be read, in one line; '' where it speaks for itself."""
+        ...
+
+    def __call__(self, image: FolderImage, probabilities: np.ndarray) -> Cells:
+        """Cells of an image; called from several threads at once.
+
+        Raises:
+            CorruptImage: The file can no longer be read.
+        """
+        ...
+
+
+@contextmanager
+def open_table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Cells], None]]:
+    """Yields a function that adds a row; the table is there whole or not at all.
+
+    File names that are no UTF-8 are written byte by byte as they are.
+    """
+    with (
+        replacing(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        table = csv.DictWriter(file, ("image", *columns, "error"), restval="")
+        table.writeheader()
+        yield table.writerow
+
+
+@dataclass(frozen=True)
+class DiagnosisOutput:
+    """Probabilities, and the class or the findings that are called.
+
+    Attributes:
+        task: Classes.
+        thresholds: Where a class is called; see ``calling_thresholds``. Empty: the most probable.
+    """
+
+    task: Task
+    thresholds: Mapping[str, float]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See ``Output``."""
+        return ("called", *(f"prob_{name}" for name in self.task.classes))
+
+    @property
+    def note(self) -> str:
+        """See ``Output``."""
+        if not self.thresholds:
+            return "called is the most probable class"
+        rules = [f"{name} from a probability of {t:.4g}" for name, t in self.thresholds.items()]
+        return f"called: {', '.join(rules)}"
+
+    def __call__(self, image: FolderImage, probabilities: np.ndarray) -> Cells:
+        """See ``Output``; ``probabilities`` is [C]."""
+        del image
+        cells = {f"prob_{n}": str(p) for n, p in zip(self.task.classes, probabilities, strict=True)}
+        return cells | {"called": self._called(probabilities)}
+
+    def _called(self, probabilities: np.ndarray) -> str:
+        """The class called; of a multi-label task the findings, with ';' between them."""
+        classes = self.task.classes
+        if not self.thresholds:
+            return classes[int(probabilities.argmax())]
+        of = dict(zip(classes, probabilities.tolist(), strict=True))
+        above = [name for name, least in self.thresholds.items() if of[name] >= least]
+        if self.task.kind == "multi":
+            return ";".join(above)
+        return above[0] if above else next(n for n in classes if n not in self.thresholds)
+
+
+def calling_thresholds(
+    task: Task, settings: EvaluationConfig, chosen: Mapping[str, float]
+) -> dict[str, float]:
+    """From which probability a class is called: of two classes the positive one, or each finding.
+
+    Args:
+        task: A diagnosis task.
+        settings: The positive class, and whether the threshold is one half.
+        chosen: The run's thresholds by class; one half where there is none.
+
+    Returns:
+        Empty for more than two classes, of which the most probable is called.
+
+    Raises:
+        ConfigError: The positive class is none of the task, or not the run's.
+    """
+    if task.kind == "multi":
+        names = task.classes
+    elif task.num_classes == 2:
+        names = (positive_class(settings, task.classes),)
+    else:
+        return {}
+    if settings.threshold == "half":
+        return dict.fromkeys(names, _HALF)
+    if chosen and not set(names) <= set(chosen):
+        raise ConfigError(
+            f"config.evaluation.positive={settings.positive!r}: the run chose a threshold for "
+            f"{', '.join(chosen)}; name this class, or set config.evaluation.threshold='half' too"
+        )
+    return {name: chosen.get(name, _HALF) for name in names}
+
+
+@dataclass(frozen=True)
+class SegmentationOutput:
+    """Masks at the files' sizes, overlays, areas and a measurement.
+
+    Attributes:
+        task: Foreground classes.
+        settings: How masks are made and measured.
+        images: The folder that is read.
+        out: The folder that is written.
+        files: Name of the mask of each image, see ``mask_names``.
+        spacing: mm per pixel of all images; 0 = unknown, lengths are in pixels.
+        overlays: Whether overlays are drawn.
+    """
+
+    task: Task
+    settings: EvaluationConfig
+    images: Path
+    out: Path
+    files: Mapping[str, str]
+    spacing: float
+    overlays: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """See ``Output``."""
+        areas = tuple(f"pixels_{name}" for name in self.task.classes)
+        return ("mask", *areas, *filter(None, [self._measured]))
+
+    @property
+    def note(self) -> str:
+        """See ``Output``."""
+        return f"{KEY} names the values in {MASKS}/ and the colours in {OVERLAYS}/"
+
+    @property
+    def _measured(self) -> str:
+        """The measurement's column, '' where nothing is measured."""
+        taken = self.settings.measurement
+        if not taken:
+            return ""
+        unit = UNITS[taken]
+        return f"{taken}_{'px' if unit == 'mm' and not self.spacing else unit}"
+
+    def write_key(self) -> None:
+        """Writes what values and colours mean."""
+        with (self.out / KEY).open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(("value", "class", "colour"))
+            table.writerow((0, "background", ""))
+            for number, name in enumerate(self.task.classes, start=1):
+                colour = "#{:02x}{:02x}{:02x}".format(*class_colour(number))
+                table.writerow((number * self._scale, name, colour))
+
+    def __call__(self, image: FolderImage, probabilities: np.ndarray) -> Cells:
+        """See ``Output``; ``probabilities`` is [P, P, 1 + C]."""
+        mask = native_mask(probabilities, image.native, self.settings.least_component)
+        file = self.files[image.name]
+        if self.overlays:
+            # Read again: to keep every picture until its mask is known would not be bounded.
+            pixels, _ = read_pixels(self.images / image.name)
+            if pixels.shape[:2] != mask.shape:
+                raise CorruptImage("changed while it was predicted")
+            _save(draw_regions(pixels, mask), self.out / OVERLAYS / file)
+        _save(mask * np.uint8(self._scale), self.out / MASKS / file)
+        counts = np.bincount(mask.reshape(-1), minlength=1 + self.task.num_classes)[1:]
+        cells = {f"pixels_{n}": str(c) for n, c in zip(self.task.classes, counts, strict=True)}
+        cells["mask"] = f"{MASKS}/{file}"
+        if self._measured:
+            value = measure(mask, self.spacing or 1.0, self.settings, self.task.classes)
+            cells[self._measured] = f"{value:.6g}" if np.isfinite(value) else ""
+        return cells
+
+    @property
+    def _scale(self) -> int:
+        """Value of class 1 in a mask file."""
+        return _FULL if self.task.num_classes == 1 else 1
+
+
+def mask_names(names: Sequence[str]) -> dict[str, str]:
+    """A name of its own for the mask of each image.
+
+    It is the image's with the suffix .png, so that images and masks pair by their stems. Images
+    that would share it, also where letters' case makes no difference, keep their suffix before it.
+
+    Args:
+        names: Paths below the folder of the images.
+
+    Returns:
+        Paths below the folder of the masks.
+    """
+    plain = {name: str(PurePosixPath(name).with_suffix(".png")) for name in names}
+    wanted = Counter(file.casefold() for file in plain.values())
+    # A mask must not have the name of a folder of masks.
+    folders = {str(up).casefold() for name in names for up in PurePosixPath(name).parents}
+    files = {
+        name: file
+        for name, file in plain.items()
+        if wanted[file.casefold()] == 1 and file.casefold() not in folders
+    }
+    taken = folders | {file.casefold() for file in files.values()}
+    for name in names:
+        if name in files:
+            continue
+        file = f"{name}.png"
+        while file.casefold() in taken:
+            file += ".png"
+        files[name] = file
+        taken.add(file.casefold())
+    return files
+
+
+def _save(pixels: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Level 3 takes less than half the time of the default, for files a sixth larger.
+    Image.fromarray(pixels).save(path, compress_level=3)

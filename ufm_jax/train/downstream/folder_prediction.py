@@ -1,0 +1,200 @@
+"""A trained model applied to a folder of images."""
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from ufm_jax.data.decode import CorruptImage
+from ufm_jax.data.threads import map_in_order
+from ufm_jax.fed.algorithm import Params
+from ufm_jax.train.downstream.config import FinetuneConfig
+from ufm_jax.train.downstream.folder import (
+    FolderImage,
+    Listed,
+    list_files,
+    read_batches,
+    stack,
+)
+from ufm_jax.train.downstream.folder_outputs import (
+    TABLE,
+    Cells,
+    DiagnosisOutput,
+    Output,
+    SegmentationOutput,
+    calling_thresholds,
+    mask_names,
+    open_table,
+)
+from ufm_jax.train.downstream.measurement import measured_numbers
+from ufm_jax.train.downstream.objective import make_objective
+from ufm_jax.train.downstream.predictor import Predictor
+from ufm_jax.train.downstream.saved import TrainedModel
+from ufm_jax.train.schema import ConfigError, as_config_errors
+
+_log = logging.getLogger(__name__)
+
+
+class _Predicted(NamedTuple):
+    """An image, and the network's output for it."""
+
+    image: FolderImage
+    probabilities: np.ndarray
+
+
+class Request(NamedTuple):
+    """What is to be predicted, and where it goes.
+
+    Attributes:
+        images: The folder that is read, with its sub-folders.
+        out: The folder that is written; it must be empty or absent.
+        client: Whose personal parameters are used; '' where the model has none.
+        spacing: mm per pixel of all images; 0 = unknown.
+        overlays: Segmentation: whether overlays are drawn.
+    """
+
+    images: Path
+    out: Path
+    client: str = ""
+    spacing: float = 0.0
+    overlays: bool = True
+
+
+class Summary(NamedTuple):
+    """How it went.
+
+    Attributes:
+        predicted: Images with a prediction.
+        failed: Files without one.
+        note: How the table is to be read.
+    """
+
+    predicted: int
+    failed: int
+    note: str
+
+
+def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request) -> Summary:
+    """Predicts every image of a folder; see ``folder_outputs`` for what is written.
+
+    Images are decoded, and outputs written, in threads while the device works; memory does not grow
+    with the number of images.
+
+    Args:
+        config: The run's.
+        model: The run's.
+        request: Folders and options.
+
+    Raises:
+        ConfigError, DataError: The request does not fit the model or the folders; nothing was
+            written then. Files that cannot be read are listed in the table instead.
+    """
+    params = _params(model, request.client)
+    _check_out(request)
+    files = list_files(request.images)
+    candidates = [listed.name for listed in files if not listed.error]
+    output = _output(config, model, request, candidates)
+    # A larger batch than there are images would be filled up in vain.
+    batch_size = min(config.evaluation.batch_size, max(1, len(candidates)))
+    predictor = Predictor(make_objective(config, model.task).predict, batch_size)
+    workers = config.data.data.num_workers or os.cpu_count() or 1
+
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out={request.out} cannot be made: {error.strerror}") from None
+    if isinstance(output, SegmentationOutput):
+        output.write_key()
+    batches = read_batches(request.images, files, config.data.data, batch_size, workers)
+    predictions = _predictions(predictor, params, batches)
+    rows = map_in_order(lambda item: _row(output, item), predictions, workers)
+    console = Console(stderr=True)
+    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
+    failed = 0
+    with open_table(request.out / TABLE, output.columns) as add, bar:
+        for row in bar.track(rows, total=len(files), description="predicting"):
+            add(row)
+            if reason := row.get("error"):
+                failed += 1
+                _log.warning("%s: %s", row["image"], reason)
+    return Summary(len(files) - failed, failed, output.note)
+
+
+def _check_out(request: Request) -> None:
+    """Refuses a folder that holds anything, and one inside the folder of images.
+
+    Raises:
+        ConfigError: Naming the folder.
+    """
+    out = request.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"--out={out} is not an empty folder; name another one")
+    if out.resolve().is_relative_to(request.images.resolve()):
+        raise ConfigError(f"--out={out} lies within --images={request.images}; name another one")
+
+
+def _params(model: TrainedModel, client: str) -> Params:
+    """The parameters to predict with."""
+    if bool(model.personal) == bool(client):
+        with as_config_errors():
+            return model.params_of(client or None)
+    if client:
+        raise ConfigError(f"--client={client}: the run has one model for all; leave it out")
+    raise ConfigError(
+        "--client is missing: in this run each client has parameters of its own; choose one of "
+        f"{', '.join(model.clients)}"
+    )
+
+
+def _output(
+    config: FinetuneConfig, model: TrainedModel, request: Request, names: Sequence[str]
+) -> Output:
+    settings, task = config.evaluation, model.task
+    if not 0 <= request.spacing < math.inf:
+        raise ConfigError(f"--spacing={request.spacing}: millimetres per pixel are above 0")
+    if request.spacing and not (task.kind == "segment" and settings.measurement):
+        raise ConfigError(
+            f"--spacing={request.spacing}: nothing is measured; set config.evaluation.measurement "
+            "of a segmentation, or leave it out"
+        )
+    if task.kind != "segment":
+        return DiagnosisOutput(task, calling_thresholds(task, settings, model.thresholds))
+    measured_numbers(settings, task.classes)  # Refuses classes that the task does not have.
+    return SegmentationOutput(
+        task,
+        settings,
+        request.images,
+        request.out,
+        mask_names(names),
+        request.spacing,
+        request.overlays,
+    )
+
+
+def _predictions(
+    predictor: Predictor, params: Params, batches: Iterator[list[FolderImage | Listed]]
+) -> Iterator[_Predicted | Listed]:
+    """Each file in order, with the network's output where it is an image."""
+    for batch in batches:
+        images = [item for item in batch if isinstance(item, FolderImage)]
+        outputs = iter(predictor(params, stack(images)) if images else ())
+        for item in batch:
+            yield item if isinstance(item, Listed) else _Predicted(item, next(outputs))
+
+
+def _row(output: Output, item: _Predicted | Listed) -> Cells:
+    if isinstance(item, Listed):
+        return {"image": item.name, "error": item.error}
+    image = item.image
+    if image.frames > 1:
+        _log.warning("%s: frame 1 of %d is used", image.name, image.frames)
+    try:
+        return {"image": image.name, **output(image, item.probabilities)}
+    except CorruptImage as error:
+        return {"image": image.name, "error": str(error)}
