@@ -82,7 +82,10 @@ def evaluate_predictions(
             errors = evaluate_measurement(found, settings, seed=seed)
             if errors is not None:
                 measurement[split] = errors
-    comparison, readers = _beside(config, called, splits, beside) if beside else (None, {})
+    comparison: RunComparison | None = None
+    readers: Mapping[str, tuple[ReaderResult, ...]] = {}
+    if beside and (beside.run or beside.readers):
+        comparison, readers = _beside(config, called, splits, beside)
     evaluation = Evaluation(
         config.name, data.task, splits, thresholds, measurement, comparison, readers, note
     )
