@@ -1,9 +1,11 @@
-"""Prepares data: public sets with TFDS, or any source packed into ArrayRecord files.
+"""Prepares data: public sets with TFDS, any source as ArrayRecord files, or simulated folders.
 
+    python -m tools.prepare_data phantoms --out FOLDER
     python -m tools.prepare_data tfds --set busi --source DOWNLOAD --out FOLDER
     python -m tools.prepare_data array_record --source folders --root ROOT --out FOLDER
 
-Train on the result with ``data.source='tfds'`` or ``'array_record'`` and ``data.root=FOLDER``.
+``phantoms`` writes folders like one's own, to try every command on. Train on the others with
+``data.source='tfds'`` or ``'array_record'`` and ``data.root=FOLDER``.
 """
 
 import argparse
@@ -13,6 +15,7 @@ from pathlib import Path
 from ufm_jax.data.array_record import pack
 from ufm_jax.data.federated import read_listing
 from ufm_jax.data.issues import DataError
+from ufm_jax.data.phantom_folders import write_phantoms
 from ufm_jax.data.records import file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.tfds_builders import SETS, build
@@ -22,6 +25,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parses arguments and prepares."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
+    simulated = commands.add_parser("phantoms", help="simulated images in folders, to try on")
+    simulated.add_argument("--out", type=Path, required=True)
+    simulated.add_argument("--sites", type=int, default=8)
+    simulated.add_argument("--images", type=int, default=40, help="of each site")
+    simulated.add_argument("--size", type=int, default=200, help="longer side, pixels")
+    simulated.add_argument("--seed", type=int, default=0)
     tfds = commands.add_parser("tfds", help="build a public set from a copy you downloaded")
     tfds.add_argument("--set", choices=SETS, required=True)
     tfds.add_argument("--source", type=Path, required=True, help="the unpacked download")
@@ -35,7 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     packer.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     try:
-        if options.command == "tfds":
+        if options.command == "phantoms":
+            counts = write_phantoms(
+                options.out,
+                sites=options.sites,
+                images=options.images,
+                size=options.size,
+                seed=options.seed,
+            )
+            print(f"written to {options.out}: {counts}")
+        elif options.command == "tfds":
             print(f"built: {build(options.set, options.source, options.out)}")
         else:
             print(f"packed: {_pack(options)} images in {options.out}")

@@ -1,0 +1,81 @@
+"""Simulated images as folders of files, laid out as one's own would be: to try every command.
+
+institutions/SITE/*.png     without labels, a folder an institution: to pretrain on
+diagnosis/CLASS/*.png       a folder a class: to fine-tune on
+segmentation/image/*.png    and segmentation/mask/*.png, equal names: to fine-tune on
+elsewhere/CLASS/*.png       from institutions that gave no other image: to evaluate on
+unlabelled/*.png            from there too: to predict
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ufm_jax.data.issues import DataError
+from ufm_jax.data.phantom import LABEL_NAMES, Phantom, phantom
+from ufm_jax.data.threads import map_in_order
+
+_ELSEWHERE = 2
+"""Institutions that take no part in training."""
+
+
+def write_phantoms(
+    out: Path, *, sites: int = 8, images: int = 40, size: int = 200, seed: int = 0, workers: int = 0
+) -> dict[str, int]:
+    """Simulates images and writes them.
+
+    Args:
+      out: a new folder.
+      sites: institutions that train.
+      images: of each; the first half is without labels, the other half has labels and masks.
+      size: longer side of the pictures.
+      seed: the same seed gives the same files.
+      workers: threads; 0 = one a core. No number changes the files.
+
+    Returns:
+      Images in each folder.
+
+    Raises:
+      DataError: the folder exists, or a number is too small.
+    """
+    if out.exists():
+        raise DataError(f"{out} exists: remove it, or name another folder")
+    if sites < 1 or images < 2:
+        raise DataError(f"{sites} sites of {images} images: use 1 or more sites of 2 or more")
+    half = images // 2
+    plans = [(site, index) for site in range(sites + _ELSEWHERE) for index in range(images)]
+
+    def make(plan: tuple[int, int]) -> tuple[str, ...]:
+        site, index = plan
+        made = phantom(seed, site, index, size)
+        name, label = f"site{site}_{index:03d}.png", LABEL_NAMES[made.label]
+        if site >= sites:
+            places: tuple[str, ...] = (f"elsewhere/{label}",) if index < half else ("unlabelled",)
+        elif index < half:
+            places = (f"institutions/site{site}",)
+        else:
+            places = (f"diagnosis/{label}", "segmentation/image")
+            _save(out / "segmentation/mask" / name, _valid(made, 255 * made.mask))
+        for place in places:
+            _save(out / place / name, _valid(made, made.image))
+        return tuple(place.split("/")[0] for place in places)
+
+    return _counted(list(map_in_order(make, plans, workers or os.cpu_count() or 1)))
+
+
+def _valid(made: Phantom, canvas: np.ndarray) -> np.ndarray:
+    height, width = made.extent
+    return np.asarray(canvas[:height, :width], np.uint8)
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def _counted(found: Sequence[tuple[str, ...]]) -> dict[str, int]:
+    names = [name for places in found for name in places]
+    return {name: names.count(name) for name in dict.fromkeys(names)}
