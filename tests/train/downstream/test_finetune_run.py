@@ -213,7 +213,9 @@ def test_what_is_personal_stays_with_its_client(images, tmp_path, training):
         training="local" if training == "local" else "federated",
         personal=personal,
     )
-    config = settings(images, tmp_path / "cache", federation=federation)
+    config = settings(
+        images, tmp_path / "cache", federation=federation, placement=PlacementConfig(lanes=2)
+    )
     data = replace(config.data.data, partition="iid", num_clients=2)
     config = replace(config, data=replace(config.data, data=data))
     finetune(config, tmp_path / "run")

@@ -275,6 +275,11 @@ class FinetuneConfig:
                 f"config.augment.mixing.mixup={self.augment.mixing.mixup}: masks cannot be "
                 "blended; set 0, or use cutmix"
             )
+        if self.evaluation.measurement and not segments:
+            raise ConfigError(
+                f"config.evaluation.measurement={self.evaluation.measurement!r} is taken on masks: "
+                "set config.data.kind='segment'"
+            )
         if probes and self.federation.training != "centralised":
             raise ConfigError(
                 f"config.method={self.method!r} trains nothing in rounds: set "

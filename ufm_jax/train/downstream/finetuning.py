@@ -61,7 +61,7 @@ class Trained(NamedTuple):
 
 
 def load_task(config: FinetuneConfig) -> LabelledData:
-    """Reads images, labels, masks and splits, and says what was left out.
+    """Reads images, labels, masks and splits, and says what was left out or is doubtful.
 
     Raises:
         DataError: If they cannot be used as configured.
@@ -70,8 +70,6 @@ def load_task(config: FinetuneConfig) -> LabelledData:
         data = load_labelled(config.data, bar)
     for line in data.issues.summary():
         _log.warning("%s", line)
-    for split, counts in data.summary().items():
-        _log.info("%s: %s", split, counts)
     return data
 
 

@@ -14,12 +14,17 @@ from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.train.build import build_placement
-from ufm_jax.train.downstream.config import FinetuneConfig, resolve_finetune
+from ufm_jax.train.downstream.config import EvaluationConfig, FinetuneConfig, resolve_finetune
 from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
 from ufm_jax.train.downstream.inference import diagnosis_of, predict_split
+from ufm_jax.train.downstream.measurement import measured_numbers, reference_of
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.outcome import EVALUATION_FILE, choose_thresholds
-from ufm_jax.train.downstream.predictions import DiagnosisPredictions, Predictions
+from ufm_jax.train.downstream.predictions import (
+    DiagnosisPredictions,
+    Predictions,
+    positive_class,
+)
 from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.probes import knn_probe, linear_probe
 from ufm_jax.train.downstream.results import Beside, evaluate_predictions, write_tables
@@ -55,6 +60,9 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         workdir: Gets everything that the run leaves behind.
     """
     data = load_task(config)
+    check_evaluation(config.evaluation, data)
+    for split, counts in data.summary().items():
+        _log.info("%s: %s", split, counts)
     if config.method.endswith("_probe"):
         model, predict, note = probe(config, data, workdir)
     else:
@@ -155,6 +163,20 @@ def _with_classes(config: FinetuneConfig, task: Task) -> FinetuneConfig:
     if task.kind == "multi" and not config.data.separator:
         return config
     return replace(config, data=replace(config.data, classes=task.classes))
+
+
+def check_evaluation(settings: EvaluationConfig, data: LabelledData) -> None:
+    """Finds before the training what the evaluation would refuse after it.
+
+    Raises:
+        ConfigError: If a class or a column that it names is not there.
+    """
+    classes = data.task.classes
+    if data.task.kind == "single" and len(classes) == 2:
+        positive_class(settings, classes)
+    if settings.measurement:
+        measured_numbers(settings, classes)
+        reference_of(data, np.zeros(0, np.int64), settings)
 
 
 def predicts_with(config: FinetuneConfig, data: LabelledData, model: TrainedModel) -> Predict:
