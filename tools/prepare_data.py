@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     simulated = commands.add_parser("phantoms", help="simulated images in folders, to try on")
     simulated.add_argument("--out", type=Path, required=True)
     simulated.add_argument("--sites", type=int, default=8)
-    simulated.add_argument("--images", type=int, default=40, help="of each site")
+    simulated.add_argument("--images", type=int, default=100, help="of each site")
     simulated.add_argument("--size", type=int, default=200, help="longer side, pixels")
     simulated.add_argument("--seed", type=int, default=0)
     tfds = commands.add_parser("tfds", help="build a public set from a copy you downloaded")

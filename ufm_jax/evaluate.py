@@ -22,6 +22,9 @@ _OUT = flags.DEFINE_string("out", None, "Gets evaluation.json, tables and report
 _SPLITS = flags.DEFINE_list("splits", ["test"], "What to evaluate on: train, val, test; or all.")
 _AGAINST = flags.DEFINE_string("against", "", "Folder of another run, evaluated on these images.")
 _READERS = flags.DEFINE_string("readers", "", "CSV of readers' calls: image, reader, call.")
+_OCCLUSION = flags.DEFINE_integer(
+    "occlusion", 0, "Diagnosis: examples of each kind to draw a map of importance for."
+)
 
 
 def main() -> int:
@@ -37,6 +40,7 @@ def main() -> int:
         out=Path(_OUT.value),
         splits=tuple(_SPLITS.value),
         beside=Beside(_AGAINST.value, _READERS.value, _SPLITS.value[0]),
+        occlusion=_OCCLUSION.value,
     )
     print(f"report: {evaluate(config, request)}")
     return 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ufm_jax.evaluation.intervals import Bootstrap
-from ufm_jax.evaluation.segmentation import MaskScores, score_masks, summarise
+from ufm_jax.evaluation.segmentation import MaskScores, pooled_dice, score_masks, summarise
 from ufm_jax.evaluation.surfaces import boundary, directed_distances
 
 
@@ -255,3 +255,15 @@ def test_unknown_spacing_everywhere_is_null_with_a_reason():
 def test_bad_masks_are_errors(prediction, reference, spacing, message):
     with pytest.raises(ValueError, match=message):
         score_masks(prediction, reference, 1, spacing)
+
+
+def test_pooled_dice_is_that_of_the_masks_side_by_side():
+    """Images in which both masks are empty neither help nor harm, unlike in the mean."""
+    rng = np.random.default_rng(3)
+    masks = rng.integers(0, 3, (4, 2, 6, 7))
+    masks[2:] = 0
+    scores = MaskScores.stack([score_masks(p, t, 2) for p, t in masks])
+    whole = score_masks(np.hstack(masks[:, 0]), np.hstack(masks[:, 1]), 2)
+    assert pooled_dice(scores) == pytest.approx(whole.dice.mean())
+    nothing = MaskScores.stack([score_masks(0 * p, 0 * t, 2) for p, t in masks])
+    assert np.isnan(pooled_dice(nothing))

@@ -23,7 +23,13 @@ _ELSEWHERE = 2
 
 
 def write_phantoms(
-    out: Path, *, sites: int = 8, images: int = 40, size: int = 200, seed: int = 0, workers: int = 0
+    out: Path,
+    *,
+    sites: int = 8,
+    images: int = 100,
+    size: int = 200,
+    seed: int = 0,
+    workers: int = 0,
 ) -> dict[str, int]:
     """Simulates images and writes them.
 

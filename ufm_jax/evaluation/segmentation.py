@@ -109,6 +109,25 @@ def score_masks(
     return MaskScores(*columns[:6], *columns[6:].astype(np.int64))
 
 
+def pooled_dice(scores: MaskScores) -> float:
+    """Dice of the pixels of all images together, the mean over the classes that occur.
+
+    What models are chosen by, as in nnU-Net (Isensee et al. 2021): the mean over images rewards a
+    model that finds nothing wherever many images show nothing.
+
+    Args:
+      scores: of R images, [R, C].
+
+    Returns:
+      nan where no mask shows any class.
+    """
+    pixels = scores.predicted + scores.reference
+    total = pixels.sum(0)
+    # Twice the overlap of an image is Dice times its pixels; where both are empty, 0.
+    overlap = (np.where(pixels > 0, scores.dice, 0) * pixels).sum(0)
+    return float(np.mean((overlap / np.maximum(total, 1))[total > 0])) if total.any() else np.nan
+
+
 def summarise(
     scores: MaskScores,
     classes: Sequence[str],

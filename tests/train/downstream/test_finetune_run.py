@@ -193,8 +193,10 @@ def test_outlines_are_learnt_with_a_frozen_encoder(images, tmp_path):
         tmp_path / "cache",
         "segment",
         method="frozen",
-        federation=FinetuneFederationConfig(rounds=5, batch_size=8),
+        federation=FinetuneFederationConfig(rounds=12, batch_size=4),
+        client_optimizer=OptimizerConfig(learning_rate=1e-2, scale_by_batch=False),
     )
+    config = replace(config, model=replace(config.model, decoder="light"))
     before = finetuning.make_objective(config, finetuning.load_task(config).task).init(
         finetuning.fold(jax.random.key(config.seed), "init")
     )

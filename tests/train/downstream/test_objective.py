@@ -174,6 +174,18 @@ def test_cutmix_cuts_masks_as_it_cuts_pictures():
     assert float(losses.max()) < 50 * 0.4
 
 
+@pytest.mark.parametrize(("task", "counts"), [(BINARY, [98, 2]), (ORGANS, [90, 10, 0])])
+def test_segmentation_starts_from_the_classes_shares(task, counts):
+    """The head's bias alone predicts how often each class occurs; an absent one, next to never."""
+    counts = np.array(counts)
+    weights = np.where(counts > 0, counts.sum() / (len(counts) * np.maximum(counts, 1)), 0)
+    params = make_objective(config(task), task, weights).init(jax.random.key(1))
+    bias = np.asarray(params["head"]["bias"], np.float64)
+    logits = np.concatenate([[0], bias]) if task is BINARY else bias
+    found = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(found, counts / counts.sum(), atol=2e-4)
+
+
 @pytest.mark.parametrize("power", [0.5, 1.0])
 def test_class_weights_average_one_over_the_images(power):
     counts = np.array([10, 30, 0, 60])

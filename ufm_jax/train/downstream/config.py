@@ -167,7 +167,8 @@ class EvaluationConfig:
 
     Attributes:
         select: What the round is chosen by, on the validation split; 'auto' is 'auroc' for
-            diagnosis and 'dice' for segmentation. 'last' takes the last round, and needs no
+            diagnosis and 'pooled_dice' (of all images' pixels together) for segmentation. 'last'
+            takes the last round, and needs no
             validation split.
         every_rounds: Rounds between looks at the validation split; the last round has one.
         batch_size: Images a forward pass.
@@ -186,7 +187,7 @@ class EvaluationConfig:
         replicates: Bootstrap resamples over groups; 0 for no intervals.
     """
 
-    select: Literal["auto", "auroc", "balanced_accuracy", "dice", "last"] = "auto"
+    select: Literal["auto", "auroc", "balanced_accuracy", "dice", "pooled_dice", "last"] = "auto"
     every_rounds: int = 1
     batch_size: int = 64
     mirror: bool = False
@@ -289,7 +290,12 @@ class FinetuneConfig:
             raise ConfigError(
                 "config.placement.lanes=0: measuring is for pretraining; set 1 or more"
             )
-        unfit = {"dice": not segments, "auroc": segments, "balanced_accuracy": segments}
+        unfit = {
+            "dice": not segments,
+            "pooled_dice": not segments,
+            "auroc": segments,
+            "balanced_accuracy": segments,
+        }
         if unfit.get(self.evaluation.select):
             raise ConfigError(
                 f"config.evaluation.select={self.evaluation.select!r} does not fit "

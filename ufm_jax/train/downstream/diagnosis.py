@@ -45,6 +45,12 @@ def make_network(model: NetworkConfig, task: Task) -> Classifier:
     )
 
 
+def with_prior(params: Params, task: Task, class_weights: np.ndarray | None) -> Params:
+    """Parameters as initialised: training starts from equal probabilities."""
+    del task, class_weights
+    return params
+
+
 def target_field(task: Task) -> str:
     """The field of a stored row that holds the target."""
     return "labels" if task.kind == "multi" else "label"

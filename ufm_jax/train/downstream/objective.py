@@ -56,7 +56,7 @@ def make_objective(
         patches = jnp.zeros(
             (1, model.grid[0] * model.grid[1], model.patch_size**2 * model.channels)
         )
-        return jax.jit(network.init)(key, patches)["params"]
+        return kind.with_prior(jax.jit(network.init)(key, patches)["params"], task, class_weights)
 
     def predict(params: Params, batch: Tree) -> jax.Array:
         views = plain_views(batch, config.model.image_size)

@@ -19,7 +19,7 @@ from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
 from ufm_jax.train.downstream.inference import diagnosis_of, predict_split
 from ufm_jax.train.downstream.measurement import measured_numbers, reference_of
 from ufm_jax.train.downstream.objective import make_objective
-from ufm_jax.train.downstream.outcome import EVALUATION_FILE, choose_thresholds
+from ufm_jax.train.downstream.outcome import choose_thresholds
 from ufm_jax.train.downstream.predictions import (
     DiagnosisPredictions,
     Predictions,
@@ -28,6 +28,7 @@ from ufm_jax.train.downstream.predictions import (
 from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.probes import knn_probe, linear_probe
 from ufm_jax.train.downstream.results import Beside, evaluate_predictions, write_tables
+from ufm_jax.train.downstream.run_report import write_report
 from ufm_jax.train.downstream.saved import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.rundir import claim
@@ -87,7 +88,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         save_model(workdir, replace(model, thresholds=values))
     evaluation, called = evaluate_predictions(config, data, predictions, thresholds, note)
     write_tables(workdir, evaluation, called)
-    return Ended(workdir / EVALUATION_FILE)
+    return Ended(write_report(config, workdir, data, evaluation, called, model))
 
 
 class Request(NamedTuple):
@@ -98,12 +99,14 @@ class Request(NamedTuple):
         out: Gets tables, evaluation.json and report; not the run's own folder.
         splits: Splits to evaluate; ('all',) takes every image, of data the run has not seen.
         beside: What to compare with.
+        occlusion: Diagnosis: examples of each kind for which a map is drawn.
     """
 
     run: Path
     out: Path
     splits: tuple[str, ...]
     beside: Beside
+    occlusion: int = 0
 
 
 def evaluate(config: FinetuneConfig, request: Request) -> Path:
@@ -153,7 +156,9 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
         config, data, predictions, thresholds, beside=request.beside
     )
     write_tables(request.out, evaluation, called)
-    return request.out / EVALUATION_FILE
+    return write_report(
+        config, request.out, data, evaluation, called, model, occlusion=request.occlusion
+    )
 
 
 def _with_classes(config: FinetuneConfig, task: Task) -> FinetuneConfig:

@@ -41,6 +41,26 @@ def make_network(model: NetworkConfig, task: Task) -> Segmenter:
     )
 
 
+def with_prior(params: Params, task: Task, class_weights: np.ndarray | None) -> Params:
+    """Parameters whose head predicts the classes' shares of the training pixels.
+
+    Small lesions are a hundredth of a picture: from equal probabilities the first hundreds of steps
+    would only find that out (Lin et al., "Focal Loss for Dense Object Detection", 2017, 4.1).
+
+    Args:
+        params: As initialised.
+        task: Classes.
+        class_weights: [1 + C], n / ((1 + C) n_c); None leaves the parameters as they are.
+    """
+    if class_weights is None:
+        return params
+    # Of a class without a pixel the weight is 0: it starts as if it had one in ten thousand.
+    share = 1 / (len(class_weights) * np.where(class_weights > 0, class_weights, np.inf))
+    logits = np.log(np.maximum(share, 1e-4))
+    bias = logits[1:] - logits[:1] if task.num_classes == 1 else logits
+    return params | {"head": params["head"] | {"bias": jnp.asarray(bias, jnp.float32)}}
+
+
 def target_field(task: Task) -> str:
     """The field of a stored row that holds the target."""
     del task

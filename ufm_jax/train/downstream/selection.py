@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ufm_jax.data.labelled import Task
+from ufm_jax.evaluation.segmentation import pooled_dice
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.outcome import evaluate_diagnosis, evaluate_segmentation
@@ -85,17 +86,18 @@ def read_looks(workdir: Path) -> list[Look]:
 def figure_of(settings: EvaluationConfig, task: Task) -> str:
     """The figure that decides: as configured, or the usual one of the task."""
     if settings.select == "auto":
-        return "dice" if task.kind == "segment" else "auroc"
+        return "pooled_dice" if task.kind == "segment" else "auroc"
     return settings.select
 
 
 def score(predictions: Predictions, task: Task, settings: EvaluationConfig) -> float:
     """The deciding figure of predictions for the validation split."""
-    plain = replace(settings, replicates=0, measurement="")
+    figure, plain = figure_of(settings, task), replace(settings, replicates=0)
     if isinstance(predictions, DiagnosisPredictions):
-        result = evaluate_diagnosis(predictions, plain, task.kind, {})
-        return result.overall[figure_of(settings, task)].value
-    return evaluate_segmentation(predictions, plain).overall[figure_of(settings, task)].value
+        return evaluate_diagnosis(predictions, plain, task.kind, {}).overall[figure].value
+    if figure == "pooled_dice":
+        return pooled_dice(predictions.scores)
+    return evaluate_segmentation(predictions, plain).overall[figure].value
 
 
 def _to_json(look: Look) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ufm_jax.data.whole_file import replacing
 from ufm_jax.train.metrics import RoundRecord
 from ufm_jax.train.report import gallery, sections
 from ufm_jax.train.report.history import client_curves
@@ -40,11 +41,7 @@ def write_report(
     Raises:
       ValueError: If the history is empty or names a client that ``data`` does not.
     """
-    path = Path(workdir) / REPORT_FILE
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(render(run, history, data, issues, pictures), encoding="utf-8")
-    temporary.replace(path)
-    return path
+    return replace_page(workdir, render(run, history, data, issues, pictures))
 
 
 def render(
@@ -58,27 +55,45 @@ def render(
     if not history:
         raise ValueError(f"The history of {run.name!r} is empty: train at least one round first.")
     curves = client_curves(history, [row["client"] for row in data])
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", f"{run.name} – report"),
-        element("style", Markup(CSS)),
-    )
-    body = element(
-        "main",
-        element("header", element("h1", run.name), element("p", f"Training report, {run.created}")),
+    return document(
+        run.name,
+        f"Training report, {run.created}",
         sections.summary(run, history, data),
         sections.training(history, curves),
         sections.section("Clients", client_table(history, curves, data)),
         sections.schedule(run, history[-1]),
         _pictures(pictures),
         sections.section("Data issues", issue_list(issues)),
-        sections.configuration(run),
+        sections.configuration(run.config, {"device": run.device, **run.versions}),
     )
-    script = element("script", Markup(SCRIPT))
-    page = element("html", head, element("body", body, script), lang="en")
-    return f"<!doctype html>\n{page}\n"
+
+
+def document(title: str, subtitle: str, *parts: Markup) -> str:
+    """A whole page.
+
+    Args:
+      title: Its name, and its first heading.
+      subtitle: Below the heading.
+      *parts: The sections.
+    """
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", f"{title} – report"),
+        element("style", Markup(CSS)),
+    )
+    header = element("header", element("h1", title), element("p", subtitle))
+    body = element("body", element("main", header, *parts), element("script", Markup(SCRIPT)))
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def replace_page(workdir: str | os.PathLike[str], page: str) -> Path:
+    """Writes a page as ``report.html``, whole or not at all, and returns its path."""
+    path = Path(workdir) / REPORT_FILE
+    with replacing(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return path
 
 
 def _pictures(pictures: Pictures | None) -> Markup:

@@ -104,12 +104,12 @@ def schedule(run: RunInfo, record: RoundRecord) -> Markup:
     )
 
 
-def configuration(run: RunInfo) -> Markup:
-    """The resolved config, collapsed, and what it ran with."""
-    lines = "\n".join(f"{key} = {value!r}" for key, value in flatten(run.config))
+def configuration(config: Mapping[str, Any], ran_with: Mapping[str, str]) -> Markup:
+    """The resolved config, collapsed, and the device and software it ran with."""
+    lines = "\n".join(f"{key} = {value!r}" for key, value in flatten(config))
     versions = [
         element("div", element("dt", name), element("dd", version))
-        for name, version in {"device": run.device, **run.versions}.items()
+        for name, version in ran_with.items()
     ]
     return join(
         section(

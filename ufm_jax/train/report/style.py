@@ -50,6 +50,13 @@ svg .middle { text-anchor: middle; }
 .narrow { display: none; }
 .triple { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 28px;
   margin-top: 28px; }
+h3 { font-size: 15px; font-weight: 600; margin: 22px 0 8px; }
+small { color: var(--soft); font-size: 12.5px; font-weight: 400; letter-spacing: 0; }
+.figures small { display: block; line-height: 1.3; }
+.confusion table { width: auto; }
+.examples { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 18px; }
+.examples img + img { margin-top: 4px; }
+.examples figcaption { overflow-wrap: anywhere; }
 .idle { fill: var(--idle); }
 rect.shade0 { fill: var(--shade0); } text.shade0 { fill: var(--on0); }
 rect.shade1 { fill: var(--shade1); } text.shade1 { fill: var(--on1); }
@@ -101,6 +108,7 @@ code { font-size: 12.5px; overflow-wrap: anywhere; }
   .wide { display: none; } .narrow { display: block; }
   .figures { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 14px 8px; }
   .figures dd { font-size: 21px; }
+  .examples { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .triple, .strips { grid-template-columns: minmax(0, 1fr); }
   .montage { grid-template-columns: repeat(4, minmax(0, 1fr)); }
   .versions { grid-template-columns: repeat(2, minmax(0, 1fr)); }

@@ -1,0 +1,139 @@
+"""Puts a run's figures, pictures and facts together for its report."""
+
+import platform
+from collections.abc import Mapping
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from ufm_jax.data.labelled import LabelledData
+from ufm_jax.train.downstream.config import FinetuneConfig
+from ufm_jax.train.downstream.examples import HeatOf, MaskOf, example_pictures
+from ufm_jax.train.downstream.masks import native_mask
+from ufm_jax.train.downstream.objective import make_objective
+from ufm_jax.train.downstream.occlusion import occlusion_map
+from ufm_jax.train.downstream.outcome import Evaluation
+from ufm_jax.train.downstream.predictions import Predictions, SegmentationPredictions
+from ufm_jax.train.downstream.predictor import Predictor, predict_rows
+from ufm_jax.train.downstream.saved import TrainedModel
+from ufm_jax.train.downstream.selection import figure_of, read_looks
+from ufm_jax.train.metrics import read_history
+from ufm_jax.train.report.evaluation_page import write_evaluation_report
+from ufm_jax.train.report.evaluation_types import EvaluationReport, Training
+from ufm_jax.train.schema import to_config_dict
+
+_PACKAGES = ("ufm-jax", "jax", "flax", "optax", "numpy", "scikit-learn")
+
+
+def write_report(
+    config: FinetuneConfig,
+    workdir: Path,
+    data: LabelledData,
+    evaluation: Evaluation,
+    predictions: Mapping[str, Predictions],
+    model: TrainedModel | None,
+    occlusion: int = 0,
+) -> Path:
+    """Writes ``report.html``.
+
+    Args:
+        config: The run's.
+        workdir: Gets the page; its history is shown where there is one.
+        data: The images.
+        evaluation: The figures.
+        predictions: Split -> predictions, with calls.
+        model: Draws masks and maps for the examples; None for what leaves no model.
+        occlusion: Diagnosis: pictures of each kind that get a map.
+    """
+    split = next((name for name in ("test", "all") if name in predictions), next(iter(predictions)))
+    mask_of, heat_of = _drawing(config, data, model)
+    report = EvaluationReport(
+        evaluation=evaluation,
+        created=date.today().isoformat(),
+        facts=_facts(config, data, model),
+        training=_training(config, workdir, data, model),
+        pictures=example_pictures(
+            data, predictions[split], mask_of=mask_of, heat_of=heat_of, heats=occlusion
+        ),
+        issues=data.issues.to_json(),
+        config=to_config_dict(config).to_dict(),
+        versions={name: version(name) for name in _PACKAGES}
+        | {"Python": platform.python_version(), "device": jax.devices()[0].device_kind},
+        measured=_measured(predictions),
+    )
+    return write_evaluation_report(workdir, report)
+
+
+def _facts(
+    config: FinetuneConfig, data: LabelledData, model: TrainedModel | None
+) -> list[tuple[str, str]]:
+    """What a reader must know of the model and the images."""
+    images = ", ".join(f"{name} {len(data.rows(name)):,}" for name in ("train", "val", "test"))
+    facts = [
+        ("encoder", f"ViT-{config.model.size.capitalize()}/{config.model.patch_size}"),
+        ("image", f"{config.model.image_size} pixels"),
+        ("started from", config.start.weights or "random weights"),
+        ("method", config.method.replace("_", " ")),
+        ("labels used", f"{100 * config.label_fraction:g} %"),
+        ("training", config.federation.training),
+        ("images", images),
+        ("clients", f"{data.num_clients:,}"),
+    ]
+    if model is not None and model.personal:
+        facts.append(("each client's own", f"{len(model.personal)} arrays"))
+    return facts
+
+
+def _training(
+    config: FinetuneConfig, workdir: Path, data: LabelledData, model: TrainedModel | None
+) -> Training | None:
+    history = read_history(workdir)
+    if model is None or not history:
+        return None
+    looks = read_looks(workdir)
+    return Training(
+        losses=[record.loss for record in history],
+        looks=[look.rounds for look in looks],
+        scores=[look.score for look in looks],
+        score_name=figure_of(config.evaluation, data.task),
+        chosen=model.round,
+    )
+
+
+def _drawing(
+    config: FinetuneConfig, data: LabelledData, model: TrainedModel | None
+) -> tuple[MaskOf | None, HeatOf | None]:
+    """What draws a mask, or a map, of a row with its client's parameters."""
+    if model is None:
+        return None, None
+    predict = make_objective(config, model.task).predict
+    predictor = Predictor(predict, min(16, config.evaluation.batch_size))
+
+    def holder(row: int) -> str:
+        return data.clients[int(np.searchsorted(data.offsets, row, side="right")) - 1]
+
+    def mask_of(row: int) -> np.ndarray:
+        params = model.params_of(holder(row))
+        ((_, found),) = predict_rows(predictor, params, data, np.array([row]))
+        height, width = data.native_size[row].tolist()
+        return native_mask(found[0], (height, width), config.evaluation.least_component)
+
+    def heat_of(row: int, number: int) -> np.ndarray:
+        stored = data.store.read(np.array([row]))
+        params = model.params_of(holder(row))
+        return occlusion_map(predictor, params, stored["image"][0], stored["extent"][0], number)
+
+    return mask_of, heat_of
+
+
+def _measured(predictions: Mapping[str, Predictions]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    return {
+        split: (found.measured, found.reference)
+        for split, found in predictions.items()
+        if isinstance(found, SegmentationPredictions)
+        and found.measured is not None
+        and found.reference is not None
+    }

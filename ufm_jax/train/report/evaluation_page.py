@@ -1,0 +1,333 @@
+"""The report of an evaluation, one page that needs nothing but itself."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ufm_jax.evaluation.results import DiagnosisResult, Estimate, SegmentationResult
+from ufm_jax.train.report import evaluation_charts as charts
+from ufm_jax.train.report.evaluation_pictures import examples
+from ufm_jax.train.report.evaluation_types import EvaluationReport, Training
+from ufm_jax.train.report.markup import Child, Markup, element, join
+from ufm_jax.train.report.numbers import UNKNOWN, count, fixed
+from ufm_jax.train.report.page import document, replace_page
+from ufm_jax.train.report.sections import configuration, section
+from ufm_jax.train.report.tables import Column, issue_list, table
+
+Result = DiagnosisResult | SegmentationResult
+
+_TITLES = {
+    "auroc": "AUROC",
+    "aupr": "AUPR",
+    "balanced_accuracy": "balanced accuracy",
+    "calibration_error": "calibration error",
+    "npv": "NPV",
+    "f1": "F1",
+    "brier": "Brier score",
+    "dice": "Dice",
+    "pooled_dice": "Dice of all pixels",
+    "dice_shown": "Dice, images that show it",
+    "iou": "IoU",
+    "hd95_px": "HD95, pixels",
+    "hd95_mm": "HD95, mm",
+    "assd_px": "ASSD, pixels",
+    "assd_mm": "ASSD, mm",
+    "hd95_px_both": "HD95, both show it, pixels",
+    "hd95_mm_both": "HD95, both show it, mm",
+    "assd_px_both": "ASSD, both show it, pixels",
+    "assd_mm_both": "ASSD, both show it, mm",
+    "mae": "mean absolute error",
+    "rmse": "root mean square error",
+    "limits_low": "lower limit of agreement",
+    "limits_high": "upper limit of agreement",
+    "mae_percent": "mean absolute error, %",
+    "auroc_delong": "AUROC, DeLong",
+}
+_HEADLINES = (
+    *("auroc", "balanced_accuracy", "sensitivity", "specificity"),
+    *("dice", "dice_shown", "hd95_px", "hd95_mm"),
+)
+
+
+_SHADE = "background: color-mix(in srgb, var(--accent) {:.0f}%, transparent)"
+
+
+def write_evaluation_report(workdir: Path, report: EvaluationReport) -> Path:
+    """Writes ``report.html`` into an existing folder, whole or not at all, and returns its path."""
+    return replace_page(workdir, render(report))
+
+
+def render(report: EvaluationReport) -> str:
+    """The page's HTML."""
+    evaluation = report.evaluation
+    split = next((name for name in ("test", "all") if name in evaluation.splits), None)
+    split = split or next(iter(evaluation.splits))
+    parts = [
+        _headline(report, split),
+        section("Figures", *_figures(report)),
+        _classes(evaluation.splits[split], split),
+        _plots(report, split),
+        _measurement(report, split),
+        _comparison(report),
+        _readers(report),
+        examples(report.pictures),
+        _training(report.training),
+        section("Data issues", issue_list(report.issues)),
+        configuration(report.config, report.versions),
+    ]
+    return document(evaluation.name, f"Evaluation report, {report.created}", *parts)
+
+
+def _headline(report: EvaluationReport, split: str) -> Markup:
+    """A few figures in large type, what they rest on, and the facts."""
+    evaluation = report.evaluation
+    result = evaluation.splits[split]
+    shown = {name: result.overall[name] for name in _HEADLINES if name in result.overall}
+    errors = evaluation.measurement.get(split)
+    if errors is not None and errors.result is not None:
+        shown = {f"mean error, {errors.result.unit}": errors.result.metrics["mae"]} | shown
+    tiles = [
+        element(
+            "div",
+            element("dt", _title(name)),
+            element("dd", _value(figure), element("small", _interval(figure))),
+            class_="figure",
+        )
+        for name, figure in list(shown.items())[:6]
+        if not math.isnan(figure.value) or name in ("auroc", "dice")
+    ]
+    text = (
+        f"{count(result.num_rows, 'image')} of {count(result.num_groups, 'group')} (patients) in "
+        f"the {split} split. {result.interval}."
+    )
+    facts = [
+        element("div", element("dt", name), element("dd", value)) for name, value in report.facts
+    ]
+    note = [element("p", evaluation.note, class_="note")] if evaluation.note else []
+    return join(
+        element("dl", *tiles, class_="figures"),
+        element("p", text, class_="lead"),
+        *note,
+        element("dl", *facts, class_="versions"),
+    )
+
+
+def _figures(report: EvaluationReport) -> list[Markup]:
+    """Every figure, a column a split; below it why some are undefined."""
+    splits = report.evaluation.splits
+    names = list(next(iter(splits.values())).overall)
+    columns = [
+        Column("figure", _title, text=True),
+        *[_of_split(split, result) for split, result in splits.items()],
+    ]
+    return [table(columns, names), *_notes(splits)]
+
+
+def _notes(splits: Mapping[str, Result]) -> list[Markup]:
+    """What must be known of figures, each note once."""
+    found: dict[str, list[str]] = {}
+    for split, result in splits.items():
+        for name, figure in result.overall.items():
+            if figure.note:
+                found.setdefault(f"{split}: {figure.note}", []).append(_title(name))
+        for name, why in (result.left_out if isinstance(result, DiagnosisResult) else {}).items():
+            found.setdefault(f"{split}: the means leave out {name}: {why}", [])
+    return [
+        element("p", f"{note} ({', '.join(names)})" if names else note, class_="note")
+        for note, names in found.items()
+    ]
+
+
+def _classes(result: Result, split: str) -> Markup:
+    """A row a class."""
+    columns = [Column("class", str, text=True)]
+    if isinstance(result, DiagnosisResult):
+        decision, support = result.decision, result.support
+        columns.append(Column("images", lambda name: f"{support.get(name, 0):,}"))
+        columns.append(Column("called from", lambda name: decision.get(name, "argmax"), text=True))
+    else:
+        columns += [_counts(result, key) for key in next(iter(result.counts.values()))]
+    figures = next(iter(result.per_class.values()))
+    columns += [_of_class(result, figure) for figure in figures]
+    return section(f"Classes, {split}", table(columns, list(result.per_class)))
+
+
+def _counts(result: SegmentationResult, key: str) -> Column:
+    return Column(key.replace("_", " "), lambda name: f"{result.counts[name][key]:,}")
+
+
+def _of_class(result: Result, figure: str) -> Column:
+    return Column(_title(figure), lambda name: _cell(result.per_class[name][figure]))
+
+
+def _of_split(split: str, result: Result) -> Column:
+    return Column(split, lambda name: _cell(result.overall[name]))
+
+
+def _plots(report: EvaluationReport, split: str) -> Markup:
+    result = report.evaluation.splits[split]
+    if not isinstance(result, DiagnosisResult):
+        return Markup("")
+    rows = []
+    for name, curves in result.curves.items():
+        drawn = []
+        if curves.roc is not None and curves.precision_recall is not None:
+            drawn.append(
+                charts.roc_chart(name, curves.roc, report.evaluation.readers.get(name, ()))
+            )
+            drawn.append(charts.precision_recall_chart(name, curves.precision_recall))
+        drawn.append(charts.calibration_chart(name, curves.calibration))
+        figures = [element("figure", chart) for chart in drawn]
+        rows.append(join(element("h3", name), element("div", *figures, class_="triple")))
+    text = (
+        "ROC (the thin line is chance), precision and recall, calibration; each class against the "
+        "rest."
+    )
+    return join(section(f"Curves, {split}", element("p", text), *rows), _confusion(result, split))
+
+
+def _confusion(result: DiagnosisResult, split: str) -> Markup:
+    """Counts, truth by call; shaded by the share of the row."""
+    if result.kind == "multilabel":
+        parts = [
+            join(element("h3", name), _matrix((f"no {name}", name), matrix))
+            for name, matrix in zip(result.classes, result.confusion, strict=True)
+        ]
+        return section(f"Confusion, {split}", *parts)
+    names = result.classes
+    if result.kind == "binary":  # The other class first, as the counts are.
+        names = tuple(sorted(names, key=lambda name: name == result.positive))
+    return section(f"Confusion, {split}", _matrix(names, result.confusion))
+
+
+def _matrix(names: Sequence[str], counts: np.ndarray) -> Markup:
+    head = [
+        element("th", "is \\ called"),
+        *[element("th", name, class_="number") for name in names],
+    ]
+    rows = []
+    for name, row in zip(names, counts, strict=True):
+        total = max(int(row.sum()), 1)
+        cells = [
+            element(
+                "td",
+                f"{int(n):,}",
+                class_="number",
+                style=_SHADE.format(60 * n / total),
+            )
+            for n in row
+        ]
+        rows.append(element("tr", element("td", name), *cells))
+    return element("div", element("table", element("tr", *head), *rows), class_="scroll confusion")
+
+
+def _measurement(report: EvaluationReport, split: str) -> Markup:
+    errors = report.evaluation.measurement.get(split)
+    if errors is None:
+        return Markup("")
+    if errors.result is None:
+        return section("Measurement", element("p", errors.note))
+    result = errors.result
+    columns = [
+        Column("figure", _title, text=True),
+        Column(result.unit, lambda name: _cell(result.metrics[name], 2)),
+    ]
+    text = (
+        f"{count(result.num_rows, 'image')} with a true value; in {result.missed} of them nothing "
+        f"could be measured. {errors.without_reference} images have no true value."
+    )
+    parts = [element("p", text), table(columns, list(result.metrics))]
+    if split in report.measured:
+        measured, reference = report.measured[split]
+        lines = [
+            (name, result.metrics[key].value)
+            for name, key in (("bias", "bias"), ("95 %", "limits_low"), ("95 %", "limits_high"))
+        ]
+        plots = (
+            charts.agreement_chart(measured, reference, result.unit),
+            charts.difference_chart(measured, reference, lines, result.unit),
+        )
+        figures = [element("figure", plot) for plot in plots]
+        parts.append(element("div", *figures, class_="triple"))
+    return section(f"Measurement, {split}", *parts)
+
+
+def _comparison(report: EvaluationReport) -> Markup:
+    comparison = report.evaluation.comparison
+    if comparison is None:
+        return Markup("")
+    figures = comparison.figures
+    columns = [
+        Column("figure", _title, text=True),
+        Column("this run", lambda name: _cell(figures[name].first)),
+        Column("other run", lambda name: _cell(figures[name].second)),
+        Column("difference", lambda name: _cell(figures[name].difference)),
+        Column("p", lambda name: fixed(figures[name].p_value, 3)),
+    ]
+    left_out = [
+        element("p", f"{_title(name)}: {why}", class_="note")
+        for name, why in comparison.left_out.items()
+    ]
+    text = (
+        f"Paired by image: {count(comparison.num_rows, 'image')}, {comparison.num_groups} groups."
+    )
+    return section(
+        "Against another run", element("p", text), table(columns, list(figures)), *left_out
+    )
+
+
+def _readers(report: EvaluationReport) -> Markup:
+    rows = [(name, one) for name, found in report.evaluation.readers.items() for one in found]
+    if not rows:
+        return Markup("")
+    columns = [
+        Column("class", lambda row: row[0], text=True),
+        Column("reader", lambda row: row[1].reader, text=True),
+        Column("images", lambda row: f"{row[1].num_rows:,}"),
+        Column("sensitivity", lambda row: _cell(row[1].sensitivity)),
+        Column("model’s", lambda row: _cell(row[1].model_sensitivity)),
+        Column("specificity", lambda row: _cell(row[1].specificity)),
+        Column("model’s", lambda row: _cell(row[1].model_specificity)),
+    ]
+    return section("Readers", table(columns, rows))
+
+
+def _training(training: Training | None) -> Markup:
+    if training is None:
+        return Markup("")
+    plots = [charts.loss_chart(training.losses)]
+    if training.looks:
+        name = _title(training.score_name)
+        plots.append(charts.score_chart(training.looks, training.scores, name, training.chosen))
+    figures = [element("figure", plot) for plot in plots]
+    text = f"The model after {count(training.chosen, 'round')} of {len(training.losses)} was taken."
+    return section("Training", element("p", text), element("div", *figures, class_="triple"))
+
+
+def _title(name: str) -> str:
+    return _TITLES.get(name, name.replace("_", " "))
+
+
+def _value(figure: Estimate, decimals: int = 3) -> str:
+    return fixed(figure.value, decimals if abs(figure.value) < 10 else 1)
+
+
+def _interval(figure: Estimate) -> str:
+    if math.isnan(figure.value):
+        return figure.note
+    if math.isnan(figure.low):
+        return ""
+    decimals = 3 if abs(figure.value) < 10 else 1
+    return f"{fixed(figure.low, decimals)} to {fixed(figure.high, decimals)}"
+
+
+def _cell(figure: Estimate, decimals: int = 3) -> Child:
+    """Value and interval."""
+    if math.isnan(figure.value):
+        return element("span", UNKNOWN, title=figure.note)
+    interval = _interval(figure)
+    small: tuple[Any, ...] = (" ", element("small", interval)) if interval else ()
+    return join(_value(figure, decimals), *small)
