@@ -27,6 +27,7 @@ def get_config(task: str = "diagnosis") -> ConfigDict:
     config = finetune_config()
     config.name = task
     config.data.kind = "segment" if task == "segmentation" else "single"
+    config.client_optimizer.learning_rate = 2e-3 if task == "segmentation" else 1e-3
     config.data.split.policy = "fractions"
     config.data.data.source = "folders"
     config.data.data.on_bad = "skip"
@@ -36,7 +37,6 @@ def get_config(task: str = "diagnosis") -> ConfigDict:
     config.model.channels = 1
     config.federation.rounds = 40
     config.federation.batch_size = 16
-    config.client_optimizer.learning_rate = 1e-3
     config.client_optimizer.scale_by_batch = False
     config.schedule.warmup_rounds = 4
     config.checkpoint.every_rounds = 10

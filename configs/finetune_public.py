@@ -44,9 +44,11 @@ def get_config(task: str) -> ConfigDict:
     config.schedule.warmup_rounds = 3
     config.checkpoint.every_rounds = 10
     if task.endswith("_diagnosis"):
-        config.loss.class_weights = 0.5
+        config.loss.class_weights = 1.0
     else:
         config.data.kind = "segment"
+        # The decoder is new, and small steps would not carry it far in a few epochs.
+        config.client_optimizer.learning_rate = 2e-3
     if task == "gb_diagnosis":
         config.data.split.policy = "column"
         config.evaluation.positive = "BA"

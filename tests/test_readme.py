@@ -1,6 +1,9 @@
 """The README's example runs as it stands, and its files exist."""
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,3 +24,26 @@ def test_the_library_example_learns_the_weights(capsys):
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)h][^)]*)\)", README))))
 def test_linked_files_exist(target):
     assert (ROOT / target).exists()
+
+
+@pytest.mark.slow
+def test_the_way_from_images_to_a_report_runs_as_written(tmp_path):
+    """The README's commands, word for word, in a folder that looks like a clone."""
+    text = README.split("## From your images to a report")[1].split("\n## ")[0]
+    commands = re.findall(r"^    (python -m .*)$", text, re.MULTILINE)
+    assert [re.search(r"-m (\S+)", command)[1] for command in commands] == [
+        "tools.prepare_data",
+        "ufm_jax.pretrain",
+        "ufm_jax.finetune",
+        "ufm_jax.evaluate",
+        "ufm_jax.predict",
+    ]
+    for name in ("configs", "tools", "ufm_jax"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for command in commands:
+        words = [sys.executable, *shlex.split(command)[1:]]
+        subprocess.run(words, cwd=tmp_path, check=True)
+    for folder in ("pretrained", "lesions", "elsewhere"):
+        assert (tmp_path / f"runs/{folder}/report.html").is_file()
+    rows = (tmp_path / "predictions/predictions.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(list((tmp_path / "data/unlabelled").iterdir()))

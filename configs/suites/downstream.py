@@ -51,6 +51,8 @@ def _run(point: dict[str, Label], pretrained: str) -> Run:
         "label_fraction": point["labels"],
         "start.weights": pretrained if point["encoder"] == "pretrained" else "",
     }
+    if point["encoder"] == "random":
+        overrides["layer_decay"] = 1.0  # Nothing in the lower blocks is to be protected.
     if point["method"] == "probe" and task in _MASKS:
         overrides |= {"method": "frozen", "model.decoder": "linear"}
     elif point["method"] == "probe":

@@ -63,7 +63,7 @@ def test_each_side_has_the_figures_of_its_evaluation(diagnosis, settings, classe
     other = with_same_truth(diagnosis(classes, kind=kind, seed=1, called=False), mine)
     thresholds = [choose_thresholds(one, settings) for one in (mine, other)]
     results = [
-        evaluate_diagnosis(one, settings, kind, chosen)
+        evaluate_diagnosis(one, settings, chosen)
         for one, chosen in zip((mine, other), thresholds, strict=True)
     ]
     called = [
@@ -132,7 +132,7 @@ def test_runs_on_other_images_or_labels_are_refused_by_name(diagnosis, segmentat
 
 def test_readers_meet_the_models_calls_on_the_images_they_read(tmp_path, diagnosis, settings):
     mine = diagnosis()
-    result = evaluate_diagnosis(mine, settings, "single", {})
+    result = evaluate_diagnosis(mine, settings, {})
     path = tmp_path / "readers.csv"
     lines = [f'"{name}",Ann,{row % 2}' for row, name in enumerate(mine.names[:10])]
     path.write_text("\n".join(["image,reader,call", *lines]))
@@ -148,7 +148,7 @@ def test_readers_of_several_classes_have_a_result_for_each(tmp_path, diagnosis, 
     mine = diagnosis(("a", "b", "c"))
     path = tmp_path / "readers.csv"
     path.write_text(f'image,reader,call\n"{mine.names[0]}",Ann,a\n')
-    result = evaluate_diagnosis(mine, settings, "single", {})
+    result = evaluate_diagnosis(mine, settings, {})
     assert list(read_and_compare(path, mine, result)) == ["a", "b", "c"]
     path.write_text("image,reader,call\nnone.png,Ann,a\n")
     with pytest.raises(ConfigError, match=r"readers\.csv.*\n.*none\.png"):

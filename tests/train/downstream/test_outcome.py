@@ -61,7 +61,7 @@ def test_figures_and_calls_are_those_of_the_evaluation(
     settings = replace(settings, positive=positive)
     val, test = (diagnosis(classes, kind=kind, seed=seed, called=False) for seed in (0, 1))
     thresholds = choose_thresholds(val, settings)
-    result = evaluate_diagnosis(test, settings, kind, thresholds, seed=3)
+    result = evaluate_diagnosis(test, settings, thresholds, seed=3)
     bootstrap = Bootstrap(50, seed=3, name="evaluation")
     expected = direct(test, positive or classes[1], thresholds, bootstrap)
     assert result.to_json() == expected.to_json()
@@ -92,7 +92,7 @@ def test_thresholds_are_those_of_val_and_the_test_split_has_no_say(diagnosis, ru
     assert chosen == {"malignant": expected}
     turned = replace(test, labels=1 - test.labels, targets=1 - test.targets)
     for split in (test, turned):
-        result = evaluate_diagnosis(split, settings, "single", chosen)
+        result = evaluate_diagnosis(split, settings, chosen)
         assert result.decision == {"malignant": str(expected)}
     np.testing.assert_array_equal(
         call(test, settings, chosen).called, call(turned, settings, chosen).called
@@ -110,7 +110,7 @@ def test_a_finding_has_a_threshold_of_the_rows_where_it_is_known(diagnosis, sett
 def test_half_is_taken_and_said_where_nothing_is_chosen(diagnosis, settings):
     predictions = diagnosis(called=False)
     assert choose_thresholds(None, settings) == {}
-    result = evaluate_diagnosis(predictions, settings, "single", {})
+    result = evaluate_diagnosis(predictions, settings, {})
     assert result.decision == {"malignant": "0.5 (none chosen: no validation split)"}
     half = replace(settings, threshold="half")
     assert choose_thresholds(predictions, half) == {"malignant": Threshold()}
@@ -126,7 +126,7 @@ def test_a_split_of_one_class_has_figures_that_say_why_they_are_undefined(
 ):
     predictions = diagnosis(classes, kind=kind, called=False)
     alone = predictions.take(np.flatnonzero(predictions.labels == 0))
-    result = evaluate_diagnosis(alone, settings, kind, choose_thresholds(alone, settings))
+    result = evaluate_diagnosis(alone, settings, choose_thresholds(alone, settings))
     auroc = result.overall["auroc"]
     assert np.isnan(auroc.value)
     assert "row" in auroc.note
@@ -138,11 +138,6 @@ def test_a_positive_class_that_is_none_is_refused_by_key(diagnosis):
     settings = EvaluationConfig(positive="BA")
     with pytest.raises(ConfigError, match=r"config\.evaluation\.positive='BA'.*benign, malignant"):
         choose_thresholds(diagnosis(), settings)
-
-
-def test_predictions_of_another_kind_are_refused(diagnosis, settings):
-    with pytest.raises(ValueError, match=r"'single', not 'multi'"):
-        evaluate_diagnosis(diagnosis(), settings, "multi", {})
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=20), st.data())

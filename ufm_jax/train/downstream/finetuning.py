@@ -38,7 +38,7 @@ from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, record_sinks, resume, run_rounds
 from ufm_jax.train.rundir import claim
-from ufm_jax.train.schema import as_config_errors
+from ufm_jax.train.schema import ConfigError, as_config_errors
 
 _log = logging.getLogger(__name__)
 
@@ -215,6 +215,11 @@ def _selection(
     settings, rows = config.evaluation, data.rows("val")
     if settings.select == "last":
         return None
+    if not len(rows):
+        raise ConfigError(
+            f"config.evaluation.select={settings.select!r}: there is no validation split to choose "
+            "by; set config.data.split.val_fraction, or select='last'"
+        )
     predictor = Predictor(objective.predict, settings.batch_size)
 
     def look(state: FederationState) -> float:

@@ -152,7 +152,6 @@ def call(
 def evaluate_diagnosis(
     predictions: DiagnosisPredictions,
     settings: EvaluationConfig,
-    kind: str,
     thresholds: Mapping[str, Threshold],
     *,
     seed: int = 0,
@@ -162,19 +161,16 @@ def evaluate_diagnosis(
     Args:
         predictions: For one split.
         settings: The positive class, and the number of resamples.
-        kind: Of the task, 'single' or 'multi'.
         thresholds: See ``choose_thresholds``.
         seed: Of the resamples.
 
     Raises:
         ConfigError: If the positive class is none of the task.
-        ValueError: If the predictions are of another kind of task, or impossible.
+        ValueError: If the predictions are impossible.
     """
     p, used = predictions, _used(predictions, settings, thresholds)
-    if kind != p.kind:
-        raise ValueError(f"predictions of a task of kind {p.kind!r}, not {kind!r}")
     bootstrap = _bootstrap(settings, seed)
-    if kind == "multi":
+    if p.kind == "multi":
         return diagnose_multilabel(
             *(p.probabilities, p.targets, p.classes),
             groups=p.groups,

@@ -18,6 +18,13 @@ def class_colour(number: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
+def rim(region: np.ndarray, width: int) -> np.ndarray:
+    """The outermost ``width`` pixels of a region, bool [H, W]; none where it leaves the picture."""
+    inner = ndimage.binary_erosion(region, iterations=width, border_value=1)
+    edge: np.ndarray = region & ~inner
+    return edge
+
+
 def draw_regions(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Draws the regions of a mask over its picture.
 
@@ -35,8 +42,8 @@ def draw_regions(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     thickness = max(1, round(max(mask.shape) / _PIXELS_PER_LINE))
     for number in np.unique(mask[mask > 0]).tolist():
         region = mask == number
-        inner = ndimage.binary_erosion(region, iterations=thickness, border_value=1)
-        outline = region & ~inner
+        outline = rim(region, thickness)
+        inner = region & ~outline
         for channel, level in enumerate(class_colour(number)):
             plane = drawn[..., channel]
             tinted = np.rint((1 - _TINT) * np.arange(256) + _TINT * level).astype(np.uint8)

@@ -73,9 +73,7 @@ def evaluate_predictions(
     for split, found in predictions.items():
         if isinstance(found, DiagnosisPredictions):
             called[split] = call(found, settings, thresholds)
-            splits[split] = evaluate_diagnosis(
-                found, settings, data.task.kind, thresholds, seed=seed
-            )
+            splits[split] = evaluate_diagnosis(found, settings, thresholds, seed=seed)
         else:
             called[split] = found
             splits[split] = evaluate_segmentation(found, settings, seed=seed)

@@ -94,7 +94,7 @@ def score(predictions: Predictions, task: Task, settings: EvaluationConfig) -> f
     """The deciding figure of predictions for the validation split."""
     figure, plain = figure_of(settings, task), replace(settings, replicates=0)
     if isinstance(predictions, DiagnosisPredictions):
-        return evaluate_diagnosis(predictions, plain, task.kind, {}).overall[figure].value
+        return evaluate_diagnosis(predictions, plain, {}).overall[figure].value
     if figure == "pooled_dice":
         return pooled_dice(predictions.scores)
     return evaluate_segmentation(predictions, plain).overall[figure].value

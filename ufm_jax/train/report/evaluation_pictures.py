@@ -4,8 +4,8 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
+from ufm_jax.train.downstream.overlay import rim
 from ufm_jax.train.report.evaluation_types import EvaluationPicture
 from ufm_jax.train.report.images import data_uri
 from ufm_jax.train.report.markup import Markup, element, join
@@ -79,9 +79,7 @@ def outlined(pixels: np.ndarray, mask: np.ndarray, reference: np.ndarray) -> np.
     width = max(1, round(max(mask.shape) / 300))
     for numbers, colour in ((reference, _TRUE), (mask, _PREDICTED)):
         for number in np.unique(numbers[(numbers > 0) & (numbers < 255)]):
-            region = numbers == number
-            inner = ndimage.binary_erosion(region, iterations=width, border_value=1)
-            drawn[region & ~inner] = colour
+            drawn[rim(numbers == number, width)] = colour
     return drawn
 
 
