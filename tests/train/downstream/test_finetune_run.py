@@ -30,7 +30,7 @@ from ufm_jax.train.downstream.config import (
 )
 from ufm_jax.train.downstream.pipeline import Request, evaluate, finetune
 from ufm_jax.train.downstream.results import Beside
-from ufm_jax.train.downstream.saved import load_model
+from ufm_jax.train.downstream.saved import check_trained, load_model
 from ufm_jax.train.downstream.tables import read_table
 from ufm_jax.train.schema import ConfigError
 
@@ -206,7 +206,7 @@ def test_outlines_are_learnt_with_a_frozen_encoder(images, tmp_path):
     assert overall_of(tmp_path / "run")["dice"]["value"] > 0.6
 
 
-@pytest.mark.parametrize("training", ["local", "personal"])
+@pytest.mark.parametrize("training", [pytest.param("local", marks=pytest.mark.slow), "personal"])
 def test_what_is_personal_stays_with_its_client(images, tmp_path, training):
     personal = ("head/.*",) if training == "personal" else ()
     federation = FinetuneFederationConfig(
@@ -246,15 +246,22 @@ def test_probes_are_runs_too(images, tmp_path, method):
         np.testing.assert_array_equal(pair[0].probabilities, pair[1].probabilities)
 
 
-def test_a_head_that_never_moved_is_not_saved(images, tmp_path):
-    still = OptimizerConfig(name="sgd", learning_rate=0.0, weight_decay=0.0)
-    config = settings(
-        images,
-        tmp_path / "cache",
-        client_optimizer=still,
-        federation=FinetuneFederationConfig(rounds=1, batch_size=8),
-    )
+def test_a_head_that_never_moved_is_refused():
+    before = {"encoder": {"w": np.ones(2)}, "head": {"w": np.ones(2), "b": np.zeros(1)}}
+    after = {"encoder": {"w": np.zeros(2)}, "head": {"w": np.ones(2), "b": np.zeros(1)}}
+    new = ("head/b", "head/w")
     with pytest.raises(ConfigError, match="an untrained head is not saved"):
-        finetune(config, tmp_path / "run")
-    with pytest.raises(ConfigError, match="has not finished"):
-        load_model(tmp_path / "run")
+        check_trained(before, after, new)
+    after["head"]["b"] = np.ones(1)
+    check_trained(before, after, new)
+
+
+def test_weights_without_a_trained_head_are_refused(tmp_path):
+    for folder, remedy in (("nowhere", "no such folder"), ("weights", "have no trained head")):
+        if folder == "weights":
+            (tmp_path / folder / "model").mkdir(parents=True)
+        with pytest.raises(ConfigError, match=remedy):
+            load_model(tmp_path / folder)
+    (tmp_path / "config.json").write_text('{"config.model.mask_ratio": 0.75}')
+    with pytest.raises(ConfigError, match="a run of pretraining, whose model has no head"):
+        load_model(tmp_path)

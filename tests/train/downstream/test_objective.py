@@ -10,6 +10,7 @@ import pytest
 from ufm_jax.data.labelled import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.ops.mixing import Mixing
+from ufm_jax.train.downstream import segmentation
 from ufm_jax.train.downstream.config import (
     EvaluationConfig,
     FinetuneConfig,
@@ -114,10 +115,14 @@ def test_what_is_unknown_has_no_influence():
     objective = make_objective(config(MULTI), MULTI)
     params = objective.init(jax.random.key(1))
     keys = jax.random.split(jax.random.key(3), 4)
-    gradient = jax.jit(jax.grad(lambda p: objective.loss_fn(p, rows, keys).sum()))(params)
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
-    assert float(jnp.abs(gradient["head"]["kernel"][:, 0]).max()) > 0
-    np.testing.assert_array_equal(gradient["head"]["kernel"][:, 1], 0)
+
+    def loss_of_head(head):
+        return objective.loss_fn(params | {"head": head}, rows, keys).sum()
+
+    gradient = jax.jit(jax.grad(loss_of_head))(params["head"])["kernel"]
+    assert bool(jnp.isfinite(gradient).all())
+    assert float(jnp.abs(gradient[:, 0]).max()) > 0
+    np.testing.assert_array_equal(gradient[:, 1], 0)
 
     rows = batch(BINARY)
     rows["mask"][:] = 255
@@ -141,19 +146,14 @@ def test_cutmix_cuts_masks_as_it_cuts_pictures():
     """Pictures that equal their masks still do after mixing: bright where foreground is."""
     augment = TrainingViewConfig(mixing=Mixing(cutmix=1.0), erase=0.0)
     chosen = config(BINARY, augment=augment, loss=LossConfig(dice_weight=0.0))
-    seen = {}
 
-    def spy(network, params, patches, keys):
+    def by_brightness(network, params, patches, keys):
         del network, params, keys
         grey = patches.mean(-1).reshape(-1, 4, 4)
-        logits = jnp.where(jnp.kron(grey, jnp.ones((8, 8))) > 0, 50.0, -50.0)[..., None]
-        seen["grey"] = grey
-        return logits
-
-    from ufm_jax.train.downstream import segmentation
+        return jnp.where(jnp.kron(grey, jnp.ones((8, 8))) > 0, 50.0, -50.0)[..., None]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, "training_logits", spy)
+        patch.setattr(segmentation, "training_logits", by_brightness)
         plain = replace(
             augment,
             moves=replace(augment.moves, area=(1.0, 1.0), degrees=0.0, zoom=(1.0, 1.0)),
@@ -167,9 +167,8 @@ def test_cutmix_cuts_masks_as_it_cuts_pictures():
             "mask": full,
             "extent": np.full((4, 2), 40, np.int32),
         }
-        losses = objective.loss_fn({}, rows, jax.random.split(jax.random.key(0), 4))
-    bright = np.asarray(seen["grey"]) > 0
-    assert any(0 < picture.mean() < 1 for picture in bright), "something was cut"
+        losses = jax.jit(objective.loss_fn)({}, rows, jax.random.split(jax.random.key(0), 4))
+    assert float(losses.max()) > 0, "something was cut"
     # Only patches on the border of a cut hold both classes.
     assert float(losses.max()) < 50 * 0.4
 
@@ -179,7 +178,8 @@ def test_segmentation_starts_from_the_classes_shares(task, counts):
     """The head's bias alone predicts how often each class occurs; an absent one, next to never."""
     counts = np.array(counts)
     weights = np.where(counts > 0, counts.sum() / (len(counts) * np.maximum(counts, 1)), 0)
-    params = make_objective(config(task), task, weights).init(jax.random.key(1))
+    params = segmentation.with_prior({"head": {"kernel": 1, "bias": 0}}, task, weights)
+    assert params["head"]["kernel"] == 1
     bias = np.asarray(params["head"]["bias"], np.float64)
     logits = np.concatenate([[0], bias]) if task is BINARY else bias
     found = np.exp(logits) / np.exp(logits).sum()
