@@ -16,10 +16,10 @@ from ufm_jax.train.downstream.config import finetune_config
 
 _TASKS = {
     "busi_diagnosis": ("busi_breast", 40),
-    "busi_segmentation": ("busi_breast", 30),
+    "busi_segmentation": ("busi_breast", 25),
     "pocus_diagnosis": ("pocus_lung", 40),
-    "gb_diagnosis": ("gb_biliary_atresia", 12),
-    "hc18_circumference": ("hc18_fetal_head", 20),
+    "gb_diagnosis": ("gb_biliary_atresia", 8),
+    "hc18_circumference": ("hc18_fetal_head", 12),
 }
 """Task -> folder of the set, and epochs."""
 

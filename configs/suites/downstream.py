@@ -36,6 +36,7 @@ def get_suite(argument: str) -> Suite:
             Figure("AUROC", "splits.test.overall.auroc", paired=("auroc_delong", "auroc")),
             Figure("Dice", "splits.test.overall.dice"),
             Figure("HD95, pixels", "splits.test.overall.hd95_px", better="lower"),
+            Figure("HD95, mm", "splits.test.overall.hd95_mm", better="lower", drawn=False),
             Figure("HC error, mm", f"{_HC}.metrics.mae", better="lower", paired=("mae_mm",)),
             Figure("HC not measured", f"{_HC}.missed", better="lower", drawn=False),
         ),
@@ -51,6 +52,8 @@ def _run(point: dict[str, Label], pretrained: str) -> Run:
         "label_fraction": point["labels"],
         "start.weights": pretrained if point["encoder"] == "pretrained" else "",
     }
+    if point["labels"] == 0.1:
+        overrides["federation.local_epochs"] = 3  # Else so few images would give too few steps.
     if point["encoder"] == "random":
         overrides["layer_decay"] = 1.0  # Nothing in the lower blocks is to be protected.
     if point["method"] == "probe" and task in _MASKS:
