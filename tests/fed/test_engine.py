@@ -12,7 +12,7 @@ from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.engine import Plan
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import make_placement
-from ufm_jax.fed.reference import reference_round
+from ufm_jax.fed.reference import reference_init, reference_round
 
 SIZES = np.array([500, 1, 37, 120, 3, 64, 16, 250, 9, 80])
 PLACEMENTS = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (8, 1), (8, 4)]
@@ -75,12 +75,12 @@ def _distance(ours, theirs):
 
 
 def _reference(federation, rounds=2, cohorts=None):
-    server, clients, losses = federation.algorithm.init_server(_params()), {}, []
+    state, losses = reference_init(federation, _params()), []
     for r in range(rounds):
         plan = federation.plan(r, None if cohorts is None else cohorts[r])
-        server, clients, loss = reference_round(federation, server, clients, _examples(SIZES), plan)
+        state, loss = reference_round(federation, state, _examples(SIZES), plan)
         losses.append(loss)
-    return server, losses
+    return state.server, losses
 
 
 @pytest.fixture(scope="module", params=["persist", "reset", "average"])
@@ -143,7 +143,9 @@ def test_nothing_moves_between_host_and_device_inside_a_round():
     # The guard is in force: an implicit transfer is refused.
     plan = federation.plan(2)
     with jax.transfer_guard("disallow"), pytest.raises(Exception, match="transfer"):
-        federation._round(state, examples, Plan(np.int32(2), plan.events, plan.rows))
+        federation._round(
+            state, examples, Plan(np.int32(2), federation.noise_words, plan.events, plan.rows)
+        )
 
 
 def test_the_old_state_is_donated():

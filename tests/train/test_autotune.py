@@ -32,7 +32,7 @@ from ufm_jax.train.config import (
     PretrainConfig,
     ScheduleConfig,
 )
-from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe, state_shapes, tree_bytes
+from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe, tree_bytes
 from ufm_jax.train.lane_search import NEAR_BEST, WORTH_GOING_ON, Load, Measurement, Search
 from ufm_jax.train.pretraining import pretrain, resolve_lanes
 from ufm_jax.train.schema import ConfigError
@@ -284,7 +284,7 @@ def test_no_more_lanes_than_clients_of_a_device(cohort, devices, expected):
 @pytest.mark.parametrize("state", ["persist", "reset"])
 def test_shapes_of_the_state_are_those_of_a_real_one(state):
     federation = _federation(devices=2, state=state)
-    real, shapes = federation.init(PARAMS), state_shapes(federation, PARAMS)
+    real, shapes = federation.init(PARAMS), federation.state_shapes(PARAMS)
     assert jax.tree.structure(real) == jax.tree.structure(shapes)
     for leaf, shape in zip(jax.tree.leaves(real), jax.tree.leaves(shapes), strict=True):
         assert (leaf.shape, leaf.dtype) == (shape.shape, shape.dtype)

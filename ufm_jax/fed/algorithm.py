@@ -1,19 +1,21 @@
 """The contract of a federated algorithm: a few pure functions on pytrees.
 
 An algorithm sees one client at a time. It never sees lanes, meshes or devices: the engine maps its
-functions over lanes, averages what ``end`` returns, and hands the mean to ``update_server``. One
-round with server state s, cohort S and weights p_k is
+functions over lanes, aggregates what ``end`` returns (the weighted mean, unless ``aggregate`` has
+another rule), and hands the result to ``update_server``. One round with server state s, cohort S
+and weights p_k is
 
     for k in S:  local = start(s, c_k)
                  for t in 0 .. T_k - 1:  local, loss = step(s, local, grad_fn, progress)
-                 update_k, c_k = end(s, local)
-    s = update_server(s, sum_k p_k update_k)
+                 update_k, c_k = end(s, local, turn_k)
+    s = update_server(s, sum_k p_k update_k, key)
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Params = Any
 """A pytree of arrays: the model's parameters."""
@@ -31,6 +33,22 @@ share of the batch: a loss that mixes examples mixes those of a share.
 """
 
 
+class Turn(NamedTuple):
+    """A client's turn in a round.
+
+    Attributes:
+        client: int32 [] its number in the population.
+        weight: float32 [] its share p_k of the aggregate.
+        place: int32 [] its place among the P clients that its device may train in a round.
+        key: For what is random when its training ends; the same on every device.
+    """
+
+    client: jax.Array
+    weight: jax.Array
+    place: jax.Array
+    key: jax.Array
+
+
 class Algorithm(NamedTuple):
     """A federated algorithm.
 
@@ -41,9 +59,10 @@ class Algorithm(NamedTuple):
             ``local.params`` holds its parameters.
         step: ``(server, local, grad_fn, progress) -> (local, loss)``: one local optimiser step.
             ``progress`` is the round plus the done fraction of this client's local steps.
-        end: ``(server, local) -> (update, client)``: what the server averages, and what the client
-            keeps.
-        update_server: ``(server, mean_update) -> server``.
+        end: ``(server, local, turn) -> (update, client)``: what the server averages, and what the
+            client keeps.
+        update_server: ``(server, mean_update, key) -> server``.
+        client_params: ``(server, client) -> params``: the model that a client would use.
         stateful: Whether clients keep anything, so that each has a place on a device.
     """
 
@@ -51,6 +70,17 @@ class Algorithm(NamedTuple):
     init_client: Callable[[Params], Tree]
     start: Callable[[Any, Tree], Any]
     step: Callable[[Any, Any, GradFn, jax.Array], tuple[Any, jax.Array]]
-    end: Callable[[Any, Any], tuple[Tree, Tree]]
-    update_server: Callable[[Any, Tree], Any]
+    end: Callable[[Any, Any, Turn], tuple[Tree, Tree]]
+    update_server: Callable[[Any, Tree, jax.Array], Any]
+    client_params: Callable[[Any, Tree], Params]
     stateful: bool
+
+
+def update_shape(algorithm: Algorithm, server: Any, client: Tree) -> Tree:
+    """Shapes and dtypes of what one client sends, from the server's and a client's state."""
+
+    def send(server: Any, client: Tree) -> Tree:
+        turn = Turn(jnp.int32(0), jnp.float32(0), jnp.int32(0), jax.random.key(0))
+        return algorithm.end(server, algorithm.start(server, client), turn)[0]
+
+    return jax.eval_shape(send, server, client)

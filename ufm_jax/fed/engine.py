@@ -7,8 +7,8 @@ start and end:
     for each segment:
         for each client that starts:  its lane <- algorithm.start(server, client's state)
         for each step of the segment: all lanes take one local step (vmap)
-        for each client that ends:    total += p_k * algorithm.end(lane)
-    server <- algorithm.update_server(psum(total) / psum(sum of p_k))
+        for each client that ends:    gathered += algorithm.end(lane)
+    server <- algorithm.update_server(server, aggregator.result(gathered))
 
 ``loops.py`` is this loop, ``lanes.py`` what happens in it. All shapes depend on the run's maxima
 (``schedule.Limits``) and all trip counts are data: one compilation serves every cohort.
@@ -18,10 +18,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
+from ufm_jax.fed.aggregate.aggregator import Aggregator, Cohort
 from ufm_jax.fed.algorithm import Algorithm, LossFn, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.lanes import ClientMetrics, Work, vary
@@ -32,15 +32,17 @@ from ufm_jax.fed.trees import distance, select
 
 
 class FederationState(NamedTuple):
-    """All that a round changes: the server's state, and what clients keep between rounds.
+    """All that a round changes.
 
     Attributes:
         server: The algorithm's server state; ``server.params`` are the global parameters.
-        clients: The clients' states, stacked on a leading axis of D * slots.
+        clients: What clients keep, stacked on a leading axis of D * slots.
+        aggregate: What the aggregator keeps.
     """
 
     server: Any
     clients: Tree
+    aggregate: Tree
 
 
 class Plan(NamedTuple):
@@ -48,11 +50,13 @@ class Plan(NamedTuple):
 
     Attributes:
         round_index: int32 [].
+        noise: uint32 [2], the words of the key from which the noise of updates is folded.
         events: The event table, leading axis D.
         rows: int32 [D, T, L, B] rows of ``examples``; negative where a slot is empty.
     """
 
     round_index: jax.Array
+    noise: jax.Array
     events: Events
     rows: jax.Array
 
@@ -72,6 +76,7 @@ _LOOPS = {"events": by_events, "steps": by_steps}
 def make_round(
     loss_fn: LossFn,
     algorithm: Algorithm,
+    aggregator: Aggregator,
     placement: Placement,
     key: jax.Array,
     *,
@@ -82,6 +87,7 @@ def make_round(
     Args:
         loss_fn: ``(params, batch, keys) -> losses [B]``.
         algorithm: The federated algorithm.
+        aggregator: How the clients' updates become one.
         placement: Devices, lanes, and the form of the loop.
         key: The run's root key; example b of step s of client k in round r has the key
             ``fold(key, r, k, s, b)``.
@@ -102,9 +108,16 @@ def make_round(
         state: FederationState, examples: Tree, plan: Plan
     ) -> tuple[FederationState, RoundMetrics]:
         events, rows = jax.tree.map(lambda leaf: leaf[0], (plan.events, plan.rows))
+        noise = fold(jax.random.wrap_key_data(plan.noise), plan.round_index)
+        # Typed as the same everywhere, though each device reads its own part of the table.
+        client, weight = lax.all_gather(
+            (events.client, events.weight), CLIENTS, tiled=True, to="invarying"
+        )
+        cohort = Cohort(client, weight, noise)
         work = Work(
             loss_fn,
             algorithm,
+            aggregator,
             placement.lanes,
             placement.data_parallel > 1,
             vary(state.server, CLIENTS),
@@ -113,27 +126,26 @@ def make_round(
             rows,
             vary(plan.round_index, CLIENTS),
             vary(fold(key, plan.round_index), CLIENTS),
+            vary(cohort, CLIENTS),
         )
         totals = loop(work, state.clients)
-        update, weight = lax.psum((totals.update, totals.weight), CLIENTS)
-        mean = jax.tree.map(lambda leaf: leaf / jnp.where(weight > 0, weight, 1), update)
-        new_server = algorithm.update_server(state.server, mean)
-        # Where every update was refused, the server stays as it is.
-        new_server = select(weight > 0, new_server, state.server)
+        aggregate, update, proceed = aggregator.result(state.aggregate, totals.gathered, cohort)
+        server = algorithm.update_server(state.server, update, fold(noise, "server"))
+        server, aggregate = select(proceed, (server, aggregate), (state.server, state.aggregate))
         metrics = jax.tree.map(lambda leaf: leaf[None], totals.metrics)
-        moved = distance(state.server.params, new_server.params)
-        return FederationState(new_server, totals.clients), RoundMetrics(metrics, moved)
+        moved = distance(state.server.params, server.params)
+        return FederationState(server, totals.clients, aggregate), RoundMetrics(metrics, moved)
 
     mapped = jax.shard_map(
         round_on_device,
         mesh=placement.mesh,
         in_specs=(
-            FederationState(everywhere, per_device),
+            FederationState(everywhere, per_device, everywhere),
             per_device if examples_sharded else everywhere,
-            Plan(everywhere, per_device, batches),
+            Plan(everywhere, everywhere, per_device, batches),
         ),
         out_specs=(
-            FederationState(everywhere, per_device),
+            FederationState(everywhere, per_device, everywhere),
             RoundMetrics(per_device, everywhere),
         ),
     )
@@ -141,5 +153,8 @@ def make_round(
     # Metrics go everywhere, so that every process can read them.
     sharded: Any = placement.sharded
     replicated: Any = placement.replicated
-    shardings = FederationState(replicated, sharded), RoundMetrics(replicated, replicated)
+    shardings = (
+        FederationState(replicated, sharded, replicated),
+        RoundMetrics(replicated, replicated),
+    )
     return jax.jit(mapped, donate_argnums=0, out_shardings=shardings)

@@ -19,10 +19,12 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from ufm_jax.fed.algorithm import Algorithm, LossFn, Params, Tree
+from ufm_jax.fed.aggregate.aggregator import Aggregator
+from ufm_jax.fed.aggregate.mean import mean
+from ufm_jax.fed.algorithm import Algorithm, LossFn, Params, Tree, update_shape
 from ufm_jax.fed.batches import Batching, round_rows
 from ufm_jax.fed.engine import FederationState, Plan, RoundMetrics, make_round
-from ufm_jax.fed.keys import host_rng
+from ufm_jax.fed.keys import fold, host_rng
 from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.fed.schedule import Events, IntArray, Limits, Schedule, events, limits, pack, pin
 
@@ -72,8 +74,11 @@ class Federation:
         cohort_size: Clients a round; None for all of them.
         client_weights: p_k in proportion to the client's ``examples``, ``uniform``, or to [K]
             numbers of your own.
+        aggregator: How the clients' updates become one; default their weighted mean.
         placement: Devices and lanes; default one lane on every device.
         seed: Everything random is folded from it.
+        noise: uint32 [2], two random words that nobody else knows, from which the noise of updates
+            is folded; None folds it from ``seed`` too, which whoever knows the seed can subtract.
         examples_sharded: Whether each device holds its own part of the examples.
     """
 
@@ -83,8 +88,10 @@ class Federation:
     batching: Batching
     cohort_size: int | None = None
     client_weights: ClientWeights | npt.ArrayLike = "examples"
+    aggregator: Aggregator = field(default_factory=mean)
     placement: Placement = field(default_factory=make_placement)
     seed: int = 0
+    noise: npt.NDArray[np.uint32] | None = None
     examples_sharded: bool = False
 
     def __post_init__(self) -> None:
@@ -174,14 +181,22 @@ class Federation:
 
     @cached_property
     def _round(self) -> Callable[..., tuple[FederationState, RoundMetrics]]:
-        key = jax.random.key(self.seed)
         return make_round(
             self.loss_fn,
             self.algorithm,
+            self.aggregator,
             self.placement,
-            key,
+            jax.random.key(self.seed),
             examples_sharded=self.examples_sharded,
         )
+
+    @cached_property
+    def noise_words(self) -> npt.NDArray[np.uint32]:
+        """[2] the words of the key from which the noise of updates is folded."""
+        if self.noise is not None:
+            return np.asarray(self.noise, np.uint32)
+        key = fold(jax.random.key(self.seed), "noise")
+        return np.asarray(jax.random.key_data(key))
 
     @property
     def compilations(self) -> int:
@@ -197,27 +212,40 @@ class Federation:
         kept = jax.tree.leaves(jax.eval_shape(self.algorithm.init_client, params))
         if kept and not self.algorithm.stateful:
             raise ValueError("clients keep a state: build the Algorithm with stateful=True")
-        places = self.placement.num_devices * self.slots[1]
-
-        def build(params: Params) -> FederationState:
-            client = self.algorithm.init_client(params)
-            stacked = jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * places), client)
-            return FederationState(self.algorithm.init_server(params), stacked)
-
-        shardings = FederationState(self.placement.replicated, self.placement.sharded)
         everywhere = self.placement.put(params, self.placement.replicated)
-        return jax.jit(build, out_shardings=shardings)(everywhere)
+        return jax.jit(self._first_state, out_shardings=self._shardings)(everywhere)
+
+    def state_shapes(self, params: Params) -> FederationState:
+        """Shapes and shardings of ``init(params)``, which is not run."""
+
+        def shaped(sharding: jax.sharding.Sharding, part: Tree) -> Tree:
+            return jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), part
+            )
+
+        shapes = jax.eval_shape(self._first_state, params)
+        return FederationState(*map(shaped, self._shardings, shapes))
+
+    @property
+    def _shardings(self) -> Any:
+        replicated = self.placement.replicated
+        return FederationState(replicated, self.placement.sharded, replicated)
+
+    def _first_state(self, params: Params) -> FederationState:
+        places = self.placement.num_devices * self.slots[1]
+        server, client = self.algorithm.init_server(params), self.algorithm.init_client(params)
+        return FederationState(
+            server,
+            jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * places), client),
+            self.aggregator.init(update_shape(self.algorithm, server, client)),
+        )
 
     def client_params(self, state: FederationState, client: int) -> Params:
-        """The parameters with which a client would begin its next round.
-
-        They differ from the server's where some are personal.
-        """
+        """The model that a client would use: the server's, but for what is personal."""
         home = 0 if self.home_device is None else int(self.home_device[client])
         place = home * self.slots[1] + int(self.slots[0][client])
         kept = jax.tree.map(lambda leaf: leaf[place], state.clients)
-        params: Params = self.algorithm.start(state.server, kept).params
-        return params
+        return self.algorithm.client_params(state.server, kept)
 
     def replicate(self, examples: Tree) -> Tree:
         """Puts the examples [R, ...] of all clients on every device."""
@@ -312,6 +340,7 @@ class Federation:
         placement = self.placement
         return Plan(
             placement.put(np.int32(plan.round_index), placement.replicated),
+            placement.put(self.noise_words, placement.replicated),
             placement.put(plan.events, placement.sharded),
             placement.put(plan.rows if rows is None else rows, placement.batches),
         )

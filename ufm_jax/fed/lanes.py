@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ufm_jax.fed.algorithm import Algorithm, GradFn, LossFn, Params, Tree
+from ufm_jax.fed.aggregate.aggregator import Aggregator, Cohort
+from ufm_jax.fed.algorithm import Algorithm, GradFn, LossFn, Params, Tree, Turn
 from ufm_jax.fed.keys import example_keys, fold
 from ufm_jax.fed.placement import CLIENTS, DATA
 from ufm_jax.fed.schedule import Events
-from ufm_jax.fed.trees import distance, entry, squared_norm
+from ufm_jax.fed.trees import distance, entry, squared_norm, zeros
 
 
 class ClientMetrics(NamedTuple):
@@ -50,6 +51,7 @@ class Work(NamedTuple):
     Attributes:
         loss_fn: ``(params, batch, keys) -> losses``.
         algorithm: The federated algorithm.
+        aggregator: How updates become one.
         lanes: L.
         batches_split: Whether each batch is split over the mesh axis ``data``.
         server: The server's state at the start of the round.
@@ -58,10 +60,12 @@ class Work(NamedTuple):
         rows: int32 [T, L, B] rows of ``examples`` (this device's share of each batch).
         round_index: int32 [].
         key: The round's key.
+        cohort: The clients of the round on all devices.
     """
 
     loss_fn: LossFn
     algorithm: Algorithm
+    aggregator: Aggregator
     lanes: int
     batches_split: bool
     server: Any
@@ -70,6 +74,7 @@ class Work(NamedTuple):
     rows: jax.Array
     round_index: jax.Array
     key: jax.Array
+    cohort: Cohort
 
 
 class Ended(NamedTuple):
@@ -90,7 +95,7 @@ def empty_lanes(work: Work, clients: Tree) -> Lanes:
     """Lanes before the first client; ``clients`` are the stacked states that clients keep."""
     local = jax.eval_shape(work.algorithm.start, work.server, entry(clients, 0))
     numbers = jnp.int32(0), jnp.float32(0), jnp.float32(0)
-    return Lanes(zeros(local, work.lanes), *zeros(numbers, work.lanes))
+    return vary(zeros(Lanes(local, *numbers), work.lanes), CLIENTS)
 
 
 def start_client(work: Work, client: Tree, position: jax.Array) -> Lanes:
@@ -99,9 +104,15 @@ def start_client(work: Work, client: Tree, position: jax.Array) -> Lanes:
     return Lanes(local, position, jnp.float32(0), jnp.float32(0))
 
 
-def end_client(work: Work, lane: Lanes) -> Ended:
+def turn_of(work: Work, place: jax.Array) -> Turn:
+    """The turn of the client at a place of the event table."""
+    client, weight = (jnp.asarray(of)[place] for of in (work.events.client, work.events.weight))
+    return Turn(client, weight, place, fold(work.cohort.key, client))
+
+
+def end_client(work: Work, lane: Lanes, turn: Turn) -> Ended:
     """What the client in a lane (without the axis L) leaves behind."""
-    update, kept = work.algorithm.end(work.server, lane.local)
+    update, kept = work.algorithm.end(work.server, lane.local, turn)
     # One pass over an update that is also the distance moved, as it is for most algorithms.
     finite = jnp.isfinite(squared_norm(update) + squared_norm(kept) + lane.loss)
     moved = distance(work.server.params, lane.local.params)
@@ -180,9 +191,3 @@ def vary(tree: Tree, axis: str) -> Tree:
     Without it, gradients of values that do not vary are silently summed over the axis.
     """
     return jax.tree.map(lambda leaf: lax.pcast(leaf, axis, to="varying"), tree)
-
-
-def zeros(tree: Tree, *leading: int) -> Tree:
-    """Zeros like ``tree``, with more leading axes, one set a device."""
-    make = lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype)  # noqa: E731
-    return vary(jax.tree.map(make, tree), CLIENTS)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ufm_jax.fed.algorithm import Tree
+from ufm_jax.fed.algorithm import Tree, update_shape
 from ufm_jax.fed.lanes import (
     ClientMetrics,
     Lanes,
@@ -27,18 +27,19 @@ from ufm_jax.fed.lanes import (
     run_steps,
     start_client,
     step_lanes,
-    zeros,
+    turn_of,
+    vary,
 )
-from ufm_jax.fed.trees import entry, select, with_entry
+from ufm_jax.fed.placement import CLIENTS
+from ufm_jax.fed.trees import entry, put_entries, select, with_entry, zeros
 
 CHUNK = 16
 
 
 class Totals(NamedTuple):
-    """What clients leave behind on a device: sums over clients, states, and metrics [P]."""
+    """What clients leave behind on a device: their updates, their states, and metrics [P]."""
 
-    update: Tree
-    weight: jax.Array
+    gathered: Tree
     clients: Tree
     metrics: ClientMetrics
 
@@ -110,55 +111,42 @@ def _occupants(work: Work) -> jax.Array:
 
 
 def _no_totals(work: Work, clients: Tree) -> Totals:
-    local = jax.eval_shape(work.algorithm.start, work.server, entry(clients, 0))
-    update, _ = jax.eval_shape(work.algorithm.end, work.server, local)
-    numbers = ClientMetrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))
-    metrics = zeros(numbers, len(work.events.client))
-    return Totals(zeros(update), zeros(jnp.float32(0)), clients, metrics)
+    places = len(work.events.client)
+    update = update_shape(work.algorithm, work.server, entry(clients, 0))
+    metrics = ClientMetrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))
+    begin = work.aggregator.empty(update, places), zeros(metrics, places)
+    gathered, metrics = vary(begin, CLIENTS)
+    return Totals(gathered, clients, metrics)
 
 
 def _add_one(work: Work, totals: Totals, i: jax.Array, lane: Lanes) -> Totals:
     """Adds what the i-th client of the table leaves, or refuses what is not finite."""
-    metrics = end_client(work, lane).metrics
-    slot, weight = work.events.slot[i], work.events.weight[i]
+    turn = turn_of(work, i)
+    metrics = end_client(work, lane, turn).metrics
 
-    def accept() -> tuple[Tree, jax.Array, Tree]:
+    def accept() -> tuple[Tree, Tree]:
         # Inside the branch, since what crosses into it is written to memory first.
-        ended = end_client(work, lane)
-        update = jax.tree.map(
-            lambda total, leaf: total + weight * leaf, totals.update, ended.update
-        )
-        return update, totals.weight + weight, with_entry(totals.clients, slot, ended.kept)
+        ended = end_client(work, lane, turn)
+        gathered = work.aggregator.add(totals.gathered, ended.update, turn, work.cohort)
+        return gathered, with_entry(totals.clients, work.events.slot[i], ended.kept)
 
-    def refuse() -> tuple[Tree, jax.Array, Tree]:
-        return totals.update, totals.weight, totals.clients
+    def refuse() -> tuple[Tree, Tree]:
+        return totals.gathered, totals.clients
 
     # A branch: a select for each leaf would repeat the check of all leaves in each of them.
-    update, total_weight, clients = lax.cond(metrics.finite, accept, refuse)
-    return Totals(update, total_weight, clients, with_entry(totals.metrics, i, metrics))
+    gathered, clients = lax.cond(metrics.finite, accept, refuse)
+    return Totals(gathered, clients, with_entry(totals.metrics, i, metrics))
 
 
 def _add_many(work: Work, totals: Totals, lanes: Lanes, ends: jax.Array) -> Totals:
     """Adds what the lanes leave in which a client ends: [L] booleans."""
-    ended = jax.vmap(lambda lane: end_client(work, lane))(lanes)
-    finite, position = ended.metrics.finite, lanes.position
-    weight = jnp.where(ends & finite, jnp.asarray(work.events.weight)[position], 0)
-
-    def add(total: jax.Array, leaf: jax.Array) -> jax.Array:
-        shape = (-1, *[1] * (leaf.ndim - 1))
-        share = weight.reshape(shape)
-        return total + jnp.where(share > 0, share * leaf, 0).sum(axis=0)
-
-    def put(old: Tree, place: jax.Array, where: jax.Array, new: Tree) -> Tree:
-        def one(a: jax.Array, b: jax.Array) -> jax.Array:
-            return a.at[jnp.where(where, place, len(a))].set(b, mode="drop")
-
-        return jax.tree.map(one, old, new)
-
-    slot = jnp.asarray(work.events.slot)[position]
+    turns = jax.vmap(lambda place: turn_of(work, place))(lanes.position)
+    ended = jax.vmap(lambda lane, turn: end_client(work, lane, turn))(lanes, turns)
+    good = ends & ended.metrics.finite
+    turns = turns._replace(weight=jnp.where(good, turns.weight, 0))
+    slot = jnp.asarray(work.events.slot)[lanes.position]
     return Totals(
-        update=jax.tree.map(add, totals.update, ended.update),
-        weight=totals.weight + weight.sum(),
-        clients=put(totals.clients, slot, ends & finite, ended.kept),
-        metrics=put(totals.metrics, position, ends, ended.metrics),
+        work.aggregator.add_many(totals.gathered, ended.update, turns, work.cohort),
+        put_entries(totals.clients, slot, good, ended.kept),
+        put_entries(totals.metrics, lanes.position, ends, ended.metrics),
     )

@@ -4,38 +4,56 @@ No lanes, no devices, no event table, no padding: one client after another, one 
 with the same keys and the same batches. It reads like the algorithm's pseudocode, and is slow.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ufm_jax.fed.algorithm import Params, Tree
+from ufm_jax.fed.aggregate.aggregator import Cohort
+from ufm_jax.fed.algorithm import Params, Tree, Turn, update_shape
 from ufm_jax.fed.federation import Federation, HostPlan
 from ufm_jax.fed.keys import example_keys, fold
 
 
+class ReferenceState(NamedTuple):
+    """The server's state, the state of each client that has trained, and the aggregator's."""
+
+    server: Any
+    clients: dict[int, Tree]
+    aggregate: Tree
+
+
+def reference_init(federation: Federation, params: Params) -> ReferenceState:
+    """The state before the first round."""
+    algorithm = federation.algorithm
+    server, client = algorithm.init_server(params), algorithm.init_client(params)
+    update = update_shape(algorithm, server, client)
+    return ReferenceState(server, {}, federation.aggregator.init(update))
+
+
 def reference_round(
-    federation: Federation, server: Any, clients: dict[int, Tree], examples: Tree, plan: HostPlan
-) -> tuple[Any, dict[int, Tree], dict[int, float]]:
+    federation: Federation, state: ReferenceState, examples: Tree, plan: HostPlan
+) -> tuple[ReferenceState, dict[int, float]]:
     """Runs one round.
 
     Args:
         federation: What to run; its placement is not used.
-        server: The algorithm's server state.
-        clients: State of each client that has trained before; the others start afresh.
+        state: Before the round.
         examples: All examples, [R, ...], on the host.
         plan: Its cohort and batches are used, its packing is not.
 
     Returns:
-        The new server state, the clients' new states, and each client's mean loss.
+        The new state, and each client's mean loss.
     """
     algorithm, root = federation.algorithm, jax.random.key(federation.seed)
-    updates, weights, losses, kept = [], [], {}, dict(clients)
+    noise = fold(jax.random.wrap_key_data(jnp.asarray(federation.noise_words)), plan.round_index)
+    updates, weights, kept = [], [], dict(state.clients)
+    losses: dict[int, float] = {}
     cohort = sorted(int(client) for client in plan.schedule.client)
     for k, weight in zip(cohort, federation.client_weight(cohort), strict=True):
-        state = clients[k] if k in clients else algorithm.init_client(server.params)
-        local = algorithm.start(server, state)
+        client = kept[k] if k in kept else algorithm.init_client(state.server.params)
+        local = algorithm.start(state.server, client)
         batches = _batches_of(plan, k)
         total, seen = 0.0, 0
         for s, rows in enumerate(batches):
@@ -47,21 +65,24 @@ def reference_round(
                 return federation.loss_fn(params, batch, keys).mean()
 
             progress = jnp.float32(plan.round_index + s / len(batches))
-            local, loss = algorithm.step(server, local, jax.value_and_grad(mean_loss), progress)
+            local, loss = algorithm.step(
+                state.server, local, jax.value_and_grad(mean_loss), progress
+            )
             total, seen = total + float(loss) * len(rows), seen + len(rows)
-        update, state = algorithm.end(server, local)
+        turn = Turn(jnp.int32(k), jnp.float32(weight), jnp.int32(len(losses)), fold(noise, k))
+        update, client = algorithm.end(state.server, local, turn)
         losses[k] = total / seen
-        if all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((update, state, total))):
-            kept[k] = state
-            updates.append(update)
-            weights.append(weight)
-    if not updates:
-        return server, kept, losses
-    share = np.asarray(weights) / np.sum(weights)
-    mean = jax.tree.map(
-        lambda *leaves: sum(p * x for p, x in zip(share, leaves, strict=True)), *updates
-    )
-    return algorithm.update_server(server, mean), kept, losses
+        good = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((update, client, total)))
+        kept |= {k: client} if good else {}
+        updates.append(update if good else jax.tree.map(jnp.zeros_like, update))
+        weights.append(weight if good else 0.0)
+    together = Cohort(jnp.array(cohort), jnp.array(weights, jnp.float32), noise)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *updates)
+    aggregate, update, proceed = federation.aggregator.alone(state.aggregate, stacked, together)
+    if not proceed:
+        return state._replace(clients=kept), losses
+    server = algorithm.update_server(state.server, update, fold(noise, "server"))
+    return ReferenceState(server, kept, aggregate), losses
 
 
 def _batches_of(plan: HostPlan, client: int) -> list[np.ndarray]:

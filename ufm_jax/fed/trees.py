@@ -19,6 +19,20 @@ def with_entry(tree: Tree, i: int | jax.Array, value: Tree) -> Tree:
     )
 
 
+def zeros(tree: Tree, *leading: int) -> Tree:
+    """Zeros like the leaves of ``tree`` (arrays, or their shapes), with more leading axes."""
+    return jax.tree.map(lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype), tree)
+
+
+def put_entries(tree: Tree, places: jax.Array, where: jax.Array, values: Tree) -> Tree:
+    """Leaves [N, ...] with those entries ``places`` [n] replaced for which ``where`` [n] holds."""
+
+    def put(leaf: jax.Array, items: jax.Array) -> jax.Array:
+        return leaf.at[jnp.where(where, places, len(leaf))].set(items, mode="drop")
+
+    return jax.tree.map(put, tree, values)
+
+
 def select(condition: jax.Array, yes: Tree, no: Tree) -> Tree:
     """``yes`` where a scalar condition holds, ``no`` otherwise."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)

@@ -30,7 +30,6 @@ from ufm_jax.train.lane_probe import (
     OutOfDeviceMemoryError,
     RoundProbe,
     device_memory,
-    state_shapes,
     tree_bytes,
 )
 from ufm_jax.train.lane_search import Load, Measurement, Search
@@ -141,7 +140,7 @@ def _load(
         # A round's images, and those of the next, which arrive while it trains.
         slots = federation.limits.steps * lanes * federation.batching.batch_size
         images = 2 * min(slots, images)
-    clients = tree_bytes(state_shapes(federation, params).clients)
+    clients = tree_bytes(federation.state_shapes(params).clients)
     return Load(
         images * tree_bytes(example),
         clients // federation.placement.num_devices,

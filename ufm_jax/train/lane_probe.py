@@ -19,7 +19,6 @@ import numpy as np
 
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.batches import Batching
-from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation, HostPlan
 from ufm_jax.fed.placement import Placement
 from ufm_jax.train.cluster import from_first
@@ -67,7 +66,7 @@ class RoundProbe:
             OutOfDeviceMemoryError: If compiling it exhausts the memory.
         """
         federation, plan, rows = self._federation(lanes)
-        state = state_shapes(federation, self._params)
+        state = federation.state_shapes(self._params)
         examples = self._examples(federation, lanes)
         with _exhaustion_named():
             compiled = federation.lower(state, examples, plan, rows).compile()
@@ -137,22 +136,6 @@ class RoundProbe:
             return np.broadcast_to(value, like.shape)
 
         return jax.tree.map(leaf, self._example, shapes)
-
-
-def state_shapes(federation: Federation, params: Params) -> FederationState:
-    """Shapes and shardings of ``federation.init(params)``, which is not run."""
-    placement = federation.placement
-    places = placement.num_devices * federation.slots[1]
-
-    def shaped(sharding: jax.sharding.Sharding, *leading: int) -> Any:
-        return lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=sharding)
-
-    server = jax.eval_shape(federation.algorithm.init_server, params)
-    client = jax.eval_shape(federation.algorithm.init_client, params)
-    return FederationState(
-        jax.tree.map(shaped(placement.replicated), server),
-        jax.tree.map(shaped(placement.sharded, places), client),
-    )
 
 
 def compiled_bytes(compiled: jax.stages.Compiled) -> int:

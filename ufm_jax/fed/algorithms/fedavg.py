@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ufm_jax.fed.algorithm import Algorithm, GradFn, Params, Tree
+from ufm_jax.fed.algorithm import Algorithm, GradFn, Params, Tree, Turn
 from ufm_jax.fed.paths import join_by_path, split_by_path
 
 ClientState = Literal["reset", "persist", "average"]
@@ -102,8 +102,11 @@ def fedavg(
     def init_client(params: Params) -> Client:
         return Client(own(params), client_optimizer.init(params) if persists else ())
 
+    def client_params(server: Server, client: Client) -> Params:
+        return join_by_path(server.params, client.personal) if personal else server.params
+
     def start(server: Server, client: Client) -> Local:
-        params = join_by_path(server.params, client.personal) if personal else server.params
+        params = client_params(server, client)
         if persists:
             return Local(params, client.opt_state)
         return Local(params, server.client_opt_state if averages else client_optimizer.init(params))
@@ -118,13 +121,15 @@ def fedavg(
             updates = optax.tree.scale(lr_factor(progress), updates)
         return Local(optax.apply_updates(local.params, updates), opt_state), loss
 
-    def end(server: Server, local: Local) -> tuple[Update, Client]:
+    def end(server: Server, local: Local, turn: Turn) -> tuple[Update, Client]:
+        del turn
         pseudo_gradient = optax.tree.sub(shared(server.params), shared(local.params))
         common = _to_float(local.opt_state) if averages else ()
         kept = Client(own(local.params), local.opt_state if persists else ())
         return Update(pseudo_gradient, common), kept
 
-    def update_server(server: Server, mean: Update) -> Server:
+    def update_server(server: Server, mean: Update, key: jax.Array) -> Server:
+        del key
         params = shared(server.params)
         updates, opt_state = server_opt.update(mean.pseudo_gradient, server.opt_state, params)
         params = optax.apply_updates(params, updates)
@@ -140,6 +145,7 @@ def fedavg(
         step,
         end,
         update_server,
+        client_params,
         stateful=bool(personal) or persists,
     )
 
