@@ -11,6 +11,7 @@ and weights p_k is
     s = update_server(s, sum_k p_k update_k, key)
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -31,6 +32,25 @@ LossFn = Callable[[Params, Tree, jax.Array], jax.Array]
 The leaves of ``batch`` are [B, ...], ``keys`` are [B]. Where batches are split over devices, B is a
 share of the batch: a loss that mixes examples mixes those of a share.
 """
+
+
+LocalGradient = Callable[[Params, Params, GradFn], tuple[jax.Array, Params]]
+"""``(anchor, params, grad_fn) -> (loss, gradient)``: what a local step descends.
+
+``anchor`` is where the client began its round. Of a method that differs from another in its local
+objective alone, this is all there is to write.
+"""
+
+
+def plain_gradient(anchor: Params, params: Params, grad_fn: GradFn) -> tuple[jax.Array, Params]:
+    """The gradient of the loss as it is."""
+    del anchor
+    return grad_fn(params)
+
+
+def tree_bytes(tree: Tree) -> int:
+    """Bytes of all leaves, given as arrays or as shapes."""
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 class Turn(NamedTuple):
@@ -63,7 +83,9 @@ class Algorithm(NamedTuple):
             client keeps.
         update_server: ``(server, mean_update, key) -> server``.
         client_params: ``(server, client) -> params``: the model that a client would use.
+        broadcast: ``server -> tree``: what of the server's state clients need, and so are sent.
         stateful: Whether clients keep anything, so that each has a place on a device.
+        upload_bytes: ``update -> bytes`` that a client sends, from its update's shapes.
     """
 
     init_server: Callable[[Params], Any]
@@ -73,7 +95,9 @@ class Algorithm(NamedTuple):
     end: Callable[[Any, Any, Turn], tuple[Tree, Tree]]
     update_server: Callable[[Any, Tree, jax.Array], Any]
     client_params: Callable[[Any, Tree], Params]
+    broadcast: Callable[[Any], Tree]
     stateful: bool
+    upload_bytes: Callable[[Tree], int] = tree_bytes
 
 
 def update_shape(algorithm: Algorithm, server: Any, client: Tree) -> Tree:

@@ -13,7 +13,7 @@ compiled round. It needs no model and no file, only a loss function and arrays::
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ufm_jax.fed.aggregate.aggregator import Aggregator
 from ufm_jax.fed.aggregate.mean import mean
-from ufm_jax.fed.algorithm import Algorithm, LossFn, Params, Tree, update_shape
+from ufm_jax.fed.algorithm import Algorithm, LossFn, Params, Tree, tree_bytes, update_shape
 from ufm_jax.fed.batches import Batching, round_rows
 from ufm_jax.fed.engine import FederationState, Plan, RoundMetrics, make_round
 from ufm_jax.fed.keys import fold, host_rng
@@ -60,6 +60,13 @@ class ClientResult:
     finite: bool
     lane: int
     first_step: int
+
+
+class Traffic(NamedTuple):
+    """Bytes of one client in one round: from the server, and to it."""
+
+    down: int
+    up: int
 
 
 @dataclass(frozen=True)
@@ -246,6 +253,16 @@ class Federation:
         place = home * self.slots[1] + int(self.slots[0][client])
         kept = jax.tree.map(lambda leaf: leaf[place], state.clients)
         return self.algorithm.client_params(state.server, kept)
+
+    def traffic(self, params: Params) -> Traffic:
+        """Bytes that one client receives and sends in a round, from the parameters' shapes."""
+        algorithm = self.algorithm
+        server = jax.eval_shape(algorithm.init_server, params)
+        client = jax.eval_shape(algorithm.init_client, params)
+        return Traffic(
+            tree_bytes(jax.eval_shape(algorithm.broadcast, server)),
+            algorithm.upload_bytes(update_shape(algorithm, server, client)),
+        )
 
     def replicate(self, examples: Tree) -> Tree:
         """Puts the examples [R, ...] of all clients on every device."""

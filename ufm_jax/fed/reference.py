@@ -17,10 +17,18 @@ from ufm_jax.fed.keys import example_keys, fold
 
 
 class ReferenceState(NamedTuple):
-    """The server's state, the state of each client that has trained, and the aggregator's."""
+    """The state of a federation.
+
+    Attributes:
+        server: The algorithm's server state.
+        clients: What each client keeps that has trained.
+        fresh: What the others do.
+        aggregate: What the aggregator keeps.
+    """
 
     server: Any
     clients: dict[int, Tree]
+    fresh: Tree
     aggregate: Tree
 
 
@@ -29,7 +37,7 @@ def reference_init(federation: Federation, params: Params) -> ReferenceState:
     algorithm = federation.algorithm
     server, client = algorithm.init_server(params), algorithm.init_client(params)
     update = update_shape(algorithm, server, client)
-    return ReferenceState(server, {}, federation.aggregator.init(update))
+    return ReferenceState(server, {}, client, federation.aggregator.init(update))
 
 
 def reference_round(
@@ -52,8 +60,7 @@ def reference_round(
     losses: dict[int, float] = {}
     cohort = sorted(int(client) for client in plan.schedule.client)
     for k, weight in zip(cohort, federation.client_weight(cohort), strict=True):
-        client = kept[k] if k in kept else algorithm.init_client(state.server.params)
-        local = algorithm.start(state.server, client)
+        local = algorithm.start(state.server, kept.get(k, state.fresh))
         batches = _batches_of(plan, k)
         total, seen = 0.0, 0
         for s, rows in enumerate(batches):
@@ -82,7 +89,7 @@ def reference_round(
     if not proceed:
         return state._replace(clients=kept), losses
     server = algorithm.update_server(state.server, update, fold(noise, "server"))
-    return ReferenceState(server, kept, aggregate), losses
+    return state._replace(server=server, clients=kept, aggregate=aggregate), losses
 
 
 def _batches_of(plan: HostPlan, client: int) -> list[np.ndarray]:

@@ -21,17 +21,12 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from ufm_jax.fed.algorithm import Params, Tree
+from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
 from ufm_jax.train.cluster import from_first, is_first
 from ufm_jax.train.config import OptimizerConfig, PlacementConfig, PretrainConfig
-from ufm_jax.train.lane_probe import (
-    OutOfDeviceMemoryError,
-    RoundProbe,
-    device_memory,
-    tree_bytes,
-)
+from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe, device_memory
 from ufm_jax.train.lane_search import Load, Measurement, Search
 from ufm_jax.train.rundir import write_json
 from ufm_jax.train.runtime import cache_folder, num_cores

@@ -1,20 +1,16 @@
 """From the sections of a configuration to a federation: for pretraining and fine-tuning alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
 import optax
 
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn
-from ufm_jax.fed.algorithms.fedavg import fedavg
+from ufm_jax.fed.algorithms.fedavg import LrFactor, fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.train.config import FederationConfig, PlacementConfig, check_cohort
-
-LrFactor = Callable[[jax.Array], jax.Array]
-"""``progress in rounds -> factor`` on the learning rate."""
 
 
 def build_placement(config: PlacementConfig) -> Placement:

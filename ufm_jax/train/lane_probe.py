@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ufm_jax.fed.algorithm import Params, Tree
+from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation, HostPlan
 from ufm_jax.fed.placement import Placement
@@ -147,11 +147,6 @@ def compiled_bytes(compiled: jax.stages.Compiled) -> int:
         + memory.output_size_in_bytes
         - memory.alias_size_in_bytes
     )
-
-
-def tree_bytes(tree: Tree) -> int:
-    """Bytes of all leaves, given as arrays or as shapes."""
-    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def device_memory(placement: Placement) -> float:

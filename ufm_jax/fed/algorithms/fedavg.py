@@ -18,10 +18,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ufm_jax.fed.algorithm import Algorithm, GradFn, Params, Tree, Turn
+from ufm_jax.fed.algorithm import (
+    Algorithm,
+    GradFn,
+    LocalGradient,
+    Params,
+    Tree,
+    Turn,
+    plain_gradient,
+)
 from ufm_jax.fed.paths import join_by_path, split_by_path
 
 ClientState = Literal["reset", "persist", "average"]
+LrFactor = Callable[[jax.Array], jax.Array]
+"""``progress in rounds -> factor`` on the learning rate."""
 
 
 class Client(NamedTuple):
@@ -59,7 +69,8 @@ def fedavg(
     *,
     client_state: ClientState = "reset",
     personal: Sequence[str] = (),
-    lr_factor: Callable[[jax.Array], jax.Array] | None = None,
+    gradient: LocalGradient = plain_gradient,
+    lr_factor: LrFactor | None = None,
 ) -> Algorithm:
     """Builds FedAvg.
 
@@ -71,6 +82,7 @@ def fedavg(
             like the parameters, and every client of the next cohort starts from the mean.
         personal: Regular expressions of the paths of parameters that stay with each client, such as
             'head/.*'; the server's copies of them stay as they began.
+        gradient: What local steps descend.
         lr_factor: ``progress -> factor`` on every local update, ``progress`` in rounds. For
             optimisers whose update is proportional to their learning rate (all the usual ones),
             this is the learning rate's schedule.
@@ -105,6 +117,9 @@ def fedavg(
     def client_params(server: Server, client: Client) -> Params:
         return join_by_path(server.params, client.personal) if personal else server.params
 
+    def broadcast(server: Server) -> Tree:
+        return shared(server.params), server.client_opt_state
+
     def start(server: Server, client: Client) -> Local:
         params = client_params(server, client)
         if persists:
@@ -114,12 +129,10 @@ def fedavg(
     def step(
         server: Server, local: Local, grad_fn: GradFn, progress: jax.Array
     ) -> tuple[Local, jax.Array]:
-        del server
-        loss, grads = grad_fn(local.params)
+        anchor = join_by_path(server.params, own(local.params)) if personal else server.params
+        loss, grads = gradient(anchor, local.params, grad_fn)
         updates, opt_state = client_optimizer.update(grads, local.opt_state, local.params)
-        if lr_factor is not None:
-            updates = optax.tree.scale(lr_factor(progress), updates)
-        return Local(optax.apply_updates(local.params, updates), opt_state), loss
+        return Local(apply_scaled(local.params, updates, lr_factor, progress), opt_state), loss
 
     def end(server: Server, local: Local, turn: Turn) -> tuple[Update, Client]:
         del turn
@@ -146,8 +159,18 @@ def fedavg(
         end,
         update_server,
         client_params,
+        broadcast,
         stateful=bool(personal) or persists,
     )
+
+
+def apply_scaled(
+    params: Params, updates: Params, lr_factor: LrFactor | None, progress: jax.Array
+) -> Params:
+    """Parameters after an optimiser's updates, scaled by the learning rate's schedule."""
+    if lr_factor is not None:
+        updates = optax.tree.scale(lr_factor(progress), updates)
+    return optax.apply_updates(params, updates)
 
 
 def _to_float(tree: Tree) -> Tree:

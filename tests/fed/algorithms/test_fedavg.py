@@ -2,42 +2,20 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
+from tests.fed.algorithms.quadratics import quadratic, run_to
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import make_placement
 
 
-def quadratic(params, batch, keys):
-    """f_i(w) = a_i / 2 (w - b_i)^2, whose gradient is a_i (w - b_i)."""
-    del keys
-    return batch["a"] / 2 * (params["w"] - batch["b"]) ** 2
-
-
-def _run(algorithm, *, a, b, start, rounds, local_steps, placement=(1, 1), **settings):
-    federation = Federation(
-        quadratic,
-        algorithm,
-        np.arange(len(a) + 1),
-        Batching(1, local_epochs=None, local_steps=local_steps),
-        placement=make_placement(*placement),
-        **settings,
-    )
-    examples = federation.replicate({"a": jnp.array(a), "b": jnp.array(b)})
-    state = federation.init({"w": jnp.array(start)})
-    for r in range(rounds):
-        state, _ = federation.run_round(state, examples, federation.plan(r))
-    return float(state.server.params["w"])
-
-
 @pytest.mark.parametrize("placement", [(1, 1), (1, 2), (2, 1)])
 def test_fixed_point_of_two_quadratics(placement):
     """With q_i = 1 - (1 - 0.1 a_i)^10 the fixed point is q_2 / (q_1 + q_2)."""
-    w = _run(
+    w = run_to(
         fedavg(optax.sgd(0.1)),
         a=[1.0, 4.0],
         b=[0.0, 1.0],
@@ -53,7 +31,7 @@ def test_fixed_point_of_two_quadratics(placement):
 
 def test_one_client_is_plain_training():
     """w <- w - 0.1 * 2 (w - 1) = 0.8 w + 0.2, from 3: 2.6, 2.28, 2.024."""
-    w = _run(fedavg(optax.sgd(0.1)), a=[2.0], b=[1.0], start=3.0, rounds=1, local_steps=3)
+    w = run_to(fedavg(optax.sgd(0.1)), a=[2.0], b=[1.0], start=3.0, rounds=1, local_steps=3)
     assert w == pytest.approx(2.024, abs=1e-6)
 
 
@@ -61,20 +39,20 @@ def test_weights_by_examples_and_uniform():
     """One step of rate 1 on a = 1 moves a client to its b; the server takes the weighted mean."""
     settings = {"a": [1.0, 1.0], "b": [0.0, 1.0], "start": 0.5, "rounds": 1, "local_steps": 1}
     algorithm = fedavg(optax.sgd(1.0))
-    assert _run(algorithm, **settings) == pytest.approx(0.5)
-    assert _run(algorithm, client_weights=[1.0, 3.0], **settings) == pytest.approx(0.75)
+    assert run_to(algorithm, **settings) == pytest.approx(0.5)
+    assert run_to(algorithm, client_weights=[1.0, 3.0], **settings) == pytest.approx(0.75)
 
 
 def test_server_optimizer_takes_the_pseudo_gradient():
     """The pseudo-gradient is w - w_k = 4 - 0 = 4: sgd of rate 0.5 goes from 4 to 2, then to 1."""
     algorithm = fedavg(optax.sgd(1.0), optax.sgd(0.5))
-    assert _run(algorithm, a=[1.0], b=[0.0], start=4.0, rounds=2, local_steps=1) == 1.0
+    assert run_to(algorithm, a=[1.0], b=[0.0], start=4.0, rounds=2, local_steps=1) == 1.0
 
 
 def test_learning_rate_is_continuous_over_local_steps():
     """Factors at progress 0, 1/2, 1, 3/2: w halves by (1 - 0.5 f) a step."""
     seen = fedavg(optax.sgd(0.5), lr_factor=lambda progress: progress)
-    w = _run(seen, a=[1.0], b=[0.0], start=1.0, rounds=2, local_steps=2)
+    w = run_to(seen, a=[1.0], b=[0.0], start=1.0, rounds=2, local_steps=2)
     assert w == pytest.approx((1 - 0) * (1 - 0.25) * (1 - 0.5) * (1 - 0.75))
 
 

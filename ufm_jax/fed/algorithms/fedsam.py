@@ -1,0 +1,29 @@
+"""FedSAM: clients descend the loss at the worst point nearby, towards flat minima.
+
+Qu, Li, Duan, Liu, Tang and Lu, "Generalized Federated Learning via Sharpness Aware Minimization",
+ICML 2022; Caldarola, Caputo and Ciccone, ECCV 2022. Each client takes the step of sharpness-aware
+minimisation (Foret et al., ICLR 2021), ``grad f(w + rho grad f(w) / |grad f(w)|)``: two gradients.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ufm_jax.fed.algorithm import GradFn, LocalGradient, Params
+
+
+def sharpness_aware(rho: float) -> LocalGradient:
+    """The gradient at the worst point, to first order; the loss is that at ``params``.
+
+    Args:
+        rho: Radius of the neighbourhood; 0 is FedAvg.
+    """
+
+    def gradient(anchor: Params, params: Params, grad_fn: GradFn) -> tuple[jax.Array, Params]:
+        del anchor
+        loss, grads = grad_fn(params)
+        length = jnp.maximum(optax.tree.norm(grads), jnp.finfo(jnp.float32).tiny)
+        _, worst = grad_fn(optax.tree.add_scale(params, rho / length, grads))
+        return loss, worst
+
+    return gradient

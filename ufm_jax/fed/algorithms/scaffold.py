@@ -1,0 +1,107 @@
+"""SCAFFOLD: control variates take out of each local step what its client drifts by.
+
+Karimireddy, Kale, Mohri, Reddi, Stich and Suresh, "SCAFFOLD: Stochastic Controlled Averaging for
+Federated Learning", ICML 2020 (Algorithm 1). Client k descends ``g - c_k + c``; at its end
+
+    option I:   c_k <- the gradient at the server's parameters
+    option II:  c_k <- c_k - c + (w - w_k) / (T_k eta)
+
+and the server adds ``|S| / K`` times the mean change of the c_k to c. Under SGD, option II is the
+mean of the client's own gradients g over its steps, which is how it is computed here: it then holds
+for any schedule of the learning rate. Option I takes the mean of the gradients at w on the round's
+batches: with one epoch, that of all its data, at the price of a second gradient a step.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ufm_jax.fed.algorithm import Algorithm, GradFn, Params, Tree, Turn
+from ufm_jax.fed.algorithms.controlled import Client, Server
+
+Option = Literal["I", "II"]
+
+
+class Local(NamedTuple):
+    """A client while it trains, with the sum of its gradients over ``steps``."""
+
+    inner: Any
+    control: Params
+    gradients: Params
+    steps: jax.Array
+
+    @property
+    def params(self) -> Params:
+        """The client's parameters."""
+        return self.inner.params
+
+
+class Update(NamedTuple):
+    """What is averaged: the update beneath, and the change of c_k."""
+
+    inner: Tree
+    control: Params
+
+
+def scaffold(base: Algorithm, *, fraction: float = 1.0, option: Option = "II") -> Algorithm:
+    """Builds SCAFFOLD.
+
+    Args:
+        base: FedAvg with the local and the server optimiser; all parameters shared.
+        fraction: The cohort's share of the population, |S| / K.
+        option: How the control variates are renewed.
+
+    Raises:
+        ValueError: If ``option`` is neither.
+    """
+    if option not in ("I", "II"):
+        raise ValueError(f"option={option!r}: choose 'I' or 'II'")
+
+    def init_server(params: Params) -> Server:
+        return Server(base.init_server(params), optax.tree.zeros_like(params))
+
+    def init_client(params: Params) -> Client:
+        return Client(base.init_client(params), optax.tree.zeros_like(params))
+
+    def start(server: Server, client: Client) -> Local:
+        inner = base.start(server.inner, client.inner)
+        zero = optax.tree.zeros_like(client.control)
+        return Local(inner, client.control, zero, jnp.float32(0))
+
+    def step(
+        server: Server, local: Local, grad_fn: GradFn, progress: jax.Array
+    ) -> tuple[Local, jax.Array]:
+        loss, grads = grad_fn(local.params)
+        drift = optax.tree.sub(server.control, local.control)
+        corrected = optax.tree.add(grads, drift)
+        inner, _ = base.step(server.inner, local.inner, lambda _: (loss, corrected), progress)
+        seen = grads if option == "II" else grad_fn(server.params)[1]
+        gradients = optax.tree.add(local.gradients, seen)
+        return Local(inner, local.control, gradients, local.steps + 1), loss
+
+    def end(server: Server, local: Local, turn: Turn) -> tuple[Update, Client]:
+        update, kept = base.end(server.inner, local.inner, turn)
+        control = optax.tree.scale(1 / jnp.maximum(local.steps, 1), local.gradients)
+        change = optax.tree.sub(control, local.control)
+        return Update(update, change), Client(kept, control)
+
+    def update_server(server: Server, mean: Update, key: jax.Array) -> Server:
+        inner = base.update_server(server.inner, mean.inner, key)
+        return Server(inner, optax.tree.add_scale(server.control, fraction, mean.control))
+
+    def client_params(server: Server, client: Client) -> Params:
+        return base.client_params(server.inner, client.inner)
+
+    return Algorithm(
+        init_server,
+        init_client,
+        start,
+        step,
+        end,
+        update_server,
+        client_params,
+        broadcast=lambda server: (base.broadcast(server.inner), server.control),
+        stateful=True,
+    )

@@ -1,0 +1,1 @@
+"""Transforms of what clients send, chained like optax's: compression, clipping, noise, attacks."""
