@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec
 
 from ufm_jax.fed.aggregate.aggregator import Aggregator, Cohort
 from ufm_jax.fed.algorithm import Algorithm, LossFn, Tree
+from ufm_jax.fed.gradient import Gradient
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.lanes import ClientMetrics, Work, vary
 from ufm_jax.fed.loops import by_events, by_steps
@@ -77,6 +78,7 @@ def make_round(
     loss_fn: LossFn,
     algorithm: Algorithm,
     aggregator: Aggregator,
+    gradient: Gradient,
     placement: Placement,
     key: jax.Array,
     *,
@@ -88,6 +90,7 @@ def make_round(
         loss_fn: ``(params, batch, keys) -> losses [B]``.
         algorithm: The federated algorithm.
         aggregator: How the clients' updates become one.
+        gradient: How the gradient of a batch is computed.
         placement: Devices, lanes, and the form of the loop.
         key: The run's root key; example b of step s of client k in round r has the key
             ``fold(key, r, k, s, b)``.
@@ -118,6 +121,7 @@ def make_round(
             loss_fn,
             algorithm,
             aggregator,
+            gradient,
             placement.lanes,
             placement.data_parallel > 1,
             vary(state.server, CLIENTS),

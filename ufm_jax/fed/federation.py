@@ -24,6 +24,7 @@ from ufm_jax.fed.aggregate.mean import mean
 from ufm_jax.fed.algorithm import Algorithm, LossFn, Params, Tree, tree_bytes, update_shape
 from ufm_jax.fed.batches import Batching, round_rows
 from ufm_jax.fed.engine import FederationState, Plan, RoundMetrics, make_round
+from ufm_jax.fed.gradient import Gradient, mean_gradient
 from ufm_jax.fed.keys import fold, host_rng
 from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.fed.schedule import Events, IntArray, Limits, Schedule, events, limits, pack, pin
@@ -82,6 +83,7 @@ class Federation:
         client_weights: p_k in proportion to the client's ``examples``, ``uniform``, or to [K]
             numbers of your own.
         aggregator: How the clients' updates become one; default their weighted mean.
+        gradient: How the gradient of a batch is computed; default that of its mean loss.
         placement: Devices and lanes; default one lane on every device.
         seed: Everything random is folded from it.
         noise: uint32 [2], two random words that nobody else knows, from which the noise of updates
@@ -96,6 +98,7 @@ class Federation:
     cohort_size: int | None = None
     client_weights: ClientWeights | npt.ArrayLike = "examples"
     aggregator: Aggregator = field(default_factory=mean)
+    gradient: Gradient = field(default_factory=mean_gradient)
     placement: Placement = field(default_factory=make_placement)
     seed: int = 0
     noise: npt.NDArray[np.uint32] | None = None
@@ -192,6 +195,7 @@ class Federation:
             self.loss_fn,
             self.algorithm,
             self.aggregator,
+            self.gradient,
             self.placement,
             jax.random.key(self.seed),
             examples_sharded=self.examples_sharded,

@@ -1,5 +1,6 @@
 """Lanes: the training states of the clients that a device trains side by side, and their step."""
 
+import itertools
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from jax import lax
 
 from ufm_jax.fed.aggregate.aggregator import Aggregator, Cohort
 from ufm_jax.fed.algorithm import Algorithm, GradFn, LossFn, Params, Tree, Turn
+from ufm_jax.fed.gradient import Batch, Gradient
 from ufm_jax.fed.keys import example_keys, fold
 from ufm_jax.fed.placement import CLIENTS, DATA
 from ufm_jax.fed.schedule import Events
@@ -52,6 +54,7 @@ class Work(NamedTuple):
         loss_fn: ``(params, batch, keys) -> losses``.
         algorithm: The federated algorithm.
         aggregator: How updates become one.
+        gradient: How the gradient of a batch is computed.
         lanes: L.
         batches_split: Whether each batch is split over the mesh axis ``data``.
         server: The server's state at the start of the round.
@@ -66,6 +69,7 @@ class Work(NamedTuple):
     loss_fn: LossFn
     algorithm: Algorithm
     aggregator: Aggregator
+    gradient: Gradient
     lanes: int
     batches_split: bool
     server: Any
@@ -139,45 +143,45 @@ def step_lanes(work: Work, lanes: Lanes, t: jax.Array) -> Lanes:
 def _step(work: Work, lane: Lanes, row: jax.Array, t: jax.Array) -> Lanes:
     """Local step t of one lane (without the axis L) on the rows [B]."""
     events, i = work.events, lane.position
-    s = t - events.first_step[i]
-    grad_fn, num_examples = _grad_fn(work, row, fold(work.key, events.client[i], s))
+    s, client = t - events.first_step[i], jnp.asarray(events.client)[i]
+    batch = _batch(work, row, fold(work.key, client, s))
+    grad_fn = _grad_fn(work, batch, fold(work.cohort.key, client, "step", s))
     progress = work.round_index + s / events.num_steps[i]
     local, loss = work.algorithm.step(work.server, lane.local, grad_fn, progress)
-    return Lanes(local, i, lane.loss + loss * num_examples, lane.examples + num_examples)
+    return Lanes(local, i, lane.loss + loss * batch.size, lane.examples + batch.size)
 
 
-def _grad_fn(work: Work, row: jax.Array, key: jax.Array) -> tuple[GradFn, jax.Array]:
-    """The loss of one batch and its gradient, as a function of the parameters alone.
-
-    Where the batch is split over devices, loss, gradient and count are still those of all of it.
-
-    Returns:
-        The function, and the number of examples of the batch.
-    """
+def _batch(work: Work, row: jax.Array, key: jax.Array) -> Batch:
+    """This device's share of the batch of some rows [B]."""
     used, places, filler = row >= 0, jnp.arange(len(row)), row[0]
     if work.batches_split:
         places += lax.axis_index(DATA) * len(row)
         filler = lax.pmax(filler, DATA)
     # What fills a partial batch comes from the same batch: never from another client.
     filled = jnp.where(used, row, jnp.maximum(filler, 0))
-    batch = jax.tree.map(lambda leaf: leaf[filled], work.examples)
-    keys = example_keys(key, places)
+    examples = jax.tree.map(lambda leaf: leaf[filled], work.examples)
     count = _whole(work, used.sum(dtype=jnp.float32))
+    return Batch(examples, used, example_keys(key, places), count)
 
-    def share_of_mean(params: Params) -> jax.Array:
-        losses = work.loss_fn(params, batch, keys)
-        if losses.shape != row.shape:
-            raise ValueError(
-                f"loss_fn returned shape {losses.shape}: it must give one loss an example, "
-                f"{row.shape}"
-            )
-        return jnp.where(used, losses, 0).sum() / jnp.maximum(count, 1)
+
+def _grad_fn(work: Work, batch: Batch, key: jax.Array) -> GradFn:
+    """The loss of one batch and its gradient, as a function of the parameters alone.
+
+    Where the batch is split over devices, both are still those of all of it.
+    """
+    asked = itertools.count(1)
 
     def grad_fn(params: Params) -> tuple[jax.Array, Params]:
+        if next(asked) > 1 and not work.gradient.repeatable:
+            raise ValueError(
+                "the algorithm asks for two gradients a step, and example-level privacy pays for "
+                "one: use an algorithm with one, such as FedAvg, or client-level privacy"
+            )
         own = vary(params, DATA) if work.batches_split else params
-        return _whole(work, jax.value_and_grad(share_of_mean)(own))
+        loss, gradient = _whole(work, work.gradient.share(work.loss_fn, own, batch))
+        return loss, work.gradient.finish(gradient, key)
 
-    return grad_fn, count
+    return grad_fn
 
 
 def _whole(work: Work, tree: Tree) -> Tree:

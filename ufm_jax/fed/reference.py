@@ -13,6 +13,7 @@ import numpy as np
 from ufm_jax.fed.aggregate.aggregator import Cohort
 from ufm_jax.fed.algorithm import Params, Tree, Turn, update_shape
 from ufm_jax.fed.federation import Federation, HostPlan
+from ufm_jax.fed.gradient import Batch
 from ufm_jax.fed.keys import example_keys, fold
 
 
@@ -66,15 +67,19 @@ def reference_round(
         for s, rows in enumerate(batches):
             key = fold(root, plan.round_index, k, s)
             keys = example_keys(key, jnp.arange(len(rows)))
-            batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], examples)
+            examples_of_step = jax.tree.map(lambda leaf, rows=rows: leaf[rows], examples)
+            count = jnp.float32(len(rows))
+            batch = Batch(examples_of_step, jnp.ones(len(rows), bool), keys, count)
+            noise_key = fold(noise, k, "step", s)
 
-            def mean_loss(params: Params, batch: Tree = batch, keys: jax.Array = keys) -> jax.Array:
-                return federation.loss_fn(params, batch, keys).mean()
+            def grad_fn(
+                params: Params, batch: Batch = batch, key: jax.Array = noise_key
+            ) -> tuple[jax.Array, Params]:
+                loss, gradient = federation.gradient.share(federation.loss_fn, params, batch)
+                return loss, federation.gradient.finish(gradient, key)
 
             progress = jnp.float32(plan.round_index + s / len(batches))
-            local, loss = algorithm.step(
-                state.server, local, jax.value_and_grad(mean_loss), progress
-            )
+            local, loss = algorithm.step(state.server, local, grad_fn, progress)
             total, seen = total + float(loss) * len(rows), seen + len(rows)
         turn = Turn(jnp.int32(k), jnp.float32(weight), jnp.int32(len(losses)), fold(noise, k))
         update, client = algorithm.end(state.server, local, turn)
