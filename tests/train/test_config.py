@@ -10,7 +10,7 @@ import pytest
 from ufm_jax.train.config import (
     FederationConfig,
     PretrainConfig,
-    check_cohort,
+    check_clients,
     pretrain_config,
     resolve,
 )
@@ -78,7 +78,7 @@ def test_integers_serve_as_floats_and_lists_as_tuples():
 def test_a_cohort_larger_than_the_population_is_refused():
     config = PretrainConfig(federation=FederationConfig(cohort_size=17))
     with pytest.raises(ConfigError, match=r"cohort_size=17: the data has 16 clients"):
-        check_cohort(config.federation, 16)
+        check_clients(config.federation, 16)
 
 
 def test_flatten_names_every_leaf():

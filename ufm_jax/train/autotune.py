@@ -111,7 +111,11 @@ def cache_key(config: PretrainConfig, placement: Placement, example: Tree) -> di
         "model": asdict(config.model),
         "augment": asdict(config.augment),
         "batch_size": fed.batch_size,
-        "algorithm": [fed.algorithm, fed.client_state],
+        "client_state": fed.client_state,
+        "method": [
+            asdict(section)
+            for section in (fed.algorithm, fed.aggregation, fed.compression, fed.privacy)
+        ],
         "optimizers": [kind(config.client_optimizer), kind(config.server_optimizer)],
         "example": {name: [str(x.dtype), *x.shape[1:]] for name, x in example.items()},
         "images_in_parts": config.placement.data_home != "device",

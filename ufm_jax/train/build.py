@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 
-import optax
+import numpy as np
+import numpy.typing as npt
 
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn
-from ufm_jax.fed.algorithms.fedavg import LrFactor, fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement, make_placement
-from ufm_jax.train.config import FederationConfig, PlacementConfig, check_cohort
+from ufm_jax.train.config import FederationConfig, PlacementConfig, check_clients
+from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
 
 
 def build_placement(config: PlacementConfig) -> Placement:
@@ -28,40 +29,32 @@ def build_federation(
     placement: PlacementConfig,
     data: FederatedData,
     loss_fn: LossFn,
-    client_optimizer: optax.GradientTransformation,
-    server_optimizer: optax.GradientTransformation,
+    optimizers: Optimizers,
     *,
-    lr_factor: LrFactor,
     personal: Sequence[str],
     seed: int,
+    noise: npt.NDArray[np.uint32] | None = None,
 ) -> Federation:
     """A federation over ``data``.
 
     Args:
-        config: Clients, rounds and local work.
+        config: Clients, rounds, local work, and the method.
         placement: Devices, lanes, and where the images live.
         data: The clients' images.
         loss_fn: ``(params, batch, keys) -> losses [B]``.
-        client_optimizer: At its peak learning rate.
-        server_optimizer: Applied to the pseudo-gradient.
-        lr_factor: The learning rate's schedule.
+        optimizers: Of clients and server.
         personal: Paths of the parameters that stay with each client, as regular expressions.
         seed: Everything random is folded from it.
+        noise: See ``Federation``.
 
     Raises:
-        ConfigError: If a cohort is larger than the population.
+        ConfigError: If a cohort is larger than the population, or parts do not go together.
         ValueError: If the parts do not fit.
     """
-    check_cohort(config, data.num_clients)
+    check_clients(config, data.num_clients)
     return Federation(
         loss_fn=loss_fn,
-        algorithm=fedavg(
-            client_optimizer,
-            server_optimizer,
-            client_state=config.client_state,
-            personal=personal,
-            lr_factor=lr_factor,
-        ),
+        algorithm=make_algorithm(config, optimizers, personal, data.num_clients),
         offsets=data.offsets,
         batching=Batching(
             config.batch_size,
@@ -71,7 +64,10 @@ def build_federation(
         ),
         cohort_size=config.cohort_size or None,
         client_weights=config.client_weights,
+        aggregator=make_aggregator(config, data.num_clients),
+        gradient=make_gradient(config),
         placement=build_placement(placement),
         seed=seed,
+        noise=noise,
         examples_sharded=placement.data_home != "device",
     )

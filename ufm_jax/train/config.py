@@ -15,6 +15,13 @@ from ufm_jax.fed.placement import Loop
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.ops.masking import num_kept
 from ufm_jax.train.cluster_config import ClusterConfig
+from ufm_jax.train.methods_config import (
+    AggregationConfig,
+    AlgorithmConfig,
+    AttackConfig,
+    CompressionConfig,
+    PrivacyConfig,
+)
 from ufm_jax.train.schema import ConfigError, check_range, from_config_dict, to_config_dict
 
 
@@ -131,6 +138,10 @@ class FederationConfig:
 
     Attributes:
         algorithm: Federated algorithm.
+        aggregation: How updates become one.
+        compression: How updates are compressed.
+        attack: Hostile clients.
+        privacy: Differential privacy.
         rounds: Rounds of the run.
         cohort_size: Clients drawn for each round; 0 takes all.
         batch_size: B, of every client.
@@ -143,7 +154,11 @@ class FederationConfig:
             as 'head/.*' or '.*norm.*' (FedBN); the others are shared.
     """
 
-    algorithm: Literal["fedavg"] = "fedavg"
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     rounds: int = 300
     cohort_size: int = 0
     batch_size: int = 64
@@ -170,7 +185,9 @@ class OptimizerConfig:
     """An optimiser.
 
     Attributes:
-        name: ``adamw``, ``sgd``, ``adam``, ``yogi`` or ``adagrad``.
+        name: ``adamw``, ``sgd``, ``adam``, ``yogi`` or ``adagrad``; for the server also
+            ``fedadam``, ``fedyogi`` and ``fedadagrad`` (Reddi et al. 2021), which have no bias
+            correction and whose tau is ``eps``.
         learning_rate: At its peak, for a batch of 256 where ``scale_by_batch`` says so.
         scale_by_batch: Multiply the rate by batch / 256 (Goyal et al. 2017), as MAE does.
         betas: Of Adam's kind; the first is SGD's momentum.
@@ -179,7 +196,9 @@ class OptimizerConfig:
         clip_norm: Global gradient norm is clipped to this; 0 for no clipping.
     """
 
-    name: Literal["adamw", "sgd", "adam", "yogi", "adagrad"] = "adamw"
+    name: Literal["adamw", "sgd", "adam", "yogi", "adagrad", "fedadam", "fedyogi", "fedadagrad"] = (
+        "adamw"
+    )
     learning_rate: float = 1.5e-4
     scale_by_batch: bool = True
     betas: tuple[float, float] = (0.9, 0.95)
@@ -300,14 +319,20 @@ def resolve(config: ConfigDict) -> PretrainConfig:
     return from_config_dict(PretrainConfig, config)
 
 
-def check_cohort(config: FederationConfig, num_clients: int) -> None:
+def check_clients(config: FederationConfig, num_clients: int) -> None:
     """Checks what only the data can tell.
 
     Raises:
-        ConfigError: If a cohort is larger than the population.
+        ConfigError: If a cohort is larger than the population, or a hostile client is not in it.
     """
     if config.cohort_size > num_clients:
         raise ConfigError(
             f"config.federation.cohort_size={config.cohort_size}: the data has {num_clients} "
             "clients; lower it, or use 0 for all"
+        )
+    unknown = [k for k in config.attack.clients if not 0 <= k < num_clients]
+    if unknown:
+        raise ConfigError(
+            f"config.federation.attack.clients={config.attack.clients}: there is no client "
+            f"{unknown[0]}; the data has {num_clients}, counted from 0"
         )

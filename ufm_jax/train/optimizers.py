@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ufm_jax.fed.algorithm import Params, Tree
+from ufm_jax.fed.algorithms.fedopt import adaptive
 from ufm_jax.train.config import OptimizerConfig
 
 
@@ -30,7 +31,6 @@ def make_optimizer(
         batch_size: B, by which the rate is scaled where the configuration says so.
         mask: Which leaves weight decay acts on.
     """
-    rate = config.learning_rate * (batch_size / 256 if config.scale_by_batch else 1.0)
     first, second = config.betas
     momentum = first or None
     scale = {
@@ -38,6 +38,9 @@ def make_optimizer(
         "adam": lambda: optax.scale_by_adam(first, second, config.eps),
         "yogi": lambda: optax.scale_by_yogi(first, second, config.eps),
         "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.0, eps=config.eps),
+        "fedadam": lambda: adaptive("adam", first, second, config.eps),
+        "fedyogi": lambda: adaptive("yogi", first, second, config.eps),
+        "fedadagrad": lambda: adaptive("adagrad", first, second, config.eps),
         "sgd": lambda: optax.trace(momentum) if momentum else optax.identity(),
     }[config.name]()
     chain = [scale]
@@ -45,7 +48,12 @@ def make_optimizer(
         chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
     if config.weight_decay:
         chain.append(optax.add_decayed_weights(config.weight_decay, mask=mask))
-    return optax.chain(*chain, optax.scale(-rate))
+    return optax.chain(*chain, optax.scale(-peak_rate(config, batch_size)))
+
+
+def peak_rate(config: OptimizerConfig, batch_size: int) -> float:
+    """The peak learning rate, scaled by the batch size where the configuration says so."""
+    return config.learning_rate * (batch_size / 256 if config.scale_by_batch else 1.0)
 
 
 def warmup_cosine(

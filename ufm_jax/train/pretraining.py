@@ -20,8 +20,9 @@ from ufm_jax.train.checkpoint import Checkpoints, export_params
 from ufm_jax.train.cluster import stop_signal
 from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.feed import Feed
+from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.objective import FIELDS, init_params, make_loss
-from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
+from ufm_jax.train.optimizers import make_optimizer, peak_rate, warmup_cosine
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, record_sinks, resume, run_rounds
@@ -128,9 +129,13 @@ def federate(config: PretrainConfig, data: FederatedData) -> Federation:
         config.placement,
         data,
         make_loss(config.model, config.augment),
-        make_optimizer(config.client_optimizer, batch_size),
-        make_optimizer(config.server_optimizer, batch_size),
-        lr_factor=lr_factor(config),
+        Optimizers(
+            make_optimizer(config.client_optimizer, batch_size),
+            make_optimizer(config.server_optimizer, batch_size),
+            config.client_optimizer,
+            peak_rate(config.client_optimizer, batch_size),
+            lr_factor(config),
+        ),
         personal=config.federation.personal,
         seed=config.seed,
     )

@@ -33,7 +33,8 @@ from ufm_jax.train.downstream.selection import Selection, score
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.layer_decay import finetune_optimizer
-from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
+from ufm_jax.train.methods import Optimizers
+from ufm_jax.train.optimizers import make_optimizer, peak_rate, warmup_cosine
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, record_sinks, resume, run_rounds
@@ -134,14 +135,18 @@ def federate(config: FinetuneConfig, objective: Objective, clients: FederatedDat
         replace(placement, devices=busy),
         clients,
         objective.loss_fn,
-        finetune_optimizer(
+        Optimizers(
+            finetune_optimizer(
+                config.client_optimizer,
+                batch_size,
+                config.layer_decay,
+                freeze_encoder=config.method == "frozen",
+            ),
+            make_optimizer(config.server_optimizer, batch_size),
             config.client_optimizer,
-            batch_size,
-            config.layer_decay,
-            freeze_encoder=config.method == "frozen",
+            peak_rate(config.client_optimizer, batch_size),
+            lr_factor(config),
         ),
-        make_optimizer(config.server_optimizer, batch_size),
-        lr_factor=lr_factor(config),
         personal=personal_patterns(config),
         seed=config.seed,
     )

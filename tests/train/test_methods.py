@@ -1,0 +1,235 @@
+"""A method that is named in a configuration is the one that is built."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ufm_jax.fed.aggregate.krum import multi_krum
+from ufm_jax.fed.aggregate.mean import mean
+from ufm_jax.fed.aggregate.stacked import Rule, stacked
+from ufm_jax.fed.algorithms.ditto import ditto
+from ufm_jax.fed.algorithms.fedavg import fedavg
+from ufm_jax.fed.algorithms.feddyn import feddyn
+from ufm_jax.fed.algorithms.fednova import fednova
+from ufm_jax.fed.algorithms.fedopt import adaptive
+from ufm_jax.fed.algorithms.fedprox import proximal
+from ufm_jax.fed.algorithms.fedsam import sharpness_aware
+from ufm_jax.fed.algorithms.mimelite import mimelite
+from ufm_jax.fed.algorithms.scaffold import scaffold
+from ufm_jax.fed.batches import Batching
+from ufm_jax.fed.federation import Federation
+from ufm_jax.fed.gradient import mean_gradient
+from ufm_jax.fed.privacy.client_level import Adaptive, private_updates
+from ufm_jax.fed.privacy.example_level import private_gradient
+from ufm_jax.fed.updates.attacks import inner_product, sign_flip
+from ufm_jax.fed.updates.compression import compressed, quantise
+from ufm_jax.fed.updates.transform import with_transforms
+from ufm_jax.train.config import FederationConfig, OptimizerConfig, check_clients
+from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
+from ufm_jax.train.methods_config import (
+    AggregationConfig,
+    AlgorithmConfig,
+    AttackConfig,
+    CompressionConfig,
+    PrivacyConfig,
+)
+from ufm_jax.train.optimizers import make_optimizer
+from ufm_jax.train.schema import ConfigError
+
+SIZES = np.array([12, 5, 8, 3, 9])
+LOCAL = OptimizerConfig(
+    name="sgd", learning_rate=0.1, scale_by_batch=False, betas=(0.5, 0.0), weight_decay=0.0
+)
+BASE = FederationConfig(client_state="reset", client_weights="uniform", cohort_size=4)
+
+
+def halving(progress):
+    return 1 / (1 + progress)
+
+
+SGD, ONE = optax.sgd(0.1, 0.5), optax.sgd(1.0)
+PLAIN = fedavg(SGD, lr_factor=halving)
+
+
+def optimizers(local=LOCAL, server=ONE):
+    return Optimizers(make_optimizer(local, 4), server, local, local.learning_rate, halving)
+
+
+def loss(params, batch, keys):
+    del keys
+    return (jnp.tanh(batch["x"] @ params["w"]) @ params["v"] - 1) ** 2
+
+
+def trained(algorithm, aggregator, gradient):
+    """The server's parameters and what client 1 would use, after two rounds."""
+    run = Federation(
+        loss,
+        algorithm,
+        np.concatenate([[0], np.cumsum(SIZES)]),
+        Batching(4),
+        cohort_size=4,
+        client_weights="uniform",
+        aggregator=aggregator,
+        gradient=gradient,
+    )
+    rng = np.random.default_rng(0)
+    examples = run.replicate({"x": rng.normal(size=(SIZES.sum(), 3)).astype(np.float32)})
+    params = {"w": rng.normal(size=(3, 4)), "v": rng.normal(size=4)}
+    state = run.init(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params))
+    for r in range(2):
+        state, _ = run.run_round(state, examples, run.plan(r))
+    return state.server.params, run.client_params(state, 1)
+
+
+CASES = {
+    "fedavg": (BASE, PLAIN),
+    "fedprox": (
+        replace(BASE, algorithm=AlgorithmConfig("fedprox", mu=0.3)),
+        fedavg(SGD, gradient=proximal(0.3), lr_factor=halving),
+    ),
+    "fedsam": (
+        replace(BASE, algorithm=AlgorithmConfig("fedsam", rho=0.2)),
+        fedavg(SGD, gradient=sharpness_aware(0.2), lr_factor=halving),
+    ),
+    "scaffold": (
+        replace(BASE, algorithm=AlgorithmConfig("scaffold", option="I")),
+        scaffold(PLAIN, fraction=0.8, option="I"),
+    ),
+    "fednova": (
+        replace(BASE, algorithm=AlgorithmConfig("fednova")),
+        fednova(0.1, 0.5, lr_factor=halving),
+    ),
+    "feddyn": (
+        replace(BASE, algorithm=AlgorithmConfig("feddyn", alpha=0.2)),
+        feddyn(PLAIN, 0.2, fraction=0.8),
+    ),
+    "mimelite": (
+        replace(BASE, algorithm=AlgorithmConfig("mimelite")),
+        mimelite(SGD, lr_factor=halving),
+    ),
+    "ditto": (
+        replace(BASE, algorithm=AlgorithmConfig("ditto", strength=0.4)),
+        ditto(PLAIN, SGD, 0.4, lr_factor=halving),
+    ),
+    "compressed": (
+        replace(BASE, compression=CompressionConfig("quantise", bits=4)),
+        with_transforms(PLAIN, [compressed(quantise(4), error_feedback=True)]),
+    ),
+    "attacked": (
+        replace(BASE, attack=AttackConfig("sign_flip", (1, 2), 3.0)),
+        with_transforms(PLAIN, [sign_flip((1, 2), 3.0)]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_algorithms_are_those_that_were_named(name):
+    config, known = CASES[name]
+    found = make_algorithm(config, optimizers(), (), 5)
+    results = trained(found, make_aggregator(config, 5), make_gradient(config))
+    jax.tree.map(np.testing.assert_array_equal, results, trained(known, mean(), mean_gradient()))
+
+
+def test_private_updates_are_those_that_were_named():
+    privacy = PrivacyConfig("client", clip=0.1, noise_multiplier=0.5, quantile=0.3)
+    config = replace(BASE, privacy=privacy)
+    found = make_algorithm(config, optimizers(), (), 5), make_aggregator(config, 5)
+    transform = private_updates(0.1, 0.5, 1 / 4, Adaptive(0.3, 0.2, 0.5))
+    known = with_transforms(PLAIN, [transform]), mean(renormalise=False)
+    results = trained(*found, make_gradient(config)), trained(*known, mean_gradient())
+    jax.tree.map(np.testing.assert_array_equal, *results)
+
+
+def test_private_gradients_are_those_that_were_named():
+    privacy = PrivacyConfig("example", clip=0.2, noise_multiplier=0.3, microbatch=2)
+    config = replace(BASE, batch_size=4, privacy=privacy)
+    algorithm = make_algorithm(config, optimizers(), (), 5)
+    found = trained(algorithm, make_aggregator(config, 5), make_gradient(config))
+    known = trained(PLAIN, mean(), private_gradient(0.2, 0.3, 4, 2))
+    jax.tree.map(np.testing.assert_array_equal, found, known)
+
+
+@pytest.mark.parametrize("attacked", [False, True])
+def test_rules_are_those_that_were_named(attacked):
+    attack = AttackConfig("inner_product", (0,), 2.0) if attacked else AttackConfig()
+    config = replace(BASE, cohort_size=0, attack=attack)
+    collusion = {"attack": inner_product(2.0), "hostile": (0,)} if attacked else {}
+    for rule, known in (("multi_krum", multi_krum(1)), ("mean", Rule())):
+        chosen = replace(config, aggregation=AggregationConfig(rule, hostile=1))
+        found = trained(PLAIN, make_aggregator(chosen, 5), mean_gradient())
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+            found,
+            trained(PLAIN, stacked(known, **collusion), mean_gradient()),
+        )
+
+
+@pytest.mark.parametrize("kind", ["adam", "yogi", "adagrad"])
+def test_adaptive_servers_take_their_numbers_from_the_optimizer(kind):
+    config = OptimizerConfig(
+        name=f"fed{kind}",
+        learning_rate=0.3,
+        scale_by_batch=False,
+        betas=(0.8, 0.95),
+        eps=0.01,
+        weight_decay=0.0,
+    )
+    params = {"w": jnp.ones(3)}
+    results = []
+    for optimizer in (
+        make_optimizer(config, 4),
+        optax.chain(adaptive(kind, 0.8, 0.95, 0.01), optax.scale(-0.3)),
+    ):
+        updates, _ = optimizer.update({"w": jnp.arange(3.0)}, optimizer.init(params), params)
+        results.append(updates["w"])
+    np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algorithm": AlgorithmConfig("scaffold")}, r"personal=\('w',\): scaffold shares all"),
+        (
+            {"algorithm": AlgorithmConfig("mimelite"), "client_state": "persist"},
+            "client_state='persist': mimelite",
+        ),
+        (
+            {"privacy": PrivacyConfig("client"), "client_weights": "examples"},
+            "set federation.client_weights='uniform'",
+        ),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(changes, message):
+    personal = ("w",) if "personal" in message else ()
+    with pytest.raises(ConfigError, match=message):
+        make_algorithm(replace(BASE, **changes), optimizers(), personal, 5)
+
+
+def test_fednova_asks_for_sgd():
+    config = replace(BASE, algorithm=AlgorithmConfig("fednova"))
+    with pytest.raises(ConfigError, match=r"set client_optimizer\.name='sgd'"):
+        make_algorithm(config, optimizers(replace(LOCAL, name="adamw")), (), 5)
+
+
+def test_too_few_clients_for_a_rule_are_refused():
+    config = replace(BASE, aggregation=AggregationConfig("bulyan", hostile=1))
+    with pytest.raises(ConfigError, match="bulyan needs a cohort of 7 for that, and there are 4"):
+        make_aggregator(config, 5)
+
+
+def test_a_private_run_wants_the_mean():
+    config = replace(BASE, aggregation=AggregationConfig("median"), privacy=PrivacyConfig("client"))
+    with pytest.raises(ConfigError, match="use the mean"):
+        make_aggregator(config, 5)
+
+
+def test_hostile_clients_are_named_and_exist():
+    with pytest.raises(ConfigError, match="name both the attack and the hostile clients"):
+        AttackConfig("sign_flip")
+    config = replace(BASE, attack=AttackConfig("sign_flip", (1, 5)))
+    with pytest.raises(ConfigError, match="there is no client 5"):
+        check_clients(config, 5)

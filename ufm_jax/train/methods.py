@@ -1,0 +1,230 @@
+"""From the configuration of a federated method to the parts of a federation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import optax
+
+from ufm_jax.fed.aggregate.aggregator import Aggregator
+from ufm_jax.fed.aggregate.bulyan import bulyan
+from ufm_jax.fed.aggregate.centred_clipping import centred_clipping
+from ufm_jax.fed.aggregate.clipping import norm_clipping
+from ufm_jax.fed.aggregate.geometric_median import geometric_median
+from ufm_jax.fed.aggregate.krum import krum, multi_krum
+from ufm_jax.fed.aggregate.mean import mean
+from ufm_jax.fed.aggregate.median import median
+from ufm_jax.fed.aggregate.stacked import Attack, Rule, stacked
+from ufm_jax.fed.aggregate.trimmed_mean import trimmed_mean
+from ufm_jax.fed.algorithm import Algorithm, plain_gradient
+from ufm_jax.fed.algorithms.ditto import ditto
+from ufm_jax.fed.algorithms.fedavg import LrFactor, fedavg
+from ufm_jax.fed.algorithms.feddyn import feddyn
+from ufm_jax.fed.algorithms.fednova import fednova
+from ufm_jax.fed.algorithms.fedprox import proximal
+from ufm_jax.fed.algorithms.fedsam import sharpness_aware
+from ufm_jax.fed.algorithms.mimelite import mimelite
+from ufm_jax.fed.algorithms.scaffold import scaffold
+from ufm_jax.fed.gradient import Gradient, mean_gradient
+from ufm_jax.fed.privacy.client_level import Adaptive, private_updates
+from ufm_jax.fed.privacy.example_level import private_gradient
+from ufm_jax.fed.updates.attacks import (
+    inner_product,
+    little_is_enough,
+    random_noise,
+    sign_flip,
+    stale_replay,
+)
+from ufm_jax.fed.updates.compression import compressed, low_rank, quantise, random_k, top_k
+from ufm_jax.fed.updates.transform import Transform, with_transforms
+from ufm_jax.train.config import FederationConfig, OptimizerConfig
+from ufm_jax.train.methods_config import CompressionConfig
+from ufm_jax.train.schema import ConfigError
+
+_COUNTS_PER_NOISE = 20.0
+"""The noise on counts is the expected cohort over this (Andrew et al., 2021)."""
+
+
+@dataclass(frozen=True)
+class Optimizers:
+    """The optimisers of a federation, and the local one as it was configured.
+
+    Attributes:
+        client: At its peak learning rate.
+        server: Applied to the pseudo-gradient.
+        client_config: What ``client`` was made from, for methods that need its numbers.
+        client_rate: Its peak learning rate.
+        lr_factor: The learning rate's schedule.
+    """
+
+    client: optax.GradientTransformation
+    server: optax.GradientTransformation
+    client_config: OptimizerConfig
+    client_rate: float
+    lr_factor: LrFactor
+
+
+def make_algorithm(
+    config: FederationConfig, optimizers: Optimizers, personal: Sequence[str], num_clients: int
+) -> Algorithm:
+    """The algorithm, with the transforms of what its clients send.
+
+    Args:
+        config: The method.
+        optimizers: Of clients and server.
+        personal: Paths of the parameters that stay with each client, as regular expressions.
+        num_clients: K.
+
+    Raises:
+        ConfigError: If parts of the configuration do not go together.
+    """
+    cohort = config.cohort_size or num_clients
+    algorithm = _plain_algorithm(config, optimizers, personal, cohort / num_clients)
+    transforms = [*_attack(config), *_compression(config.compression), *_privacy(config, cohort)]
+    return with_transforms(algorithm, transforms)
+
+
+def make_aggregator(config: FederationConfig, num_clients: int) -> Aggregator:
+    """The rule by which updates become one, with the attack of colluding clients.
+
+    Raises:
+        ConfigError: If there are too few clients for what the rule promises.
+    """
+    aggregation, attack = config.aggregation, config.attack
+    hostile, norm = aggregation.hostile, aggregation.norm
+    rules: dict[str, Callable[[], Rule]] = {
+        "mean": Rule,
+        "median": lambda: median(hostile),
+        "trimmed_mean": lambda: trimmed_mean(hostile),
+        "krum": lambda: krum(hostile),
+        "multi_krum": lambda: multi_krum(hostile),
+        "bulyan": lambda: bulyan(hostile),
+        "geometric_median": lambda: geometric_median(aggregation.iterations),
+        "norm_clipping": lambda: norm_clipping(norm),
+        "centred_clipping": lambda: centred_clipping(norm, aggregation.iterations),
+    }
+    collusion: dict[str, Attack] = {
+        "little_is_enough": little_is_enough(attack.scale),
+        "inner_product": inner_product(attack.scale),
+    }
+    if aggregation.rule == "mean" and attack.kind not in collusion:
+        return mean(renormalise=config.privacy.level != "client")
+    rule, cohort = rules[aggregation.rule](), config.cohort_size or num_clients
+    if cohort < rule.enough:
+        raise ConfigError(
+            f"config.federation.aggregation.hostile={hostile}: {aggregation.rule} needs a cohort "
+            f"of {rule.enough} for that, and there are {cohort}; lower it"
+        )
+    if config.privacy.level == "client":
+        raise ConfigError(
+            f"config.federation.privacy.level='client' bounds what a client does to the mean, not "
+            f"to aggregation.rule={aggregation.rule!r} under attack.kind={attack.kind!r}: use the "
+            "mean without colluding clients"
+        )
+    return stacked(rule, attack=collusion.get(attack.kind), hostile=attack.clients)
+
+
+def make_gradient(config: FederationConfig) -> Gradient:
+    """The gradient of a batch: clipped and noised where examples are protected."""
+    privacy = config.privacy
+    if privacy.level != "example":
+        return mean_gradient()
+    return private_gradient(
+        privacy.clip, privacy.noise_multiplier, config.batch_size, privacy.microbatch
+    )
+
+
+def _plain_algorithm(
+    config: FederationConfig, optimizers: Optimizers, personal: Sequence[str], fraction: float
+) -> Algorithm:
+    chosen = config.algorithm
+    _check_parts(config, optimizers, personal)
+    base = fedavg(
+        optimizers.client,
+        optimizers.server,
+        client_state=config.client_state,
+        personal=personal,
+        gradient={
+            "fedprox": proximal(chosen.mu),
+            "fedsam": sharpness_aware(chosen.rho),
+        }.get(chosen.name, plain_gradient),
+        lr_factor=optimizers.lr_factor,
+    )
+    others: dict[str, Callable[[], Algorithm]] = {
+        "scaffold": lambda: scaffold(base, fraction=fraction, option=chosen.option),
+        "feddyn": lambda: feddyn(base, chosen.alpha, fraction=fraction),
+        "fednova": lambda: fednova(
+            optimizers.client_rate,
+            optimizers.client_config.betas[0],
+            optimizers.server,
+            lr_factor=optimizers.lr_factor,
+        ),
+        "mimelite": lambda: mimelite(optimizers.client, lr_factor=optimizers.lr_factor),
+        "ditto": lambda: ditto(
+            base, optimizers.client, chosen.strength, lr_factor=optimizers.lr_factor
+        ),
+    }
+    return others[chosen.name]() if chosen.name in others else base
+
+
+def _check_parts(config: FederationConfig, optimizers: Optimizers, personal: Sequence[str]) -> None:
+    """What an algorithm cannot be combined with.
+
+    Raises:
+        ConfigError: Naming the key, and what to set.
+    """
+    name, optimizer = config.algorithm.name, optimizers.client_config
+    if personal and name not in ("fedavg", "fedprox", "fedsam"):
+        raise ConfigError(
+            f"config.federation.personal={tuple(personal)}: {name} shares all parameters; use "
+            "fedavg, fedprox or fedsam, or leave it empty"
+        )
+    if name in ("fednova", "mimelite") and config.client_state != "reset":
+        raise ConfigError(
+            f"config.federation.client_state={config.client_state!r}: {name} keeps nothing with "
+            "its clients; set 'reset'"
+        )
+    plain = optimizer.name == "sgd" and not optimizer.clip_norm and not optimizer.weight_decay
+    if name == "fednova" and not plain:
+        raise ConfigError(
+            "config.federation.algorithm.name='fednova' normalises steps of SGD: set "
+            "client_optimizer.name='sgd', and its weight_decay and clip_norm to 0"
+        )
+
+
+def _attack(config: FederationConfig) -> list[Transform]:
+    clients, scale = config.attack.clients, config.attack.scale
+    alone: dict[str, Callable[[], Transform]] = {
+        "sign_flip": lambda: sign_flip(clients, scale),
+        "noise": lambda: random_noise(clients, scale),
+        "stale_replay": lambda: stale_replay(clients),
+    }
+    return [alone[config.attack.kind]()] if config.attack.kind in alone else []
+
+
+def _compression(config: CompressionConfig) -> list[Transform]:
+    if config.kind == "none":
+        return []
+    compressor = {
+        "top_k": lambda: top_k(config.fraction),
+        "random_k": lambda: random_k(config.fraction, unbiased=not config.error_feedback),
+        "quantise": lambda: quantise(config.bits),
+        "low_rank": lambda: low_rank(config.rank),
+    }[config.kind]()
+    return [compressed(compressor, error_feedback=config.error_feedback)]
+
+
+def _privacy(config: FederationConfig, cohort: int) -> list[Transform]:
+    privacy = config.privacy
+    if privacy.level != "client":
+        return []
+    if config.client_weights != "uniform":
+        raise ConfigError(
+            "config.federation.privacy.level='client' needs the same weight for every client: set "
+            "federation.client_weights='uniform'"
+        )
+    multiplier, adaptive = privacy.noise_multiplier, None
+    if privacy.quantile:
+        # Of few clients so little noise would cost more than the updates' own.
+        noise = max(cohort / _COUNTS_PER_NOISE, multiplier)
+        adaptive = Adaptive(privacy.quantile, privacy.quantile_rate, noise)
+    return [private_updates(privacy.clip, multiplier, 1 / cohort, adaptive)]

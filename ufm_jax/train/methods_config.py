@@ -1,0 +1,163 @@
+"""What the federated method is: sections of ``config.federation``, each with its own keys.
+
+A key that the chosen method does not use has no effect; its docstring says whose it is.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ufm_jax.train.schema import ConfigError, check_range
+
+AlgorithmName = Literal[
+    "fedavg", "fedprox", "fedsam", "scaffold", "fednova", "feddyn", "mimelite", "ditto"
+]
+RuleName = Literal[
+    "mean",
+    "median",
+    "trimmed_mean",
+    "krum",
+    "multi_krum",
+    "bulyan",
+    "geometric_median",
+    "norm_clipping",
+    "centred_clipping",
+]
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig:
+    """The federated algorithm; see docs/algorithms.md.
+
+    Attributes:
+        name: Which. FedAvgM, FedAdam, FedYogi and FedAdagrad are FedAvg with that
+            ``server_optimizer``; FedBN and FedPer are FedAvg with ``federation.personal``.
+        mu: FedProx: strength of the pull towards where the round began.
+        rho: FedSAM: radius within which the loss is to stay low.
+        option: SCAFFOLD: how control variates are renewed, 'I' or 'II'.
+        alpha: FedDyn: strength of the regulariser.
+        strength: Ditto: pull of the personal models towards the shared one.
+    """
+
+    name: AlgorithmName = "fedavg"
+    mu: float = 0.01
+    rho: float = 0.05
+    option: Literal["I", "II"] = "II"
+    alpha: float = 0.1
+    strength: float = 0.1
+
+    def __post_init__(self) -> None:
+        for key in ("mu", "rho", "strength"):
+            check_range(f"federation.algorithm.{key}", getattr(self, key), 0, math.inf, "pulls")
+        check_range("federation.algorithm.alpha", self.alpha, 1e-12, math.inf, "divides")
+
+
+@dataclass(frozen=True)
+class AggregationConfig:
+    """How the clients' updates become one; see docs/robustness.md.
+
+    Attributes:
+        rule: The weighted mean, or a rule that resists hostile clients.
+        hostile: Clients that may be hostile, f: for the trimmed mean, Krum and Bulyan.
+        norm: Norm and centred clipping: length to which updates are clipped.
+        iterations: Geometric median and centred clipping: steps of their iteration.
+    """
+
+    rule: RuleName = "mean"
+    hostile: int = 1
+    norm: float = 1.0
+    iterations: int = 3
+
+    def __post_init__(self) -> None:
+        check_range("federation.aggregation.hostile", self.hostile, 0, math.inf, "counts clients")
+        check_range("federation.aggregation.norm", self.norm, 1e-12, math.inf, "is a length")
+        check_range("federation.aggregation.iterations", self.iterations, 1, math.inf, "counts")
+
+
+@dataclass(frozen=True)
+class CompressionConfig:
+    """How updates are compressed on their way to the server.
+
+    Attributes:
+        kind: ``none``, the largest entries (``top_k``), entries at random (``random_k``), integers
+            of few bits (``quantise``) or thin matrices (``low_rank``).
+        fraction: Top-k and random-k: share of the entries that is sent.
+        bits: Quantise: bits an entry, with its sign.
+        rank: Low rank: columns of the thin matrices.
+        error_feedback: Whether clients keep what was left out and send it later.
+    """
+
+    kind: Literal["none", "top_k", "random_k", "quantise", "low_rank"] = "none"
+    fraction: float = 0.01
+    bits: int = 8
+    rank: int = 4
+    error_feedback: bool = True
+
+    def __post_init__(self) -> None:
+        check_range("federation.compression.fraction", self.fraction, 1e-9, 1, "is a share")
+        check_range("federation.compression.bits", self.bits, 2, 16, "counts bits")
+        check_range("federation.compression.rank", self.rank, 1, math.inf, "counts columns")
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """Hostile clients, to test an aggregation rule with.
+
+    Attributes:
+        kind: What they send: their update turned round (``sign_flip``), ``noise``, the update of
+            their first round (``stale_replay``), the honest mean moved a little
+            (``little_is_enough``) or turned round (``inner_product``).
+        clients: Their numbers, in the order of data.json.
+        scale: Sign flip and inner product: length, in their own update or honest means; noise: in
+            root mean squares of their update; little is enough: in standard deviations.
+    """
+
+    kind: Literal[
+        "none", "sign_flip", "noise", "stale_replay", "little_is_enough", "inner_product"
+    ] = "none"
+    clients: tuple[int, ...] = ()
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.kind == "none") != (not self.clients):
+            raise ConfigError(
+                f"config.federation.attack.kind={self.kind!r} with clients={self.clients}: name "
+                "both the attack and the hostile clients, or neither"
+            )
+
+
+@dataclass(frozen=True)
+class PrivacyConfig:
+    """Differential privacy; see docs/privacy.md.
+
+    Attributes:
+        level: What is protected: nothing, each ``client``'s presence, or each ``example`` of a
+            client (DP-SGD).
+        clip: Norm to which updates (client) or gradients of examples (example) are clipped.
+        noise_multiplier: Standard deviation of the noise, in units of ``clip``.
+        microbatch: Example: examples whose gradients are held at once; 0 for a whole batch.
+        quantile: Client: let ``clip`` follow this quantile of the updates' norms; 0 keeps it.
+        quantile_rate: Client: of the steps with which it follows.
+        delta: Probability with which the promise may fail; below one over the units protected.
+        noise_seed: -1 draws a secret once, kept in the run's folder; any other number is public:
+            two runs then give the same numbers, and no epsilon is stated.
+    """
+
+    level: Literal["none", "client", "example"] = "none"
+    clip: float = 1.0
+    noise_multiplier: float = 1.0
+    microbatch: int = 0
+    quantile: float = 0.0
+    quantile_rate: float = 0.2
+    delta: float = 1e-5
+    noise_seed: int = -1
+
+    def __post_init__(self) -> None:
+        for key, low, high, meaning in (
+            ("clip", 1e-12, math.inf, "is a length"),
+            ("noise_multiplier", 0, math.inf, "is a deviation"),
+            ("microbatch", 0, math.inf, "counts examples"),
+            ("quantile", 0, 0.999, "is a quantile, 0 for a fixed norm"),
+            ("delta", 1e-300, 0.1, "is a probability"),
+        ):
+            check_range(f"federation.privacy.{key}", getattr(self, key), low, high, meaning)
