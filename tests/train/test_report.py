@@ -20,8 +20,8 @@ RUN = RunInfo(
     compile_seconds=41.3, compilations=1, notes=["A note."],
 )  # fmt: skip
 SECTIONS = (
-    "Training", "Clients", "Lanes of the last round", "Reconstructions", "Texture and masks",
-    "Clients’ images", "Data issues", "Configuration", "Software and device",
+    "Training", "Clients", "Lanes of the last round", "Communication", "Reconstructions",
+    "Texture and masks", "Clients’ images", "Data issues", "Configuration", "Software and device",
 )  # fmt: skip
 NO_ISSUES = {"counts": {}, "excluded": {}, "issues": {}}
 

@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn
 from ufm_jax.fed.batches import Batching
@@ -33,7 +30,6 @@ def build_federation(
     *,
     personal: Sequence[str],
     seed: int,
-    noise: npt.NDArray[np.uint32] | None = None,
 ) -> Federation:
     """A federation over ``data``.
 
@@ -45,7 +41,6 @@ def build_federation(
         optimizers: Of clients and server.
         personal: Paths of the parameters that stay with each client, as regular expressions.
         seed: Everything random is folded from it.
-        noise: See ``Federation``.
 
     Raises:
         ConfigError: If a cohort is larger than the population, or parts do not go together.
@@ -68,6 +63,5 @@ def build_federation(
         gradient=make_gradient(config),
         placement=build_placement(placement),
         seed=seed,
-        noise=noise,
         examples_sharded=placement.data_home != "device",
     )

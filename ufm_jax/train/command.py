@@ -43,6 +43,8 @@ def parse(argv: list[str]) -> list[str]:
         lines = str(error).splitlines()
         # What a configuration file raises arrives with its traceback: its last line says it.
         text = lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines)
+        if isinstance(error, KeyError):  # Of which the text is the key alone.
+            text = f"the configuration has no key {text}; config.json of a run lists all keys"
         print(f"error: {text}", file=sys.stderr)
         sys.exit(2)
     return rest

@@ -29,6 +29,8 @@ _ROUND_SCALARS = (
     "useful_fraction",
     "update_norm",
     "cohort",
+    "bytes_down",
+    "bytes_up",
 )
 _CLIENT_SCALARS = ("loss", "examples", "steps", "update_norm")
 
@@ -78,6 +80,8 @@ class RoundRecord:
       cohort: Number of clients in the round.
       rejected: Names of the clients whose update was left out.
       clients: One record for each client of the cohort.
+      bytes_down: Bytes that the cohort received.
+      bytes_up: Bytes that it sent.
     """
 
     round: int
@@ -91,6 +95,8 @@ class RoundRecord:
     cohort: int
     rejected: list[str]
     clients: list[ClientRecord]
+    bytes_down: int = 0
+    bytes_up: int = 0
 
 
 class MetricWriter:

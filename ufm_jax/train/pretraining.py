@@ -28,6 +28,7 @@ from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, record_sinks, resume, run_rounds
 from ufm_jax.train.rundir import check_same_run, claim, lanes_begun_with
 from ufm_jax.train.schema import as_config_errors
+from ufm_jax.train.secret import noise_words
 
 _log = logging.getLogger(__name__)
 
@@ -69,12 +70,15 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
         federation = federate(config, data)
     claim(workdir, config, data, federation.placement)
     state = federation.init(init_params(config.model, fold(jax.random.key(config.seed), "init")))
+    traffic = federation.traffic(state.server.params)
     rounds = config.federation.rounds
 
     with Checkpoints(workdir, config.checkpoint.keep) as checkpoints, stop_signal(mesh) as stop:
         done, state = resume(checkpoints, state, rounds)
+        noise = noise_words(config.federation.privacy, workdir, begun=done > 0)
+        federation = replace(federation, noise=noise)
         with record_sinks(workdir, done, rounds) as sinks:
-            recorder = Recorder(federation, data.names, lr_factor(config), sinks)
+            recorder = Recorder(federation, data.names, lr_factor(config), traffic, sinks)
             feed = Feed(config.placement, data, federation, FIELDS)
             state, done = run_rounds(
                 feed, recorder, Saving(checkpoints, config.checkpoint, rounds), stop, state, done

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ufm_jax.fed.engine import RoundMetrics
-from ufm_jax.fed.federation import ClientResult, Federation, HostPlan
+from ufm_jax.fed.federation import ClientResult, Federation, HostPlan, Traffic
 from ufm_jax.train.metrics import ClientRecord, RoundRecord
 
 
@@ -20,6 +20,7 @@ class Recorder:
         federation: Federation,
         names: tuple[str, ...],
         lr_factor: Callable[[jax.Array], jax.Array],
+        traffic: Traffic,
         sinks: Sequence[Callable[[RoundRecord], None]],
     ) -> None:
         """Starts the clock.
@@ -28,10 +29,11 @@ class Recorder:
             federation: Reads its metrics.
             names: The clients' names.
             lr_factor: Learning-rate factor as a function of the round.
+            traffic: Bytes of a client in a round.
             sinks: What takes each record, in order; none in a process that writes nothing.
         """
         self._federation, self._names, self._lr_factor = federation, names, lr_factor
-        self._sinks = sinks
+        self._traffic, self._sinks = traffic, sinks
         self._pending: tuple[HostPlan, RoundMetrics] | None = None
         self._clock = time.perf_counter()
 
@@ -72,6 +74,8 @@ class Recorder:
             cohort=len(results),
             rejected=[self._names[result.client] for result in results if not result.finite],
             clients=[self._client_record(result) for result in results],
+            bytes_down=self._traffic.down * len(results),
+            bytes_up=self._traffic.up * len(results),
         )
 
     def _mean_loss(self, results: list[ClientResult]) -> float:

@@ -40,6 +40,7 @@ from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, record_sinks, resume, run_rounds
 from ufm_jax.train.rundir import claim
 from ufm_jax.train.schema import ConfigError, as_config_errors
+from ufm_jax.train.secret import noise_words
 
 _log = logging.getLogger(__name__)
 
@@ -100,15 +101,18 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     rounds = config.federation.rounds
     with as_config_errors():
         state = federation.init(beginning.params)
+    traffic = federation.traffic(beginning.params)
 
     with (
         Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
         stop_signal(federation.placement.mesh) as stop,
     ):
         done, state = resume(checkpoints, state, rounds)
+        noise = noise_words(config.federation.privacy, workdir, begun=done > 0)
+        federation = replace(federation, noise=noise)
         selection = _selection(config, data, objective, federation, clients.names, workdir, done)
         with record_sinks(workdir, done, rounds) as sinks:
-            recorder = Recorder(federation, clients.names, lr_factor(config), sinks)
+            recorder = Recorder(federation, clients.names, lr_factor(config), traffic, sinks)
             feed = Feed(config.placement, clients, federation, objective.fields)
             saving = Saving(checkpoints, config.checkpoint, rounds)
             state, done = run_rounds(feed, recorder, saving, stop, state, done, selection)

@@ -32,6 +32,7 @@ class LineChart:
       band: float [2, R], lower and upper edge of a band behind the curve, or None.
       marked: Rounds to mark on the axis.
       from_zero: Whether the y axis begins at zero.
+      x_label: What the x axis shows, where ``rounds`` holds something else that increases.
     """
 
     rounds: np.ndarray
@@ -43,6 +44,7 @@ class LineChart:
     band: np.ndarray | None = None
     marked: frozenset[int] = frozenset()
     from_zero: bool = False
+    x_label: str = "round"
 
 
 def responsive(draw: Callable[[int, int], Markup], *, height: int) -> Markup:
@@ -59,7 +61,7 @@ def responsive(draw: Callable[[int, int], Markup], *, height: int) -> Markup:
 def line_chart(chart: LineChart, width: int, height: int) -> Markup:
     """Draws ``chart`` on ``width`` x ``height`` pixels."""
     all_rounds, chart = chart.rounds, thinned(chart, _MOST_POINTS)
-    first, last = int(chart.rounds[0]), int(chart.rounds[-1])
+    first, last = float(chart.rounds[0]), float(chart.rounds[-1])
     if first == last:  # a single round still needs an axis of some length
         first, last = first - 1, last + 1
     x = Scale(first, last, 46, width - 12)
@@ -191,7 +193,7 @@ def _axes(x: Scale, y: Scale, chart: LineChart, width: int, height: int) -> Mark
     ]
     parts.append(svg.line(x.start, y.start, x.stop, y.start, "axis"))
     parts.append(svg.text(chart.y_label, 0, 10, "label"))
-    parts.append(svg.text("round", x.stop, height - 3, "label end"))
+    parts.append(svg.text(chart.x_label, x.stop, height - 3, "label end"))
     return join(*parts)
 
 

@@ -62,6 +62,7 @@ def render(
         sections.training(history, curves),
         sections.section("Clients", client_table(history, curves, data)),
         sections.schedule(run, history[-1]),
+        sections.communication(history),
         _pictures(pictures),
         sections.section("Data issues", issue_list(issues)),
         sections.configuration(run.config, {"device": run.device, **run.versions}),

@@ -85,6 +85,31 @@ def training(history: Sequence[RoundRecord], curves: ClientCurves) -> Markup:
     )
 
 
+def communication(history: Sequence[RoundRecord]) -> Markup:
+    """The loss against what was sent, both ways, as the run would have sent it."""
+    moved = np.cumsum([record.bytes_down + record.bytes_up for record in history]) / 1e6
+    last = history[-1]
+    chart = LineChart(
+        rounds=moved,
+        values=np.array([record.loss for record in history]),
+        labels=[
+            f"{fixed(megabytes, 1)} MB: {_loss_label(record)}"
+            for megabytes, record in zip(moved, history, strict=True)
+        ],
+        y_label="training loss",
+        description="Training loss by megabytes sent between clients and server",
+        x_label="MB sent, in all",
+    )
+    text = (
+        f"The last round moved {fixed(last.bytes_down / 1e6, 1)} MB to its clients and "
+        f"{fixed(last.bytes_up / 1e6, 1)} MB from them; the whole run "
+        f"{fixed(moved[-1], 1)} MB. Counted from the shapes of what an institution would receive "
+        "and send, compressed where the run compresses; without the overhead of a network."
+    )
+    figure = responsive(lambda width, height: line_chart(chart, width, height), height=240)
+    return section("Communication", element("p", text), element("figure", figure))
+
+
 def schedule(run: RunInfo, record: RoundRecord) -> Markup:
     """The lanes of one round."""
     lanes = run.lanes * run.num_devices

@@ -1,0 +1,44 @@
+"""The key of a private run's noise: drawn once, kept for its owner alone, needed to go on."""
+
+import stat
+
+import numpy as np
+import pytest
+
+from ufm_jax.train.methods_config import PrivacyConfig
+from ufm_jax.train.schema import ConfigError
+from ufm_jax.train.secret import SECRET_FILE, noise_words
+
+
+def test_a_run_without_noise_has_no_key(tmp_path):
+    assert noise_words(PrivacyConfig(), tmp_path, begun=False) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_secret_is_drawn_once_and_is_its_owners(tmp_path):
+    private = PrivacyConfig("example")
+    first = noise_words(private, tmp_path, begun=False)
+    assert first.shape == (2,)
+    assert first.dtype == np.uint32
+    np.testing.assert_array_equal(noise_words(private, tmp_path, begun=True), first)
+    assert stat.S_IMODE((tmp_path / SECRET_FILE).stat().st_mode) == 0o600
+    (tmp_path / "other").mkdir()
+    assert (noise_words(private, tmp_path / "other", begun=False) != first).any()
+
+
+def test_all_64_bits_are_used(tmp_path):
+    (tmp_path / SECRET_FILE).write_bytes(bytes(range(0xF0, 0xF8)))
+    found = noise_words(PrivacyConfig("client"), tmp_path, begun=True)
+    assert [hex(word) for word in found] == ["0xf3f2f1f0", "0xf7f6f5f4"]
+
+
+def test_a_public_seed_gives_the_same_words_and_writes_nothing(tmp_path):
+    public = PrivacyConfig("client", noise_seed=7)
+    first, second = (noise_words(public, tmp_path, begun=False) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_whose_secret_is_gone_does_not_go_on(tmp_path):
+    with pytest.raises(ConfigError, match="cannot go on with the noise it began with"):
+        noise_words(PrivacyConfig("client"), tmp_path, begun=True)

@@ -1,0 +1,66 @@
+"""The secret from which a private run draws its noise."""
+
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ufm_jax.train import cluster
+from ufm_jax.train.methods_config import PrivacyConfig
+from ufm_jax.train.schema import ConfigError
+
+SECRET_FILE = "noise.key"
+_PARTS = 4
+
+
+def noise_words(
+    privacy: PrivacyConfig, workdir: Path, *, begun: bool
+) -> npt.NDArray[np.uint32] | None:
+    """The words of the key of a run's noise, uint32 [2]; None where the run adds none.
+
+    A secret is drawn from the operating system once and kept in ``workdir``, readable by its owner
+    alone; whoever has it can take the noise out of what was published.
+
+    Args:
+        privacy: The run's.
+        workdir: The run's folder.
+        begun: Whether the run goes on from a checkpoint.
+
+    Raises:
+        ConfigError: If the run has begun and its secret is gone.
+    """
+    if privacy.level == "none":
+        return None
+    if privacy.noise_seed >= 0:
+        return np.random.SeedSequence(privacy.noise_seed).generate_state(2).astype(np.uint32)
+    parts = [0] * _PARTS
+    with cluster.together(f"reading {workdir / SECRET_FILE}"):
+        if cluster.is_first():
+            secret = _read_or_draw(workdir / SECRET_FILE, begun)
+            parts = list(np.frombuffer(secret, "<u2").astype(int))
+    # In parts, since a broadcast carries 31 bits.
+    shared = [cluster.from_first(int(part)) for part in parts]
+    return np.array(shared, "<u2").view("<u4").astype(np.uint32)
+
+
+def _read_or_draw(path: Path, begun: bool) -> bytes:
+    if not path.exists():
+        if begun:
+            raise ConfigError(
+                f"{path} is gone: without it the run cannot go on with the noise it began with; "
+                "put it back, or start in a new folder"
+            )
+        secret = secrets.token_bytes(2 * _PARTS)
+        # Whole or not at all, and never readable by others: not even for a moment.
+        temporary = path.with_suffix(".tmp")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(secret)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    secret = path.read_bytes()
+    if len(secret) != 2 * _PARTS:
+        raise ConfigError(f"{path} holds {len(secret)} bytes in place of {2 * _PARTS}")
+    return secret
