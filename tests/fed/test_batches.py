@@ -19,7 +19,7 @@ def _plan(sizes, batching, *, devices=1, lanes=1, seed=0, round_index=0):
         schedule,
         offsets,
         batching,
-        seed=seed,
+        seed=[seed],
         round_index=round_index,
         max_steps=schedule.makespan,
     )

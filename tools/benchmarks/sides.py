@@ -25,8 +25,9 @@ from tools.benchmarks.peers.process import Peer
 from ufm_jax.fed.algorithm import Tree
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
-from ufm_jax.fed.federation import Federation, HostPlan
+from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
+from ufm_jax.fed.plan import HostPlan
 
 TOLERANCE = 1e-2
 """Distance from our parameters, over how far a round moves them, that rounding may explain.

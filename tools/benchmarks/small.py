@@ -18,8 +18,9 @@ from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.engine import FederationState
-from ufm_jax.fed.federation import Federation, HostPlan
+from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
+from ufm_jax.fed.plan import HostPlan
 
 BATCH = 20
 MEAN_EXAMPLES = 20

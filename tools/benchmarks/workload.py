@@ -10,9 +10,9 @@ import jax
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn
 from ufm_jax.fed.engine import RoundMetrics
-from ufm_jax.fed.federation import HostPlan
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.placement import Loop
+from ufm_jax.fed.plan import HostPlan
 from ufm_jax.models.flops import mae_forward_flops, training_flops
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.train.config import (

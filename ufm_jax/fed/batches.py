@@ -4,19 +4,22 @@ A client's order is a pure function of (seed, round, client, epoch): it needs no
 run continues it exactly, and it is computed for the whole cohort at once.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ufm_jax.fed.keys import name_to_int
+from ufm_jax.fed.keys import host_rng, name_to_int
+from ufm_jax.fed.participation import poisson_bound
 from ufm_jax.fed.schedule import IntArray, Schedule
 
 EMPTY = -1
 """Row number of a slot without an example: an idle lane, or the rest of a partial batch."""
 
 PartialBatch = Literal["weight", "drop"]
+BatchSampling = Literal["shuffle", "poisson"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Batching:
         batch_size: B.
         local_epochs: Passes over a client's data in a round; None where ``local_steps`` is set.
         local_steps: Steps in a round, the same for every client; None where epochs are counted.
+        sampling: ``shuffle`` passes over the data in a new order each epoch; ``poisson`` draws each
+            example for each step by itself, with the probability that gives ``batch_size`` on
+            average, so that a batch may be larger, smaller or empty: the sampling that privacy
+            accounting wants. An epoch then is as many steps.
+        multiple: Batches have room for a multiple of so many examples.
         partial_batch: ``weight`` keeps an epoch's last, smaller batch as a mean over what it has;
             ``drop`` leaves it out.
     """
@@ -35,6 +43,8 @@ class Batching:
     local_epochs: int | None = 1
     local_steps: int | None = None
     partial_batch: PartialBatch = "weight"
+    sampling: BatchSampling = "shuffle"
+    multiple: int = 1
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -45,6 +55,15 @@ class Batching:
             raise ValueError("local_epochs and local_steps must be at least 1")
         if self.partial_batch not in ("weight", "drop"):
             raise ValueError(f"partial_batch={self.partial_batch!r}: choose 'weight' or 'drop'")
+        if self.sampling not in ("shuffle", "poisson"):
+            raise ValueError(f"sampling={self.sampling!r}: choose 'shuffle' or 'poisson'")
+
+    @property
+    def capacity(self) -> int:
+        """Examples for which a batch has room."""
+        if self.sampling == "shuffle":
+            return self.batch_size
+        return -(-poisson_bound(self.batch_size) // self.multiple) * self.multiple
 
     def steps_per_epoch(self, num_examples: npt.ArrayLike) -> IntArray:
         """Batches in one pass over ``num_examples`` [...] examples."""
@@ -67,7 +86,7 @@ def round_rows(
     offsets: npt.ArrayLike,
     batching: Batching,
     *,
-    seed: int,
+    seed: Sequence[int],
     round_index: int,
     max_steps: int,
 ) -> npt.NDArray[np.int32]:
@@ -77,7 +96,7 @@ def round_rows(
         schedule: The packed cohort.
         offsets: [K + 1] client k owns the rows ``offsets[k] .. offsets[k + 1]``.
         batching: How local work is cut into steps.
-        seed: The run's seed.
+        seed: The words from which the order is drawn: the run's seed, or what is secret.
         round_index: The round.
         max_steps: T, the steps of the longest lane that any round may need.
 
@@ -86,6 +105,24 @@ def round_rows(
     """
     offsets = np.asarray(offsets, np.int64)
     size = np.diff(offsets)[schedule.client]
+    draw = _shuffled if batching.sampling == "shuffle" else _poisson
+    c, step, column, example = draw(schedule, size, batching, seed, round_index)
+    shape = (schedule.num_devices, max_steps, schedule.lanes, batching.capacity)
+    rows = np.full(shape, EMPTY, np.int32)
+    device, lane = np.divmod(schedule.lane[c], schedule.lanes)
+    rows[device, schedule.first_step[c] + step, lane, column] = (
+        offsets[schedule.client[c]] + example
+    )
+    return rows
+
+
+Slots = tuple[IntArray, IntArray, IntArray, IntArray]
+"""Of every used slot: the client's place in the schedule, its step, the column, the example."""
+
+
+def _shuffled(
+    schedule: Schedule, size: IntArray, batching: Batching, seed: Sequence[int], round_index: int
+) -> Slots:
     per_epoch = batching.steps_per_epoch(size)
     num_epochs = -(-schedule.num_steps // per_epoch)
 
@@ -100,15 +137,26 @@ def round_rows(
     step = epoch[of_epoch] * per_epoch[c] + position // batching.batch_size
     # A dropped partial batch, or what lies beyond the last of a fixed number of steps.
     used = (position // batching.batch_size < per_epoch[c]) & (step < schedule.num_steps[c])
-    c, step, column = c[used], step[used], position[used] % batching.batch_size
+    return c[used], step[used], position[used] % batching.batch_size, example[order][used]
 
-    shape = (schedule.num_devices, max_steps, schedule.lanes, batching.batch_size)
-    rows = np.full(shape, EMPTY, np.int32)
-    device, lane = np.divmod(schedule.lane[c], schedule.lanes)
-    rows[device, schedule.first_step[c] + step, lane, column] = (
-        offsets[schedule.client[c]] + example[order][used]
-    )
-    return rows
+
+def _poisson(
+    schedule: Schedule, size: IntArray, batching: Batching, seed: Sequence[int], round_index: int
+) -> Slots:
+    parts: list[Slots] = []
+    for c, client in enumerate(schedule.client.tolist()):
+        rng = host_rng(seed[0], *seed[1:], "batches", round_index, client)
+        rate = min(1.0, batching.batch_size / size[c])
+        # So many, and then which: the same as asking each, without looking at all of them.
+        counts = rng.binomial(size[c], rate, schedule.num_steps[c]).clip(max=batching.capacity)
+        chosen = [rng.choice(size[c], n, replace=False, shuffle=False) for n in counts]
+        step = np.repeat(np.arange(len(counts)), counts)
+        example = np.concatenate([np.zeros(0, np.int64), *chosen])
+        parts.append((np.full(len(step), c), step, _ranges(counts), example))
+    if not parts:
+        return (np.zeros(0, np.int64),) * 4
+    places, step, column, example = map(np.concatenate, zip(*parts, strict=True))
+    return places, step, column, example
 
 
 def _ranges(lengths: IntArray) -> IntArray:
@@ -122,7 +170,7 @@ def _shuffle(
     example: IntArray,
     client: IntArray,
     epoch: IntArray,
-    seed: int,
+    seed: Sequence[int],
     round_index: int,
 ) -> IntArray:
     """Orders the examples inside every (client, epoch) by a hash of what identifies them.
@@ -131,7 +179,7 @@ def _shuffle(
     loop over the cohort.
     """
     hashed = np.full(client.shape, name_to_int("order"), np.uint64)
-    for part in (seed, round_index, client, epoch):
+    for part in (*seed, round_index, client, epoch):
         hashed = _mix(hashed ^ np.asarray(part).astype(np.uint64))
     return np.lexsort((_mix(hashed[of_epoch] ^ example.astype(np.uint64)), of_epoch))
 

@@ -10,6 +10,7 @@ compiled round. It needs no model and no file, only a loss function and arrays::
         state, metrics = federation.run_round(state, examples, federation.plan(r))
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,41 +27,12 @@ from ufm_jax.fed.batches import Batching, round_rows
 from ufm_jax.fed.engine import FederationState, Plan, RoundMetrics, make_round
 from ufm_jax.fed.gradient import Gradient, mean_gradient
 from ufm_jax.fed.keys import fold, host_rng
+from ufm_jax.fed.participation import Clock, Participation
 from ufm_jax.fed.placement import Placement, make_placement
-from ufm_jax.fed.schedule import Events, IntArray, Limits, Schedule, events, limits, pack, pin
+from ufm_jax.fed.plan import ClientResult, HostPlan, client_results
+from ufm_jax.fed.schedule import IntArray, Limits, events, limits, pack, pin
 
 ClientWeights = Literal["examples", "uniform"]
-
-
-@dataclass(frozen=True)
-class HostPlan:
-    """A round as the host decides it.
-
-    Attributes:
-        round_index: The round.
-        schedule: Who trains where and when.
-        events: The same as the device reads it.
-        rows: int32 [D, T, L, B] rows of the federation's examples, -1 where empty.
-    """
-
-    round_index: int
-    schedule: Schedule
-    events: Events
-    rows: npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class ClientResult:
-    """What a round reports of one client."""
-
-    client: int
-    loss: float
-    examples: int
-    steps: int
-    update_norm: float
-    finite: bool
-    lane: int
-    first_step: int
 
 
 class Traffic(NamedTuple):
@@ -79,7 +51,9 @@ class Federation:
         algorithm: The federated algorithm.
         offsets: [K + 1] client k owns the rows ``offsets[k] .. offsets[k + 1]`` of the examples.
         batching: How local work is cut into steps.
-        cohort_size: Clients a round; None for all of them.
+        cohort_size: Clients that are asked in a round; None for all of them.
+        participation: How they are drawn.
+        clock: How long they take, and who is cut; None for no clock.
         client_weights: p_k in proportion to the client's ``examples``, ``uniform``, or to [K]
             numbers of your own.
         aggregator: How the clients' updates become one; default their weighted mean.
@@ -96,6 +70,8 @@ class Federation:
     offsets: npt.ArrayLike
     batching: Batching
     cohort_size: int | None = None
+    participation: Participation = field(default_factory=Participation)
+    clock: Clock | None = None
     client_weights: ClientWeights | npt.ArrayLike = "examples"
     aggregator: Aggregator = field(default_factory=mean)
     gradient: Gradient = field(default_factory=mean_gradient)
@@ -116,9 +92,9 @@ class Federation:
                 f"client {idle[0]} has {self.sizes[idle[0]]} examples, which give no local step: "
                 "leave it out, lower batch_size, or set partial_batch='weight'"
             )
-        if self.batching.batch_size % self.placement.data_parallel:
+        if self.batching.capacity % self.placement.data_parallel:
             raise ValueError(
-                f"batch_size={self.batching.batch_size} cannot be split evenly over "
+                f"batch_size={self.batching.capacity} cannot be split evenly over "
                 f"data_parallel={self.placement.data_parallel} devices: make it a multiple"
             )
         if not 1 <= self._cohort_size <= self.num_clients:
@@ -159,12 +135,17 @@ class Federation:
     def _cohort_size(self) -> int:
         return self.num_clients if self.cohort_size is None else self.cohort_size
 
+    @property
+    def most_clients(self) -> int:
+        """The most clients that a round may have."""
+        return self.participation.most(self._cohort_size, self.num_clients)
+
     @cached_property
     def limits(self) -> Limits:
         """Sizes that hold for every round."""
         return limits(
             self.num_steps,
-            self._cohort_size,
+            self.most_clients,
             num_devices=self.placement.num_devices,
             lanes=self.placement.lanes,
             device=self.home_device,
@@ -272,34 +253,45 @@ class Federation:
         """Puts the examples [R, ...] of all clients on every device."""
         return self.placement.put(examples, self.placement.replicated)
 
+    def _sampling_seed(self, *, secret: bool) -> list[int]:
+        # Sampling hides who takes part only from those who cannot repeat it.
+        return [int(word) for word in self.noise_words] if secret else [self.seed]
+
     def cohort(self, round_index: int) -> IntArray:
-        """[S] the clients of a round, drawn uniformly without replacement, in ascending order."""
-        if self._cohort_size == self.num_clients:
-            return np.arange(self.num_clients)
-        rng = host_rng(self.seed, "cohort", round_index)
-        return np.sort(rng.choice(self.num_clients, self._cohort_size, replace=False))
+        """The clients that are asked in a round, in ascending order."""
+        first, *others = self._sampling_seed(secret=self.participation.sampling == "poisson")
+        rng = host_rng(first, *others, "cohort", round_index)
+        return self.participation.draw(self._cohort_size, self.sizes, round_index, rng)
 
     def client_weight(self, clients: Sequence[int] | IntArray) -> npt.NDArray[np.float64]:
-        """Aggregation weights p_k of a cohort; they sum to 1.
+        """Aggregation weights p_k of a cohort; they sum to 1, under Poisson sampling on average.
 
         Raises:
             ValueError: If every weight of the cohort is zero.
         """
         weights = self._weights[np.asarray(clients, np.int64)]
-        if not weights.sum() > 0:
+        if self.participation.sampling == "poisson":
+            return weights / (self._weights.mean() * self._cohort_size)
+        if len(weights) and not weights.sum() > 0:
             raise ValueError(f"every client of the cohort {list(clients)} has weight zero")
-        return weights / weights.sum()
+        return weights / weights.sum() if len(weights) else weights
 
     def plan(self, round_index: int, cohort: Sequence[int] | IntArray | None = None) -> HostPlan:
         """Decides a round.
 
         Args:
             round_index: The round.
-            cohort: Its clients, in any order; default ``self.cohort(round_index)``.
+            cohort: The clients that are asked, in any order; default ``self.cohort(round_index)``.
         """
-        clients = np.asarray(self.cohort(round_index) if cohort is None else cohort, np.int64)
-        if len(clients) > self._cohort_size:
-            raise ValueError(f"a cohort of {len(clients)} exceeds cohort_size={self._cohort_size}")
+        asked = np.asarray(self.cohort(round_index) if cohort is None else cohort, np.int64)
+        if len(asked) > self.most_clients:
+            raise ValueError(f"a cohort of {len(asked)} exceeds cohort_size={self.most_clients}")
+        clients, late, seconds = asked, asked[:0], math.nan
+        if self.clock is not None:
+            asked = np.sort(asked)
+            rng = host_rng(self.seed, "clock", round_index)
+            in_time, seconds = self.clock.answers(asked, self.num_steps[asked], rng)
+            clients, late = asked[in_time], asked[~in_time]
         home = self.home_device
         schedule = pack(
             clients,
@@ -313,12 +305,12 @@ class Federation:
             schedule,
             self.offsets,
             self.batching,
-            seed=self.seed,
+            seed=self._sampling_seed(secret=self.batching.sampling == "poisson"),
             round_index=round_index,
             max_steps=self.limits.steps,
         )
         table = events(schedule, weight, self.slots[0][schedule.client], self.limits)
-        return HostPlan(round_index, schedule, table, rows)
+        return HostPlan(round_index, schedule, table, rows, late, seconds)
 
     def run_round(
         self,
@@ -368,41 +360,9 @@ class Federation:
 
     def results(self, plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
         """Reads a round's metrics (this waits for the round), one entry a client."""
-        values: Any = jax.device_get(metrics.clients)
-        schedule = plan.schedule
-        device = schedule.lane // schedule.lanes
-        place = np.concatenate(
-            [np.arange(n) for n in np.bincount(device, minlength=schedule.num_devices)]
-        )
-        # The table lists each device's clients in the schedule's order.
-        position = np.empty_like(place)
-        position[np.argsort(device, kind="stable")] = place
-        examples = _examples_seen(plan)
-        return [
-            ClientResult(
-                client=int(schedule.client[i]),
-                loss=float(values.loss[d, p]),
-                examples=int(examples[i]),
-                steps=int(schedule.num_steps[i]),
-                update_norm=float(values.update_norm[d, p]),
-                finite=bool(values.finite[d, p]),
-                lane=int(schedule.lane[i]),
-                first_step=int(schedule.first_step[i]),
-            )
-            for i, (d, p) in enumerate(zip(device, position, strict=True))
-        ]
+        return client_results(plan, metrics)
 
 
 def _number(slot: IntArray, members: IntArray) -> int:
     slot[members] = np.arange(len(members))
     return len(members)
-
-
-def _examples_seen(plan: HostPlan) -> IntArray:
-    """[S] examples that each client trains on, epochs counted, in the schedule's order."""
-    per_step = (plan.rows >= 0).sum(axis=-1)  # [D, T, L]
-    totals = np.concatenate([np.zeros_like(per_step[:, :1]), per_step.cumsum(axis=1)], axis=1)
-    schedule = plan.schedule
-    device, lane = np.divmod(schedule.lane, schedule.lanes)
-    last = schedule.first_step + schedule.num_steps
-    return totals[device, last, lane] - totals[device, schedule.first_step, lane]

@@ -12,9 +12,10 @@ import numpy as np
 
 from ufm_jax.fed.aggregate.aggregator import Cohort
 from ufm_jax.fed.algorithm import Params, Tree, Turn, update_shape
-from ufm_jax.fed.federation import Federation, HostPlan
+from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.gradient import Batch
 from ufm_jax.fed.keys import example_keys, fold
+from ufm_jax.fed.plan import HostPlan
 
 
 class ReferenceState(NamedTuple):

@@ -9,6 +9,7 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.train.config import FederationConfig, PlacementConfig, check_clients
 from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
+from ufm_jax.train.participation import make_clock, make_participation
 
 
 def build_placement(config: PlacementConfig) -> Placement:
@@ -56,8 +57,12 @@ def build_federation(
             config.local_epochs or None,
             config.local_steps or None,
             config.partial_batch,
+            config.batch_sampling,
+            placement.data_parallel * (config.privacy.microbatch or 1),
         ),
         cohort_size=config.cohort_size or None,
+        participation=make_participation(config.participation, data.names),
+        clock=make_clock(config.participation, data.num_clients, seed),
         client_weights=config.client_weights,
         aggregator=make_aggregator(config, data.num_clients),
         gradient=make_gradient(config),

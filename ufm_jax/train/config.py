@@ -20,6 +20,7 @@ from ufm_jax.train.methods_config import (
     AlgorithmConfig,
     AttackConfig,
     CompressionConfig,
+    ParticipationConfig,
     PrivacyConfig,
 )
 from ufm_jax.train.schema import ConfigError, check_range, from_config_dict, to_config_dict
@@ -142,12 +143,15 @@ class FederationConfig:
         compression: How updates are compressed.
         attack: Hostile clients.
         privacy: Differential privacy.
+        participation: Who takes part in a round.
         rounds: Rounds of the run.
         cohort_size: Clients drawn for each round; 0 takes all.
         batch_size: B, of every client.
         local_epochs: Passes over a client's data a round; 0 where ``local_steps`` is set.
         local_steps: Local steps a round, the same for all; 0 where epochs are counted.
         partial_batch: What becomes of an epoch's last, smaller batch.
+        batch_sampling: ``shuffle`` passes over a client's data in a new order each epoch;
+            ``poisson`` draws each example for each step by itself, as privacy accounting wants.
         client_weights: p_k in proportion to the examples, or uniform.
         client_state: Whether the local optimiser's state is reset, persists or is averaged.
         personal: Regular expressions of the paths of parameters that stay with each client, such
@@ -159,12 +163,14 @@ class FederationConfig:
     compression: CompressionConfig = field(default_factory=CompressionConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     rounds: int = 300
     cohort_size: int = 0
     batch_size: int = 64
     local_epochs: int = 1
     local_steps: int = 0
     partial_batch: Literal["weight", "drop"] = "weight"
+    batch_sampling: Literal["shuffle", "poisson"] = "shuffle"
     client_weights: Literal["examples", "uniform"] = "examples"
     client_state: Literal["reset", "persist", "average"] = "persist"
     personal: tuple[str, ...] = ()

@@ -9,8 +9,9 @@ import numpy as np
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.homes import Home, make_home
 from ufm_jax.fed.algorithm import Tree
-from ufm_jax.fed.federation import Federation, HostPlan
+from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
+from ufm_jax.fed.plan import HostPlan
 from ufm_jax.train.config import PlacementConfig
 
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.batches import Batching
-from ufm_jax.fed.federation import Federation, HostPlan
+from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
+from ufm_jax.fed.plan import HostPlan
 from ufm_jax.train.cluster import from_first
 
 _STEPS = 3

@@ -75,6 +75,44 @@ class AggregationConfig:
 
 
 @dataclass(frozen=True)
+class ParticipationConfig:
+    """Who takes part in a round, and how long clients take on a virtual clock.
+
+    Attributes:
+        sampling: How a cohort smaller than the population is drawn: ``uniform`` or ``by_size``
+            without replacement, or ``poisson``, each client by itself, as privacy accounting wants.
+        trace: A CSV of who can be asked: a header of client names, then a row of 0 and 1 a round,
+            over and over; '' for always.
+        step_seconds: Median virtual seconds of a local step; 0 for no clock.
+        spread: Standard deviation of the logarithm of the clients' speeds.
+        latency: Virtual seconds of a client besides, a round.
+        jitter: Standard deviation of the logarithm of a factor on a client's time, each round.
+        dropout: Probability that a client of the cohort is not heard of.
+        deadline: Virtual seconds after which the server goes on without the late; 0 waits for all.
+    """
+
+    sampling: Literal["uniform", "by_size", "poisson"] = "uniform"
+    trace: str = ""
+    step_seconds: float = 0.0
+    spread: float = 0.5
+    latency: float = 0.0
+    jitter: float = 0.0
+    dropout: float = 0.0
+    deadline: float = 0.0
+
+    def __post_init__(self) -> None:
+        for key in ("step_seconds", "spread", "latency", "jitter", "deadline"):
+            name = f"federation.participation.{key}"
+            check_range(name, getattr(self, key), 0, math.inf, "is a time or a spread")
+        check_range("federation.participation.dropout", self.dropout, 0, 1, "is a probability")
+        if not self.step_seconds and (self.deadline or self.dropout):
+            raise ConfigError(
+                "config.federation.participation: deadline and dropout need a clock; set "
+                "step_seconds above 0"
+            )
+
+
+@dataclass(frozen=True)
 class CompressionConfig:
     """How updates are compressed on their way to the server.
 

@@ -31,6 +31,7 @@ _ROUND_SCALARS = (
     "cohort",
     "bytes_down",
     "bytes_up",
+    "virtual_seconds",
 )
 _CLIENT_SCALARS = ("loss", "examples", "steps", "update_norm")
 
@@ -82,6 +83,8 @@ class RoundRecord:
       clients: One record for each client of the cohort.
       bytes_down: Bytes that the cohort received.
       bytes_up: Bytes that it sent.
+      late: Names of the clients that were asked and did not answer in time.
+      virtual_seconds: What the round took on the virtual clock; nan without one.
     """
 
     round: int
@@ -97,6 +100,8 @@ class RoundRecord:
     clients: list[ClientRecord]
     bytes_down: int = 0
     bytes_up: int = 0
+    late: list[str] = dataclasses.field(default_factory=list)
+    virtual_seconds: float = math.nan
 
 
 class MetricWriter:

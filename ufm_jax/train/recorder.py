@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ufm_jax.fed.engine import RoundMetrics
-from ufm_jax.fed.federation import ClientResult, Federation, HostPlan, Traffic
+from ufm_jax.fed.federation import Federation, Traffic
+from ufm_jax.fed.plan import ClientResult, HostPlan
 from ufm_jax.train.metrics import ClientRecord, RoundRecord
 
 
@@ -76,6 +77,8 @@ class Recorder:
             clients=[self._client_record(result) for result in results],
             bytes_down=self._traffic.down * len(results),
             bytes_up=self._traffic.up * len(results),
+            late=[self._names[client] for client in plan.late],
+            virtual_seconds=plan.virtual_seconds,
         )
 
     def _mean_loss(self, results: list[ClientResult]) -> float:

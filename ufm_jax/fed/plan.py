@@ -1,0 +1,83 @@
+"""A round as the host decides it, and what it reports of each client."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from ufm_jax.fed.engine import RoundMetrics
+from ufm_jax.fed.schedule import Events, IntArray, Schedule
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """A round as the host decides it.
+
+    Attributes:
+        round_index: The round.
+        schedule: Who trains where and when.
+        events: The same as the device reads it.
+        rows: int32 [D, T, L, B] rows of the federation's examples, -1 where empty.
+        late: Clients that were asked and did not answer in time: they are not in the schedule.
+        virtual_seconds: What the round takes on the virtual clock; nan without one.
+    """
+
+    round_index: int
+    schedule: Schedule
+    events: Events
+    rows: npt.NDArray[np.int32]
+    late: IntArray
+    virtual_seconds: float
+
+
+@dataclass(frozen=True)
+class ClientResult:
+    """What a round reports of one client."""
+
+    client: int
+    loss: float
+    examples: int
+    steps: int
+    update_norm: float
+    finite: bool
+    lane: int
+    first_step: int
+
+
+def client_results(plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
+    """Reads a round's metrics (this waits for the round), one entry a client."""
+    values: Any = jax.device_get(metrics.clients)
+    schedule = plan.schedule
+    device = schedule.lane // schedule.lanes
+    place = np.concatenate(
+        [np.arange(n) for n in np.bincount(device, minlength=schedule.num_devices)]
+    )
+    # The table lists each device's clients in the schedule's order.
+    position = np.empty_like(place)
+    position[np.argsort(device, kind="stable")] = place
+    examples = _examples_seen(plan)
+    return [
+        ClientResult(
+            client=int(schedule.client[i]),
+            loss=float(values.loss[d, p]),
+            examples=int(examples[i]),
+            steps=int(schedule.num_steps[i]),
+            update_norm=float(values.update_norm[d, p]),
+            finite=bool(values.finite[d, p]),
+            lane=int(schedule.lane[i]),
+            first_step=int(schedule.first_step[i]),
+        )
+        for i, (d, p) in enumerate(zip(device, position, strict=True))
+    ]
+
+
+def _examples_seen(plan: HostPlan) -> IntArray:
+    """[S] examples that each client trains on, epochs counted, in the schedule's order."""
+    per_step = (plan.rows >= 0).sum(axis=-1)  # [D, T, L]
+    totals = np.concatenate([np.zeros_like(per_step[:, :1]), per_step.cumsum(axis=1)], axis=1)
+    schedule = plan.schedule
+    device, lane = np.divmod(schedule.lane, schedule.lanes)
+    last = schedule.first_step + schedule.num_steps
+    return totals[device, last, lane] - totals[device, schedule.first_step, lane]
