@@ -54,12 +54,14 @@ class Plan(NamedTuple):
         noise: uint32 [2], the words of the key from which the noise of updates is folded.
         events: The event table, leading axis D.
         rows: int32 [D, T, L, B] rows of ``examples``; negative where a slot is empty.
+        after: For ``make_round``'s ``after``, the same on every device.
     """
 
     round_index: jax.Array
     noise: jax.Array
     events: Events
     rows: jax.Array
+    after: Tree
 
 
 class RoundMetrics(NamedTuple):
@@ -70,6 +72,9 @@ class RoundMetrics(NamedTuple):
 
 
 RoundFn = Callable[[FederationState, Tree, Plan], tuple[FederationState, RoundMetrics]]
+
+After = Callable[[Any, Tree, Tree, jax.Array], tuple[Any, Tree]]
+"""``(server, this device's clients, plan.after, key) -> (server, clients)``."""
 
 _LOOPS = {"events": by_events, "steps": by_steps}
 
@@ -83,6 +88,7 @@ def make_round(
     key: jax.Array,
     *,
     examples_sharded: bool,
+    after: After | None = None,
 ) -> RoundFn:
     """Compiles the round.
 
@@ -96,6 +102,7 @@ def make_round(
             ``fold(key, r, k, s, b)``.
         examples_sharded: Whether the leading axis of ``examples`` is cut into a part for each
             device (rows then count inside the part), or every device holds all of it.
+        after: Done when the clients have ended and the server has been updated.
 
     Returns:
         ``(state, examples, plan) -> (state, metrics)``, jitted, with ``state`` donated. The leaves
@@ -136,9 +143,12 @@ def make_round(
         aggregate, update, proceed = aggregator.result(state.aggregate, totals.gathered, cohort)
         server = algorithm.update_server(state.server, update, fold(noise, "server"))
         server, aggregate = select(proceed, (server, aggregate), (state.server, state.aggregate))
+        clients = totals.clients
+        if after is not None:
+            server, clients = after(server, clients, plan.after, fold(noise, "after"))
         metrics = jax.tree.map(lambda leaf: leaf[None], totals.metrics)
         moved = distance(state.server.params, server.params)
-        return FederationState(server, totals.clients, aggregate), RoundMetrics(metrics, moved)
+        return FederationState(server, clients, aggregate), RoundMetrics(metrics, moved)
 
     mapped = jax.shard_map(
         round_on_device,
@@ -146,7 +156,7 @@ def make_round(
         in_specs=(
             FederationState(everywhere, per_device, everywhere),
             per_device if examples_sharded else everywhere,
-            Plan(everywhere, everywhere, per_device, batches),
+            Plan(everywhere, everywhere, per_device, batches, everywhere),
         ),
         out_specs=(
             FederationState(everywhere, per_device, everywhere),

@@ -11,7 +11,7 @@ compiled round. It needs no model and no file, only a loss function and arrays::
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -24,7 +24,7 @@ from ufm_jax.fed.aggregate.aggregator import Aggregator
 from ufm_jax.fed.aggregate.mean import mean
 from ufm_jax.fed.algorithm import Algorithm, LossFn, Params, Tree, tree_bytes, update_shape
 from ufm_jax.fed.batches import Batching, round_rows
-from ufm_jax.fed.engine import FederationState, Plan, RoundMetrics, make_round
+from ufm_jax.fed.engine import FederationState, Plan, RoundFn, RoundMetrics, make_round
 from ufm_jax.fed.gradient import Gradient, mean_gradient
 from ufm_jax.fed.keys import fold, host_rng
 from ufm_jax.fed.participation import Clock, Participation
@@ -170,11 +170,15 @@ class Federation:
         ]
         return slot, max(counts)
 
+    @property
+    def _compiled_algorithm(self) -> Algorithm:
+        return self.algorithm
+
     @cached_property
-    def _round(self) -> Callable[..., tuple[FederationState, RoundMetrics]]:
+    def _round(self) -> RoundFn:
         return make_round(
             self.loss_fn,
-            self.algorithm,
+            self._compiled_algorithm,
             self.aggregator,
             self.gradient,
             self.placement,
@@ -225,11 +229,12 @@ class Federation:
 
     def _first_state(self, params: Params) -> FederationState:
         places = self.placement.num_devices * self.slots[1]
-        server, client = self.algorithm.init_server(params), self.algorithm.init_client(params)
+        algorithm = self._compiled_algorithm
+        server, client = algorithm.init_server(params), algorithm.init_client(params)
         return FederationState(
             server,
             jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * places), client),
-            self.aggregator.init(update_shape(self.algorithm, server, client)),
+            self.aggregator.init(update_shape(algorithm, server, client)),
         )
 
     def client_params(self, state: FederationState, client: int) -> Params:
@@ -356,6 +361,7 @@ class Federation:
             placement.put(self.noise_words, placement.replicated),
             placement.put(plan.events, placement.sharded),
             placement.put(plan.rows if rows is None else rows, placement.batches),
+            placement.put(plan.after, placement.replicated),
         )
 
     def results(self, plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:

@@ -63,7 +63,7 @@ def reference_round(
     cohort = sorted(int(client) for client in plan.schedule.client)
     for k, weight in zip(cohort, federation.client_weight(cohort), strict=True):
         local = algorithm.start(state.server, kept.get(k, state.fresh))
-        batches = _batches_of(plan, k)
+        batches = batches_of(plan, k)
         total, seen = 0.0, 0
         for s, rows in enumerate(batches):
             key = fold(root, plan.round_index, k, s)
@@ -98,7 +98,7 @@ def reference_round(
     return state._replace(server=server, clients=kept, aggregate=aggregate), losses
 
 
-def _batches_of(plan: HostPlan, client: int) -> list[np.ndarray]:
+def batches_of(plan: HostPlan, client: int) -> list[np.ndarray]:
     """The client's batches in order, without what fills partial ones."""
     i = int(np.flatnonzero(plan.schedule.client == client)[0])
     device, lane = divmod(int(plan.schedule.lane[i]), plan.schedule.lanes)

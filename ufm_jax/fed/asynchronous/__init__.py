@@ -1,0 +1,1 @@
+"""Federations without rounds: clients come and go on a virtual clock (FedBuff, FedAsync)."""
