@@ -1,6 +1,7 @@
 """A method that is named in a configuration is the one that is built."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from ufm_jax.fed.algorithms.fedprox import proximal
 from ufm_jax.fed.algorithms.fedsam import sharpness_aware
 from ufm_jax.fed.algorithms.mimelite import mimelite
 from ufm_jax.fed.algorithms.scaffold import scaffold
+from ufm_jax.fed.asynchronous.federation import AsyncFederation
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.gradient import mean_gradient
@@ -28,13 +30,16 @@ from ufm_jax.fed.privacy.example_level import private_gradient
 from ufm_jax.fed.updates.attacks import inner_product, sign_flip
 from ufm_jax.fed.updates.compression import compressed, quantise
 from ufm_jax.fed.updates.transform import with_transforms
-from ufm_jax.train.config import FederationConfig, OptimizerConfig, check_clients
+from ufm_jax.train.build import build_federation
+from ufm_jax.train.config import FederationConfig, OptimizerConfig, PlacementConfig, check_clients
 from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
 from ufm_jax.train.methods_config import (
     AggregationConfig,
     AlgorithmConfig,
+    AsyncConfig,
     AttackConfig,
     CompressionConfig,
+    ParticipationConfig,
     PrivacyConfig,
 )
 from ufm_jax.train.optimizers import make_optimizer
@@ -233,3 +238,44 @@ def test_hostile_clients_are_named_and_exist():
     config = replace(BASE, attack=AttackConfig("sign_flip", (1, 5)))
     with pytest.raises(ConfigError, match="there is no client 5"):
         check_clients(config, 5)
+
+
+def built(**changes):
+    data = SimpleNamespace(
+        offsets=np.concatenate([[0], np.cumsum(SIZES)]), num_clients=5, names=tuple("abcde")
+    )
+    config = replace(BASE, batch_size=4, **changes)
+    return build_federation(
+        config, PlacementConfig(devices=1), data, loss, optimizers(), personal=(), seed=0
+    )
+
+
+def test_a_federation_without_rounds_is_built_where_it_is_asked_for():
+    clock = ParticipationConfig(step_seconds=1.0)
+    run = built(asynchronous=AsyncConfig(3, buffer=2, towards_client=True), participation=clock)
+    assert isinstance(run, AsyncFederation)
+    assert (run.way.concurrency, run.way.buffer, run.way.towards_client) == (3, 2, True)
+    assert run.way.staleness(3) == 0.5
+    assert not isinstance(built(participation=clock), AsyncFederation)
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("participation.step_seconds", {}),
+        ("algorithm.name", {"algorithm": AlgorithmConfig("scaffold")}),
+        ("client_state", {"client_state": "persist"}),
+        ("compression.kind", {"compression": CompressionConfig("top_k")}),
+    ],
+)
+def test_what_does_not_go_without_rounds_is_named(key, changes):
+    with pytest.raises(ConfigError, match=rf"needs another federation\.{key}"):
+        replace(BASE, asynchronous=AsyncConfig(3), **changes)
+
+
+def test_poisson_batches_have_room_for_microbatches():
+    privacy = PrivacyConfig("example", microbatch=4)
+    run = built(batch_sampling="poisson", privacy=privacy)
+    assert run.batching.capacity % 4 == 0
+    assert run.batching.capacity > 4
+    assert run.plan(0).rows.shape[-1] == run.batching.capacity

@@ -1,9 +1,12 @@
 """From the sections of a configuration to a federation: for pretraining and fine-tuning alike."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn
+from ufm_jax.fed.asynchronous.algorithm import Asynchronous, polynomial
+from ufm_jax.fed.asynchronous.federation import AsyncFederation
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement, make_placement
@@ -48,7 +51,16 @@ def build_federation(
         ValueError: If the parts do not fit.
     """
     check_clients(config, data.num_clients)
-    return Federation(
+    way = config.asynchronous
+    make: Callable[..., Federation] = Federation
+    if way.concurrency:
+        make = partial(
+            AsyncFederation,
+            way=Asynchronous(
+                way.concurrency, way.buffer, polynomial(way.power), way.towards_client
+            ),
+        )
+    return make(
         loss_fn=loss_fn,
         algorithm=make_algorithm(config, optimizers, personal, data.num_clients),
         offsets=data.offsets,

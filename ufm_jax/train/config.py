@@ -18,6 +18,7 @@ from ufm_jax.train.cluster_config import ClusterConfig
 from ufm_jax.train.methods_config import (
     AggregationConfig,
     AlgorithmConfig,
+    AsyncConfig,
     AttackConfig,
     CompressionConfig,
     ParticipationConfig,
@@ -144,6 +145,7 @@ class FederationConfig:
         attack: Hostile clients.
         privacy: Differential privacy.
         participation: Who takes part in a round.
+        asynchronous: Training without rounds.
         rounds: Rounds of the run.
         cohort_size: Clients drawn for each round; 0 takes all.
         batch_size: B, of every client.
@@ -164,6 +166,7 @@ class FederationConfig:
     attack: AttackConfig = field(default_factory=AttackConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     participation: ParticipationConfig = field(default_factory=ParticipationConfig)
+    asynchronous: AsyncConfig = field(default_factory=AsyncConfig)
     rounds: int = 300
     cohort_size: int = 0
     batch_size: int = 64
@@ -183,6 +186,28 @@ class FederationConfig:
             raise ConfigError(
                 f"config.federation.local_epochs={self.local_epochs}, local_steps="
                 f"{self.local_steps}: set one of them above 0 and the other to 0"
+            )
+        if self.asynchronous.concurrency:
+            self._check_asynchronous()
+
+    def _check_asynchronous(self) -> None:
+        needs = {
+            "algorithm.name": self.algorithm.name in ("fedavg", "fedprox", "fedsam"),
+            "aggregation.rule": self.aggregation.rule == "mean",
+            "compression.kind": self.compression.kind == "none",
+            "attack.kind": self.attack.kind == "none",
+            "privacy.level": self.privacy.level == "none",
+            "personal": not self.personal,
+            "client_state": self.client_state == "reset",
+            "participation.step_seconds": self.participation.step_seconds > 0,
+        }
+        wrong = [key for key, good in needs.items() if not good]
+        if wrong:
+            raise ConfigError(
+                f"config.federation.asynchronous.concurrency={self.asynchronous.concurrency}: "
+                f"training without rounds needs another federation.{wrong[0]}; it takes fedavg, "
+                "fedprox or fedsam with client_state='reset', the mean, a clock "
+                "(participation.step_seconds above 0), and nothing else"
             )
 
 

@@ -113,6 +113,29 @@ class ParticipationConfig:
 
 
 @dataclass(frozen=True)
+class AsyncConfig:
+    """A federation without rounds, on the clock of ``participation``; a round is then a dispatch.
+
+    Attributes:
+        concurrency: Clients in flight at any time; 0 trains in rounds.
+        buffer: Arrivals to an update of the server (FedBuff); 1 takes each as it comes.
+        power: An update that is tau server updates stale weighs (1 + tau)^-power.
+        towards_client: Whether the server moves towards a client's parameters from where it is
+            (FedAsync), in place of by how far the client went (FedBuff).
+    """
+
+    concurrency: int = 0
+    buffer: int = 4
+    power: float = 0.5
+    towards_client: bool = False
+
+    def __post_init__(self) -> None:
+        check_range("federation.asynchronous.concurrency", self.concurrency, 0, math.inf, "counts")
+        check_range("federation.asynchronous.buffer", self.buffer, 1, math.inf, "counts arrivals")
+        check_range("federation.asynchronous.power", self.power, 0, math.inf, "is a power")
+
+
+@dataclass(frozen=True)
 class CompressionConfig:
     """How updates are compressed on their way to the server.
 
