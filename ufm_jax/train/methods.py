@@ -79,8 +79,20 @@ def make_algorithm(
     """
     cohort = config.cohort_size or num_clients
     algorithm = _plain_algorithm(config, optimizers, personal, cohort / num_clients)
-    transforms = [*_attack(config), *_compression(config.compression), *_privacy(config, cohort)]
-    return with_transforms(algorithm, transforms)
+    return with_transforms(algorithm, [*_attack(config), *sent_through(config, cohort)])
+
+
+def sent_through(config: FederationConfig, cohort: int) -> list[Transform]:
+    """What an honest client's update passes through before it leaves the client.
+
+    Args:
+        config: The method.
+        cohort: Clients a round.
+
+    Raises:
+        ConfigError: If parts of the configuration do not go together.
+    """
+    return [*_compression(config.compression), *_privacy(config, cohort)]
 
 
 def make_aggregator(config: FederationConfig, num_clients: int) -> Aggregator:

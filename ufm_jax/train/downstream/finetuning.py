@@ -167,6 +167,12 @@ def personal_patterns(config: FinetuneConfig) -> tuple[str, ...]:
     return (".*",) if config.federation.training == "local" else config.federation.personal
 
 
+def own_patterns(config: FinetuneConfig) -> tuple[str, ...]:
+    """Paths of the parameters of which each client ends with its own: Ditto's are all of them."""
+    ditto = config.federation.algorithm.name == "ditto"
+    return (".*",) if ditto else personal_patterns(config)
+
+
 def trained_model(
     config: FinetuneConfig,
     federation: Federation,
@@ -177,7 +183,7 @@ def trained_model(
 ) -> TrainedModel:
     """The model in a state of the federation, on the host, without a threshold yet."""
     personal: Mapping[str, np.ndarray] = {}
-    patterns = personal_patterns(config)
+    patterns = own_patterns(config)
     if patterns:
         own = [
             split_by_path(federation.client_params(state, k), patterns)[1]
@@ -232,7 +238,7 @@ def _selection(
     predictor = Predictor(objective.predict, settings.batch_size)
 
     def look(state: FederationState) -> float:
-        params_of = _params_of(federation, state, names, personal_patterns(config))
+        params_of = _params_of(federation, state, names, own_patterns(config))
         return score(predict_split(predictor, params_of, data, rows, settings), data.task, settings)
 
     return Selection(workdir, done, config.federation.rounds, settings.every_rounds, look)
