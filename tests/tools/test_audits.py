@@ -52,6 +52,7 @@ def test_a_gradient_that_is_the_picture_gives_the_picture():
     assert np.corrcoef(found.pictures.ravel(), true.ravel())[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_what_is_sent_is_what_the_configuration_says():
     true, key = jnp.asarray(pictures(2)), jax.random.key(1)
     params, sent = init_params(MODEL, key), {}

@@ -349,7 +349,6 @@ def test_paired_difference_of_fewer_images_is_said():
         ((95.0, 89.754, 154.32), "95.0 (89.8 to 154.3)"),
         ((12.345, np.nan, np.nan), "12.35"),
         ((171.0, np.nan, np.nan), "171"),
-        ((np.nan, np.nan, np.nan), "undefined"),
     ],
 )
 def test_figures_are_printed_with_four_digits(numbers, text):
@@ -358,6 +357,25 @@ def test_figures_are_printed_with_four_digits(numbers, text):
     estimate = dict(zip(("value", "low", "high"), known, strict=True))
     tables = make_tables(suite, {"x": {"error": estimate}}, {}.get)
     assert f"| x | {text} |" in markdown(tables)
+
+
+def test_an_undefined_figure_is_said_and_one_that_is_undefined_everywhere_left_out():
+    runs = [run(name, labels={"run": name}) for name in "xy"]
+    suite = Suite(runs, [Figure("Dice", "dice"), Figure("Error", "error")])
+    text = markdown(make_tables(suite, {n: {"dice": 0.5, "error": None} for n in "xy"}, {}.get))
+    assert "Error" not in text
+    results = {"x": {"dice": 0.5, "error": None}, "y": {"dice": 0.5, "error": 2.0}}
+    text = markdown(make_tables(suite, results, {}.get))
+    assert "| x | 0.500 | undefined |" in text
+    assert "- undefined: x, Error" in text
+
+
+def test_a_note_of_many_figures_counts_them():
+    runs = [run(f"r{i}", labels={"run": f"r{i}"}) for i in range(6)]
+    noted = {"value": 0.5, "low": 0.4, "high": 0.6, "note": "few groups"}
+    suite = Suite(runs, [Figure("Dice", "dice")])
+    text = markdown(make_tables(suite, {one.name: {"dice": noted} for one in runs}, {}.get))
+    assert "- few groups: 6 figures" in text
 
 
 def test_plot_has_a_panel_for_each_section_and_figure(tmp_path):
@@ -379,14 +397,17 @@ def test_plot_has_a_panel_for_each_section_and_figure(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "suites").glob("*.py")))
 def test_suites_that_are_shipped_load_and_their_keys_exist(path, monkeypatch):
     """Every override is a key of the configuration, and the result resolves."""
+    from ufm_jax.train.config import resolve
     from ufm_jax.train.downstream.config import resolve_finetune
 
     monkeypatch.chdir(ROOT)
-    suite = load_suite(f"{path.relative_to(ROOT)}:runs/encoder")
-    assert f"configs/suites/{path.name}" in path.read_text()
+    text = path.read_text()
+    assert f"configs/suites/{path.name}" in text
+    argument = ":runs/encoder" if f"{path.name}:RUN" in text else ""
+    suite = load_suite(f"{path.relative_to(ROOT)}{argument}")
     for one in suite.runs:
         file, _, argument = one.config.partition(":")
-        config = load_config_file(file)(argument)
+        config = load_config_file(file)(*[argument] if argument else [])
         for key, value in one.overrides.items():
             *sections, last = key.split(".")
             part = config
@@ -394,7 +415,7 @@ def test_suites_that_are_shipped_load_and_their_keys_exist(path, monkeypatch):
                 part = part[section]
             assert last in part, key
             part[last] = "data" if value == "{data}" else value
-        resolve_finetune(config)
+        (resolve if one.main == "pretrain" else resolve_finetune)(config)
 
 
 def load_config_file(file):

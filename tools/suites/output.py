@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tools.suites.plan import Label, Suite
@@ -17,6 +17,9 @@ _NONE = "-"
 
 Line = dict[str, str | int | float]
 """Column -> what stands there."""
+
+_FEW = 4
+"""Places that a note names; of more, it gives the number."""
 
 
 def write_tables(out: Path, tables: Tables) -> str:
@@ -51,7 +54,7 @@ def markdown(tables: Tables) -> str:
             lines = [_gap_line(suite, row, headings, counted) for row in gaps]
             methods = "; ".join(dict.fromkeys(row.method for row in gaps))
             blocks += [f"Paired differences ({methods}):", _table(lines)]
-        blocks += _remarks([*_row_remarks(rows), *_gap_remarks(gaps)])
+        blocks += _remarks([*_row_remarks(rows, headings), *_gap_remarks(gaps, headings)])
     return "\n\n".join([*blocks, *_legend(tables)]) + "\n"
 
 
@@ -69,8 +72,10 @@ def by_section(suite: Suite, rows: Iterable[Row]) -> list[tuple[str, list[Row]]]
 
 
 def _headings(suite: Suite, rows: Sequence[Row]) -> dict[str, str]:
-    """Title -> heading of the figures that any row has."""
-    shown = {title for row in rows for title in row.cells}
+    """Title -> heading of the figures that any row has, and that is defined in one of them."""
+    shown = {
+        title for row in rows for title, cell in row.cells.items() if not math.isnan(cell.value)
+    }
     return {f.title: f.heading for f in suite.figures if f.title in shown}
 
 
@@ -139,30 +144,33 @@ def _numbers(estimate: Estimate, sign: str) -> str:
     return f"{value} ({interval[0]} to {interval[1]})" if interval else value
 
 
-def _row_remarks(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
-    """Notes of figures, and where they belong."""
+def _row_remarks(rows: Sequence[Row], shown: Container[str]) -> Iterator[tuple[str, str]]:
+    """Notes of the figures shown, and where they belong."""
     for row in rows:
         for title, estimate in row.cells.items():
-            if estimate.note:
+            if estimate.note and title in shown:
                 yield estimate.note, " ".join(map(str, row.labels.values())) + f", {title}"
 
 
-def _gap_remarks(rows: Sequence[GapRow]) -> Iterator[tuple[str, str]]:
+def _gap_remarks(rows: Sequence[GapRow], shown: Container[str]) -> Iterator[tuple[str, str]]:
     for row in rows:
         place = " ".join(map(str, (row.contrast, *row.labels.values())))
         if row.note:
             yield row.note, place
         for title, gap in row.cells.items():
-            if gap.difference.note:
+            if gap.difference.note and title in shown:
                 yield gap.difference.note, f"{place}, {title}"
 
 
 def _remarks(found: Iterable[tuple[str, str]]) -> list[str]:
-    """Each note once, with its places, as one list."""
+    """Each note once, with its places while they are few, as one list."""
     places: dict[str, list[str]] = {}
     for note, place in found:
         places.setdefault(note, []).append(place)
-    lines = [f"- {note}: {'; '.join(where)}" for note, where in places.items()]
+    lines = [
+        f"- {note}: {'; '.join(where) if len(where) <= _FEW else f'{len(where)} figures'}"
+        for note, where in places.items()
+    ]
     return ["\n".join(lines)] if lines else []
 
 
