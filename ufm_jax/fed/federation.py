@@ -30,7 +30,7 @@ from ufm_jax.fed.keys import fold, host_rng
 from ufm_jax.fed.participation import Clock, Participation
 from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.fed.plan import ClientResult, HostPlan, client_results
-from ufm_jax.fed.schedule import IntArray, Limits, events, limits, pack, pin
+from ufm_jax.fed.schedule import IntArray, Limits, Schedule, events, limits, pack, pin
 
 ClientWeights = Literal["examples", "uniform"]
 
@@ -298,14 +298,23 @@ class Federation:
             in_time, seconds = self.clock.answers(asked, self.num_steps[asked], rng)
             clients, late = asked[in_time], asked[~in_time]
         home = self.home_device
+        device = None if home is None else home[clients]
+        schedule, rows = self._pack(round_index, clients, device)
+        weight, slot = self.client_weight(schedule.client), self.slots[0][schedule.client]
+        table = events(schedule, weight, slot, self.limits)
+        return HostPlan(round_index, schedule, table, rows, late, seconds)
+
+    def _pack(
+        self, round_index: int, clients: IntArray, device: IntArray | None
+    ) -> tuple[Schedule, npt.NDArray[np.int32]]:
+        """Packs clients into lanes, and says which rows each of their steps takes."""
         schedule = pack(
             clients,
             self.num_steps[clients],
             num_devices=self.placement.num_devices,
             lanes=self.placement.lanes,
-            device=None if home is None else home[clients],
+            device=device,
         )
-        weight = self.client_weight(schedule.client)
         rows = round_rows(
             schedule,
             self.offsets,
@@ -314,8 +323,7 @@ class Federation:
             round_index=round_index,
             max_steps=self.limits.steps,
         )
-        table = events(schedule, weight, self.slots[0][schedule.client], self.limits)
-        return HostPlan(round_index, schedule, table, rows, late, seconds)
+        return schedule, rows
 
     def run_round(
         self,

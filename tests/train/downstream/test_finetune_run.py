@@ -32,6 +32,7 @@ from ufm_jax.train.downstream.pipeline import Request, evaluate, finetune
 from ufm_jax.train.downstream.results import Beside
 from ufm_jax.train.downstream.saved import check_trained, load_model
 from ufm_jax.train.downstream.tables import read_table
+from ufm_jax.train.methods_config import AlgorithmConfig
 from ufm_jax.train.schema import ConfigError
 
 
@@ -206,7 +207,14 @@ def test_outlines_are_learnt_with_a_frozen_encoder(images, tmp_path):
     assert overall_of(tmp_path / "run")["dice"]["value"] > 0.6
 
 
-@pytest.mark.parametrize("training", [pytest.param("local", marks=pytest.mark.slow), "personal"])
+@pytest.mark.parametrize(
+    "training",
+    [
+        pytest.param("local", marks=pytest.mark.slow),
+        pytest.param("ditto", marks=pytest.mark.slow),
+        "personal",
+    ],
+)
 def test_what_is_personal_stays_with_its_client(images, tmp_path, training):
     personal = ("head/.*",) if training == "personal" else ()
     federation = FinetuneFederationConfig(
@@ -214,6 +222,7 @@ def test_what_is_personal_stays_with_its_client(images, tmp_path, training):
         batch_size=8,
         training="local" if training == "local" else "federated",
         personal=personal,
+        algorithm=AlgorithmConfig("ditto" if training == "ditto" else "fedavg"),
     )
     config = settings(
         images, tmp_path / "cache", federation=federation, placement=PlacementConfig(lanes=2)
@@ -227,7 +236,7 @@ def test_what_is_personal_stays_with_its_client(images, tmp_path, training):
     heads = jax.tree.map(differs, first["head"], second["head"])
     assert all(jax.tree.leaves(heads))
     encoders = jax.tree.leaves(jax.tree.map(differs, first["encoder"], second["encoder"]))
-    assert any(encoders) == (training == "local")
+    assert any(encoders) == (training != "personal")
     with pytest.raises(ConfigError, match="name one of them"):
         model.params_of("nobody")
 

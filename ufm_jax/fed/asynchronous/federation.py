@@ -15,11 +15,10 @@ from ufm_jax.fed.asynchronous.algorithm import (
     take_arrivals,
 )
 from ufm_jax.fed.asynchronous.timeline import Timeline, Wave
-from ufm_jax.fed.batches import round_rows
 from ufm_jax.fed.engine import FederationState, RoundFn, make_round
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.plan import HostPlan
-from ufm_jax.fed.schedule import IntArray, Limits, events, limits, pack
+from ufm_jax.fed.schedule import IntArray, Limits, events, limits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,21 +99,7 @@ class AsyncFederation(Federation):
         slot_of = {job.client: job.slot for job in wave.jobs}
         clients = np.array(list(slot_of), np.int64)
         home = np.array(list(slot_of.values()), np.int64) % devices
-        schedule = pack(
-            clients,
-            self.num_steps[clients],
-            num_devices=devices,
-            lanes=self.placement.lanes,
-            device=home,
-        )
-        rows = round_rows(
-            schedule,
-            self.offsets,
-            self.batching,
-            seed=self._sampling_seed(secret=self.batching.sampling == "poisson"),
-            round_index=round_index,
-            max_steps=self.limits.steps,
-        )
+        schedule, rows = self._pack(round_index, clients, home)
         slots = np.array([slot_of[int(client)] for client in schedule.client])
         weight = np.full(len(clients), 1 / len(clients))
         table = events(schedule, weight, slots // devices, self.limits)
