@@ -6,6 +6,7 @@ go on bit for bit.
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,9 +46,25 @@ class Checkpoints:
         """Rounds done at the newest complete checkpoint; None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, rounds_done: int, state: FederationState, loss: float) -> None:
-        """Starts saving; the next round may run meanwhile."""
-        self._manager.save(rounds_done, args=ocp.args.StandardSave(state), metrics={"loss": loss})
+    def save(
+        self,
+        rounds_done: int,
+        state: FederationState,
+        loss: float,
+        ledger: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Starts saving; the next round may run meanwhile.
+
+        Args:
+            rounds_done: Rounds that are done.
+            state: The state after them.
+            loss: By which the best checkpoint is known.
+            ledger: What clients have spent of their privacy, as JSON takes it.
+        """
+        both = ocp.args.Composite(
+            default=ocp.args.StandardSave(state), ledger=ocp.args.JsonSave(dict(ledger or {}))
+        )
+        self._manager.save(rounds_done, args=both, metrics={"loss": loss})
 
     def restore(self, rounds_done: int, like: FederationState) -> FederationState:
         """Reads a checkpoint.
@@ -60,7 +77,13 @@ class Checkpoints:
             ValueError: If the checkpoint does not have these shapes.
         """
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(rounds_done, args=ocp.args.StandardRestore(target))
+        asked = ocp.args.Composite(default=ocp.args.StandardRestore(target))
+        return self._manager.restore(rounds_done, args=asked)["default"]
+
+    def ledger(self, rounds_done: int) -> dict[str, Any]:
+        """The privacy ledger of a checkpoint; empty where the run keeps none."""
+        asked = ocp.args.Composite(ledger=ocp.args.JsonRestore())
+        return self._manager.restore(rounds_done, args=asked)["ledger"]
 
     def wait(self) -> None:
         """Returns when everything started is on disk."""

@@ -41,7 +41,13 @@ def finish(config: PretrainConfig, workdir: Path, run: Finished, compile_seconds
         report = write_run_report(config, workdir, run, compile_seconds)
     if run.stopped_by:
         return f"stopped after round {run.rounds_done}; the same command goes on from there"
-    return f"report: {report}"
+    return "\n".join([*([run.promise] if run.promise else []), f"report: {report}"])
+
+
+def notes_of(config: PretrainConfig, run: Finished) -> list[str]:
+    """What a reader of the report must be told."""
+    notes = [_BORROWED] if config.model.normalise_target else []
+    return [*notes, f"Privacy: {run.promise}."] if run.promise else notes
 
 
 def write_run_report(
@@ -74,7 +80,7 @@ def write_run_report(
         lanes=placement.lanes,
         compile_seconds=compile_seconds,
         compilations=run.federation.compilations,
-        notes=[_BORROWED] if config.model.normalise_target else [],
+        notes=notes_of(config, run),
     )
     write_reconstruction_png(workdir, pictures)
     return write_report(

@@ -200,6 +200,7 @@ class PrivacyConfig:
         quantile: Client: let ``clip`` follow this quantile of the updates' norms; 0 keeps it.
         quantile_rate: Client: of the steps with which it follows.
         delta: Probability with which the promise may fail; below one over the units protected.
+        epsilon: A budget: the run stops before any client has spent more; 0 for none.
         noise_seed: -1 draws a secret once, kept in the run's folder; any other number is public:
             two runs then give the same numbers, and no epsilon is stated.
     """
@@ -211,6 +212,7 @@ class PrivacyConfig:
     quantile: float = 0.0
     quantile_rate: float = 0.2
     delta: float = 1e-5
+    epsilon: float = 0.0
     noise_seed: int = -1
 
     def __post_init__(self) -> None:
@@ -220,5 +222,6 @@ class PrivacyConfig:
             ("microbatch", 0, math.inf, "counts examples"),
             ("quantile", 0, 0.999, "is a quantile, 0 for a fixed norm"),
             ("delta", 1e-300, 0.1, "is a probability"),
+            ("epsilon", 0, math.inf, "is a budget, 0 for none"),
         ):
             check_range(f"federation.privacy.{key}", getattr(self, key), low, high, meaning)

@@ -25,7 +25,7 @@ from ufm_jax.train.objective import FIELDS, init_params, make_loss
 from ufm_jax.train.optimizers import make_optimizer, peak_rate, warmup_cosine
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
-from ufm_jax.train.rounds import Saving, record_sinks, resume, run_rounds
+from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
 from ufm_jax.train.rundir import check_same_run, claim, lanes_begun_with
 from ufm_jax.train.schema import as_config_errors
 from ufm_jax.train.secret import noise_words
@@ -42,6 +42,7 @@ class Finished(NamedTuple):
         state: Its state at the end.
         rounds_done: Rounds that the last checkpoint holds.
         stopped_by: The signal that ended it early; 0 where it ran to the end.
+        promise: What may be said of its privacy; '' where it makes none.
     """
 
     federation: Federation
@@ -49,6 +50,7 @@ class Finished(NamedTuple):
     state: FederationState
     rounds_done: int
     stopped_by: int
+    promise: str
 
 
 def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
@@ -77,15 +79,16 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
         done, state = resume(checkpoints, state, rounds)
         noise = noise_words(config.federation.privacy, workdir, begun=done > 0)
         federation = replace(federation, noise=noise)
+        spending, rounds = begin_spending(config.federation, federation, checkpoints, done)
         with record_sinks(workdir, done, rounds) as sinks:
             recorder = Recorder(federation, data.names, lr_factor(config), traffic, sinks)
             feed = Feed(config.placement, data, federation, FIELDS)
-            state, done = run_rounds(
-                feed, recorder, Saving(checkpoints, config.checkpoint, rounds), stop, state, done
-            )
+            saving = Saving(checkpoints, config.checkpoint, rounds)
+            state, done = run_rounds(feed, recorder, saving, stop, state, done, spending=spending)
     _log.info("the round was compiled %d time(s) for %d rounds", federation.compilations, done)
     export_params(workdir / "model", state.server.params)
-    return Finished(federation, data, state, done, stop.stopped_by)
+    promise = spending.write(workdir, data.names) if spending else ""
+    return Finished(federation, data, state, done, stop.stopped_by, promise)
 
 
 def load_data(config: PretrainConfig) -> FederatedData:

@@ -3,16 +3,19 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from ufm_jax.fed.engine import FederationState
+from ufm_jax.fed.federation import Federation
 from ufm_jax.train import cluster
 from ufm_jax.train.checkpoint import Checkpoints
-from ufm_jax.train.config import CheckpointConfig
+from ufm_jax.train.config import CheckpointConfig, FederationConfig
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.metrics import MetricWriter, RoundRecord
+from ufm_jax.train.privacy import Spending
 from ufm_jax.train.progress import Progress
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.runtime import StopSignal
@@ -31,6 +34,7 @@ def run_rounds(
     state: FederationState,
     done: int,
     judge: Judge | None = None,
+    spending: Spending | None = None,
 ) -> tuple[FederationState, int]:
     """Trains until the last round, or until a signal.
 
@@ -42,6 +46,7 @@ def run_rounds(
         state: The state after ``done`` rounds; donated.
         done: Rounds that are done.
         judge: Looks at the model after each round; the best so far is always saved.
+        spending: Keeps the privacy ledger.
 
     Returns:
         The state, and the rounds done.
@@ -51,6 +56,8 @@ def run_rounds(
         plan, examples, rows = feed.take(done)
         state, metrics = feed.federation.run_round(state, examples, plan, rows)
         done += 1
+        if spending is not None:
+            spending.after(plan)
         # The devices train; meanwhile the host plans, and reads the round before.
         if done < saving.rounds:
             feed.prepare(done)
@@ -61,9 +68,27 @@ def run_rounds(
             cost = recorder.flush().loss
             if judge is not None:
                 cost = math.inf if score is None else -score
-            saving.save(done, state, cost)
+            saving.save(done, state, cost, spending.stored() if spending else None)
     feed.close()
     return state, done
+
+
+def begin_spending(
+    config: FederationConfig, federation: Federation, checkpoints: Checkpoints, done: int
+) -> tuple[Spending | None, int]:
+    """The privacy ledger of a run after ``done`` rounds, and the rounds that its budget allows.
+
+    Raises:
+        ConfigError: If the budget allows none, or no epsilon can be stated.
+    """
+    if config.privacy.level == "none":
+        return None, config.rounds
+    spending = Spending(config, federation)
+    # Before anything was spent: a resumed run stops where it would have stopped.
+    rounds = spending.rounds_within_budget(config.rounds)
+    if done:
+        spending.restore(checkpoints.ledger(done))
+    return spending, rounds
 
 
 def resume(
@@ -98,9 +123,15 @@ class Saving:
         late = 0 < config.every_seconds < time.monotonic() - self._last
         return late or done % config.every_rounds == 0 or done == self.rounds
 
-    def save(self, done: int, state: FederationState, cost: float) -> None:
+    def save(
+        self,
+        done: int,
+        state: FederationState,
+        cost: float,
+        ledger: Mapping[str, Any] | None = None,
+    ) -> None:
         """Starts saving; the checkpoint of least ``cost`` is kept to the end."""
-        self._checkpoints.save(done, state, cost)
+        self._checkpoints.save(done, state, cost, ledger)
         self._last = time.monotonic()
 
 

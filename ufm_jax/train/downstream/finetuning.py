@@ -37,7 +37,7 @@ from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.optimizers import make_optimizer, peak_rate, warmup_cosine
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
-from ufm_jax.train.rounds import Saving, record_sinks, resume, run_rounds
+from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
 from ufm_jax.train.rundir import claim
 from ufm_jax.train.schema import ConfigError, as_config_errors
 from ufm_jax.train.secret import noise_words
@@ -110,14 +110,18 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
         done, state = resume(checkpoints, state, rounds)
         noise = noise_words(config.federation.privacy, workdir, begun=done > 0)
         federation = replace(federation, noise=noise)
-        selection = _selection(config, data, objective, federation, clients.names, workdir, done)
+        spending, rounds = begin_spending(config.federation, federation, checkpoints, done)
+        run = (federation, clients.names, workdir)
+        selection = _selection(config, data, objective, *run, done, rounds)
         with record_sinks(workdir, done, rounds) as sinks:
             recorder = Recorder(federation, clients.names, lr_factor(config), traffic, sinks)
             feed = Feed(config.placement, clients, federation, objective.fields)
             saving = Saving(checkpoints, config.checkpoint, rounds)
-            state, done = run_rounds(feed, recorder, saving, stop, state, done, selection)
+            state, done = run_rounds(feed, recorder, saving, stop, state, done, selection, spending)
         if stop.stopped_by:
             return Trained(None, stop.stopped_by, done)
+        if spending is not None:
+            _log.info("privacy: %s", spending.write(workdir, clients.names))
         chosen = selection.best.rounds if selection and selection.best else done
         if chosen != done:
             checkpoints.wait()
@@ -225,6 +229,7 @@ def _selection(
     names: tuple[str, ...],
     workdir: Path,
     done: int,
+    rounds: int,
 ) -> Selection | None:
     """What chooses the round; None where the last one is taken."""
     settings, rows = config.evaluation, data.rows("val")
@@ -241,7 +246,7 @@ def _selection(
         params_of = _params_of(federation, state, names, own_patterns(config))
         return score(predict_split(predictor, params_of, data, rows, settings), data.task, settings)
 
-    return Selection(workdir, done, config.federation.rounds, settings.every_rounds, look)
+    return Selection(workdir, done, rounds, settings.every_rounds, look)
 
 
 def _params_of(

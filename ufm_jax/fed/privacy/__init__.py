@@ -1,0 +1,1 @@
+"""Differential privacy, its accounting, and secure aggregation."""

@@ -1,0 +1,198 @@
+"""What noise buys: epsilon at a delta, for what a run really does (host).
+
+Two upper bounds: Renyi differential privacy (Mironov, CSF 2017; Mironov, Talwar and Zhang, 2019;
+Wang, Balle and Kasiviswanathan, AISTATS 2019) and the privacy loss distribution, numerically
+composed (Koskela et al., AISTATS 2020; Doroshenko et al., PETS 2022), which is tighter. Both come
+from Google's dp-accounting.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from ufm_jax.fed.privacy.mechanism import Mechanism
+
+
+class Spent(NamedTuple):
+    """So many releases by one mechanism."""
+
+    mechanism: Mechanism
+    releases: int
+
+
+class Epsilon(NamedTuple):
+    """Upper bounds of epsilon at one delta.
+
+    Attributes:
+        rdp: By Renyi differential privacy; None where a Poisson draw is bounded, which it does not
+            cover.
+        pld: By the privacy loss distribution; None for ``fixed`` sampling, which it does not cover.
+    """
+
+    rdp: float | None
+    pld: float | None
+
+    @property
+    def best(self) -> float:
+        """The smaller: both hold."""
+        return min(bound for bound in self if bound is not None)
+
+
+def epsilon(spent: Sequence[Spent], delta: float) -> Epsilon:
+    """Epsilon of all these releases together, chosen adaptively.
+
+    Raises:
+        ValueError: If delta is no probability, or fixed and Poisson draws (which are promises about
+            different neighbours) are mixed.
+        ImportError: If dp-accounting is not installed.
+    """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta={delta}: give a probability between 0 and 1, far below 1 / units")
+    some = tuple(part for part in spent if part.releases)
+    kinds = {part.mechanism.sampling for part in some}
+    if {"fixed", "poisson"} <= kinds:
+        raise ValueError(
+            "draws of fixed size and Poisson draws hide a unit from different neighbours, and do "
+            "not add up: report them one by one"
+        )
+    return _epsilon(some, delta)
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(spent: tuple[Spent, ...], delta: float) -> Epsilon:
+    replaced = any(part.mechanism.sampling == "fixed" for part in spent)
+    bounded = any(part.mechanism.sampling == "poisson" and part.mechanism.most for part in spent)
+    rdp = _rdp(spent, delta, replaced)
+    pld = None if replaced else _pld(spent, delta, _interval(rdp, bounded))
+    return Epsilon(None if bounded else rdp, pld)
+
+
+def _rdp(spent: tuple[Spent, ...], delta: float, replaced: bool) -> float:
+    """The bound by Renyi differential privacy, as if draws were not bounded."""
+    if any(part.mechanism.noise_multiplier == 0 for part in spent):
+        return math.inf
+    dp = _dp_accounting()
+    relation = dp.NeighboringRelation
+    accountant = dp.rdp.RdpAccountant(
+        neighboring_relation=relation.REPLACE_ONE if replaced else relation.ADD_OR_REMOVE_ONE
+    )
+    with _orders_left_out_in_silence():
+        for mechanism, releases in spent:
+            accountant.compose(_event(dp, mechanism, replaced), releases)
+        return float(accountant.get_epsilon(delta)) if spent else 0.0
+
+
+def _pld(spent: tuple[Spent, ...], delta: float, interval: float) -> float:
+    if any(part.mechanism.noise_multiplier == 0 for part in spent):
+        return math.inf
+    dp = _dp_accounting()
+    accountant = dp.pld.PLDAccountant(value_discretization_interval=interval)
+    for mechanism, releases in spent:
+        accountant.compose(_event(dp, mechanism, False, bounded=True), releases)
+    return float(accountant.get_epsilon(delta)) if spent else 0.0
+
+
+def _interval(rdp: float, bounded: bool) -> float:
+    """Step of the privacy loss grid, from an epsilon of about the right size.
+
+    With any step the result is an upper bound. The grid of a useless, large epsilon need not be
+    fine; and a point of it takes ten times as long where draws are bounded, for which a step that
+    makes epsilon 0.4 % larger in cases like those of the tests will do.
+    """
+    if not math.isfinite(rdp):
+        return 1e-3
+    return max(1e-4, 1e-5 * rdp, min(1e-3, 5e-4 * rdp) if bounded else 0.0)
+
+
+def _event(dp: ModuleType, mechanism: Mechanism, replaced: bool, *, bounded: bool = False) -> Any:
+    """The mechanism in the words of dp-accounting."""
+    # Replacing a unit moves the sum by twice what leaving it out does.
+    z = mechanism.noise_multiplier / (2 if replaced else 1)
+    if mechanism.sampling == "everyone":
+        return dp.GaussianDpEvent(z)
+    if mechanism.sampling == "fixed":
+        drawn = mechanism.population, mechanism.most
+        return dp.SampledWithoutReplacementDpEvent(*drawn, dp.GaussianDpEvent(z))
+    if bounded and mechanism.most:
+        return dp.dp_event.TruncatedSubsampledGaussianDpEvent(
+            mechanism.population, mechanism.rate, mechanism.most, z
+        )
+    return dp.PoissonSampledDpEvent(mechanism.rate, dp.GaussianDpEvent(z))
+
+
+def noise_for(target: float, delta: float, mechanism: Mechanism, releases: int) -> float:
+    """The least noise multiplier with which so many releases stay within epsilon = ``target``.
+
+    Args:
+        target: Epsilon, above 0.
+        delta: At this delta.
+        mechanism: How units are drawn; its own noise multiplier is not used.
+        releases: Of the whole run, 1 or more.
+
+    Returns:
+        z, at most 0.1 % above the least: the epsilon of z is within the target.
+
+    Raises:
+        ValueError: If there is nothing to calibrate.
+    """
+    if not 0 < target < math.inf or releases < 1:
+        raise ValueError(f"epsilon={target} over {releases} releases: give numbers above 0")
+
+    def spent(z: float) -> tuple[Spent, ...]:
+        return (Spent(replace(mechanism, noise_multiplier=z), releases),)
+
+    replaced = mechanism.sampling == "fixed"
+    near = _least(lambda z: _rdp(spent(z), delta, replaced) <= target, 1.0, 2.0, 0.05)
+    # From there it is not far, and each step of the other accountant takes its time.
+    return _least(lambda z: epsilon(spent(z), delta).best <= target, near, 1.1, 0.001)
+
+
+def _least(good: Callable[[float], bool], start: float, factor: float, close: float) -> float:
+    """A number that is ``good``, where one smaller by the part ``close`` is not.
+
+    Looked for in steps of a factor, from a start.
+    """
+    high = start
+    while not good(high):
+        high *= factor
+    low = high / factor
+    while good(low):
+        high, low = low, low / factor
+    while high / low > 1 + close:
+        middle = math.sqrt(high * low)
+        low, high = (low, middle) if good(middle) else (middle, high)
+    return high
+
+
+def _dp_accounting() -> ModuleType:
+    try:
+        import dp_accounting
+        from dp_accounting import dp_event, pld, rdp  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "an epsilon needs dp-accounting: pip install 'ufm-jax[privacy]'"
+        ) from error
+    return dp_accounting
+
+
+@contextmanager
+def _orders_left_out_in_silence() -> Iterator[None]:
+    """Drops a warning for each Renyi order whose series does not converge.
+
+    The bound is the least over the others, and holds without it.
+    """
+
+    def kept(record: logging.LogRecord) -> bool:
+        return "Excluding this order" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(kept)
+    try:
+        yield
+    finally:
+        logger.removeFilter(kept)

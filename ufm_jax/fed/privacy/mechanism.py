@@ -1,0 +1,133 @@
+"""A noisy sum as the accounting sees it: how much noise, and who is in the sum (host).
+
+A release is a sum of vectors, one a unit (a client, or an example of a client), each of length C at
+most, with Gaussian noise of deviation z C added. Who is in the sum decides the accounting:
+
+    everyone   each unit once: the Gaussian mechanism. Also an epoch of shuffled batches, in which a
+               unit is in one batch: the noise of that batch is all that hides it, and the order
+               of a shuffle is not taken to hide anything.
+    poisson    each unit by itself with probability q: amplified by sampling.
+    fixed      S of n units without replacement: amplified too, but by less.
+
+Neighbours: for ``everyone`` and ``poisson``, a unit is there or left blank, so that one unit moves
+the sum by C. For ``fixed``, a unit is replaced by another, which moves the sum by 2 C: the noise is
+z / 2 of that. Replacing is the stronger promise, so the two are not to be compared.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Sampling = Literal["everyone", "poisson", "fixed"]
+SAMPLINGS: tuple[Sampling, ...] = ("everyone", "poisson", "fixed")
+"""Ledgers in checkpoints hold places in this tuple: it may only grow at its end."""
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """A noisy sum, and how its units are drawn.
+
+    Attributes:
+        noise_multiplier: z, deviation of the noise over the length C that a unit may have.
+        sampling: Who is in the sum.
+        rate: q, the probability that a unit is in it.
+        population: n, for ``fixed`` and where ``most`` is set; else 0.
+        most: ``fixed``: S. ``poisson``: room for so many; of a larger draw, so many are kept at
+            random (0: no bound). ``everyone``: 0.
+    """
+
+    noise_multiplier: float
+    sampling: Sampling = "everyone"
+    rate: float = 1.0
+    population: int = 0
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(f"sampling={self.sampling!r}: choose one of {', '.join(SAMPLINGS)}")
+        if not 0 <= self.noise_multiplier < math.inf:
+            raise ValueError(f"noise_multiplier={self.noise_multiplier}: give 0 or more")
+        if not 0 < self.rate <= 1 or (self.sampling == "everyone" and self.rate < 1):
+            raise ValueError(
+                f"rate={self.rate} with sampling={self.sampling!r}: a rate lies above 0 and is 1 "
+                "at most, and 1 where everyone takes part"
+            )
+        bounded = self.sampling == "fixed" or self.most > 0
+        if bounded and not 0 < self.most <= self.population:
+            raise ValueError(
+                f"most={self.most} of population={self.population}: give 1 unit or more, and no "
+                "more than there are"
+            )
+
+
+def of_cohorts(
+    noise_multiplier: float,
+    sampling: Literal["uniform", "poisson"],
+    cohort_size: int,
+    num_clients: int,
+    most: int = 0,
+) -> Mechanism:
+    """The mechanism of a round at client level.
+
+    Args:
+        noise_multiplier: z.
+        sampling: Of ``participation.Participation``; 'by_size' favours clients, so that none of
+            the analyses holds, and is refused (as is a trace, by ``refusals``).
+        cohort_size: S, or its mean for Poisson sampling.
+        num_clients: K.
+        most: Poisson sampling: the most clients of a round.
+
+    Raises:
+        ValueError: If the sampling cannot be accounted for.
+    """
+    if sampling not in ("uniform", "poisson"):
+        raise ValueError(f"sampling={sampling!r} cannot be accounted for: use 'poisson'")
+    if cohort_size >= num_clients:
+        return Mechanism(noise_multiplier)
+    rate = cohort_size / num_clients
+    if sampling == "uniform":
+        return Mechanism(noise_multiplier, "fixed", rate, num_clients, cohort_size)
+    return _poisson(noise_multiplier, rate, num_clients, most)
+
+
+def of_batches(
+    noise_multiplier: float,
+    sampling: Literal["shuffle", "poisson"],
+    batch_size: int,
+    num_examples: int,
+    capacity: int = 0,
+) -> Mechanism:
+    """The mechanism of a batch (``poisson``) or of an epoch of them (``shuffle``) of one client.
+
+    Args:
+        noise_multiplier: z.
+        sampling: Of ``batches.Batching``.
+        batch_size: B, or its mean for Poisson sampling.
+        num_examples: Of the client.
+        capacity: Poisson sampling: examples for which a batch has room.
+
+    Raises:
+        ValueError: If the sampling cannot be accounted for.
+    """
+    if sampling not in ("shuffle", "poisson"):
+        raise ValueError(f"sampling={sampling!r} cannot be accounted for: use 'poisson'")
+    if sampling == "shuffle" or batch_size >= num_examples:
+        return Mechanism(noise_multiplier)
+    return _poisson(noise_multiplier, batch_size / num_examples, num_examples, capacity)
+
+
+def _poisson(noise_multiplier: float, rate: float, population: int, most: int) -> Mechanism:
+    bounded = 0 < most < population
+    return Mechanism(
+        noise_multiplier, "poisson", rate, population if bounded else 0, most if bounded else 0
+    )
+
+
+def releases_per_round(
+    sampling: Literal["shuffle", "poisson"], num_steps: int, steps_per_epoch: int
+) -> int:
+    """How often a client's ``of_batches`` mechanism runs in a round of ``num_steps`` local steps.
+
+    Poisson batches count one by one; of shuffled ones, an epoch that has begun counts whole.
+    """
+    return num_steps if sampling == "poisson" else -(-num_steps // steps_per_epoch)
