@@ -220,6 +220,22 @@ def test_fednova_asks_for_sgd():
         make_algorithm(config, optimizers(replace(LOCAL, name="adamw")), (), 5)
 
 
+def test_a_secure_sum_is_the_mean_of_clipped_updates():
+    aggregation = AggregationConfig("secure_sum", norm=100.0)
+    config = replace(BASE, aggregation=aggregation)
+    found = trained(PLAIN, make_aggregator(config, 5), mean_gradient())
+    known = trained(PLAIN, mean(), mean_gradient())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, known)
+    colluding = replace(config, attack=AttackConfig("inner_product", (0,)))
+    with pytest.raises(ConfigError, match="what secure aggregation hides"):
+        make_aggregator(colluding, 5)
+    poisson = replace(
+        config, participation=ParticipationConfig("poisson"), client_weights="examples"
+    )
+    with pytest.raises(ConfigError, match="needs a bound on"):
+        make_aggregator(poisson, 5)
+
+
 def test_too_few_clients_for_a_rule_are_refused():
     config = replace(BASE, aggregation=AggregationConfig("bulyan", hostile=1))
     with pytest.raises(ConfigError, match="bulyan needs a cohort of 7 for that, and there are 4"):

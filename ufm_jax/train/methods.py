@@ -25,8 +25,10 @@ from ufm_jax.fed.algorithms.fedsam import sharpness_aware
 from ufm_jax.fed.algorithms.mimelite import mimelite
 from ufm_jax.fed.algorithms.scaffold import scaffold
 from ufm_jax.fed.gradient import Gradient, mean_gradient
+from ufm_jax.fed.participation import Participation
 from ufm_jax.fed.privacy.client_level import Adaptive, private_updates
 from ufm_jax.fed.privacy.example_level import private_gradient
+from ufm_jax.fed.privacy.secure_sum import secure_sum
 from ufm_jax.fed.updates.attacks import (
     inner_product,
     little_is_enough,
@@ -102,6 +104,8 @@ def make_aggregator(config: FederationConfig, num_clients: int) -> Aggregator:
         ConfigError: If there are too few clients for what the rule promises.
     """
     aggregation, attack = config.aggregation, config.attack
+    if aggregation.rule == "secure_sum":
+        return _secure_sum(config, num_clients)
     hostile, norm = aggregation.hostile, aggregation.norm
     rules: dict[str, Callable[[], Rule]] = {
         "mean": Rule,
@@ -133,6 +137,28 @@ def make_aggregator(config: FederationConfig, num_clients: int) -> Aggregator:
             "mean without colluding clients"
         )
     return stacked(rule, attack=collusion.get(attack.kind), hostile=attack.clients)
+
+
+def _secure_sum(config: FederationConfig, num_clients: int) -> Aggregator:
+    sampling, cohort = config.participation.sampling, config.cohort_size or num_clients
+    if config.attack.kind in ("little_is_enough", "inner_product"):
+        raise ConfigError(
+            f"config.federation.attack.kind={config.attack.kind!r}: who colludes would have to see "
+            "what secure aggregation hides; use another attack, or aggregation.rule='mean'"
+        )
+    if sampling == "poisson" and config.client_weights != "uniform":
+        raise ConfigError(
+            "config.federation.aggregation.rule='secure_sum' with Poisson cohorts needs a bound on "
+            "the sum of the shares: set federation.client_weights='uniform'"
+        )
+    most = Participation(sampling).most(cohort, num_clients)
+    return secure_sum(
+        config.aggregation.norm,
+        most,
+        most_weight=most / cohort if sampling == "poisson" else 1.0,
+        renormalise=config.privacy.level != "client",
+        masked=config.aggregation.masked,
+    )
 
 
 def make_gradient(config: FederationConfig) -> Gradient:

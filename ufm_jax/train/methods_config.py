@@ -22,6 +22,7 @@ RuleName = Literal[
     "geometric_median",
     "norm_clipping",
     "centred_clipping",
+    "secure_sum",
 ]
 
 
@@ -54,19 +55,22 @@ class AlgorithmConfig:
 
 @dataclass(frozen=True)
 class AggregationConfig:
-    """How the clients' updates become one; see docs/robustness.md.
+    """How the clients' updates become one; see docs/robustness.md and docs/privacy.md.
 
     Attributes:
-        rule: The weighted mean, or a rule that resists hostile clients.
+        rule: The weighted mean, a rule that resists hostile clients, or ``secure_sum``, the mean of
+            clipped updates as secure aggregation finds it.
         hostile: Clients that may be hostile, f: for the trimmed mean, Krum and Bulyan.
-        norm: Norm and centred clipping: length to which updates are clipped.
+        norm: Norm and centred clipping, secure sum: length to which updates are clipped.
         iterations: Geometric median and centred clipping: steps of their iteration.
+        masked: Secure sum: whether masks are drawn, at their cost. The result is the same.
     """
 
     rule: RuleName = "mean"
     hostile: int = 1
     norm: float = 1.0
     iterations: int = 3
+    masked: bool = True
 
     def __post_init__(self) -> None:
         check_range("federation.aggregation.hostile", self.hostile, 0, math.inf, "counts clients")

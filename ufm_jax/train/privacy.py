@@ -135,7 +135,7 @@ def facts_of(config: FederationConfig, federation: Federation) -> RunFacts:
         by_trace=bool(participation.trace),
         equal_weights=config.client_weights == "uniform",
         fixed_divisor=client_level,
-        plain_sum=config.aggregation.rule == "mean",
+        plain_sum=config.aggregation.rule in ("mean", "secure_sum"),
         synchronous=not config.asynchronous.concurrency,
     )
 
