@@ -24,7 +24,7 @@ from ufm_jax.fed.aggregate.aggregator import Aggregator
 from ufm_jax.fed.aggregate.mean import mean
 from ufm_jax.fed.algorithm import Algorithm, LossFn, Params, Tree, tree_bytes, update_shape
 from ufm_jax.fed.batches import Batching, round_rows
-from ufm_jax.fed.engine import FederationState, Plan, RoundFn, RoundMetrics, make_round
+from ufm_jax.fed.engine import After, FederationState, Plan, RoundFn, RoundMetrics, make_round
 from ufm_jax.fed.gradient import Gradient, mean_gradient
 from ufm_jax.fed.keys import fold, host_rng
 from ufm_jax.fed.participation import Clock, Participation
@@ -174,6 +174,11 @@ class Federation:
     def _compiled_algorithm(self) -> Algorithm:
         return self.algorithm
 
+    @property
+    def _after(self) -> After | None:
+        """What a round does when its clients have ended and the server has been updated."""
+        return None
+
     @cached_property
     def _round(self) -> RoundFn:
         return make_round(
@@ -184,6 +189,7 @@ class Federation:
             self.placement,
             jax.random.key(self.seed),
             examples_sharded=self.examples_sharded,
+            after=self._after,
         )
 
     @cached_property

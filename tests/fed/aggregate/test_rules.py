@@ -166,7 +166,7 @@ def test_two_of_eleven_cannot_leave_the_range_of_the_others(name, data):
     assert honest.min() - slack <= found <= honest.max() + slack
 
 
-@pytest.mark.parametrize("name", set(RULES) - {"norm_clipping", "centred_clipping"})
+@pytest.mark.parametrize("name", sorted(set(RULES) - {"norm_clipping", "centred_clipping"}))
 def test_two_far_away_move_the_result_little(updates, name):
     attacked = np.concatenate([updates, np.full((2, 7), 1e4, np.float32)])
     moved = np.linalg.norm(apply(RULES[name], attacked) - apply(RULES[name], updates))

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from ufm_jax.fed.algorithm import Algorithm, Params
@@ -15,7 +14,7 @@ from ufm_jax.fed.asynchronous.algorithm import (
     take_arrivals,
 )
 from ufm_jax.fed.asynchronous.timeline import Timeline, Wave
-from ufm_jax.fed.engine import FederationState, RoundFn, make_round
+from ufm_jax.fed.engine import After, FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.plan import HostPlan
 from ufm_jax.fed.schedule import IntArray, Limits, events, limits
@@ -73,18 +72,9 @@ class AsyncFederation(Federation):
         most = self.slots[1]
         return limits(self.num_steps, most, num_devices=1, lanes=self.placement.lanes)
 
-    @cached_property
-    def _round(self) -> RoundFn:
-        return make_round(
-            self.loss_fn,
-            self._compiled_algorithm,
-            self.aggregator,
-            self.gradient,
-            self.placement,
-            jax.random.key(self.seed),
-            examples_sharded=self.examples_sharded,
-            after=partial(take_arrivals, self.algorithm, self.way),
-        )
+    @property
+    def _after(self) -> After:
+        return partial(take_arrivals, self.algorithm, self.way)
 
     def client_params(self, state: FederationState, client: int) -> Params:
         """The model that a client would use: the server's."""
