@@ -3,6 +3,7 @@
     python -m tools.benchmark packing
     python -m tools.benchmark pretrain --size ti --image_size=224 --batch_size=16 --lanes 1 2 4
     python -m tools.benchmark trace --size=ti --out=FOLDER
+    python -m tools.benchmark methods --only examples clients secure
     python -m tools.benchmark SUBCOMMAND --help
 
 Every comparison runs its sides in turn in one run on one machine, with the same model, batches and
@@ -14,13 +15,14 @@ machines differ.
 import argparse
 from pathlib import Path
 
-from tools.benchmarks import engine, packing, pretrain, scale, trace
+from tools.benchmarks import engine, methods, packing, pretrain, scale, trace
 from tools.benchmarks.output import show, write
 from ufm_jax.train.config import PlacementConfig
 from ufm_jax.train.runtime import configure_jax
 
 COMMANDS = {
     "engine": engine,
+    "methods": methods,
     "packing": packing,
     "pretrain": pretrain,
     "scale": scale,
