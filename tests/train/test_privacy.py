@@ -120,7 +120,7 @@ def test_the_budget_ends_the_run_before_it_is_overspent(tmp_path):
         assert epsilon([Spent(Mechanism(2.0), rounds + 1)], 1e-3).best > 4.0
         state = {"w": np.ones(2, np.float32)}
         checkpoints.save(2, state, 0.0, spending.stored())
-        checkpoints.wait()
+    with Checkpoints(tmp_path) as checkpoints:  # As another process finds it.
         resumed, again = begin_spending(config, run, checkpoints, 2)
     assert again == rounds
     for found, known in zip(resumed.ledger, spending.ledger, strict=True):

@@ -61,10 +61,12 @@ class Checkpoints:
             loss: By which the best checkpoint is known.
             ledger: What clients have spent of their privacy, as JSON takes it.
         """
-        both = ocp.args.Composite(
-            default=ocp.args.StandardSave(state), ledger=ocp.args.JsonSave(dict(ledger or {}))
+        self._manager.save(
+            rounds_done,
+            args=ocp.args.StandardSave(state),
+            metrics={"loss": loss},
+            custom_metadata={"ledger": dict(ledger or {})},
         )
-        self._manager.save(rounds_done, args=both, metrics={"loss": loss})
 
     def restore(self, rounds_done: int, like: FederationState) -> FederationState:
         """Reads a checkpoint.
@@ -77,13 +79,12 @@ class Checkpoints:
             ValueError: If the checkpoint does not have these shapes.
         """
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        asked = ocp.args.Composite(default=ocp.args.StandardRestore(target))
-        return self._manager.restore(rounds_done, args=asked)["default"]
+        return self._manager.restore(rounds_done, args=ocp.args.StandardRestore(target))
 
     def ledger(self, rounds_done: int) -> dict[str, Any]:
         """The privacy ledger of a checkpoint; empty where the run keeps none."""
-        asked = ocp.args.Composite(ledger=ocp.args.JsonRestore())
-        return self._manager.restore(rounds_done, args=asked)["ledger"]
+        stored = self._manager.metadata(rounds_done).custom_metadata or {}
+        return stored.get("ledger", {})
 
     def wait(self) -> None:
         """Returns when everything started is on disk."""
