@@ -46,6 +46,13 @@ def _round(number: int, clients: list[str], loss: float | None) -> RoundRecord:
     )
 
 
+def on_a_clock(seconds: float, late: tuple[str, ...] = ()) -> list[RoundRecord]:
+    return [
+        dataclasses.replace(record, virtual_seconds=seconds, late=list(late) if at == 1 else [])
+        for at, record in enumerate(history(4))
+    ]
+
+
 def data(clients: int = 5) -> list[dict]:
     return [
         {"client": name, "images": 100 * (k + 1), "groups": 9, "labels": {"a<b": 3}}
@@ -219,3 +226,25 @@ def test_the_hero_picture_shows_four_columns(tmp_path):
         assert 3 * 224 < image.height < 4 * 224
     with pytest.raises(ValueError, match="no example pictures"):
         write_reconstruction_png(tmp_path, pictures(0))
+
+
+def test_virtual_clock_shows_simulated_time_and_who_was_late():
+    text = render(RUN, on_a_clock(600.0, (NASTY, "site-2")), data(), NO_ISSUES, None)
+    assert "Virtual clock" in Page(text).headings
+    text = text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "took 40 min 0 s, on average 10 min 0 s a round" in text
+    assert "2 updates never came" in text
+    assert "site-2)" in text
+    assert "simulated minutes" in text
+
+
+def test_virtual_clock_is_left_out_where_there_is_none():
+    page = Page(render(RUN, history(), data(), NO_ISSUES, None))
+    assert "Virtual clock" not in page.headings
+
+
+@pytest.mark.parametrize(("seconds", "unit"), [(0.5, "seconds"), (90.0, "minutes"), (9e3, "hours")])
+def test_simulated_time_has_the_unit_that_suits(seconds, unit):
+    text = render(RUN, on_a_clock(seconds), data(), NO_ISSUES, None)
+    assert f"simulated {unit}" in text
+    assert "No client dropped out or came too late." in text

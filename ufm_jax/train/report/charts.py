@@ -22,7 +22,7 @@ class LineChart:
     """A curve over the rounds, with optional context behind it. R rounds.
 
     Attributes:
-      rounds: int [R], increasing.
+      rounds: [R], increasing; integers are ticked at whole numbers only.
       values: float [R], the curve; nan leaves a gap.
       labels: R texts, shown when hovering a round.
       y_label: What the y axis shows, with its unit.
@@ -182,9 +182,10 @@ def _axes(x: Scale, y: Scale, chart: LineChart, width: int, height: int) -> Mark
     for value in y_ticks:
         parts.append(svg.line(x.start, y(value), x.stop, y(value), "grid"))
         parts.append(svg.text(tick_label(value, y_ticks), x.start - 8, y(value) + 4, "tick end"))
+    whole = np.issubdtype(chart.rounds.dtype, np.integer)
     x_ticks = [
         value
-        for value in ticks(x.low, x.high, max(5, width // 110), whole=True)
+        for value in ticks(x.low, x.high, max(5, width // 110), whole=whole)
         if chart.rounds[0] <= value <= chart.rounds[-1]
     ]
     parts += [

@@ -7,7 +7,7 @@ from typing import Any
 
 from ufm_jax.data.whole_file import replacing
 from ufm_jax.train.metrics import RoundRecord
-from ufm_jax.train.report import gallery, sections
+from ufm_jax.train.report import costs, gallery, sections
 from ufm_jax.train.report.history import client_curves
 from ufm_jax.train.report.markup import Markup, element, join
 from ufm_jax.train.report.style import CSS, SCRIPT
@@ -62,7 +62,8 @@ def render(
         sections.training(history, curves),
         sections.section("Clients", client_table(history, curves, data)),
         sections.schedule(run, history[-1]),
-        sections.communication(history),
+        costs.communication(history),
+        costs.virtual_clock(history),
         _pictures(pictures),
         sections.section("Data issues", issue_list(issues)),
         sections.configuration(run.config, {"device": run.device, **run.versions}),

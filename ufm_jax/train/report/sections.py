@@ -64,7 +64,7 @@ def training(history: Sequence[RoundRecord], curves: ClientCurves) -> Markup:
     chart = LineChart(
         rounds=rounds,
         values=loss,
-        labels=[_loss_label(record) for record in history],
+        labels=[loss_label(record) for record in history],
         y_label="training loss",
         description=f"Training loss by round, {fixed(loss[0], 3)} to {fixed(loss[-1], 3)}",
         lines=curves.loss if few else None,
@@ -83,31 +83,6 @@ def training(history: Sequence[RoundRecord], curves: ClientCurves) -> Markup:
         ),
         element("div", *_small_charts(history, rounds), class_="triple"),
     )
-
-
-def communication(history: Sequence[RoundRecord]) -> Markup:
-    """The loss against what was sent, both ways, as the run would have sent it."""
-    moved = np.cumsum([record.bytes_down + record.bytes_up for record in history]) / 1e6
-    last = history[-1]
-    chart = LineChart(
-        rounds=moved,
-        values=np.array([record.loss for record in history]),
-        labels=[
-            f"{fixed(megabytes, 1)} MB: {_loss_label(record)}"
-            for megabytes, record in zip(moved, history, strict=True)
-        ],
-        y_label="training loss",
-        description="Training loss by megabytes sent between clients and server",
-        x_label="MB sent, in all",
-    )
-    text = (
-        f"The last round moved {fixed(last.bytes_down / 1e6, 1)} MB to its clients and "
-        f"{fixed(last.bytes_up / 1e6, 1)} MB from them; the whole run "
-        f"{fixed(moved[-1], 1)} MB. Counted from the shapes of what an institution would receive "
-        "and send, compressed where the run compresses; without the overhead of a network."
-    )
-    figure = responsive(lambda width, height: line_chart(chart, width, height), height=240)
-    return section("Communication", element("p", text), element("figure", figure))
 
 
 def schedule(run: RunInfo, record: RoundRecord) -> Markup:
@@ -160,6 +135,19 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
     return pairs
 
 
+def loss_label(record: RoundRecord) -> str:
+    """A round's loss in words, with the clients that were rejected."""
+    rejected = f", rejected: {', '.join(record.rejected)}" if record.rejected else ""
+    return f"round {record.round}: {fixed(record.loss, 4)}{rejected}"
+
+
+def names_in_short(names: Sequence[str]) -> str:
+    """Distinct names in order, at most five of them."""
+    distinct = sorted(set(names))
+    more = f" and {len(distinct) - 5} more" if len(distinct) > 5 else ""
+    return ", ".join(distinct[:5]) + more
+
+
 def _small_charts(history: Sequence[RoundRecord], rounds: np.ndarray) -> list[Markup]:
     fields = (
         ("lr_factor", "learning-rate factor"),
@@ -184,11 +172,6 @@ def _small_charts(history: Sequence[RoundRecord], rounds: np.ndarray) -> list[Ma
     return charts
 
 
-def _loss_label(record: RoundRecord) -> str:
-    rejected = f", rejected: {', '.join(record.rejected)}" if record.rejected else ""
-    return f"round {record.round}: {fixed(record.loss, 4)}{rejected}"
-
-
 def _middle_band(loss: np.ndarray) -> np.ndarray:
     """10 % and 90 % quantile over clients, [2, R] from [K, R]; nan where no client is finite."""
     edges = np.full((2, loss.shape[1]), np.nan)
@@ -209,12 +192,11 @@ def _loss_sentence(first: float, last: float) -> str:
 
 
 def _rejection_sentence(history: Sequence[RoundRecord]) -> str:
-    times = sum(len(record.rejected) for record in history)
-    if not times:
+    names = [name for record in history for name in record.rejected]
+    if not names:
         return "No client’s update was rejected."
-    names = sorted({name for record in history for name in record.rejected})
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"{count(times, 'update')} {'was' if times == 1 else 'were'} rejected ({shown})."
+    were = "was" if len(names) == 1 else "were"
+    return f"{count(len(names), 'update')} {were} rejected ({names_in_short(names)})."
 
 
 def _median(values: Any) -> float:

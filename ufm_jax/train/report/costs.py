@@ -1,0 +1,74 @@
+"""Sections that show the loss against what it cost: bytes sent, and time on the virtual clock."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ufm_jax.train.metrics import RoundRecord
+from ufm_jax.train.report.charts import LineChart, line_chart, responsive
+from ufm_jax.train.report.markup import Markup, element
+from ufm_jax.train.report.numbers import count, duration, fixed
+from ufm_jax.train.report.sections import loss_label, names_in_short, section
+
+_UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
+
+
+def communication(history: Sequence[RoundRecord]) -> Markup:
+    """The loss against what was sent, both ways, as the run would have sent it."""
+    moved = np.cumsum([record.bytes_down + record.bytes_up for record in history]) / 1e6
+    last = history[-1]
+    text = (
+        f"The last round moved {fixed(last.bytes_down / 1e6, 1)} MB to its clients and "
+        f"{fixed(last.bytes_up / 1e6, 1)} MB from them; the whole run "
+        f"{fixed(moved[-1], 1)} MB. Counted from the shapes of what an institution would receive "
+        "and send, compressed where the run compresses; without the overhead of a network."
+    )
+    shown = [f"{fixed(megabytes, 1)} MB" for megabytes in moved]
+    chart = _loss_against(history, moved, shown, "MB sent, in all")
+    return section("Communication", element("p", text), chart)
+
+
+def virtual_clock(history: Sequence[RoundRecord]) -> Markup:
+    """The loss against simulated time, and who did not answer in time; without a clock, nothing."""
+    seconds = np.cumsum([record.virtual_seconds for record in history])
+    if not np.isfinite(seconds).all():
+        return Markup("")
+    text = (
+        f"Clients have speeds of their own here. By the virtual clock the run took "
+        f"{duration(seconds[-1])}, on average {duration(seconds[-1] / len(history))} a round; the "
+        f"programs that simulate it took {duration(sum(record.seconds for record in history))}. "
+        f"{_late_sentence(history)}"
+    )
+    shown = [duration(at) for at in seconds]
+    divisor, unit = next(unit for unit in _UNITS if seconds[-1] >= 5 * unit[0] or unit[0] == 1)
+    chart = _loss_against(history, seconds / divisor, shown, f"simulated {unit}")
+    return section("Virtual clock", element("p", text), chart)
+
+
+def _loss_against(
+    history: Sequence[RoundRecord], cost: np.ndarray, shown: Sequence[str], x_label: str
+) -> Markup:
+    """The training loss over an increasing cost; ``shown`` is the cost as text, by round."""
+    chart = LineChart(
+        rounds=cost,
+        values=np.array([record.loss for record in history]),
+        labels=[
+            f"{text}: {loss_label(record)}" for text, record in zip(shown, history, strict=True)
+        ],
+        y_label="training loss",
+        description=f"Training loss by {x_label}",
+        x_label=x_label,
+    )
+    return element(
+        "figure", responsive(lambda width, height: line_chart(chart, width, height), height=240)
+    )
+
+
+def _late_sentence(history: Sequence[RoundRecord]) -> str:
+    late = [name for record in history for name in record.late]
+    if not late:
+        return "No client dropped out or came too late."
+    return (
+        f"{count(len(late), 'update')} never came, because the client dropped out or was too late "
+        f"({names_in_short(late)})."
+    )
