@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ufm_jax.data.records import Picture
 
@@ -73,6 +73,10 @@ def decode_bytes(data: bytes) -> tuple[np.ndarray, int]:
             pixels = _pixels(upright)
     except MemoryError:
         raise
+    except UnidentifiedImageError as error:  # Its own text ends in an address in memory.
+        raise CorruptImage(
+            "does not decode: no image, or of a format that cannot be read"
+        ) from error
     except Exception as error:  # Pillow's plugins raise anything at all on broken bytes
         raise CorruptImage(f"does not decode: {error}") from error
     return drop_equal_channels(pixels), frames

@@ -9,7 +9,6 @@ from stat import S_ISREG
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import UnidentifiedImageError
 
 from ufm_jax.data.decode import CorruptImage, decode_bytes, make_row
 from ufm_jax.data.issues import DataError
@@ -103,10 +102,6 @@ def read_pixels(path: Path) -> tuple[np.ndarray, int]:
         return decode_bytes(path.read_bytes())
     except OSError as error:
         raise CorruptImage(f"cannot be opened: {_why(error)}") from error
-    except CorruptImage as error:
-        if isinstance(error.__cause__, UnidentifiedImageError):
-            raise CorruptImage("is no image, or of a format that cannot be read") from error
-        raise
 
 
 def read_image(root: Path, listed: Listed, settings: DataSettings) -> FolderImage | Listed:
