@@ -144,7 +144,9 @@ def test_nothing_moves_between_host_and_device_inside_a_round():
     plan = federation.plan(2)
     with jax.transfer_guard("disallow"), pytest.raises(Exception, match="transfer"):
         federation._round(
-            state, examples, Plan(np.int32(2), federation.noise_words, plan.events, plan.rows, ())
+            state,
+            examples,
+            Plan(np.int32(2), np.float32(1), federation.noise_words, plan.events, plan.rows, ()),
         )
 
 

@@ -95,6 +95,14 @@ def test_the_virtual_clock_by_hand():
     assert seconds == 10.0
 
 
+@pytest.mark.parametrize(("deadline", "expected"), [(10.0, 10.0), (np.inf, 0.0)])
+def test_of_who_drops_out_the_server_hears_at_the_deadline_or_at_once(deadline, expected):
+    clock = Clock(np.ones(1), np.zeros(1), dropout=1.0, deadline=deadline)
+    rng = np.random.default_rng(0)
+    assert clock.seconds(0, 3, rng) == (expected, True)
+    assert clock.answers(np.arange(1), np.array([3]), rng)[1] == expected
+
+
 def test_who_is_late_does_not_train_and_is_named():
     clock = Clock(np.array([1.0, 1.0, 100.0, 1.0, 1.0]), np.zeros(5), deadline=10.0)
     run = federation(clock=clock)

@@ -30,7 +30,7 @@ def federation(config):
         offsets=np.concatenate([[0], np.cumsum(SIZES)]), num_clients=3, names=NAMES
     )
     sgd = OptimizerConfig(name="sgd", betas=(0.0, 0.0), weight_decay=0.0)
-    optimizers = Optimizers(optax.sgd(0.1), optax.sgd(1.0), sgd, 0.1, lambda progress: 1.0)
+    optimizers = Optimizers(optax.sgd(0.1), optax.sgd(1.0), sgd, sgd, lambda progress: 1.0)
     return build_federation(
         config, PlacementConfig(devices=1), data, None, optimizers, personal=(), seed=0
     )

@@ -248,3 +248,11 @@ def test_simulated_time_has_the_unit_that_suits(seconds, unit):
     text = render(RUN, on_a_clock(seconds), data(), NO_ISSUES, None)
     assert f"simulated {unit}" in text
     assert "No client dropped out or came too late." in text
+
+
+def test_rounds_that_changed_nothing_are_said():
+    rounds = [dataclasses.replace(record, skipped=record.round > 3) for record in history()]
+    text = render(RUN, rounds, data(), NO_ISSUES, None).replace("\N{NO-BREAK SPACE}", " ")
+    assert "2 rounds changed nothing" in text
+    assert "the first was round 4" in text
+    assert "changed nothing" not in render(RUN, history(), data(), NO_ISSUES, None)

@@ -8,7 +8,7 @@ and weights p_k is
     for k in S:  local = start(s, c_k)
                  for t in 0 .. T_k - 1:  local, loss = step(s, local, grad_fn, progress)
                  update_k, c_k = end(s, local, turn_k)
-    s = update_server(s, sum_k p_k update_k, key)
+    s = update_server(s, sum_k p_k update_k, outcome)
 """
 
 import math
@@ -69,6 +69,19 @@ class Turn(NamedTuple):
     key: jax.Array
 
 
+class Outcome(NamedTuple):
+    """What the server learns of a round besides the aggregate.
+
+    Attributes:
+        share: float32 [] the share of the population's weight that the aggregate is of: the sum
+            over the clients whose updates came in; 1 where everybody's did.
+        key: For what is random on the server; the same on every device.
+    """
+
+    share: jax.Array
+    key: jax.Array
+
+
 class Algorithm(NamedTuple):
     """A federated algorithm.
 
@@ -81,7 +94,7 @@ class Algorithm(NamedTuple):
             ``progress`` is the round plus the done fraction of this client's local steps.
         end: ``(server, local, turn) -> (update, client)``: what the server averages, and what the
             client keeps.
-        update_server: ``(server, mean_update, key) -> server``.
+        update_server: ``(server, mean_update, outcome) -> server``.
         client_params: ``(server, client) -> params``: the model that a client would use.
         broadcast: ``server -> tree``: what of the server's state clients need, and so are sent.
         stateful: Whether clients keep anything, so that each has a place on a device.
@@ -93,7 +106,7 @@ class Algorithm(NamedTuple):
     start: Callable[[Any, Tree], Any]
     step: Callable[[Any, Any, GradFn, jax.Array], tuple[Any, jax.Array]]
     end: Callable[[Any, Any, Turn], tuple[Tree, Tree]]
-    update_server: Callable[[Any, Tree, jax.Array], Any]
+    update_server: Callable[[Any, Tree, Outcome], Any]
     client_params: Callable[[Any, Tree], Params]
     broadcast: Callable[[Any], Tree]
     stateful: bool

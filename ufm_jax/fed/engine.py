@@ -22,7 +22,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from ufm_jax.fed.aggregate.aggregator import Aggregator, Cohort
-from ufm_jax.fed.algorithm import Algorithm, LossFn, Tree
+from ufm_jax.fed.algorithm import Algorithm, LossFn, Outcome, Tree
 from ufm_jax.fed.gradient import Gradient
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.lanes import ClientMetrics, Work, vary
@@ -51,6 +51,8 @@ class Plan(NamedTuple):
 
     Attributes:
         round_index: int32 [].
+        coverage: float32 [], the cohort's share of the population's weight; p_k times it is the
+            share of client k.
         noise: uint32 [2], the words of the key from which the noise of updates is folded.
         events: The event table, leading axis D.
         rows: int32 [D, T, L, B] rows of ``examples``; negative where a slot is empty.
@@ -58,6 +60,7 @@ class Plan(NamedTuple):
     """
 
     round_index: jax.Array
+    coverage: jax.Array
     noise: jax.Array
     events: Events
     rows: jax.Array
@@ -65,10 +68,18 @@ class Plan(NamedTuple):
 
 
 class RoundMetrics(NamedTuple):
-    """Metrics of a round: of each client, and how far the server's parameters moved."""
+    """Metrics of a round.
+
+    Attributes:
+        clients: Of each client.
+        update_norm: How far the server's parameters moved.
+        share: Share of the population's weight that the aggregate is of; 0 where the aggregator
+            had too little to go on with, and nothing was updated.
+    """
 
     clients: ClientMetrics
     update_norm: jax.Array
+    share: jax.Array
 
 
 RoundFn = Callable[[FederationState, Tree, Plan], tuple[FederationState, RoundMetrics]]
@@ -140,15 +151,18 @@ def make_round(
             vary(cohort, CLIENTS),
         )
         totals = loop(work, state.clients)
-        aggregate, update, proceed = aggregator.result(state.aggregate, totals.gathered, cohort)
-        server = algorithm.update_server(state.server, update, fold(noise, "server"))
-        server, aggregate = select(proceed, (server, aggregate), (state.server, state.aggregate))
+        aggregate, update, share = aggregator.result(state.aggregate, totals.gathered, cohort)
+        outcome = Outcome(share * plan.coverage, fold(noise, "server"))
+        server = algorithm.update_server(state.server, update, outcome)
+        server, aggregate = select(share > 0, (server, aggregate), (state.server, state.aggregate))
         clients = totals.clients
         if after is not None:
             server, clients = after(server, clients, plan.after, fold(noise, "after"))
         metrics = jax.tree.map(lambda leaf: leaf[None], totals.metrics)
         moved = distance(state.server.params, server.params)
-        return FederationState(server, clients, aggregate), RoundMetrics(metrics, moved)
+        return FederationState(server, clients, aggregate), RoundMetrics(
+            metrics, moved, outcome.share
+        )
 
     mapped = jax.shard_map(
         round_on_device,
@@ -156,11 +170,11 @@ def make_round(
         in_specs=(
             FederationState(everywhere, per_device, everywhere),
             per_device if examples_sharded else everywhere,
-            Plan(everywhere, everywhere, per_device, batches, everywhere),
+            Plan(everywhere, everywhere, everywhere, per_device, batches, everywhere),
         ),
         out_specs=(
             FederationState(everywhere, per_device, everywhere),
-            RoundMetrics(per_device, everywhere),
+            RoundMetrics(per_device, everywhere, everywhere),
         ),
     )
     # Named, since the state comes back in: a sharding spelt another way would compile again.
@@ -169,6 +183,6 @@ def make_round(
     replicated: Any = placement.replicated
     shardings = (
         FederationState(replicated, sharded, replicated),
-        RoundMetrics(replicated, replicated),
+        RoundMetrics(replicated, replicated, replicated),
     )
     return jax.jit(mapped, donate_argnums=0, out_shardings=shardings)

@@ -287,6 +287,15 @@ class Federation:
             raise ValueError(f"every client of the cohort {list(clients)} has weight zero")
         return weights / weights.sum() if len(weights) else weights
 
+    def coverage(self, clients: Sequence[int] | IntArray) -> float:
+        """A cohort's share of the population's weight; under Poisson sampling on average.
+
+        A client's weight of ``client_weight`` times it is the client's share of the population.
+        """
+        if self.participation.sampling == "poisson":
+            return self._cohort_size / self.num_clients
+        return float(self._weights[np.asarray(clients, np.int64)].sum() / self._weights.sum())
+
     def plan(self, round_index: int, cohort: Sequence[int] | IntArray | None = None) -> HostPlan:
         """Decides a round.
 
@@ -308,7 +317,7 @@ class Federation:
         schedule, rows = self._pack(round_index, clients, device)
         weight, slot = self.client_weight(schedule.client), self.slots[0][schedule.client]
         table = events(schedule, weight, slot, self.limits)
-        return HostPlan(round_index, schedule, table, rows, late, seconds)
+        return HostPlan(round_index, schedule, table, rows, late, seconds, len(asked))
 
     def _pack(
         self, round_index: int, clients: IntArray, device: IntArray | None
@@ -372,6 +381,7 @@ class Federation:
         placement = self.placement
         return Plan(
             placement.put(np.int32(plan.round_index), placement.replicated),
+            placement.put(np.float32(self.coverage(plan.schedule.client)), placement.replicated),
             placement.put(self.noise_words, placement.replicated),
             placement.put(plan.events, placement.sharded),
             placement.put(plan.rows if rows is None else rows, placement.batches),

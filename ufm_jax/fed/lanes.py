@@ -14,7 +14,7 @@ from ufm_jax.fed.gradient import Batch, Gradient
 from ufm_jax.fed.keys import example_keys, fold
 from ufm_jax.fed.placement import CLIENTS, DATA
 from ufm_jax.fed.schedule import Events
-from ufm_jax.fed.trees import distance, entry, squared_norm, zeros
+from ufm_jax.fed.trees import acceptable, distance, entry, squared_norm, zeros
 
 
 class ClientMetrics(NamedTuple):
@@ -23,7 +23,8 @@ class ClientMetrics(NamedTuple):
     Attributes:
         loss: Mean local loss over the client's examples, as seen while training.
         update_norm: Euclidean distance that its local training moved the parameters.
-        finite: Whether its update, its state and its loss were finite; if not, it was left out.
+        finite: Whether its update, its state and its loss were finite, and the update of a length
+            that sums survive (``trees.acceptable``); if not, it was left out.
     """
 
     loss: jax.Array
@@ -118,10 +119,10 @@ def end_client(work: Work, lane: Lanes, turn: Turn) -> Ended:
     """What the client in a lane (without the axis L) leaves behind."""
     update, kept = work.algorithm.end(work.server, lane.local, turn)
     # One pass over an update that is also the distance moved, as it is for most algorithms.
-    finite = jnp.isfinite(squared_norm(update) + squared_norm(kept) + lane.loss)
+    good = acceptable(squared_norm(update)) & jnp.isfinite(squared_norm(kept) + lane.loss)
     moved = distance(work.server.params, lane.local.params)
     mean_loss = lane.loss / jnp.maximum(lane.examples, 1)
-    return Ended(update, kept, ClientMetrics(mean_loss, moved, finite))
+    return Ended(update, kept, ClientMetrics(mean_loss, moved, good))
 
 
 def run_steps(work: Work, lanes: Lanes, begin: jax.Array, end: jax.Array) -> Lanes:

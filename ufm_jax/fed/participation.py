@@ -124,11 +124,13 @@ class Clock:
         return in_time, self.deadline if missed else float(seconds[in_time].max(initial=0.0))
 
     def seconds(self, client: int, num_steps: int, rng: np.random.Generator) -> tuple[float, bool]:
-        """How long one client takes, the deadline at most, and whether nothing comes of it."""
+        """After how long the server hears of one client, and whether nothing comes of it."""
         noise = math.exp(self.jitter * rng.normal())
         seconds = noise * (self.latency[client] + num_steps * self.step_seconds[client])
         lost = bool(rng.random() < self.dropout) or seconds > self.deadline
-        return min(float(seconds), self.deadline), lost
+        if lost:
+            return self.deadline if math.isfinite(self.deadline) else 0.0, True
+        return float(seconds), False
 
 
 def drawn_clock(

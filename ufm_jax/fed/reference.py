@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ufm_jax.fed.aggregate.aggregator import Cohort
-from ufm_jax.fed.algorithm import Params, Tree, Turn, update_shape
+from ufm_jax.fed.algorithm import Outcome, Params, Tree, Turn, update_shape
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.gradient import Batch
 from ufm_jax.fed.keys import example_keys, fold
@@ -91,10 +91,11 @@ def reference_round(
         weights.append(weight if good else 0.0)
     together = Cohort(jnp.array(cohort), jnp.array(weights, jnp.float32), noise)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *updates)
-    aggregate, update, proceed = federation.aggregator.alone(state.aggregate, stacked, together)
-    if not proceed:
+    aggregate, update, share = federation.aggregator.alone(state.aggregate, stacked, together)
+    if not share > 0:
         return state._replace(clients=kept), losses
-    server = algorithm.update_server(state.server, update, fold(noise, "server"))
+    outcome = Outcome(share * federation.coverage(cohort), fold(noise, "server"))
+    server = algorithm.update_server(state.server, update, outcome)
     return state._replace(server=server, clients=kept, aggregate=aggregate), losses
 
 

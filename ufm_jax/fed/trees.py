@@ -48,6 +48,14 @@ def squared_norm(tree: Tree) -> jax.Array:
     return sum(squares, jnp.float32(0))
 
 
+def acceptable(squared: jax.Array) -> jax.Array:
+    """Whether an update of this squared norm may take part: finite, and so are sums over many.
+
+    No training moves 10^15 far, and squares of what is longer would overflow in a rule's distances.
+    """
+    return squared <= 1e30
+
+
 def distance(tree: Tree, other: Tree) -> jax.Array:
     """Euclidean distance of two trees of the same shapes."""
     return jnp.sqrt(squared_norm(jax.tree.map(jnp.subtract, tree, other)))

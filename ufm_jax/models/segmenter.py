@@ -92,7 +92,7 @@ class Segmenter(nn.Module):
         outputs = self._encoder().block_outputs(patches, taps, deterministic)
         maps = tuple(tokens[:, 1:].reshape(-1, *self.grid, self.size.width) for tokens in outputs)
         features = self._decode(maps, picture)
-        head = Dense(self.num_classes, self.dtype, nn.initializers.normal(1e-2), name="head")
+        head = Dense(self.num_classes, self.dtype, name="head")
         logits = head(features).astype(jnp.promote_types(self.dtype, jnp.float32))
         return bilinear(logits, height, width)
 
@@ -197,7 +197,9 @@ class LightDecoder(nn.Module):
 
 
 class ConvUnit(nn.Module):
-    """Convolution, group norm (Wu and He 2018) and ReLU.
+    """Convolution, group norm (Wu and He 2018) and leaky ReLU, as in nnU-Net.
+
+    A plain ReLU may be zero over a whole background, and then learns nothing more about it.
 
     Attributes:
         features: Output channels.
@@ -212,7 +214,7 @@ class ConvUnit(nn.Module):
         """Maps [B, H, W, I] to [B, H, W, features]."""
         convolved = Conv3x3(self.features, self.dtype, name="conv")(inputs)
         groups = math.gcd(_GROUPS, self.features)
-        return nn.relu(nn.GroupNorm(groups, dtype=self.dtype, name="norm")(convolved))
+        return nn.leaky_relu(nn.GroupNorm(groups, dtype=self.dtype, name="norm")(convolved))
 
 
 def default_taps(depth: int) -> tuple[int, int, int, int]:

@@ -199,6 +199,10 @@ class FederationConfig:
             "privacy.level": self.privacy.level == "none",
             "personal": not self.personal,
             "client_state": self.client_state == "reset",
+            "client_weights": self.client_weights == "uniform",
+            "cohort_size": not self.cohort_size,
+            "participation.sampling": self.participation.sampling == "uniform",
+            "participation.trace": not self.participation.trace,
             "participation.step_seconds": self.participation.step_seconds > 0,
         }
         wrong = [key for key, good in needs.items() if not good]
@@ -206,8 +210,8 @@ class FederationConfig:
             raise ConfigError(
                 f"config.federation.asynchronous.concurrency={self.asynchronous.concurrency}: "
                 f"training without rounds needs another federation.{wrong[0]}; it takes fedavg, "
-                "fedprox or fedsam with client_state='reset', the mean, a clock "
-                "(participation.step_seconds above 0), and nothing else"
+                "fedprox or fedsam with client_state='reset', the mean, client_weights='uniform', "
+                "all clients, a clock (participation.step_seconds above 0), and nothing else"
             )
 
 

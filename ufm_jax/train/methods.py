@@ -39,6 +39,7 @@ from ufm_jax.fed.updates.attacks import (
 from ufm_jax.fed.updates.compression import compressed, low_rank, quantise, random_k, top_k
 from ufm_jax.fed.updates.transform import Transform, with_transforms
 from ufm_jax.train.config import FederationConfig, OptimizerConfig
+from ufm_jax.train.method_checks import check_method
 from ufm_jax.train.methods_config import CompressionConfig
 from ufm_jax.train.schema import ConfigError
 
@@ -48,20 +49,20 @@ _COUNTS_PER_NOISE = 20.0
 
 @dataclass(frozen=True)
 class Optimizers:
-    """The optimisers of a federation, and the local one as it was configured.
+    """The optimisers of a federation, and what they were made from.
 
     Attributes:
         client: At its peak learning rate.
         server: Applied to the pseudo-gradient.
         client_config: What ``client`` was made from, for methods that need its numbers.
-        client_rate: Its peak learning rate.
+        server_config: What ``server`` was made from.
         lr_factor: The learning rate's schedule.
     """
 
     client: optax.GradientTransformation
     server: optax.GradientTransformation
     client_config: OptimizerConfig
-    client_rate: float
+    server_config: OptimizerConfig
     lr_factor: LrFactor
 
 
@@ -79,8 +80,9 @@ def make_algorithm(
     Raises:
         ConfigError: If parts of the configuration do not go together.
     """
+    check_method(config, optimizers.client_config, optimizers.server_config, personal)
     cohort = config.cohort_size or num_clients
-    algorithm = _plain_algorithm(config, optimizers, personal, cohort / num_clients)
+    algorithm = _plain_algorithm(config, optimizers, personal)
     return with_transforms(algorithm, [*_attack(config), *sent_through(config, cohort)])
 
 
@@ -114,7 +116,7 @@ def make_aggregator(config: FederationConfig, num_clients: int) -> Aggregator:
         "krum": lambda: krum(hostile),
         "multi_krum": lambda: multi_krum(hostile),
         "bulyan": lambda: bulyan(hostile),
-        "geometric_median": lambda: geometric_median(aggregation.iterations),
+        "geometric_median": lambda: geometric_median(),
         "norm_clipping": lambda: norm_clipping(norm),
         "centred_clipping": lambda: centred_clipping(norm, aggregation.iterations),
     }
@@ -172,10 +174,9 @@ def make_gradient(config: FederationConfig) -> Gradient:
 
 
 def _plain_algorithm(
-    config: FederationConfig, optimizers: Optimizers, personal: Sequence[str], fraction: float
+    config: FederationConfig, optimizers: Optimizers, personal: Sequence[str]
 ) -> Algorithm:
     chosen = config.algorithm
-    _check_parts(config, optimizers, personal)
     base = fedavg(
         optimizers.client,
         optimizers.server,
@@ -188,10 +189,10 @@ def _plain_algorithm(
         lr_factor=optimizers.lr_factor,
     )
     others: dict[str, Callable[[], Algorithm]] = {
-        "scaffold": lambda: scaffold(base, fraction=fraction, option=chosen.option),
-        "feddyn": lambda: feddyn(base, chosen.alpha, fraction=fraction),
+        "scaffold": lambda: scaffold(base, option=chosen.option),
+        "feddyn": lambda: feddyn(base, chosen.alpha),
         "fednova": lambda: fednova(
-            optimizers.client_rate,
+            optimizers.client,
             optimizers.client_config.betas[0],
             optimizers.server,
             lr_factor=optimizers.lr_factor,
@@ -202,31 +203,6 @@ def _plain_algorithm(
         ),
     }
     return others[chosen.name]() if chosen.name in others else base
-
-
-def _check_parts(config: FederationConfig, optimizers: Optimizers, personal: Sequence[str]) -> None:
-    """What an algorithm cannot be combined with.
-
-    Raises:
-        ConfigError: Naming the key, and what to set.
-    """
-    name, optimizer = config.algorithm.name, optimizers.client_config
-    if personal and name not in ("fedavg", "fedprox", "fedsam"):
-        raise ConfigError(
-            f"config.federation.personal={tuple(personal)}: {name} shares all parameters; use "
-            "fedavg, fedprox or fedsam, or leave it empty"
-        )
-    if name in ("fednova", "mimelite") and config.client_state != "reset":
-        raise ConfigError(
-            f"config.federation.client_state={config.client_state!r}: {name} keeps nothing with "
-            "its clients; set 'reset'"
-        )
-    plain = optimizer.name == "sgd" and not optimizer.clip_norm and not optimizer.weight_decay
-    if name == "fednova" and not plain:
-        raise ConfigError(
-            "config.federation.algorithm.name='fednova' normalises steps of SGD: set "
-            "client_optimizer.name='sgd', and its weight_decay and clip_norm to 0"
-        )
 
 
 def _attack(config: FederationConfig) -> list[Transform]:
@@ -245,7 +221,7 @@ def _compression(config: CompressionConfig) -> list[Transform]:
     compressor = {
         "top_k": lambda: top_k(config.fraction),
         "random_k": lambda: random_k(config.fraction, unbiased=not config.error_feedback),
-        "quantise": lambda: quantise(config.bits),
+        "quantise": lambda: quantise(config.bits, unbiased=not config.error_feedback),
         "low_rank": lambda: low_rank(config.rank),
     }[config.kind]()
     return [compressed(compressor, error_feedback=config.error_feedback)]

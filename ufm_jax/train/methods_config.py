@@ -62,7 +62,7 @@ class AggregationConfig:
             clipped updates as secure aggregation finds it.
         hostile: Clients that may be hostile, f: for the trimmed mean, Krum and Bulyan.
         norm: Norm and centred clipping, secure sum: length to which updates are clipped.
-        iterations: Geometric median and centred clipping: steps of their iteration.
+        iterations: Centred clipping: steps of its iteration.
         masked: Secure sum: whether masks are drawn, at their cost. The result is the same.
     """
 

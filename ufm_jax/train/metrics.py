@@ -81,10 +81,11 @@ class RoundRecord:
       cohort: Number of clients in the round.
       rejected: Names of the clients whose update was left out.
       clients: One record for each client of the cohort.
-      bytes_down: Bytes that the cohort received.
+      bytes_down: Bytes that clients received, those that did not answer in time among them.
       bytes_up: Bytes that it sent.
       late: Names of the clients that were asked and did not answer in time.
       virtual_seconds: What the round took on the virtual clock; nan without one.
+      skipped: Whether too few updates came in for the aggregation rule, and nothing was updated.
     """
 
     round: int
@@ -102,6 +103,7 @@ class RoundRecord:
     bytes_up: int = 0
     late: list[str] = dataclasses.field(default_factory=list)
     virtual_seconds: float = math.nan
+    skipped: bool = False
 
 
 class MetricWriter:

@@ -22,7 +22,7 @@ from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.objective import FIELDS, init_params, make_loss
-from ufm_jax.train.optimizers import make_optimizer, peak_rate, warmup_cosine
+from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
@@ -140,7 +140,7 @@ def federate(config: PretrainConfig, data: FederatedData) -> Federation:
             make_optimizer(config.client_optimizer, batch_size),
             make_optimizer(config.server_optimizer, batch_size),
             config.client_optimizer,
-            peak_rate(config.client_optimizer, batch_size),
+            config.server_optimizer,
             lr_factor(config),
         ),
         personal=config.federation.personal,

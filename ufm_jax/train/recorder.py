@@ -53,13 +53,13 @@ class Recorder:
         results = self._federation.results(plan, metrics)
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
-        record = self._record(plan, results, float(metrics.update_norm), seconds)
+        record = self._record(plan, results, metrics, seconds)
         for sink in self._sinks:
             sink(record)
         return record
 
     def _record(
-        self, plan: HostPlan, results: list[ClientResult], update_norm: float, seconds: float
+        self, plan: HostPlan, results: list[ClientResult], metrics: RoundMetrics, seconds: float
     ) -> RoundRecord:
         images = sum(result.examples for result in results)
         accepted = [result for result in results if result.finite]
@@ -71,14 +71,15 @@ class Recorder:
             images=images,
             images_per_second=images / seconds,
             useful_fraction=plan.schedule.useful_fraction,
-            update_norm=update_norm,
+            update_norm=float(metrics.update_norm),
             cohort=len(results),
             rejected=[self._names[result.client] for result in results if not result.finite],
             clients=[self._client_record(result) for result in results],
-            bytes_down=self._traffic.down * len(results),
+            bytes_down=self._traffic.down * plan.num_asked,
             bytes_up=self._traffic.up * len(results),
             late=[self._names[client] for client in plan.late],
             virtual_seconds=plan.virtual_seconds,
+            skipped=not float(metrics.share) > 0,
         )
 
     def _mean_loss(self, results: list[ClientResult]) -> float:

@@ -4,6 +4,7 @@ A run is decided by its configuration and its data. Both are kept in the folder;
 ones would give figures that no configuration explains, so it is an error that names the difference.
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -34,7 +35,7 @@ def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
     Raises:
         ConfigError: Naming the process and what differs.
     """
-    facts = {key: value for key, value in flatten(config).items() if not _is_free(key)}
+    facts = {key: value for key, value in _settings(config).items() if not _is_free(key)}
     for what, mine in (("configuration", facts), ("data", [data.names, data.fingerprint])):
         other = cluster.first_to_differ(json.dumps(mine, sort_keys=True))
         if other is not None:
@@ -144,8 +145,18 @@ def _is_free(key: str) -> bool:
     return key.startswith(_FREE) or key in _FREE_EXACT
 
 
+def _settings(config: Any) -> dict[str, Any]:
+    """The configuration, and what is in the file that it names."""
+    facts = flatten(config)
+    trace = facts["config.federation.participation.trace"]
+    if trace:
+        content = hashlib.sha256(Path(trace).read_bytes()).hexdigest()
+        facts["config.federation.participation.trace (content)"] = content
+    return facts
+
+
 def _facts(config: Any, data: FederatedData, placement: Placement) -> dict[str, Any]:
-    facts = flatten(config) | {
+    facts = _settings(config) | {
         "data.clients": list(data.names),
         "data.offsets": data.offsets.tolist(),
         "data.fingerprint": data.fingerprint,

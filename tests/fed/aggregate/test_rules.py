@@ -96,7 +96,7 @@ def test_geometric_median_is_where_the_summed_distance_is_least(updates):
     def cost(z):
         return (weight * np.linalg.norm(updates - z, axis=1)).sum()
 
-    found = apply(geometric_median(200), updates, weight)
+    found = apply(geometric_median(), updates, weight)
     best = optimize.minimize(cost, updates.mean(0), tol=1e-12)
     assert cost(found) == pytest.approx(best.fun, rel=1e-6)
     np.testing.assert_allclose(found, best.x, atol=1e-3)
@@ -178,3 +178,33 @@ def test_clipping_bounds_what_one_client_does(updates):
     attacked = np.concatenate([updates, np.full((1, 7), 1e6, np.float32)])
     for name in ("norm_clipping", "centred_clipping"):
         assert np.linalg.norm(apply(RULES[name], attacked)) <= 1.0 + 1e-5
+
+
+@pytest.mark.parametrize("far", [1e2, 1e3, 1e6, 1e12])
+def test_geometric_median_is_not_drawn_by_how_far_off_hostile_updates_are(updates, far):
+    """4 of 11 pull with a unit vector each, whatever the distance."""
+    hostile = np.concatenate([updates[:7], np.full((4, 7), far, np.float32)])
+    centre = apply(geometric_median(), updates[:7])
+    assert np.linalg.norm(apply(geometric_median(), hostile) - centre) < 2
+
+
+def test_geometric_median_of_a_client_with_most_of_the_weight_is_its_update(updates):
+    updates[3] = 1e6
+    weight = np.where(np.arange(11) == 3, 0.6, 0.04)
+    np.testing.assert_allclose(apply(geometric_median(), updates, weight), updates[3], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [krum(2), multi_krum(2), bulyan(2)])
+def test_distances_that_overflow_are_far_and_not_near(updates, rule):
+    huge = updates.copy()
+    huge[:2] = 1e20 * np.sign(updates[:2])
+    assert np.abs(apply(rule, huge)).max() < 10
+
+
+def test_bulyan_decides_ties_by_value():
+    values = jnp.array([[-1.0], [-1.0], [0.0], [0.0], [0.0], [1.0], [1.0]])
+    for turn in range(7):
+        order = (jnp.arange(7) + turn) % 7
+        cohort = Cohort(order, jnp.ones(7), jax.random.key(0))
+        found = compiled(bulyan(1))(values[order], jnp.zeros(1), cohort)
+        np.testing.assert_allclose(found, -1 / 3, rtol=1e-6)

@@ -104,3 +104,31 @@ def test_who_sends_nan_is_absent(loop):
         state, placed = run.init(PARAMS), run.replicate(given)
         states.append(run.run_round(state, placed, run.plan(0, chosen))[0])
     jax.tree.map(np.testing.assert_array_equal, states[0].server, states[1].server)
+
+
+@pytest.mark.parametrize("rule", [trimmed_mean(2), geometric_median(), centred_clipping(0.1)])
+def test_updates_too_long_to_be_true_are_left_out(rule):
+    """1e19 is finite, and its square is not: no rule could do arithmetic with it."""
+
+    def far(values, hostile, honest):
+        del honest
+        return jax.numpy.where(hostile[:, None], 1e19, values)
+
+    cohort = [0, 2, 3, 4, 5, 6, 7, 8]
+    states = []
+    for attack, chosen in ((far, cohort), (None, [k for k in cohort if k != 3])):
+        run = federation(stacked(rule, attack=attack, hostile=(3,)), 2, 2)
+        state, placed = run.init(PARAMS), run.replicate(examples())
+        states.append(run.run_round(state, placed, run.plan(0, chosen))[0])
+    for found, known in zip(*map(jax.tree.leaves, (s.server for s in states)), strict=True):
+        np.testing.assert_allclose(found, known, atol=1e-6)
+
+
+def test_a_round_with_fewer_updates_than_the_rule_needs_changes_nothing():
+    run = federation(stacked(multi_krum(2)))
+    state, placed = run.init(PARAMS), run.replicate(examples())
+    state, metrics = run.run_round(state, placed, run.plan(0, [0, 2, 3, 4, 5, 6]))
+    jax.tree.map(np.testing.assert_array_equal, state.server.params, PARAMS)
+    assert float(metrics.update_norm) == 0
+    state, metrics = run.run_round(state, placed, run.plan(0, [0, 2, 3, 4, 5, 6, 7]))
+    assert float(metrics.update_norm) > 0

@@ -18,9 +18,15 @@ from ufm_jax.fed.algorithms.mimelite import mimelite
 from ufm_jax.fed.algorithms.scaffold import scaffold
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
+from ufm_jax.fed.participation import Clock
 
 TWO = {"a": [1.0, 4.0], "b": [0.0, 1.0], "start": 5.0}
 """Whose optimum is (1 * 0 + 4 * 1) / (1 + 4) = 0.8."""
+CORRECTED = {
+    "scaffold-I": scaffold(fedavg(optax.sgd(0.05)), option="I"),
+    "scaffold-II": scaffold(fedavg(optax.sgd(0.05)), option="II"),
+    "feddyn": feddyn(fedavg(optax.sgd(0.05)), 1.0),
+}
 ONE = {"a": [1.0], "b": [0.0], "local_steps": 1}
 
 
@@ -75,6 +81,11 @@ def test_fedsam_stands_still_where_the_gradient_is_zero():
     assert run_to(algorithm, a=[2.0], b=[1.0], start=1.0, rounds=1, local_steps=1) == 1.0
 
 
+def test_fedsam_survives_gradients_that_all_but_vanish():
+    algorithm = fedavg(optax.sgd(0.1), gradient=sharpness_aware(0.5))
+    assert run_to(algorithm, a=[1e-30], b=[0.0], start=1.0, rounds=1, local_steps=1) == 1.0
+
+
 @pytest.mark.parametrize(
     ("kind", "second"),
     [
@@ -108,10 +119,34 @@ def test_scaffold_reaches_the_true_optimum(option, placement):
 @pytest.mark.parametrize("option", ["I", "II"])
 def test_scaffold_reaches_it_with_half_of_the_clients_a_round(option):
     """(1 * 0 + 4 * 1 + 2 * 3 + 1 * -1) / 8."""
-    algorithm = scaffold(fedavg(optax.sgd(0.05)), fraction=0.5, option=option)
+    algorithm = scaffold(fedavg(optax.sgd(0.05)), option=option)
     many = {"a": [1.0, 4.0, 2.0, 1.0], "b": [0.0, 1.0, 3.0, -1.0], "start": 5.0}
     w = run_to(algorithm, **many, rounds=300, local_steps=5, cohort_size=2)
     assert w == pytest.approx(9 / 8, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["scaffold-I", "scaffold-II", "feddyn"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_corrections_hold_where_clients_drop_out(name, seed):
+    """What the server adds is by who came, and not by how many were asked."""
+    clock = Clock(np.ones(2), np.zeros(2), dropout=0.5)
+    w = run_to(CORRECTED[name], **TWO, rounds=400, local_steps=5, clock=clock, seed=seed)
+    assert w == pytest.approx(0.8, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["scaffold-I", "scaffold-II", "feddyn"])
+def test_corrections_hold_for_cohorts_of_unequal_weight(name):
+    """sum n a b / sum n a = (9 * 4 * 1 + 3 * 2 * 3 + 5 * 1 * -1) / (1 + 36 + 6 + 5)."""
+    many = {"a": [1.0, 4.0, 2.0, 1.0], "b": [0.0, 1.0, 3.0, -1.0], "start": 5.0}
+    w = run_to(
+        CORRECTED[name],
+        **many,
+        rounds=1500,
+        local_steps=5,
+        cohort_size=2,
+        client_weights=[1, 9, 3, 5],
+    )
+    assert w == pytest.approx(49 / 48, abs=2e-3)
 
 
 def test_scaffold_control_variates_are_the_gradients_at_the_optimum():
@@ -125,7 +160,7 @@ def test_scaffold_control_variates_are_the_gradients_at_the_optimum():
 def test_fednova_fixed_point_of_unequal_steps():
     """Client i moves (w - b_i) q_i in tau_i steps, q_i = 1 - (1 - 0.1 a_i)^tau_i."""
     settings = {**TWO, "sizes": [2, 5], "local_steps": None, "client_weights": "uniform"}
-    w = run_to(fednova(0.1), **settings, rounds=80)
+    w = run_to(fednova(optax.sgd(0.1)), **settings, rounds=80)
     per_step = [(1 - (1 - 0.1 * a) ** tau) / tau for a, tau in ((1, 2), (4, 5))]
     assert w == pytest.approx(per_step[1] / sum(per_step), abs=1e-6)
 
@@ -133,7 +168,7 @@ def test_fednova_fixed_point_of_unequal_steps():
 def test_fednova_tends_to_the_true_optimum_and_fedavg_to_another():
     """As the rate goes to 0, FedAvg weights client i by a_i tau_i: 20 / 22."""
     settings = {**TWO, "sizes": [2, 5], "local_steps": None, "client_weights": "uniform"}
-    assert run_to(fednova(0.002), **settings, rounds=800) == pytest.approx(0.8, abs=3e-3)
+    assert run_to(fednova(optax.sgd(0.002)), **settings, rounds=800) == pytest.approx(0.8, abs=3e-3)
     plain = run_to(fedavg(optax.sgd(0.002)), **settings, rounds=800)
     assert plain == pytest.approx(20 / 22, abs=3e-3)
 
@@ -150,7 +185,7 @@ def test_fednova_normalises_momentum():
         return batch["slope"] * params["w"]
 
     found = []
-    for algorithm in (fednova(0.1, 0.5), fedavg(optax.sgd(0.1, 0.5))):
+    for algorithm in (fednova(optax.sgd(0.1, 0.5), 0.5), fedavg(optax.sgd(0.1, 0.5))):
         federation = Federation(linear, algorithm, [0, 1, 4], Batching(1), client_weights="uniform")
         state = federation.init({"w": jnp.array(0.0)})
         examples = federation.replicate({"slope": jnp.array([1.0, 3.0, 3.0, 3.0])})
@@ -162,7 +197,7 @@ def test_fednova_normalises_momentum():
 def test_fednova_of_equal_steps_is_fedavg():
     settings = {**TWO, "rounds": 5, "local_steps": 4}
     plain = run_to(fedavg(optax.sgd(0.1, 0.5)), **settings)
-    assert run_to(fednova(0.1, 0.5), **settings) == pytest.approx(plain, abs=1e-6)
+    assert run_to(fednova(optax.sgd(0.1, 0.5), 0.5), **settings) == pytest.approx(plain, abs=1e-6)
 
 
 def test_feddyn_by_hand():

@@ -45,14 +45,14 @@ ALGORITHMS = {
     "fedsam": fedavg(LOCAL, gradient=sharpness_aware(0.05)),
     "personal": fedavg(LOCAL, personal=("b1",)),
     "scaffold-I": scaffold(PLAIN, option="I"),
-    "scaffold-II": scaffold(PLAIN, fraction=5 / 6),
-    "fednova": fednova(0.05, 0.5, lr_factor=lambda progress: 1 / (1 + progress)),
-    "feddyn": feddyn(PLAIN, 0.1, fraction=5 / 6),
+    "scaffold-II": scaffold(PLAIN),
+    "fednova": fednova(optax.sgd(0.05, 0.5), 0.5, lr_factor=lambda progress: 1 / (1 + progress)),
+    "feddyn": feddyn(PLAIN, 0.1),
     "mimelite": mimelite(optax.adam(0.01)),
     "ditto": ditto(PLAIN, LOCAL, 0.5),
     "top_k": sent(top_k(0.3)),
     "random_k": sent(random_k(0.3, unbiased=True), error_feedback=False),
-    "quantise": sent(quantise(4), error_feedback=False),
+    "quantise": sent(quantise(4, unbiased=True), error_feedback=False),
     "low_rank": sent(low_rank(1)),
 }
 EXACT = set(ALGORITHMS) - {"random_k", "quantise", "low_rank"}

@@ -209,6 +209,19 @@ def test_a_client_that_yields_nan_is_named_and_left_out():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.server))
 
 
+def test_a_buffer_of_refused_updates_does_not_move_the_server():
+    """Its momentum would carry it on."""
+    run = federation(*WAYS["momentum"], make_placement(1, 1), clock=clock(dropout=0.0))
+    placed, state = run.replicate(examples()), run.init(params())
+    state, _ = run.run_round(state, placed, run.plan(0))
+    state, _ = run.run_round(state, placed, run.plan(1))
+    spoilt = run.replicate(examples() | {"y": np.full(SIZES.sum(), np.nan, np.float32)})
+    for r in range(2, 6):
+        before = jax.device_get(state.server.params)
+        state, _ = run.run_round(state, spoilt, run.plan(r))
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state.server.params))
+
+
 def test_a_resumed_run_goes_on_bit_for_bit():
     one, other = (federation(*WAYS["fedbuff"], make_placement(2)) for _ in range(2))
     straight, _ = train(one)

@@ -19,7 +19,7 @@ from ufm_jax.fed.updates.transform import Transform, with_transforms
 COMPRESSORS = {
     "top_k": top_k(0.25),
     "random_k": random_k(0.25, unbiased=True),
-    "quantise": quantise(4),
+    "quantise": quantise(4, unbiased=True),
     "low_rank": low_rank(2),
 }
 UNBIASED = ("random_k", "quantise")
@@ -118,6 +118,17 @@ def test_error_feedback_sends_in_the_end_all_that_was_left_out():
     assert (state.server.params["w"] != 0).sum() >= 6
 
 
+@pytest.mark.parametrize("bits", [2, 3])
+def test_what_few_bits_leave_out_does_not_grow(bits):
+    compressor = quantise(bits, unbiased=False)
+    gradient = jax.random.normal(jax.random.key(0), (10_000,))
+    memory = jnp.zeros_like(gradient)
+    for r in range(100):
+        wanted = memory + gradient
+        memory = wanted - compressor.approximate(wanted, jax.random.key(r))
+    assert jnp.linalg.norm(memory) < 2 * jnp.linalg.norm(gradient)
+
+
 @pytest.mark.parametrize("name", ["top_k", "quantise", "low_rank"])
 def test_training_reaches_the_optimum_through_it(name):
     transform = compressed(COMPRESSORS[name], error_feedback=name != "quantise")
@@ -135,7 +146,8 @@ def test_traffic_counts_both_ways():
         (scaffold(fedavg(optax.sgd(0.1))), (dense + control, dense + control)),
         (
             with_transforms(
-                fedavg(optax.sgd(0.1)), [compressed(quantise(8), error_feedback=False)]
+                fedavg(optax.sgd(0.1)),
+                [compressed(quantise(8, unbiased=True), error_feedback=False)],
             ),
             (dense, 100 + 4 + 10 + 4),
         ),

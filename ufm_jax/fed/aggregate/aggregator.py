@@ -5,7 +5,7 @@ the end of the round the devices bring together what they gathered::
 
     gathered = empty(update, P)
     for each client that ends:  gathered = add(gathered, update, turn, cohort)
-    state, update, proceed = result(state, gathered, cohort)
+    state, update, share = result(state, gathered, cohort)
 
 A client whose update is not finite is never added.
 """
@@ -42,9 +42,10 @@ class Aggregator(NamedTuple):
         add: ``(gathered, update, turn, cohort) -> gathered``.
         add_many: The same for updates and turns with a leading axis L; those of weight zero are
             left out, whatever they hold.
-        result: ``(state, gathered, cohort) -> (state, update, proceed)``, the same on every device.
-            Where ``proceed`` is false there is nothing to go on with: the server stays as it is.
-        alone: ``(state, updates, cohort) -> (state, update, proceed)``: the same from updates
+        result: ``(state, gathered, cohort) -> (state, update, share)``, the same on every device.
+            ``share`` is the sum of the p_k that ``update`` is a mean of; where it is 0 there is
+            nothing to go on with, and the server stays as it is.
+        alone: ``(state, updates, cohort) -> (state, update, share)``: the same from updates
             [S, ...] that lie in one place, without a mesh: for the tests' oracle.
     """
 

@@ -35,7 +35,8 @@ def bulyan(hostile: int) -> Rule:
         count = chosen.sum()
         centre = middle(ranked(values, chosen), count)
         distance = jnp.where(chosen[:, None], jnp.abs(values - centre), jnp.inf)
-        _, nearest_first = lax.sort((distance, values), dimension=0, num_keys=1)
+        # Two values as far on either side: the lower one, wherever their clients trained.
+        _, nearest_first = lax.sort((distance, values), dimension=0, num_keys=2)
         return mean_of_ranks(nearest_first, jnp.int32(0), jnp.maximum(count - 2 * hostile, 1))
 
     return Rule(combine, weigh, enough=4 * hostile + 3)

@@ -38,6 +38,8 @@ def krum_scores(between: jax.Array, present: jax.Array, hostile: int) -> jax.Arr
     """
     others = present & present[:, None] & ~jnp.eye(len(between), dtype=bool)
     ordered = jnp.sort(jnp.where(others, between, jnp.inf), axis=1)
-    neighbours = jnp.maximum(present.sum() - hostile - 2, 1)
-    nearest = (jnp.arange(len(between)) < neighbours) & jnp.isfinite(ordered)
+    count = present.sum()
+    # By number, and not where finite: a distance that overflowed must not count as none.
+    neighbours = jnp.clip(count - hostile - 2, 1, jnp.maximum(count - 1, 0))
+    nearest = jnp.arange(len(between)) < neighbours
     return jnp.where(present, jnp.where(nearest, ordered, 0).sum(axis=1), jnp.inf)

@@ -48,10 +48,9 @@ def mean(*, renormalise: bool = True) -> Aggregator:
 
     def finish(total: Sum) -> tuple[Tree, Tree, jax.Array]:
         if not renormalise:
-            return (), total.update, jnp.bool_(True)
-        some = total.weight > 0
-        divisor = jnp.where(some, total.weight, 1)
-        return (), jax.tree.map(lambda leaf: leaf / divisor, total.update), some
+            return (), total.update, jnp.float32(1)
+        divisor = jnp.where(total.weight > 0, total.weight, 1)
+        return (), jax.tree.map(lambda leaf: leaf / divisor, total.update), total.weight
 
     def result(state: Tree, total: Sum, cohort: Cohort) -> tuple[Tree, Tree, jax.Array]:
         del state, cohort

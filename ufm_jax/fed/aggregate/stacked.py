@@ -22,7 +22,7 @@ from jax import lax
 from ufm_jax.fed.aggregate.aggregator import Aggregator, Cohort
 from ufm_jax.fed.algorithm import Tree, Turn
 from ufm_jax.fed.placement import CLIENTS
-from ufm_jax.fed.trees import put_entries, with_entry, zeros
+from ufm_jax.fed.trees import acceptable, put_entries, with_entry, zeros
 
 
 class Distances(NamedTuple):
@@ -48,7 +48,8 @@ class Rule(NamedTuple):
     Attributes:
         combine: ``(values [S, m], reference [m], c [S]) -> [m]``.
         weigh: ``(distances, p [S]) -> c [S]``, where p sums to 1; None takes c = p.
-        enough: The least clients for which the rule's guarantee is proven.
+        enough: The least clients for which the rule's guarantee is proven; a round in which fewer
+            updates come in changes nothing.
         keeps_last: Whether the reference is the last round's aggregate; else it is zero.
     """
 
@@ -101,27 +102,31 @@ def stacked(
             present = cohort.weight > 0
             bad = present & jnp.isin(cohort.client, jnp.array(hostile, jnp.int32))
             values = jax.tree.map(lambda leaf: attack(leaf, bad, present & ~bad), values)
-        return apply_rule(rule, values, last, cohort, total), (cohort.weight > 0).any()
+            # What colluding clients send is looked at as what any client sends.
+            lengths = total(sum(jnp.square(leaf).sum(axis=1) for leaf in jax.tree.leaves(values)))
+            cohort = cohort._replace(weight=jnp.where(acceptable(lengths), cohort.weight, 0))
+        enough = (cohort.weight > 0).sum() >= rule.enough
+        return apply_rule(rule, values, last, cohort, total), enough * cohort.weight.sum()
 
     def result(state: Tree, stack: Stack, cohort: Cohort) -> tuple[Tree, Tree, jax.Array]:
         weight = lax.all_gather(stack.weight, CLIENTS, tiled=True, to="invarying")
         shapes = jax.tree.map(lambda leaf: leaf[0], stack.updates)
         last = state if rule.keeps_last else zeros(shapes)
-        update, proceed = finish(
+        update, share = finish(
             jax.tree.map(_own_share, last),
             jax.tree.map(_exchange, stack.updates),
             cohort._replace(weight=weight),
             partial(lax.psum, axis_name=CLIENTS),
         )
         update = jax.tree.map(_whole, update, shapes)
-        return (update if rule.keeps_last else ()), update, proceed
+        return (update if rule.keeps_last else ()), update, share
 
     def alone(state: Tree, updates: Tree, cohort: Cohort) -> tuple[Tree, Tree, jax.Array]:
         last = state if rule.keeps_last else zeros(jax.tree.map(lambda leaf: leaf[0], updates))
         flat = jax.tree.map(lambda leaf: leaf.reshape(len(leaf), -1), updates)
-        found, proceed = finish(jax.tree.map(jnp.ravel, last), flat, cohort, lambda tree: tree)
-        update = jax.tree.map(lambda share, like: share.reshape(like.shape), found, last)
-        return (update if rule.keeps_last else ()), update, proceed
+        found, share = finish(jax.tree.map(jnp.ravel, last), flat, cohort, lambda tree: tree)
+        update = jax.tree.map(lambda part, like: part.reshape(like.shape), found, last)
+        return (update if rule.keeps_last else ()), update, share
 
     return Aggregator(init, empty, add, add_many, result, alone)
 

@@ -22,6 +22,7 @@ from ufm_jax.fed.algorithm import (
     Algorithm,
     GradFn,
     LocalGradient,
+    Outcome,
     Params,
     Tree,
     Turn,
@@ -141,8 +142,8 @@ def fedavg(
         kept = Client(own(local.params), local.opt_state if persists else ())
         return Update(pseudo_gradient, common), kept
 
-    def update_server(server: Server, mean: Update, key: jax.Array) -> Server:
-        del key
+    def update_server(server: Server, mean: Update, outcome: Outcome) -> Server:
+        del outcome
         params = shared(server.params)
         updates, opt_state = server_opt.update(mean.pseudo_gradient, server.opt_state, params)
         params = optax.apply_updates(params, updates)

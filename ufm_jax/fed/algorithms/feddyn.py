@@ -5,10 +5,11 @@ Regularization", ICLR 2021 (Algorithm 1). Client k descends
 ``f_k(w) - <h_k, w> + alpha / 2 |w - w_server|^2``, and with d_k = w_server - w_k
 
     h_k <- h_k + alpha d_k                    (so that at its optimum h_k = grad f_k(w_k))
-    h   <- h + alpha |S| / K mean_S d_k
+    h   <- h + alpha share mean_S d_k
     w   <- w - mean_S d_k - h / alpha
 
-The mean is that of the cohort's shares; the paper's is uniform.
+The mean is that of the cohort's weights, and the share is the cohort's of the population's weight,
+so that h stays minus the mean of all h_k; with the paper's uniform weights it is |S| / K.
 """
 
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from ufm_jax.fed.algorithm import Algorithm, GradFn, Params, Turn
+from ufm_jax.fed.algorithm import Algorithm, GradFn, Outcome, Params, Turn
 from ufm_jax.fed.algorithms.controlled import Client, Server
 from ufm_jax.fed.algorithms.fedavg import Update
 from ufm_jax.fed.algorithms.fedprox import proximal
@@ -34,14 +35,13 @@ class Local(NamedTuple):
         return self.inner.params
 
 
-def feddyn(base: Algorithm, alpha: float, *, fraction: float = 1.0) -> Algorithm:
+def feddyn(base: Algorithm, alpha: float) -> Algorithm:
     """Builds FedDyn.
 
     Args:
         base: FedAvg with the local optimiser, all parameters shared, and ``optax.sgd(1.0)`` on the
             server.
         alpha: Strength of the regulariser.
-        fraction: The cohort's share of the population, |S| / K.
     """
     pulled = proximal(alpha)
 
@@ -69,11 +69,11 @@ def feddyn(base: Algorithm, alpha: float, *, fraction: float = 1.0) -> Algorithm
         control = optax.tree.add_scale(local.control, alpha, update.pseudo_gradient)
         return update, Client(kept, control)
 
-    def update_server(server: Server, mean: Update, key: jax.Array) -> Server:
+    def update_server(server: Server, mean: Update, outcome: Outcome) -> Server:
         moved = mean.pseudo_gradient
-        control = optax.tree.add_scale(server.control, alpha * fraction, moved)
+        control = optax.tree.add_scale(server.control, alpha * outcome.share, moved)
         moved = optax.tree.add_scale(moved, 1 / alpha, control)
-        inner = base.update_server(server.inner, mean._replace(pseudo_gradient=moved), key)
+        inner = base.update_server(server.inner, mean._replace(pseudo_gradient=moved), outcome)
         return Server(inner, control)
 
     def client_params(server: Server, client: Client) -> Params:

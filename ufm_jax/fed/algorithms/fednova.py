@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ufm_jax.fed.algorithm import Algorithm, GradFn, Params, Tree, Turn
+from ufm_jax.fed.algorithm import Algorithm, GradFn, Outcome, Params, Tree, Turn
 from ufm_jax.fed.algorithms.fedavg import LrFactor, fedavg
 
 
@@ -42,7 +42,7 @@ class Update(NamedTuple):
 
 
 def fednova(
-    learning_rate: float,
+    optimizer: optax.GradientTransformation,
     momentum: float = 0.0,
     server_optimizer: optax.GradientTransformation | None = None,
     *,
@@ -51,12 +51,12 @@ def fednova(
     """Builds FedNova.
 
     Args:
-        learning_rate: Of the local SGD.
-        momentum: Of the local SGD.
+        optimizer: The local one: SGD, also with rates that differ between parameters.
+        momentum: Its momentum, from which the length of its way follows.
         server_optimizer: Applied to the pseudo-gradient; default ``optax.sgd(1.0)``.
         lr_factor: ``progress -> factor`` on every local update.
     """
-    base = fedavg(optax.sgd(learning_rate, momentum or None), server_optimizer, lr_factor=lr_factor)
+    base = fedavg(optimizer, server_optimizer, lr_factor=lr_factor)
 
     def start(server: Any, client: Tree) -> Local:
         return Local(base.start(server, client), jnp.float32(0), jnp.float32(0))
@@ -75,7 +75,7 @@ def fednova(
         length = jnp.where(local.length > 0, local.length, 1)
         return Update(optax.tree.scale(1 / length, update), local.length), kept
 
-    def update_server(server: Any, mean: Update, key: jax.Array) -> Any:
-        return base.update_server(server, optax.tree.scale(mean.length, mean.inner), key)
+    def update_server(server: Any, mean: Update, outcome: Outcome) -> Any:
+        return base.update_server(server, optax.tree.scale(mean.length, mean.inner), outcome)
 
     return base._replace(start=start, step=step, end=end, update_server=update_server)

@@ -6,7 +6,6 @@ minimisation (Foret et al., ICLR 2021), ``grad f(w + rho grad f(w) / |grad f(w)|
 """
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from ufm_jax.fed.algorithm import GradFn, LocalGradient, Params
@@ -22,7 +21,8 @@ def sharpness_aware(rho: float) -> LocalGradient:
     def gradient(anchor: Params, params: Params, grad_fn: GradFn) -> tuple[jax.Array, Params]:
         del anchor
         loss, grads = grad_fn(params)
-        length = jnp.maximum(optax.tree.norm(grads), jnp.finfo(jnp.float32).tiny)
+        # What is added keeps rho / length within float32 where the gradient all but vanishes.
+        length = optax.tree.norm(grads) + 1e-12
         _, worst = grad_fn(optax.tree.add_scale(params, rho / length, grads))
         return loss, worst
 

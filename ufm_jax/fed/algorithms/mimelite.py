@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ufm_jax.fed.algorithm import Algorithm, GradFn, Params, Tree, Turn
+from ufm_jax.fed.algorithm import Algorithm, GradFn, Outcome, Params, Tree, Turn
 from ufm_jax.fed.algorithms.fedavg import LrFactor, apply_scaled
 
 
@@ -71,8 +71,8 @@ def mimelite(
         gradient = optax.tree.scale(1 / jnp.maximum(local.steps, 1), local.gradients)
         return Update(optax.tree.sub(server.params, local.params), gradient), ()
 
-    def update_server(server: Server, mean: Update, key: jax.Array) -> Server:
-        del key
+    def update_server(server: Server, mean: Update, outcome: Outcome) -> Server:
+        del outcome
         _, opt_state = optimizer.update(mean.gradient, server.opt_state, server.params)
         return Server(optax.tree.sub(server.params, mean.pseudo_gradient), opt_state)
 

@@ -6,8 +6,10 @@ Federated Learning", ICML 2020 (Algorithm 1). Client k descends ``g - c_k + c``;
     option I:   c_k <- the gradient at the server's parameters
     option II:  c_k <- c_k - c + (w - w_k) / (T_k eta)
 
-and the server adds ``|S| / K`` times the mean change of the c_k to c. Under SGD, option II is the
-mean of the client's own gradients g over its steps, which is how it is computed here: it then holds
+and the server adds the mean change of the c_k times the cohort's share of the population to c, so
+that c stays the mean of all c_k. The paper's share is ``|S| / K``; here clients have weights, and
+it is the weight of those whose updates came in. Under SGD, option II is the mean of the client's
+own gradients g over its steps, which is how it is computed here: it then holds
 for any schedule of the learning rate. Option I takes the mean of the gradients at w on the round's
 batches: with one epoch, that of all its data, at the price of a second gradient a step.
 """
@@ -18,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ufm_jax.fed.algorithm import Algorithm, GradFn, Params, Tree, Turn
+from ufm_jax.fed.algorithm import Algorithm, GradFn, Outcome, Params, Tree, Turn
 from ufm_jax.fed.algorithms.controlled import Client, Server
 
 Option = Literal["I", "II"]
@@ -45,12 +47,11 @@ class Update(NamedTuple):
     control: Params
 
 
-def scaffold(base: Algorithm, *, fraction: float = 1.0, option: Option = "II") -> Algorithm:
+def scaffold(base: Algorithm, *, option: Option = "II") -> Algorithm:
     """Builds SCAFFOLD.
 
     Args:
         base: FedAvg with the local and the server optimiser; all parameters shared.
-        fraction: The cohort's share of the population, |S| / K.
         option: How the control variates are renewed.
 
     Raises:
@@ -87,9 +88,9 @@ def scaffold(base: Algorithm, *, fraction: float = 1.0, option: Option = "II") -
         change = optax.tree.sub(control, local.control)
         return Update(update, change), Client(kept, control)
 
-    def update_server(server: Server, mean: Update, key: jax.Array) -> Server:
-        inner = base.update_server(server.inner, mean.inner, key)
-        return Server(inner, optax.tree.add_scale(server.control, fraction, mean.control))
+    def update_server(server: Server, mean: Update, outcome: Outcome) -> Server:
+        inner = base.update_server(server.inner, mean.inner, outcome)
+        return Server(inner, optax.tree.add_scale(server.control, outcome.share, mean.control))
 
     def client_params(server: Server, client: Client) -> Params:
         return base.client_params(server.inner, client.inner)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ufm_jax.fed.algorithm import Algorithm, GradFn, Params, Tree, Turn
+from ufm_jax.fed.algorithm import Algorithm, GradFn, Outcome, Params, Tree, Turn
 from ufm_jax.fed.algorithms.fedavg import Update
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.placement import CLIENTS
@@ -145,7 +145,7 @@ def in_slots(base: Algorithm) -> Algorithm:
         start,
         step,
         end,
-        update_server=lambda server, update, key: server,
+        update_server=lambda server, update, outcome: server,
         client_params=lambda server, slot: server.params,
         broadcast=lambda server: base.broadcast(server.inner),
         stateful=True,
@@ -196,5 +196,7 @@ def take_arrivals(
 def _flushed(base: Algorithm, server: Server, key: jax.Array) -> Server:
     """The server after an update with the mean of what waits; those refused do not count."""
     mean = optax.tree.scale(1 / jnp.maximum(server.waiters, 1), server.waiting)
-    inner = base.update_server(server.inner, Update(mean, ()), key)
+    updated = base.update_server(server.inner, Update(mean, ()), Outcome(jnp.float32(1), key))
+    # An optimiser with momentum would move the server without any update.
+    inner = select(server.waiters > 0, updated, server.inner)
     return Server(inner, optax.tree.zeros_like(server.waiting), jnp.zeros_like(server.waiters))

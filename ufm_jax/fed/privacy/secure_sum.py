@@ -161,11 +161,12 @@ def secure_sum(
         # One after another: side by side, each would draw its masks at once, needed or not.
         return lax.fori_loop(0, len(turns.weight), add_one, gathered)
 
-    def finish(words: jax.Array, weight: jax.Array, some: jax.Array, shapes: Shapes) -> Tree:
-        mean = _decode(words, point.bits)
+    def finish(words: jax.Array, weight: jax.Array, shapes: Shapes) -> tuple[Tree, Tree, jax.Array]:
+        mean, share = _decode(words, point.bits), jnp.float32(1)
         if renormalise:
-            mean /= jnp.where(some, _decode(weight, point.weight_bits), 1)
-        return (), _unravel(mean, shapes), some if renormalise else jnp.bool_(True)
+            share = _decode(weight, point.weight_bits)
+            mean /= jnp.where(share > 0, share, 1)
+        return (), _unravel(mean, shapes), share
 
     def result(state: Tree, gathered: Gathered, cohort: Cohort) -> tuple[Tree, Tree, jax.Array]:
         del state
@@ -175,7 +176,7 @@ def secure_sum(
             lost = (cohort.weight > 0) & ~came
             words = unmask(words, gathered.client, lost, cohort)
         words, weight = lax.psum((words, gathered.weight), CLIENTS)
-        return finish(words, weight, came.any(), gathered.shapes)
+        return finish(words, weight, gathered.shapes)
 
     def alone(state: Tree, updates: Tree, cohort: Cohort) -> tuple[Tree, Tree, jax.Array]:
         del state
@@ -189,7 +190,7 @@ def secure_sum(
         words = jnp.where(came[:, None], words, 0).sum(axis=0, dtype=jnp.uint32)
         weight = encode_share(point, cohort.weight).sum(dtype=jnp.uint32)
         shapes = _shapes(jax.tree.map(lambda leaf: leaf[0], updates))
-        return finish(words, weight, came.any(), shapes)
+        return finish(words, weight, shapes)
 
     return Aggregator(init, empty, add, add_many, result, alone)
 

@@ -97,18 +97,24 @@ def random_k(fraction: float, *, unbiased: bool) -> Compressor:
     return Compressor(approximate, lambda leaf: _count(leaf, fraction) * leaf.dtype.itemsize)
 
 
-def quantise(bits: int) -> Compressor:
-    """Each entry as a signed integer of ``bits`` bits, rounded at random so that the mean is right.
+def quantise(bits: int, *, unbiased: bool) -> Compressor:
+    """Each entry as a signed integer of ``bits`` bits.
 
     Alistarh, Grubic, Li, Tomioka and Vojnovic, "QSGD: Communication-Efficient SGD via Gradient
     Quantization and Encoding", NeurIPS 2017, with the largest magnitude of an array as its scale.
+
+    Args:
+        bits: Of an entry, with its sign.
+        unbiased: Whether to round at random, so that the mean is right, in place of to the nearest;
+            not with error feedback: of few bits the memory would grow without end.
     """
     levels = 2 ** (bits - 1) - 1
 
     def approximate(leaf: jax.Array, key: jax.Array) -> jax.Array:
         unit = jnp.abs(leaf).max(initial=0) / levels
         steps = leaf / jnp.where(unit > 0, unit, 1)
-        return unit * jnp.floor(steps + jax.random.uniform(key, leaf.shape))
+        dither = jax.random.uniform(key, leaf.shape) if unbiased else 0.5
+        return unit * jnp.floor(steps + dither)
 
     return Compressor(approximate, lambda leaf: math.ceil(leaf.size * bits / 8) + 4)
 

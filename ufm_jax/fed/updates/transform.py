@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ufm_jax.fed.algorithm import Algorithm, Params, Tree, Turn, tree_bytes, update_shape
+from ufm_jax.fed.algorithm import Algorithm, Outcome, Params, Tree, Turn, tree_bytes, update_shape
 from ufm_jax.fed.keys import fold
 
 
@@ -120,12 +120,12 @@ def with_transforms(base: Algorithm, transforms: Sequence[Transform]) -> Algorit
             reports.append(report)
         return Update(update, tuple(reports)), Client(kept, tuple(states))
 
-    def update_server(server: Server, mean: Update, key: jax.Array) -> Server:
+    def update_server(server: Server, mean: Update, outcome: Outcome) -> Server:
         update, states = mean.inner, list(server.transforms)
         for i, f in reversed(list(enumerate(chain))):
-            own = fold(key, "transform", i)
+            own = fold(outcome.key, "transform", i)
             states[i], update = f.receive(states[i], update, mean.reports[i], own)
-        return Server(base.update_server(server.inner, update, key), tuple(states))
+        return Server(base.update_server(server.inner, update, outcome), tuple(states))
 
     def upload_bytes(update: Update) -> int:
         sizes = [f.num_bytes(update.inner) for f in chain if f.num_bytes]

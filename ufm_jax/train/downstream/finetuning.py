@@ -34,7 +34,7 @@ from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.layer_decay import finetune_optimizer
 from ufm_jax.train.methods import Optimizers
-from ufm_jax.train.optimizers import make_optimizer, peak_rate, warmup_cosine
+from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
@@ -152,7 +152,7 @@ def federate(config: FinetuneConfig, objective: Objective, clients: FederatedDat
             ),
             make_optimizer(config.server_optimizer, batch_size),
             config.client_optimizer,
-            peak_rate(config.client_optimizer, batch_size),
+            config.server_optimizer,
             lr_factor(config),
         ),
         personal=personal_patterns(config),

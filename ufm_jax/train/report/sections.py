@@ -45,7 +45,7 @@ def summary(
         f"{duration(_median(record.seconds for record in history))} at {fixed(speed, 0)} "
         f"images/s, with {percent(useful)} of the lanes’ step slots in use. Compiling took "
         f"{duration(run.compile_seconds)} ({count(run.compilations, 'compilation')}). "
-        f"{_rejection_sentence(history)}"
+        f"{_rejection_sentence(history)}{_skipped_sentence(history)}"
     )
     tiles = [
         element("div", element("dt", name), element("dd", value), class_="figure")
@@ -197,6 +197,16 @@ def _rejection_sentence(history: Sequence[RoundRecord]) -> str:
         return "No client’s update was rejected."
     were = "was" if len(names) == 1 else "were"
     return f"{count(len(names), 'update')} {were} rejected ({names_in_short(names)})."
+
+
+def _skipped_sentence(history: Sequence[RoundRecord]) -> str:
+    rounds = [record.round for record in history if record.skipped]
+    if not rounds:
+        return ""
+    return (
+        f" {count(len(rounds), 'round')} changed nothing, because too few updates came in for the "
+        f"aggregation rule; the first was round {rounds[0]}."
+    )
 
 
 def _median(values: Any) -> float:
