@@ -146,8 +146,26 @@ def test_nothing_moves_between_host_and_device_inside_a_round():
         federation._round(
             state,
             examples,
-            Plan(np.int32(2), np.float32(1), federation.noise_words, plan.events, plan.rows, ()),
+            Plan(
+                np.int32(2),
+                np.float32(1),
+                federation.noise_words,
+                federation.noise_words,
+                plan.events,
+                plan.rows,
+                (),
+            ),
         )
+
+
+def test_another_seed_is_the_same_program():
+    texts = []
+    for seed in (0, 1):
+        federation = _federation(seed=seed)
+        state = federation.state_shapes(_params())
+        lowered = federation.lower(state, _examples(SIZES), federation.plan(0))
+        texts.append(lowered.as_text())
+    assert texts[0] == texts[1]
 
 
 def test_the_old_state_is_donated():

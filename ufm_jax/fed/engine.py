@@ -53,6 +53,8 @@ class Plan(NamedTuple):
         round_index: int32 [].
         coverage: float32 [], the cohort's share of the population's weight; p_k times it is the
             share of client k.
+        key: uint32 [2], the words of the run's root key; example b of step s of client k in round r
+            has the key ``fold(key, r, k, s, b)``. Data, so that other seeds compile nothing anew.
         noise: uint32 [2], the words of the key from which the noise of updates is folded.
         events: The event table, leading axis D.
         rows: int32 [D, T, L, B] rows of ``examples``; negative where a slot is empty.
@@ -61,6 +63,7 @@ class Plan(NamedTuple):
 
     round_index: jax.Array
     coverage: jax.Array
+    key: jax.Array
     noise: jax.Array
     events: Events
     rows: jax.Array
@@ -96,7 +99,6 @@ def make_round(
     aggregator: Aggregator,
     gradient: Gradient,
     placement: Placement,
-    key: jax.Array,
     *,
     examples_sharded: bool,
     after: After | None = None,
@@ -109,8 +111,6 @@ def make_round(
         aggregator: How the clients' updates become one.
         gradient: How the gradient of a batch is computed.
         placement: Devices, lanes, and the form of the loop.
-        key: The run's root key; example b of step s of client k in round r has the key
-            ``fold(key, r, k, s, b)``.
         examples_sharded: Whether the leading axis of ``examples`` is cut into a part for each
             device (rows then count inside the part), or every device holds all of it.
         after: Done when the clients have ended and the server has been updated.
@@ -129,7 +129,10 @@ def make_round(
         state: FederationState, examples: Tree, plan: Plan
     ) -> tuple[FederationState, RoundMetrics]:
         events, rows = jax.tree.map(lambda leaf: leaf[0], (plan.events, plan.rows))
-        noise = fold(jax.random.wrap_key_data(plan.noise), plan.round_index)
+        key, noise = (
+            fold(jax.random.wrap_key_data(words), plan.round_index)
+            for words in (plan.key, plan.noise)
+        )
         # Typed as the same everywhere, though each device reads its own part of the table.
         client, weight = lax.all_gather(
             (events.client, events.weight), CLIENTS, tiled=True, to="invarying"
@@ -147,7 +150,7 @@ def make_round(
             events,
             rows,
             vary(plan.round_index, CLIENTS),
-            vary(fold(key, plan.round_index), CLIENTS),
+            vary(key, CLIENTS),
             vary(cohort, CLIENTS),
         )
         totals = loop(work, state.clients)
@@ -170,7 +173,7 @@ def make_round(
         in_specs=(
             FederationState(everywhere, per_device, everywhere),
             per_device if examples_sharded else everywhere,
-            Plan(everywhere, everywhere, everywhere, per_device, batches, everywhere),
+            Plan(everywhere, everywhere, everywhere, everywhere, per_device, batches, everywhere),
         ),
         out_specs=(
             FederationState(everywhere, per_device, everywhere),

@@ -187,10 +187,13 @@ class Federation:
             self.aggregator,
             self.gradient,
             self.placement,
-            jax.random.key(self.seed),
             examples_sharded=self.examples_sharded,
             after=self._after,
         )
+
+    @cached_property
+    def _key_words(self) -> npt.NDArray[np.uint32]:
+        return np.asarray(jax.random.key_data(jax.random.key(self.seed)))
 
     @cached_property
     def noise_words(self) -> npt.NDArray[np.uint32]:
@@ -382,6 +385,7 @@ class Federation:
         return Plan(
             placement.put(np.int32(plan.round_index), placement.replicated),
             placement.put(np.float32(self.coverage(plan.schedule.client)), placement.replicated),
+            placement.put(self._key_words, placement.replicated),
             placement.put(self.noise_words, placement.replicated),
             placement.put(plan.events, placement.sharded),
             placement.put(plan.rows if rows is None else rows, placement.batches),
