@@ -178,9 +178,14 @@ def _legend(tables: Tables) -> Iterator[str]:
     """How to read intervals."""
     suite = tables.suite
     if any(row.finished > 1 for row in tables.rows):
+        chance = (
+            "in training, on these test images"
+            if suite.over == "seed"
+            else f"in training and in which images a {suite.over} tests"
+        )
         yield (
             f"Several runs: mean over {suite.over} and 95 % t interval, which says how far the "
-            "mean may be off by chance in training, on these test images."
+            f"mean may be off by chance {chance}."
         )
     if any(row.finished == 1 for row in tables.rows):
         yield "One run: its own 95 % interval, which says how far other test images may differ."
