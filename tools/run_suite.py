@@ -3,6 +3,9 @@
     python -m tools.run_suite --suite=configs/suites/training_modes.py --out=runs/modes --data=DATA
     python -m tools.run_suite --suite=configs/suites/downstream.py:runs/public --out=runs/all --list
 
+Short runs on a CPU gain from two at a time, each with one device: --jobs=2
+--set=placement.cpu_devices=1.
+
 Called again, it goes on: finished runs are not run again, others go on where they stopped. A run
 that fails is shown with the end of its log; the others go on, and the exit code is 1. Written to
 --out: a folder a run, table.md, table.csv, differences.csv and table.svg.
@@ -22,7 +25,7 @@ from rich.console import Console
 from tools.suites.jobs import MAINS, Event, Main, Workplace, execute
 from tools.suites.output import write_tables
 from tools.suites.paired import compare_folders
-from tools.suites.plan import Run, Suite, SuiteError, load_suite, select
+from tools.suites.plan import Run, Suite, SuiteError, load_suite, select, with_settings
 from tools.suites.plot import write_plot
 from tools.suites.results import read_results
 from tools.suites.table import make_tables
@@ -40,6 +43,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", default="", help="folder of the data")
     made.add_argument("--only", default="", help="regular expression: runs whose names it fits")
     made.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    made.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of every run"
+    )
     made.add_argument("--list", action="store_true", help="show the runs, and run nothing")
     made.add_argument("--table", action="store_true", help="make the table of what is finished")
     return made
@@ -64,7 +70,7 @@ def main(arguments: Sequence[str] | None = None, mains: Mapping[str, Main] = MAI
     try:
         if options.jobs < 1:
             raise SuiteError(f"--jobs={options.jobs}: use 1 or more")
-        suite = load_suite(options.suite)
+        suite = with_settings(load_suite(options.suite), options.set)
         runs = select(suite.runs, options.only)
         if options.list:
             _show_runs(runs, place, console)

@@ -26,6 +26,7 @@ from tools.suites.plan import (
     load_suite,
     name_of,
     select,
+    with_settings,
 )
 from tools.suites.plot import write_plot
 from tools.suites.table import make_tables, over_seeds
@@ -439,3 +440,12 @@ def test_files_that_are_no_suite_are_refused(tmp_path, text, said):
         path.write_text(text)
     with pytest.raises(SuiteError, match=said):
         load_suite(f"{path}:x")
+
+
+def test_a_setting_holds_for_every_run_that_does_not_set_it_itself():
+    suite = Suite([run("one"), run("two", start="x")], [Figure("Dice", "dice")])
+    first, second = with_settings(suite, ["start=y", "config.rounds=2"]).runs
+    assert first.overrides == {"start": "y", "rounds": "2"}
+    assert second.overrides == {"start": "x", "rounds": "2"}
+    with pytest.raises(SuiteError, match="give KEY=VALUE"):
+        with_settings(suite, ["rounds"])

@@ -8,7 +8,7 @@ import re
 import runpy
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
@@ -208,6 +208,22 @@ def fill_in(text: str, out: Path, data: str) -> str:
         return data
 
     return _PLACE.sub(folder, text)
+
+
+def with_settings(suite: Suite, settings: Sequence[str]) -> Suite:
+    """The suite with settings 'KEY=VALUE' in every run, before what the runs set themselves.
+
+    Raises:
+        SuiteError: One of them is not of that form.
+    """
+    given = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (key and equals):
+            raise SuiteError(f"--set={setting}: give KEY=VALUE, such as placement.cpu_devices=1")
+        given[key.removeprefix("config.")] = value
+    runs = [replace(run, overrides={**given, **run.overrides}) for run in suite.runs]
+    return replace(suite, runs=runs)
 
 
 def select(runs: Sequence[Run], pattern: str) -> list[Run]:
