@@ -397,9 +397,10 @@ def test_plot_has_a_panel_for_each_section_and_figure(tmp_path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "suites").glob("*.py")))
 def test_suites_that_are_shipped_load_and_their_keys_exist(path, monkeypatch):
-    """Every override is a key of the configuration, and the result resolves."""
+    """Every override is a key of the configuration, and the result resolves and fits together."""
     from ufm_jax.train.config import resolve
     from ufm_jax.train.downstream.config import resolve_finetune
+    from ufm_jax.train.method_checks import check_method
 
     monkeypatch.chdir(ROOT)
     text = path.read_text()
@@ -416,7 +417,9 @@ def test_suites_that_are_shipped_load_and_their_keys_exist(path, monkeypatch):
                 part = part[section]
             assert last in part, key
             part[last] = "data" if value == "{data}" else value
-        (resolve if one.main == "pretrain" else resolve_finetune)(config)
+        found = (resolve if one.main == "pretrain" else resolve_finetune)(config)
+        method = found.federation
+        check_method(method, found.client_optimizer, found.server_optimizer, method.personal)
 
 
 def load_config_file(file):
