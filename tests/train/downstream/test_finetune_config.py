@@ -18,6 +18,15 @@ CONFIGS = Path(__file__).resolve().parents[3] / "configs"
         ({"layer_decay": 1.5}, r"config\.layer_decay=1\.5"),
         ({"data.kind": "segment", "method": "linear_probe"}, "method='frozen'"),
         ({"data.kind": "segment", "augment.mixing.mixup": 0.8}, "masks cannot be blended"),
+        (
+            {"federation.privacy.level": "example", "augment.mixing.cutmix": 1.0},
+            "images cannot be mixed",
+        ),
+        (
+            {"federation.privacy.level": "client", "loss.class_weights": 0.5},
+            "counted without noise",
+        ),
+        ({"federation.privacy.level": "client", "method": "linear_probe"}, "adds no noise"),
         ({"method": "knn_probe", "federation.training": "local"}, "trains nothing in rounds"),
         ({"federation.personal": ("head/.*",)}, "it is for training='federated'"),
         ({"evaluation.select": "dice"}, "does not fit config.data.kind='single'"),

@@ -276,6 +276,22 @@ class FinetuneConfig:
                 f"config.augment.mixing.mixup={self.augment.mixing.mixup}: masks cannot be "
                 "blended; set 0, or use cutmix"
             )
+        privacy, mixing = self.federation.privacy.level, self.augment.mixing
+        if privacy != "none" and probes:
+            raise ConfigError(
+                f"config.method={self.method!r} adds no noise, whatever privacy.level={privacy!r} "
+                "says: set method='frozen' for a private linear head"
+            )
+        if privacy == "example" and (mixing.mixup or mixing.cutmix):
+            raise ConfigError(
+                "config.federation.privacy.level='example' bounds what each image does alone, so "
+                "images cannot be mixed: set config.augment.mixing.mixup and cutmix to 0"
+            )
+        if privacy != "none" and self.loss.class_weights:
+            raise ConfigError(
+                f"config.loss.class_weights={self.loss.class_weights}: class frequencies are "
+                f"counted without noise, which privacy.level={privacy!r} does not allow; set 0"
+            )
         if self.evaluation.measurement and not segments:
             raise ConfigError(
                 f"config.evaluation.measurement={self.evaluation.measurement!r} is taken on masks: "

@@ -91,7 +91,10 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
         workdir: Gets the configuration, metrics and checkpoints.
     """
     part = data.take(training_rows(config, data))
-    objective = make_objective(config, data.task, part.class_weights())
+    # Frequencies are counted without noise, which no epsilon would account for.
+    private = config.federation.privacy.level != "none"
+    weights = None if private else part.class_weights()
+    objective = make_objective(config, data.task, weights)
     initial = objective.init(fold(jax.random.key(config.seed), "init"))
     beginning = start_params(config, initial)
     clients = _clients(config, part)
