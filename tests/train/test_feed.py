@@ -70,3 +70,20 @@ def test_device_host_and_stream_train_to_the_same_bits(config):
         assert federation.compilations == 1
     for home in ("host", "stream"):
         jax.tree.map(np.testing.assert_array_equal, states[home], states["device"])
+
+
+def test_there_is_room_for_every_poisson_batch(config):
+    federated = dataclasses.replace(
+        config.federation, batch_sampling="poisson", local_epochs=0, local_steps=1, cohort_size=1
+    )
+    config = dataclasses.replace(
+        config,
+        federation=federated,
+        placement=PlacementConfig(devices=1, lanes=1, data_home="host"),
+    )
+    data = load_federated(config.data)
+    federation = federate(config, data)
+    feed = Feed(config.placement, data, federation, FIELDS)
+    for r in range(20):
+        feed.take(r)
+    feed.close()

@@ -23,6 +23,8 @@ BASE = FederationConfig(client_state="reset", client_weights="uniform")
 SCAFFOLD, FEDDYN, FEDNOVA, MIMELITE = (
     AlgorithmConfig(name) for name in ("scaffold", "feddyn", "fednova", "mimelite")
 )
+FEDSAM, OPTION_I = AlgorithmConfig("fedsam"), AlgorithmConfig("scaffold", option="I")
+ADAPTIVE = PrivacyConfig("client", quantile=0.5)
 TOP_K = CompressionConfig("top_k", error_feedback=False)
 SECURE = AggregationConfig("secure_sum")
 CLIPPED = AggregationConfig("norm_clipping")
@@ -42,6 +44,9 @@ CLIPPED = AggregationConfig("norm_clipping")
         ({"client_state": "average", "compression": TOP_K}, "compression.kind='top_k'"),
         ({"algorithm": MIMELITE, "client_state": "persist"}, "client_state='persist': mimelite"),
         ({"aggregation": SECURE, "compression": TOP_K}, "masked updates are dense"),
+        ({"algorithm": FEDSAM, "privacy": PrivacyConfig("example")}, "two gradients a step"),
+        ({"algorithm": OPTION_I, "privacy": PrivacyConfig("example")}, "two gradients a step"),
+        ({"aggregation": SECURE, "privacy": ADAPTIVE}, "would grow without end"),
         (
             {"participation": ParticipationConfig("by_size"), "client_weights": "examples"},
             "counts sizes twice",
@@ -59,6 +64,7 @@ def test_wrong_combinations_are_refused(changes, said):
         {},
         {"algorithm": SCAFFOLD, "compression": replace(TOP_K, error_feedback=True)},
         {"algorithm": FEDDYN},
+        {"algorithm": SCAFFOLD, "privacy": PrivacyConfig("example")},
         {"algorithm": FEDNOVA, "aggregation": AggregationConfig("median")},
         {"client_state": "average"},
         {"participation": ParticipationConfig("by_size")},

@@ -1,6 +1,7 @@
 """What a private run says of itself: the right mechanism, the budget, or why not."""
 
 import json
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -89,7 +90,7 @@ def test_only_who_took_part_spends_examples_and_everybody_spends_clients():
         (settings(replace(EXAMPLE, noise_seed=3)), "known seed"),
         (settings(replace(CLIENT, delta=0.05), cohort_size=2), "sampling hides nobody"),
         (settings(replace(CLIENT, noise_multiplier=0.0)), "no noise"),
-        (settings(replace(EXAMPLE, delta=0.05)), "not below 1/40"),
+        (settings(replace(EXAMPLE, delta=0.05)), "not below 1/100"),
     ],
 )
 def test_without_its_assumptions_no_epsilon_is_stated(tmp_path, config, reason):
@@ -137,3 +138,19 @@ def test_a_run_without_privacy_keeps_no_ledger(tmp_path):
     config = settings(PrivacyConfig(), rounds=7)
     with Checkpoints(tmp_path) as checkpoints:
         assert begin_spending(config, federation(config), checkpoints, 0) == (None, 7)
+
+
+def test_a_checkpoint_without_a_ledger_is_not_gone_on_with():
+    with pytest.raises(ConfigError, match="holds no privacy ledger"):
+        after(settings(EXAMPLE), 1).restore({})
+
+
+def test_a_microbatch_that_does_not_divide_is_refused_before_anything_is_compiled():
+    with pytest.raises(ConfigError, match="microbatch=7 does not divide the 10 examples"):
+        federation(settings(replace(EXAMPLE, microbatch=7)))
+
+
+def test_without_dp_accounting_a_run_does_not_start(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    with pytest.raises(ConfigError, match="an epsilon needs dp-accounting"):
+        after(settings(EXAMPLE), 0)

@@ -26,6 +26,15 @@ def test_a_secret_is_drawn_once_and_is_its_owners(tmp_path):
     assert (noise_words(private, tmp_path / "other", begun=False) != first).any()
 
 
+def test_a_run_that_begins_anew_draws_a_new_secret(tmp_path):
+    """Else the difference of two published models would show what changed between their data."""
+    (tmp_path / "noise.tmp").write_bytes(b"left over")
+    (tmp_path / "noise.tmp").chmod(0o644)
+    first, second = (noise_words(PrivacyConfig("client"), tmp_path, begun=False) for _ in range(2))
+    assert (first != second).any()
+    assert stat.S_IMODE((tmp_path / SECRET_FILE).stat().st_mode) == 0o600
+
+
 def test_all_64_bits_are_used(tmp_path):
     (tmp_path / SECRET_FILE).write_bytes(bytes(range(0xF0, 0xF8)))
     found = noise_words(PrivacyConfig("client"), tmp_path, begun=True)

@@ -277,8 +277,18 @@ class Federation:
         rng = host_rng(first, *others, "cohort", round_index)
         return self.participation.draw(self._cohort_size, self.sizes, round_index, rng)
 
-    def client_weight(self, clients: Sequence[int] | IntArray) -> npt.NDArray[np.float64]:
-        """Aggregation weights p_k of a cohort; they sum to 1, under Poisson sampling on average.
+    def client_weight(
+        self, clients: Sequence[int] | IntArray, asked: Sequence[int] | IntArray | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Aggregation weights p_k of clients; those of all that were asked sum to 1.
+
+        Who does not answer changes the weight of nobody: what a bound on the influence of one
+        client needs. A mean that is to be one divides by the weights that came in. Under Poisson
+        sampling the weights sum to 1 on average.
+
+        Args:
+            clients: The clients.
+            asked: The cohort; default ``clients``.
 
         Raises:
             ValueError: If every weight of the cohort is zero.
@@ -286,18 +296,19 @@ class Federation:
         weights = self._weights[np.asarray(clients, np.int64)]
         if self.participation.sampling == "poisson":
             return weights / (self._weights.mean() * self._cohort_size)
-        if len(weights) and not weights.sum() > 0:
+        whole = self._weights[np.asarray(clients if asked is None else asked, np.int64)].sum()
+        if len(weights) and not whole > 0:
             raise ValueError(f"every client of the cohort {list(clients)} has weight zero")
-        return weights / weights.sum() if len(weights) else weights
+        return weights / whole if len(weights) else weights
 
-    def coverage(self, clients: Sequence[int] | IntArray) -> float:
+    def coverage(self, asked: Sequence[int] | IntArray) -> float:
         """A cohort's share of the population's weight; under Poisson sampling on average.
 
         A client's weight of ``client_weight`` times it is the client's share of the population.
         """
         if self.participation.sampling == "poisson":
             return self._cohort_size / self.num_clients
-        return float(self._weights[np.asarray(clients, np.int64)].sum() / self._weights.sum())
+        return float(self._weights[np.asarray(asked, np.int64)].sum() / self._weights.sum())
 
     def plan(self, round_index: int, cohort: Sequence[int] | IntArray | None = None) -> HostPlan:
         """Decides a round.
@@ -318,9 +329,9 @@ class Federation:
         home = self.home_device
         device = None if home is None else home[clients]
         schedule, rows = self._pack(round_index, clients, device)
-        weight, slot = self.client_weight(schedule.client), self.slots[0][schedule.client]
+        weight, slot = self.client_weight(schedule.client, asked), self.slots[0][schedule.client]
         table = events(schedule, weight, slot, self.limits)
-        return HostPlan(round_index, schedule, table, rows, late, seconds, len(asked))
+        return HostPlan(round_index, schedule, table, rows, late, seconds, asked)
 
     def _pack(
         self, round_index: int, clients: IntArray, device: IntArray | None
@@ -384,7 +395,7 @@ class Federation:
         placement = self.placement
         return Plan(
             placement.put(np.int32(plan.round_index), placement.replicated),
-            placement.put(np.float32(self.coverage(plan.schedule.client)), placement.replicated),
+            placement.put(np.float32(self.coverage(plan.asked)), placement.replicated),
             placement.put(self._key_words, placement.replicated),
             placement.put(self.noise_words, placement.replicated),
             placement.put(plan.events, placement.sharded),

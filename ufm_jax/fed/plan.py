@@ -22,7 +22,7 @@ class HostPlan:
         rows: int32 [D, T, L, B] rows of the federation's examples, -1 where empty.
         late: Clients that were asked and did not answer in time: they are not in the schedule.
         virtual_seconds: What the round takes on the virtual clock; nan without one.
-        num_asked: Clients that were sent the server's state, the late among them.
+        asked: Clients that were sent the server's state, the late among them.
         after: What is done when its clients have ended, besides the server's update: arrays for
             every device; ``()`` for nothing.
     """
@@ -33,7 +33,7 @@ class HostPlan:
     rows: npt.NDArray[np.int32]
     late: IntArray
     virtual_seconds: float
-    num_asked: int
+    asked: IntArray
     after: Any = ()
 
 

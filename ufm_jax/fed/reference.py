@@ -61,7 +61,8 @@ def reference_round(
     updates, weights, kept = [], [], dict(state.clients)
     losses: dict[int, float] = {}
     cohort = sorted(int(client) for client in plan.schedule.client)
-    for k, weight in zip(cohort, federation.client_weight(cohort), strict=True):
+    shares = federation.client_weight(cohort, plan.asked)
+    for k, weight in zip(cohort, shares, strict=True):
         local = algorithm.start(state.server, kept.get(k, state.fresh))
         batches = batches_of(plan, k)
         total, seen = 0.0, 0
@@ -94,7 +95,7 @@ def reference_round(
     aggregate, update, share = federation.aggregator.alone(state.aggregate, stacked, together)
     if not share > 0:
         return state._replace(clients=kept), losses
-    outcome = Outcome(share * federation.coverage(cohort), fold(noise, "server"))
+    outcome = Outcome(share * federation.coverage(plan.asked), fold(noise, "server"))
     server = algorithm.update_server(state.server, update, outcome)
     return state._replace(server=server, clients=kept, aggregate=aggregate), losses
 

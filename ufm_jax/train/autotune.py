@@ -137,7 +137,7 @@ def _load(
     images = int(np.asarray(federation.offsets)[-1])
     if placement.data_home != "device":
         # A round's images, and those of the next, which arrive while it trains.
-        slots = federation.limits.steps * lanes * federation.batching.batch_size
+        slots = federation.limits.steps * lanes * federation.batching.capacity
         images = 2 * min(slots, images)
     clients = tree_bytes(federation.state_shapes(params).clients)
     return Load(

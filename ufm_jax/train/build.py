@@ -13,6 +13,7 @@ from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.train.config import FederationConfig, PlacementConfig, check_clients
 from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
 from ufm_jax.train.participation import make_clock, make_participation
+from ufm_jax.train.schema import ConfigError
 
 
 def build_placement(config: PlacementConfig) -> Placement:
@@ -51,6 +52,7 @@ def build_federation(
         ValueError: If the parts do not fit.
     """
     check_clients(config, data.num_clients)
+    _check_microbatch(config, placement)
     way = config.asynchronous
     make: Callable[..., Federation] = Federation
     if way.concurrency:
@@ -82,3 +84,13 @@ def build_federation(
         seed=seed,
         examples_sharded=placement.data_home != "device",
     )
+
+
+def _check_microbatch(config: FederationConfig, placement: PlacementConfig) -> None:
+    """Checks that microbatches divide what a device holds of a batch; Poisson's are made to fit."""
+    part, size = config.batch_size // placement.data_parallel, config.privacy.microbatch
+    if config.batch_sampling != "poisson" and size and part % size:
+        raise ConfigError(
+            f"config.federation.privacy.microbatch={size} does not divide the {part} examples "
+            "that a device holds of a batch: use a divisor, or 0 for all at once"
+        )

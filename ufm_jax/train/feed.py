@@ -61,7 +61,7 @@ class Feed:
             self._resident = federation.replicate(self._chosen(everything))
             return
         slots = federation.limits.steps * federation.placement.lanes
-        self._capacity = min(slots * federation.batching.batch_size, data.num_rows)
+        self._capacity = min(slots * federation.batching.capacity, data.num_rows)
         self._home = make_home(
             placement.data_home,
             data.store,

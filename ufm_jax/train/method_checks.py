@@ -34,6 +34,7 @@ def check_method(
         _optimizers(config, client, server),
         _corrections(config),
         _lengths(config),
+        _privacy(config),
         _others(config),
     ):
         for problem in checks:
@@ -133,6 +134,23 @@ def _lengths(config: FederationConfig) -> Iterator[str]:
     }
     for key in (key for key, used in measures.items() if used):
         yield f"{more}, and federation.{key} would treat both as one vector: use one or the other"
+
+
+def _privacy(config: FederationConfig) -> Iterator[str]:
+    algorithm, privacy = config.algorithm, config.privacy
+    twice = algorithm.name in ("fedsam", "mimelite", "ditto") or (
+        algorithm.name == "scaffold" and algorithm.option == "I"
+    )
+    if privacy.level == "example" and twice:
+        yield (
+            f"federation.algorithm.name={algorithm.name!r} asks for two gradients a step, and "
+            "privacy.level='example' pays for one: use an algorithm with one, such as fedavg"
+        )
+    if privacy.quantile and config.aggregation.rule == "secure_sum":
+        yield (
+            f"federation.privacy.quantile={privacy.quantile} with aggregation.rule='secure_sum': "
+            "its own clipping cuts the counts too, so that the norm would grow without end; set 0"
+        )
 
 
 def _others(config: FederationConfig) -> Iterator[str]:

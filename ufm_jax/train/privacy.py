@@ -9,12 +9,14 @@ import numpy as np
 
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.plan import HostPlan
+from ufm_jax.fed.privacy.accounting import check_installed
 from ufm_jax.fed.privacy.ledger import Ledger, epsilons, go_on, new_ledger, rounds_within, spend
 from ufm_jax.fed.privacy.mechanism import Mechanism, of_batches, of_cohorts, releases_per_round
 from ufm_jax.fed.privacy.refusals import RunFacts, refusals
+from ufm_jax.train import cluster
 from ufm_jax.train.config import FederationConfig
 from ufm_jax.train.rundir import write_json
-from ufm_jax.train.schema import ConfigError
+from ufm_jax.train.schema import ConfigError, as_config_errors
 
 PRIVACY_FILE = "privacy.json"
 
@@ -47,15 +49,27 @@ class Spending:
                 f"config.federation.privacy.epsilon={self._privacy.epsilon}: no epsilon can be "
                 f"stated for this run: {self.reasons[0]}"
             )
+        if not self.reasons:
+            with as_config_errors():
+                check_installed()
         # Without an analysis there is nothing to count.
         self._mechanisms = [] if self.reasons else mechanisms_of(config, federation)
         self.ledger = None if self.reasons else new_ledger(self._mechanisms)
         self._per_round = releases_of(config, federation)
 
     def restore(self, stored: Mapping[str, Any] | None) -> None:
-        """Goes on from the ledger of a checkpoint."""
-        if self.ledger is None or not stored:
+        """Goes on from the ledger of a checkpoint.
+
+        Raises:
+            ConfigError: If there is none: what was spent before is not known.
+        """
+        if self.ledger is None:
             return
+        if not stored:
+            raise ConfigError(
+                "the checkpoint holds no privacy ledger, so that what the run has spent is not "
+                "known: start in a new --workdir"
+            )
         kinds = {name: leaf.dtype for name, leaf in self.ledger._asdict().items()}
         read = Ledger(**{name: np.array(stored[name], kinds[name]) for name in kinds})
         self.ledger = go_on(read, self._mechanisms)
@@ -103,17 +117,23 @@ class Spending:
         level, delta = self._privacy.level, self._privacy.delta
         facts: dict[str, Any] = {"level": level, "delta": delta}
         if self.ledger is None:
-            write_json(workdir / PRIVACY_FILE, facts | {"refused": list(self.reasons)})
+            _write(workdir, facts | {"refused": list(self.reasons)})
             return f"no epsilon is stated: {'; '.join(self.reasons)}"
         found = epsilons(self.ledger, delta)
         of_clients = {
             name: {"epsilon": one.best, "rdp": one.rdp, "pld": one.pld}
             for name, one in zip(names, found, strict=True)
         }
-        write_json(workdir / PRIVACY_FILE, facts | {"clients": of_clients})
+        _write(workdir, facts | {"clients": of_clients})
         worst = max(one.best for one in found)
         whose = "each client" if level == "client" else "each example of a client"
         return f"{whose} is protected with epsilon {worst:.3g} at most, at delta {delta:g}"
+
+
+def _write(workdir: Path, facts: Mapping[str, Any]) -> None:
+    with cluster.together(f"writing {workdir / PRIVACY_FILE}"):
+        if cluster.is_first():
+            write_json(workdir / PRIVACY_FILE, facts)
 
 
 def facts_of(config: FederationConfig, federation: Federation) -> RunFacts:
@@ -126,7 +146,7 @@ def facts_of(config: FederationConfig, federation: Federation) -> RunFacts:
     nothing_drawn = (everybody and draws != "poisson") or draws == "shuffle"
     return RunFacts(
         level="client" if client_level else "example",
-        units=federation.num_clients if client_level else int(federation.sizes.min()),
+        units=federation.num_clients if client_level else int(federation.sizes.max()),
         delta=privacy.delta,
         noise_multiplier=privacy.noise_multiplier,
         secret_noise=secret,

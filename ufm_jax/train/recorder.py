@@ -75,7 +75,7 @@ class Recorder:
             cohort=len(results),
             rejected=[self._names[result.client] for result in results if not result.finite],
             clients=[self._client_record(result) for result in results],
-            bytes_down=self._traffic.down * plan.num_asked,
+            bytes_down=self._traffic.down * len(plan.asked),
             bytes_up=self._traffic.up * len(results),
             late=[self._names[client] for client in plan.late],
             virtual_seconds=plan.virtual_seconds,

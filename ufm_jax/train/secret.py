@@ -20,8 +20,8 @@ def noise_words(
 ) -> npt.NDArray[np.uint32] | None:
     """The words of the key of a run's noise, uint32 [2]; None where the run adds none.
 
-    A secret is drawn from the operating system once and kept in ``workdir``, readable by its owner
-    alone; whoever has it can take the noise out of what was published.
+    A secret is drawn from the operating system when the run begins, and kept in ``workdir``,
+    readable by its owner alone; whoever has it can take the noise out of what was published.
 
     Args:
         privacy: The run's.
@@ -46,21 +46,26 @@ def noise_words(
 
 
 def _read_or_draw(path: Path, begun: bool) -> bytes:
-    if not path.exists():
-        if begun:
-            raise ConfigError(
-                f"{path} is gone: without it the run cannot go on with the noise it began with; "
-                "put it back, or start in a new folder"
-            )
-        secret = secrets.token_bytes(2 * _PARTS)
-        # Whole or not at all, and never readable by others: not even for a moment.
-        temporary = path.with_suffix(".tmp")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-            file.write(secret)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+    if begun and not path.exists():
+        raise ConfigError(
+            f"{path} is gone: without it the run cannot go on with the noise it began with; "
+            "put it back, or start in a new folder"
+        )
+    if not begun:
+        # Also where there is one: two runs with the same noise would show their difference.
+        _draw(path)
     secret = path.read_bytes()
     if len(secret) != 2 * _PARTS:
         raise ConfigError(f"{path} holds {len(secret)} bytes in place of {2 * _PARTS}")
     return secret
+
+
+def _draw(path: Path) -> None:
+    """Writes a new secret, whole or not at all, and never readable by others for a moment."""
+    temporary = path.with_suffix(".tmp")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(secrets.token_bytes(2 * _PARTS))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

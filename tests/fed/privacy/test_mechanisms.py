@@ -10,6 +10,7 @@ from ufm_jax.fed.algorithms.ditto import ditto
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
+from ufm_jax.fed.participation import Clock
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.fed.privacy.client_level import Adaptive, private_updates, split
 from ufm_jax.fed.privacy.example_level import private_gradient
@@ -90,6 +91,14 @@ def test_what_fills_a_partial_batch_is_chosen_away_even_where_it_is_nan():
     examples = run.replicate({"x": x.astype(np.float32)})
     state, _ = run.run_round(state, examples, run.plan(0, [1]))
     assert np.isfinite(state.server.params["w"]).all()
+
+
+def test_an_example_without_a_gradient_counts_as_zero_and_its_client_stays():
+    """Leaving the client out would move the others' shares, which no clipping bounds."""
+
+    x = [[0.5], [np.nan], [-0.25]]
+    found = moved(x, gradient=private_gradient(1.0, 0.0, 8))
+    assert found == pytest.approx(-(0.5 - 0.25) / 8)
 
 
 def test_noise_has_the_promised_deviation():
@@ -181,6 +190,17 @@ def test_a_client_that_is_left_out_gives_no_weight_to_the_others():
     """Else who is refused would show in how much the others count."""
     _, state = clients([[0.5], [np.nan], [0.25]], private_updates(1.0, 0.0, 1 / 3))
     assert float(state.server.params["w"][0]) == pytest.approx(-0.75 / 3)
+
+
+def test_who_does_not_answer_gives_no_weight_to_the_others():
+    """Each of four clients moves the sum by 1/4, whoever of the others drops out."""
+    clock = Clock(np.ones(4), np.zeros(4), dropout=0.5)
+    for seed in range(5):
+        run, state = clients(
+            np.full((4, 1), 9.0), private_updates(1.0, 0.0, 1 / 4), clock=clock, seed=seed
+        )
+        came = len(run.plan(0).schedule.client)
+        assert np.asarray(state.server.inner.params["w"]) == pytest.approx(-came / 4)
 
 
 def test_noise_on_the_average_has_the_promised_deviation():

@@ -66,6 +66,18 @@ def test_the_sum_is_exact_or_refused_whoever_is_lost(data):
     np.testing.assert_array_equal(run.sum(), expected.astype(np.uint32))
 
 
+def test_no_question_is_answered_twice():
+    run = Run([NEVER] * 3, 2)
+    keys = run.server.take_keys([client.advertise() for client in run.clients.values()])
+    run.clients[1].share(keys)
+    with pytest.raises(ProtocolError, match="every key encrypts one message"):
+        run.clients[1].share(keys)
+    run = Run([NEVER] * 3, 2)
+    run.to_masked()
+    with pytest.raises(ProtocolError, match="show the masks of a pair"):
+        run.clients[1].masked_vector(run.passed_on[1][:1])
+
+
 def test_what_the_server_is_sent_of_one_client_is_not_its_vector():
     """And changes altogether with the client's secrets, which are all that changes here."""
     seen = []

@@ -101,7 +101,7 @@ class AsyncFederation(Federation):
             rows,
             np.array(lost, np.int64),
             wave.end - wave.begin,
-            len(wave.jobs),
+            clients,
             self._arrivals(wave),
         )
 

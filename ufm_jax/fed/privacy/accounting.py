@@ -169,6 +169,18 @@ def _least(good: Callable[[float], bool], start: float, factor: float, close: fl
     return high
 
 
+def check_installed() -> None:
+    """Checks that an epsilon can be computed.
+
+    Raises:
+        ValueError: If dp-accounting is not installed.
+    """
+    try:
+        _dp_accounting()
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+
+
 def _dp_accounting() -> ModuleType:
     try:
         import dp_accounting

@@ -42,10 +42,13 @@ def private_gradient(
                 return checked_losses(loss_fn, params, alone)[0]
 
             value, grads = jax.value_and_grad(loss)(params)
-            factor = shrink(optax.tree.norm(grads), clip)
-            # Chosen, not multiplied: what fills a batch may have any gradient, even nan.
-            clipped = jax.tree.map(lambda leaf: jnp.where(used, factor * leaf, 0), grads)
-            return jnp.where(used, value, 0), clipped
+            norm = optax.tree.norm(grads)
+            factor = shrink(norm, clip)
+            # Chosen, not multiplied: what fills a batch may have any gradient, even nan. So may an
+            # example: it counts as zero, since leaving its client out would be no bounded change.
+            kept = used & jnp.isfinite(norm) & jnp.isfinite(value)
+            clipped = jax.tree.map(lambda leaf: jnp.where(kept, factor * leaf, 0), grads)
+            return jnp.where(kept, value, 0), clipped
 
         def add(total: Any, part: Any) -> tuple[Any, None]:
             of_each = jax.vmap(one)(*part)

@@ -128,6 +128,8 @@ class Client:
         Raises:
             ProtocolError: If they are too few for the threshold, or a key is there twice.
         """
+        if self._keys:
+            raise ProtocolError("asked twice for shares: every key encrypts one message")
         names = [keys.client for keys in everybody]
         public = [key for keys in everybody for key in (keys.channel, keys.mask)]
         if len(set(names)) < len(names) or len(set(public)) < len(public):
@@ -151,6 +153,11 @@ class Client:
         Raises:
             ProtocolError: If those clients are too few.
         """
+        if self._received:
+            raise ProtocolError(
+                "asked twice for the masked vector: two of them with other senders show the masks "
+                "of a pair"
+            )
         self._received = {shares.sender: shares for shares in received}
         if len(self._received) + 1 < self.threshold:
             raise ProtocolError(

@@ -12,7 +12,7 @@ class RunFacts:
 
     Attributes:
         level: What is protected: a client's presence, or an example's within its client.
-        units: n: clients, or the examples of the smallest client.
+        units: n: clients, or the examples of the largest client.
         delta: At which epsilon is to be stated.
         noise_multiplier: z.
         secret_noise: Whether the noise comes from a secret, not from a known seed.
@@ -65,7 +65,7 @@ def refusals(facts: RunFacts) -> tuple[str, ...]:
         (
             not 0 < facts.delta * facts.units < 1,
             f"delta={facts.delta:g} is not below 1/{facts.units}, one over the "
-            f"{'clients' if facts.level == 'client' else 'examples of the smallest client'}, so "
+            f"{'clients' if facts.level == 'client' else 'examples of the largest client'}, so "
             "that giving one away whole would be allowed: set privacy.delta lower",
         ),
     ]

@@ -55,11 +55,13 @@ class Trained(NamedTuple):
         model: The chosen model; None where a signal ended the run early.
         stopped_by: That signal; 0 where the run went to the end.
         rounds_done: Rounds that the last checkpoint holds.
+        promise: What may be said of its privacy; '' where it makes none.
     """
 
     model: TrainedModel | None
     stopped_by: int
     rounds_done: int
+    promise: str = ""
 
 
 def load_task(config: FinetuneConfig) -> LabelledData:
@@ -123,8 +125,7 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
             state, done = run_rounds(feed, recorder, saving, stop, state, done, selection, spending)
         if stop.stopped_by:
             return Trained(None, stop.stopped_by, done)
-        if spending is not None:
-            _log.info("privacy: %s", spending.write(workdir, clients.names))
+        promise = spending.write(workdir, clients.names) if spending else ""
         chosen = selection.best.rounds if selection and selection.best else done
         if chosen != done:
             checkpoints.wait()
@@ -132,7 +133,7 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     model = trained_model(config, federation, state, data, clients.names, chosen)
     if not model.personal:
         check_trained(initial, model.params, beginning.new)
-    return Trained(model, 0, done)
+    return Trained(model, 0, done, promise)
 
 
 def federate(config: FinetuneConfig, objective: Objective, clients: FederatedData) -> Federation:

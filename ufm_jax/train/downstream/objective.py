@@ -51,6 +51,8 @@ def make_objective(
     network = kind.make_network(config.model, task)
     to_probabilities = kind.make_probabilities(task)
 
+    loss_fn = kind.make_loss(network, config, task, class_weights)
+
     def init(key: jax.Array) -> Params:
         model = config.model
         patches = jnp.zeros(
@@ -74,6 +76,16 @@ def make_objective(
         fields=("image", "extent", kind.target_field(task)),
         network=network,
         init=init,
-        loss_fn=kind.make_loss(network, config, task, class_weights),
+        loss_fn=_without_encoder(loss_fn) if config.method == "frozen" else loss_fn,
         predict=predict,
     )
+
+
+def _without_encoder(loss_fn: LossFn) -> LossFn:
+    """The loss whose gradient by the encoder is zero, so that clipping does not measure it."""
+
+    def loss(params: Params, batch: Tree, keys: jax.Array) -> jax.Array:
+        encoder = jax.lax.stop_gradient(params["encoder"])
+        return loss_fn(params | {"encoder": encoder}, batch, keys)
+
+    return loss

@@ -70,7 +70,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         trained = train(config, data, workdir)
         if trained.model is None:
             return Ended(None, trained.stopped_by, trained.rounds_done)
-        model, note = trained.model, ""
+        model, note = trained.model, trained.promise and f"Privacy: {trained.promise}."
         predict = predicts_with(config, data, model)
 
     settings = config.evaluation
