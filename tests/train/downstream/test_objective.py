@@ -109,6 +109,24 @@ def test_losses_are_per_example_and_the_same_for_the_same_keys(made):
     assert float(jnp.abs(losses - others).min()) > 0
 
 
+def test_a_frozen_encoder_has_no_gradient_that_could_be_clipped():
+    sizes = {}
+    for method in ("finetune", "frozen"):
+        objective = make_objective(config(SINGLE, method=method), SINGLE)
+        params = objective.init(jax.random.key(1))
+        keys = jax.random.split(jax.random.key(0), 4)
+
+        def mean_loss(params, loss_fn=objective.loss_fn, keys=keys):
+            return loss_fn(params, batch(SINGLE), keys).mean()
+
+        slopes = jax.jit(jax.grad(mean_loss))(params)
+        parts = (jax.tree.leaves(slopes[name]) for name in ("encoder", "head"))
+        sizes[method] = [max(float(jnp.abs(leaf).max()) for leaf in part) for part in parts]
+    assert min(sizes["finetune"]) > 0
+    assert sizes["frozen"][0] == 0
+    assert sizes["frozen"][1] > 0
+
+
 def test_what_is_unknown_has_no_influence():
     rows = batch(MULTI)
     rows["labels"][:, 1] = np.nan
