@@ -194,7 +194,7 @@ def test_outlines_are_learnt_with_a_frozen_encoder(images, tmp_path):
         tmp_path / "cache",
         "segment",
         method="frozen",
-        federation=FinetuneFederationConfig(rounds=12, batch_size=4),
+        federation=FinetuneFederationConfig(rounds=20, batch_size=4),
         client_optimizer=OptimizerConfig(learning_rate=1e-2, scale_by_batch=False),
     )
     config = replace(config, model=replace(config.model, decoder="light"))
