@@ -1,5 +1,6 @@
 """Clipping and noise, of examples and of clients: sensitivities, scales, the same anywhere."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -10,6 +11,7 @@ from ufm_jax.fed.algorithms.ditto import ditto
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
+from ufm_jax.fed.gradient import Batch
 from ufm_jax.fed.participation import Clock
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.fed.privacy.client_level import Adaptive, private_updates, split
@@ -82,6 +84,24 @@ def test_microbatches_change_nothing_but_memory(microbatch):
 def test_a_microbatch_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="microbatch=3 does not divide the 8 examples"):
         moved(data(8), gradient=private_gradient(1.0, 0.0, 8, 3))
+
+
+@pytest.mark.parametrize(("used", "visited"), [([], 0), ([0], 2), ([0, 1, 2], 4), ([6], 8)])
+def test_microbatches_that_end_a_batch_empty_are_not_visited(used, visited):
+    """Of 8 places in twos; Poisson batches have room for more than most of them hold."""
+    seen = []
+
+    def noticed(params, batch, keys):
+        jax.debug.callback(lambda x: seen.append(float(x)), batch["x"][0, 0])
+        return slopes(params, batch, keys)
+
+    x = jnp.arange(8.0)[:, None] + 1
+    marks = jnp.zeros(8, bool).at[jnp.array(used, int)].set(True)
+    batch = Batch({"x": x}, marks, jax.random.split(jax.random.key(0), 8), marks.sum() * 1.0)
+    _, gradient = private_gradient(1e9, 0.0, 8, 2).share(noticed, {"w": jnp.ones(1)}, batch)
+    jax.effects_barrier()
+    assert len(seen) == visited
+    assert gradient["w"] == pytest.approx(sum(i + 1 for i in used) / 8)
 
 
 def test_what_fills_a_partial_batch_is_chosen_away_even_where_it_is_nan():

@@ -50,15 +50,18 @@ def private_gradient(
             clipped = jax.tree.map(lambda leaf: jnp.where(kept, factor * leaf, 0), grads)
             return jnp.where(kept, value, 0), clipped
 
-        def add(total: Any, part: Any) -> tuple[Any, None]:
-            of_each = jax.vmap(one)(*part)
-            return jax.tree.map(lambda old, new: old + new.sum(axis=0), total, of_each), None
-
         parts = _microbatches((batch.examples, batch.used, batch.keys), microbatch)
+
+        def add(i: jax.Array, total: Any) -> Any:
+            of_each = jax.vmap(one)(*jax.tree.map(lambda leaf: leaf[i], parts))
+            return jax.tree.map(lambda old, new: old + new.sum(axis=0), total, of_each)
+
         nothing = jax.tree.map(
             jnp.zeros_like, jax.eval_shape(one, *jax.tree.map(lambda leaf: leaf[0, 0], parts))
         )
-        (loss, clipped), _ = lax.scan(add, nothing, parts)
+        # Poisson batches have room for far more than most of them hold: empty ends are not visited.
+        visited = jnp.max((1 + jnp.arange(len(parts[1]))) * parts[1].any(axis=1))
+        loss, clipped = lax.fori_loop(0, visited, add, nothing)
         return loss / jnp.maximum(batch.size, 1), optax.tree.scale(1 / batch_size, clipped)
 
     def finish(gradient: Params, key: jax.Array) -> Params:
@@ -80,4 +83,4 @@ def _microbatches(tree: Tree, size: int) -> Tree:
             "of a batch: use a divisor, or 0 for all at once"
         )
     size = size or count
-    return jax.tree.map(lambda leaf: leaf.reshape(count // size, size, *leaf.shape[1:]), tree)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).reshape(-1, size, *leaf.shape[1:]), tree)
