@@ -1,11 +1,12 @@
 """Five tasks on public sets laid out with an index.csv each, a ViT-Ti/16 at 128 pixels.
 
     python -m ufm_jax.finetune --config=configs/finetune_public.py:TASK --workdir=runs/TASK \
-        --config.data.data.root=FOLDER --config.start.weights=runs/public
+        --config.data.data.root=FOLDER --config.start.weights=runs/held_out
 
 TASK is busi_diagnosis, busi_segmentation, pocus_diagnosis, gb_diagnosis or hc18_circumference.
 FOLDER holds the folders busi_breast, pocus_lung, gb_biliary_atresia and hc18_fetal_head. Splits are
-by patient group: fold 0 tests, fold 1 chooses; gb_diagnosis is tested on other hospitals.
+by patient group: fold 0 tests, fold 1 chooses; gb_diagnosis is tested on other hospitals. None of
+the images that test is among those of configs/pretrain_sites.py:held_out.
 
 Expect 2 to 10 minutes each on 2 cores; docs/downstream.md has the figures.
 """

@@ -3,10 +3,10 @@
     python -m tools.run_suite --suite=configs/suites/downstream.py:RUN --out=runs/downstream \
         --data=FOLDER
 
-RUN is a run of pretraining, such as runs/public from configs/pretrain_sites.py:public; FOLDER is as
-in configs/finetune_public.py. Both are compared fine-tuned and with the encoder as it is (probe: a
-logistic regression, or for masks a linear decoder), with all labels and with a tenth of them.
-Figures are of the test split, differences paired by image.
+RUN is a run of pretraining, such as runs/held_out from configs/pretrain_sites.py:held_out; FOLDER
+is as in configs/finetune_public.py. Both are compared fine-tuned and with the encoder as it is
+(probe: a logistic regression, or for masks a linear decoder), with all labels and with a tenth of
+them. Figures are of the test split, differences paired by image.
 
 40 runs; expect 2 to 3 hours on 2 cores. --only=busi_diagnosis takes a part.
 """
