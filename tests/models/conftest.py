@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from ufm_jax.models.execution import Execution
 from ufm_jax.models.mae import MAE
 from ufm_jax.models.sizes import EncoderSize
 
@@ -22,11 +23,11 @@ class Inputs(NamedTuple):
 
 @pytest.fixture(scope="session")
 def small_mae():
-    """Makes the model, with ``options`` on top: of 4 x 3 patches, of which 3 are kept."""
+    """Makes the model, computed as ``options`` say: of 4 x 3 patches, of which 3 are kept."""
 
     def make(**options):
         size = EncoderSize(width=16, depth=2, heads=2)
-        return MAE(size, GRID, decoder_width=8, decoder_depth=1, decoder_heads=2, **options)
+        return MAE(size, GRID, 8, 1, 2, Execution(**options))
 
     return make
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ufm_jax.models.classifier import Classifier
+from ufm_jax.models.execution import Execution
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import Encoder, stack_layers
 from ufm_jax.ops.position import sincos_2d
@@ -20,7 +21,7 @@ def patches():
 
 
 def test_a_fresh_head_is_undecided_and_float32(patches, draw_params):
-    model = Classifier(SHALLOW, GRID, num_classes=5, dtype=jnp.dtype("bfloat16"))
+    model = Classifier(SHALLOW, GRID, num_classes=5, execution=Execution(jnp.dtype("bfloat16")))
     params = draw_params(model, patches)
     head = model.bind({"params": params}).head.clone(parent=None)
     params["head"] = head.init(jax.random.key(0), jnp.zeros((1, 16)))["params"]
@@ -55,7 +56,7 @@ def test_the_mean_feature_is_the_normalised_mean_of_the_patch_tokens(patches, dr
 
 @pytest.mark.parametrize("scan_layers", [False, True])
 def test_block_outputs_are_the_tokens_between_blocks(patches, draw_params, scan_layers):
-    deep = Encoder(SIZE, GRID, scan_layers=scan_layers)
+    deep = Encoder(SIZE, GRID, execution=Execution(scan_layers=scan_layers))
     params = draw_params(Encoder(SIZE, GRID), patches)
     variables = {"params": stack_layers(params) if scan_layers else params}
     taps = deep.apply(variables, patches, (0, 2), method="block_outputs")
@@ -76,7 +77,7 @@ def test_a_tap_beyond_the_last_block_is_refused(patches):
 def test_stochastic_depth_is_random_in_training_and_off_otherwise(
     patches, draw_params, scan_layers
 ):
-    model = Encoder(SIZE, GRID, drop_path=0.5, scan_layers=scan_layers)
+    model = Encoder(SIZE, GRID, drop_path=0.5, execution=Execution(scan_layers=scan_layers))
     variables = {"params": draw_params(model, patches)}
 
     @jax.jit
@@ -86,7 +87,7 @@ def test_stochastic_depth_is_random_in_training_and_off_otherwise(
 
     np.testing.assert_array_equal(train(0), train(0))
     assert not np.array_equal(train(0), train(1))
-    plain = Encoder(SIZE, GRID, scan_layers=scan_layers)
+    plain = Encoder(SIZE, GRID, execution=Execution(scan_layers=scan_layers))
     np.testing.assert_array_equal(
         model.apply(variables, patches), plain.apply(variables, patches, deterministic=False)
     )

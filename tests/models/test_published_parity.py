@@ -9,6 +9,7 @@ import pytest
 
 from ufm_jax.interop.torch_names import classifier_from_torch, mae_from_torch
 from ufm_jax.models.classifier import Classifier
+from ufm_jax.models.execution import Execution
 from ufm_jax.models.mae import MAE
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import Encoder, stack_layers
@@ -54,7 +55,7 @@ def masking(published):
 
 
 def make_mae(**options):
-    return MAE(SIZE, GRID, decoder_width=64, decoder_depth=2, decoder_heads=4, **options)
+    return MAE(SIZE, GRID, 64, 2, 4, Execution(**options))
 
 
 def test_the_mask_follows_the_noise(published, masking):

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from ufm_jax.models.execution import Execution
 from ufm_jax.models.segmenter import (
     LightDecoder,
     Segmenter,
@@ -36,9 +37,8 @@ def _shapes(model, patches):
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize(("patch_size", "channels"), [(8, 1), (14, 3), (16, 1), (32, 3)])
 def test_every_pixel_gets_a_float32_logit_of_every_class(decoder, patch_size, channels):
-    model = Segmenter(
-        SIZE, GRID, patch_size, 5, decoder, decoder_width=16, dtype=jnp.dtype("bfloat16")
-    )
+    low = Execution(jnp.dtype("bfloat16"))
+    model = Segmenter(SIZE, GRID, patch_size, 5, decoder, decoder_width=16, execution=low)
     patches = _patches(patch_size, channels=channels)
     variables = _shapes(model, patches)
     logits = jax.eval_shape(model.apply, variables, patches)
@@ -114,7 +114,8 @@ def test_examples_do_not_see_each_other(decoder, draw_params):
 def test_stacked_layers_give_the_same_logits(draw_params):
     patches = _patches(8)
     plain = Segmenter(SIZE, GRID, 8, decoder_width=16)
-    stacked = Segmenter(SIZE, GRID, 8, decoder_width=16, scan_layers=True, remat=True)
+    lean = Execution(remat=True, scan_layers=True)
+    stacked = Segmenter(SIZE, GRID, 8, decoder_width=16, execution=lean)
     params = draw_params(plain, patches)
     scanned = params | {"encoder": stack_layers(params["encoder"])}
     np.testing.assert_allclose(

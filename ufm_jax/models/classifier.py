@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ufm_jax.models.attention import AttentionKernel
+from ufm_jax.models.execution import Execution
 from ufm_jax.models.layers import Dense, LayerNorm
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import Encoder
@@ -25,10 +25,7 @@ class Classifier(nn.Module):
             fine-tuning does; 'class' takes the class token after the encoder's final norm.
         learned_position: See ``vit.Encoder``.
         drop_path: Stochastic depth of the last block.
-        dtype: Type of the arithmetic; parameters are float32 always.
-        remat: See ``vit.Blocks``.
-        scan_layers: See ``vit.Blocks``.
-        attention_kernel: See ``attention``.
+        execution: How the blocks are computed.
     """
 
     size: EncoderSize
@@ -37,30 +34,25 @@ class Classifier(nn.Module):
     pool: Pool = "mean"
     learned_position: bool = False
     drop_path: float = 0.0
-    dtype: jnp.dtype = jnp.dtype("float32")
-    remat: bool = False
-    scan_layers: bool = False
-    attention_kernel: AttentionKernel = "xla"
+    execution: Execution = Execution()
 
     def setup(self) -> None:
         """Declares the layers."""
         if self.pool not in ("mean", "class"):
             raise ValueError(f"pool={self.pool!r}: choose 'mean' or 'class'")
+        dtype = self.execution.dtype
         self.encoder = Encoder(
             self.size,
             self.grid,
             drop_path=self.drop_path,
             final_norm=self.pool == "class",
             learned_position=self.learned_position,
-            dtype=self.dtype,
-            remat=self.remat,
-            scan_layers=self.scan_layers,
-            attention_kernel=self.attention_kernel,
+            execution=self.execution,
         )
         if self.pool == "mean":
-            self.norm = LayerNorm(self.dtype)
+            self.norm = LayerNorm(dtype)
         # All but zero, as in MAE's fine-tuning: training starts from equal probabilities.
-        self.head = Dense(self.num_classes, self.dtype, nn.initializers.normal(2e-5))
+        self.head = Dense(self.num_classes, dtype, nn.initializers.normal(2e-5))
 
     def __call__(self, patches: jax.Array, deterministic: bool = True) -> jax.Array:
         """Classifies images.
@@ -73,12 +65,12 @@ class Classifier(nn.Module):
             Logits [B, num_classes], float32.
         """
         logits = self.head(self.features(patches, deterministic))
-        return logits.astype(jnp.promote_types(self.dtype, jnp.float32))
+        return logits.astype(jnp.promote_types(self.execution.dtype, jnp.float32))
 
     def features(self, patches: jax.Array, deterministic: bool = True) -> jax.Array:
         """The pooled, normalised feature [B, D] that the head sees; arguments as the call's."""
         tokens = self.encoder(patches, deterministic=deterministic)
         if self.pool == "class":
             return tokens[:, 0]
-        accumulator = jnp.promote_types(self.dtype, jnp.float32)
+        accumulator = jnp.promote_types(self.execution.dtype, jnp.float32)
         return self.norm(tokens[:, 1:].mean(axis=1, dtype=accumulator))

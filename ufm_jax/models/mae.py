@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ufm_jax.models.attention import AttentionKernel
+from ufm_jax.models.execution import Execution
 from ufm_jax.models.layers import Dense, LayerNorm
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import Blocks, Encoder
@@ -24,10 +24,7 @@ class MAE(nn.Module):
         decoder_width: Channels of the decoder's tokens.
         decoder_depth: Blocks of the decoder.
         decoder_heads: Attention heads of the decoder.
-        dtype: Type of the arithmetic; parameters are float32 always.
-        remat: See ``vit.Blocks``.
-        scan_layers: See ``vit.Blocks``.
-        attention_kernel: See ``attention``.
+        execution: How the blocks are computed.
     """
 
     size: EncoderSize
@@ -35,10 +32,7 @@ class MAE(nn.Module):
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
-    dtype: jnp.dtype = jnp.dtype("float32")
-    remat: bool = False
-    scan_layers: bool = False
-    attention_kernel: AttentionKernel = "xla"
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
@@ -55,25 +49,14 @@ class MAE(nn.Module):
         Returns:
             [B, N, F] predicted pixels, float32, in the normalisation of the loss's target.
         """
-        encoder = Encoder(
-            self.size,
-            self.grid,
-            dtype=self.dtype,
-            remat=self.remat,
-            scan_layers=self.scan_layers,
-            attention_kernel=self.attention_kernel,
-            name="encoder",
-        )
+        encoder = Encoder(self.size, self.grid, execution=self.execution, name="encoder")
         decoder = Decoder(
             self.grid,
             features=patches.shape[-1],
             width=self.decoder_width,
             depth=self.decoder_depth,
             heads=self.decoder_heads,
-            dtype=self.dtype,
-            remat=self.remat,
-            scan_layers=self.scan_layers,
-            attention_kernel=self.attention_kernel,
+            execution=self.execution,
             name="decoder",
         )
         return decoder(encoder(patches, keep_ids), keep_ids, restore_ids)
@@ -88,10 +71,7 @@ class Decoder(nn.Module):
         width: Channels of a token.
         depth: Blocks.
         heads: Attention heads.
-        dtype: Type of the arithmetic.
-        remat: See ``vit.Blocks``.
-        scan_layers: See ``vit.Blocks``.
-        attention_kernel: See ``attention``.
+        execution: How the blocks are computed.
     """
 
     grid: tuple[int, int]
@@ -99,34 +79,24 @@ class Decoder(nn.Module):
     width: int
     depth: int
     heads: int
-    dtype: jnp.dtype = jnp.dtype("float32")
-    remat: bool = False
-    scan_layers: bool = False
-    attention_kernel: AttentionKernel = "xla"
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(self, latent: jax.Array, keep_ids: jax.Array, restore_ids: jax.Array) -> jax.Array:
         """Maps latent [B, 1 + Nk, D] to predicted patches [B, N, F], float32; ids as ``MAE``."""
-        tokens = Dense(self.width, self.dtype, name="embed")(latent)
+        dtype = self.execution.dtype
+        tokens = Dense(self.width, dtype, name="embed")(latent)
         mask_token = self.param("mask_token", nn.initializers.normal(0.02), (1, 1, self.width))
         hidden = (restore_ids >= keep_ids.shape[1])[..., None]
         placed = place_tokens(tokens[:, 1:], keep_ids, restore_ids)
-        placed = jnp.where(hidden, mask_token.astype(self.dtype), placed)
-        position = jnp.asarray(sincos_2d(self.width, *self.grid, cls_token=False), self.dtype)
+        placed = jnp.where(hidden, mask_token.astype(dtype), placed)
+        position = jnp.asarray(sincos_2d(self.width, *self.grid, cls_token=False), dtype)
         tokens = jnp.concatenate([tokens[:, :1], placed + position], axis=1)
-        blocks = Blocks(
-            self.depth,
-            self.heads,
-            dtype=self.dtype,
-            remat=self.remat,
-            scan_layers=self.scan_layers,
-            attention_kernel=self.attention_kernel,
-            name="blocks",
-        )
+        blocks = Blocks(self.depth, self.heads, execution=self.execution, name="blocks")
         tokens, _ = blocks(tokens)
-        normed = LayerNorm(self.dtype, name="norm")(tokens[:, 1:])
-        prediction = Dense(self.features, self.dtype, name="predict")(normed)
-        return prediction.astype(jnp.promote_types(self.dtype, jnp.float32))
+        normed = LayerNorm(dtype, name="norm")(tokens[:, 1:])
+        prediction = Dense(self.features, dtype, name="predict")(normed)
+        return prediction.astype(jnp.promote_types(dtype, jnp.float32))
 
 
 @jax.custom_vjp

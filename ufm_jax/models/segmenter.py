@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from ufm_jax.models.attention import AttentionKernel
 from ufm_jax.models.convolution import Conv3x3
+from ufm_jax.models.execution import Execution
 from ufm_jax.models.layers import Dense, LayerNorm
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import Encoder
@@ -49,10 +49,7 @@ class Segmenter(nn.Module):
         taps: Four encoder blocks, from 0, that feed the decoder; None for ``default_taps``.
         learned_position: See ``vit.Encoder``.
         drop_path: Stochastic depth of the encoder's last block.
-        dtype: Type of the arithmetic; parameters are float32 always.
-        remat: See ``vit.Blocks``.
-        scan_layers: See ``vit.Blocks``.
-        attention_kernel: See ``attention``.
+        execution: How the blocks are computed.
     """
 
     size: EncoderSize
@@ -64,10 +61,7 @@ class Segmenter(nn.Module):
     taps: tuple[int, int, int, int] | None = None
     learned_position: bool = False
     drop_path: float = 0.0
-    dtype: jnp.dtype = jnp.dtype("float32")
-    remat: bool = False
-    scan_layers: bool = False
-    attention_kernel: AttentionKernel = "xla"
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(self, patches: jax.Array, deterministic: bool = True) -> jax.Array:
@@ -92,8 +86,9 @@ class Segmenter(nn.Module):
         outputs = self._encoder().block_outputs(patches, taps, deterministic)
         maps = tuple(tokens[:, 1:].reshape(-1, *self.grid, self.size.width) for tokens in outputs)
         features = self._decode(maps, picture)
-        head = Dense(self.num_classes, self.dtype, name="head")
-        logits = head(features).astype(jnp.promote_types(self.dtype, jnp.float32))
+        dtype = self.execution.dtype
+        head = Dense(self.num_classes, dtype, name="head")
+        logits = head(features).astype(jnp.promote_types(dtype, jnp.float32))
         return bilinear(logits, height, width)
 
     def _encoder(self) -> Encoder:
@@ -103,22 +98,20 @@ class Segmenter(nn.Module):
             drop_path=self.drop_path,
             final_norm=False,
             learned_position=self.learned_position,
-            dtype=self.dtype,
-            remat=self.remat,
-            scan_layers=self.scan_layers,
-            attention_kernel=self.attention_kernel,
+            execution=self.execution,
             name="encoder",
         )
 
     def _decode(self, maps: tuple[jax.Array, ...], picture: jax.Array) -> jax.Array:
+        dtype = self.execution.dtype
         match self.decoder:
             case "unet":
-                unet = UNetDecoder(self.patch_size, self.decoder_width, self.dtype, name="decoder")
+                unet = UNetDecoder(self.patch_size, self.decoder_width, dtype, name="decoder")
                 return unet(maps, picture)
             case "light":
-                return LightDecoder(self.decoder_width, self.dtype, name="decoder")(maps)
+                return LightDecoder(self.decoder_width, dtype, name="decoder")(maps)
             case "linear":
-                return LayerNorm(self.dtype, name="decoder")(maps[-1])
+                return LayerNorm(dtype, name="decoder")(maps[-1])
             case _:
                 raise ValueError(f"decoder={self.decoder!r}: choose 'unet', 'light' or 'linear'")
 

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
 from ufm_jax.models.attention import AttentionKernel, attention
+from ufm_jax.models.execution import Execution
 from ufm_jax.models.layers import Dense, LayerNorm, drop_path, gelu
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.ops.position import sincos_2d
@@ -70,21 +71,13 @@ class Blocks(nn.Module):
         heads: Attention heads a block.
         drop_path: Probability of dropping a branch of the last block; it grows linearly from 0 at
             the first.
-        dtype: Type of the arithmetic.
-        remat: Whether the backward pass recomputes each block from its input and its attention's
-            output, in place of keeping all it computed.
-        scan_layers: Whether to scan over blocks, their parameters stacked on a leading axis (see
-            ``stack_layers``): faster to compile, slower to run on CPUs.
-        attention_kernel: See ``attention``.
+        execution: How they are computed.
     """
 
     depth: int
     heads: int
     drop_path: float = 0.0
-    dtype: jnp.dtype = jnp.dtype("float32")
-    remat: bool = False
-    scan_layers: bool = False
-    attention_kernel: AttentionKernel = "xla"
+    execution: Execution = Execution()
 
     @nn.compact
     def __call__(
@@ -103,7 +96,7 @@ class Blocks(nn.Module):
         if any(not 0 <= tap < self.depth for tap in taps):
             raise ValueError(f"taps {taps}: choose blocks from 0 to {self.depth - 1}")
         rates = [self.drop_path * i / max(self.depth - 1, 1) for i in range(self.depth)]
-        run = self._scan if self.scan_layers else self._unroll
+        run = self._scan if self.execution.scan_layers else self._unroll
         return run(tokens, rates, taps, self.drop_path > 0 and not deterministic)
 
     def _unroll(
@@ -135,11 +128,11 @@ class Blocks(nn.Module):
         return tokens, () if stacked is None else tuple(stacked[tap] for tap in taps)
 
     def _block(self, drops_paths: bool, name: str) -> Block:
-        block = Block
-        if self.remat:
+        block, how = Block, self.execution
+        if how.remat:
             policy = jax.checkpoint_policies.save_only_these_names(KEPT_BY_REMAT)
-            block = nn.remat(Block, policy=policy, prevent_cse=not self.scan_layers)
-        return block(self.heads, drops_paths, self.dtype, self.attention_kernel, name=name)
+            block = nn.remat(Block, policy=policy, prevent_cse=not how.scan_layers)
+        return block(self.heads, drops_paths, how.dtype, how.attention_kernel, name=name)
 
 
 class Encoder(nn.Module):
@@ -153,10 +146,7 @@ class Encoder(nn.Module):
         learned_position: Whether the position embedding, the class token's included, is a
             parameter that starts as the fixed sin-cos one; so it is in supervised ViTs and in
             published fine-tuned ones. Otherwise it is that constant, zero for the class token.
-        dtype: Type of the arithmetic.
-        remat: See ``Blocks``.
-        scan_layers: See ``Blocks``.
-        attention_kernel: See ``attention``.
+        execution: How the blocks are computed.
     """
 
     size: EncoderSize
@@ -164,14 +154,12 @@ class Encoder(nn.Module):
     drop_path: float = 0.0
     final_norm: bool = True
     learned_position: bool = False
-    dtype: jnp.dtype = jnp.dtype("float32")
-    remat: bool = False
-    scan_layers: bool = False
-    attention_kernel: AttentionKernel = "xla"
+    execution: Execution = Execution()
 
     def setup(self) -> None:
         """Declares the layers."""
-        self.patch_embed = Dense(self.size.width, self.dtype)
+        dtype = self.execution.dtype
+        self.patch_embed = Dense(self.size.width, dtype)
         self.cls_token = self.param(
             "cls_token", nn.initializers.normal(0.02), (1, 1, self.size.width)
         )
@@ -179,18 +167,10 @@ class Encoder(nn.Module):
         if self.learned_position:
             self.pos_embed = self.param("pos_embed", lambda _: jnp.asarray(position))
         else:
-            self.pos_embed = jnp.asarray(position, self.dtype)
-        self.blocks = Blocks(
-            self.size.depth,
-            self.size.heads,
-            self.drop_path,
-            self.dtype,
-            self.remat,
-            self.scan_layers,
-            self.attention_kernel,
-        )
+            self.pos_embed = jnp.asarray(position, dtype)
+        self.blocks = Blocks(self.size.depth, self.size.heads, self.drop_path, self.execution)
         if self.final_norm:
-            self.norm = LayerNorm(self.dtype)
+            self.norm = LayerNorm(dtype)
 
     def __call__(
         self, patches: jax.Array, keep_ids: jax.Array | None = None, deterministic: bool = True
@@ -227,8 +207,9 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"patches {patches.shape}: the encoder's grid {self.grid} has {rows * columns}"
             )
-        position = self.pos_embed[0].astype(self.dtype)
-        cls_token = self.cls_token.astype(self.dtype) + position[0]
+        dtype = self.execution.dtype
+        position = self.pos_embed[0].astype(dtype)
+        cls_token = self.cls_token.astype(dtype) + position[0]
         place = position[1:]
         # Before the embedding: a quarter of its products, and no gradient of a gather.
         if keep_ids is not None:

@@ -15,6 +15,7 @@ from ufm_jax.fed.placement import Loop
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.ops.masking import num_kept
 from ufm_jax.train.cluster_config import ClusterConfig
+from ufm_jax.train.encoder_config import EncoderConfig
 from ufm_jax.train.methods_config import (
     AggregationConfig,
     AlgorithmConfig,
@@ -28,56 +29,30 @@ from ufm_jax.train.schema import ConfigError, check_range, from_config_dict, to_
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The masked autoencoder.
+class ModelConfig(EncoderConfig):
+    """The masked autoencoder; further keys are the encoder's.
 
     Attributes:
-        size: Encoder by name; see ``models.sizes``.
-        image_size: Side of the square the model sees, pixels.
-        patch_size: Side of a patch, pixels; it must divide ``image_size``.
-        channels: 3 repeats grey images, as the published models expect; 1 keeps them grey.
         mask_ratio: Share of the patches that is hidden.
         texture_strength: Exponent on the texture weight: 1 hides textured patches more often, as
             UltraFedFM intends; 0 hides uniformly, as MAE does.
         normalise_target: Whether each target patch is normalised by its own mean and variance.
         decoder_width, decoder_depth, decoder_heads: The decoder.
-        dtype: Arithmetic of the model; parameters are float32 always.
-        remat: Whether to recompute blocks in the backward pass, to save memory.
-        scan_layers: Whether to scan over blocks: faster to compile, slower to run on CPUs.
-        attention_kernel: ``xla`` runs everywhere; ``cudnn`` is fused, for bfloat16 on NVIDIA GPUs.
     """
 
-    size: Literal["xs", "ti", "s", "b", "l", "h"] = "b"
-    image_size: int = 224
-    patch_size: int = 16
-    channels: Literal[1, 3] = 3
     mask_ratio: float = 0.75
     texture_strength: float = 1.0
     normalise_target: bool = True
     decoder_width: int = 512
     decoder_depth: int = 8
     decoder_heads: int = 16
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = False
-    scan_layers: bool = False
-    attention_kernel: Literal["xla", "cudnn"] = "xla"
 
     def __post_init__(self) -> None:
-        if self.patch_size < 1 or self.image_size % self.patch_size:
-            divisors = [p for p in (8, 14, 16, 32) if self.image_size % p == 0]
-            raise ConfigError(
-                f"config.model.patch_size={self.patch_size}: it does not divide "
-                f"config.model.image_size={self.image_size}; use one of {divisors}"
-            )
+        super().__post_init__()
         try:
             num_kept(self.num_patches, self.mask_ratio)
         except ValueError as error:
             raise ConfigError(f"config.model.{error}") from None
-        if self.attention_kernel == "cudnn" and self.dtype != "bfloat16":
-            raise ConfigError(
-                f"config.model.attention_kernel='cudnn' needs config.model.dtype='bfloat16', not "
-                f"{self.dtype!r}; set it, or use attention_kernel='xla'"
-            )
         if self.texture_strength < 0:
             raise ConfigError(
                 f"config.model.texture_strength={self.texture_strength}: use 0 (uniform) or more"
@@ -95,7 +70,7 @@ class ModelConfig:
     @property
     def num_patches(self) -> int:
         """N."""
-        return (self.image_size // self.patch_size) ** 2
+        return math.prod(self.grid)
 
     @property
     def num_kept(self) -> int:

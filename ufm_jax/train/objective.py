@@ -48,14 +48,11 @@ def make_model(config: ModelConfig) -> MAE:
     """The masked autoencoder that ``config`` describes."""
     return MAE(
         size=SIZES[config.size],
-        grid=(config.image_size // config.patch_size,) * 2,
+        grid=config.grid,
         decoder_width=config.decoder_width,
         decoder_depth=config.decoder_depth,
         decoder_heads=config.decoder_heads,
-        dtype=jnp.dtype(config.dtype),
-        remat=config.remat,
-        scan_layers=config.scan_layers,
-        attention_kernel=config.attention_kernel,
+        execution=config.execution,
     )
 
 

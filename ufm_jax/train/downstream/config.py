@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from ufm_jax.data.labelled import LabelSettings
 from ufm_jax.data.settings import DataSettings
-from ufm_jax.models.attention import AttentionKernel
 from ufm_jax.models.classifier import Pool
 from ufm_jax.models.segmenter import DecoderName
 from ufm_jax.ops.joint import Moves
@@ -25,6 +24,7 @@ from ufm_jax.train.config import (
     PlacementConfig,
     ScheduleConfig,
 )
+from ufm_jax.train.encoder_config import EncoderConfig
 from ufm_jax.train.schema import ConfigError, check_range, from_config_dict, to_config_dict
 
 
@@ -45,55 +45,26 @@ class StartConfig:
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
-    """Encoder and head.
+class NetworkConfig(EncoderConfig):
+    """Encoder and head; further keys are the encoder's, whose size must be that of the weights.
 
     Attributes:
-        size: Encoder by name; see ``models.sizes``. It must be that of the weights.
-        image_size: Side of the square the model sees, pixels.
-        patch_size: Side of a patch, pixels; it must divide ``image_size``.
-        channels: 3 repeats grey images, as the published models expect; 1 keeps them grey.
         pool: Diagnosis: the head sees the mean of the patch tokens, or the class token.
         decoder: Segmentation: see ``models.segmenter``.
         decoder_width: Segmentation: its channels at the tokens' grid.
         learned_position: Whether the position embedding is a parameter.
         drop_path: Stochastic depth of the last block.
-        dtype: Arithmetic of the model; parameters are float32 always.
-        remat: Whether to recompute blocks in the backward pass, to save memory.
-        scan_layers: Whether to scan over blocks: faster to compile, slower to run on CPUs.
-        attention_kernel: See ``train.config.ModelConfig``.
     """
 
-    size: Literal["xs", "ti", "s", "b", "l", "h"] = "b"
-    image_size: int = 224
-    patch_size: int = 16
-    channels: Literal[1, 3] = 3
     pool: Pool = "mean"
     decoder: DecoderName = "unet"
     decoder_width: int = 128
     learned_position: bool = False
     drop_path: float = 0.1
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = False
-    scan_layers: bool = False
-    attention_kernel: AttentionKernel = "xla"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_range("model.drop_path", self.drop_path, 0, 0.9, "is a probability")
-        if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
-            raise ConfigError(
-                f"config.model.patch_size={self.patch_size}: it does not divide "
-                f"config.model.image_size={self.image_size}; change one of them"
-            )
-        if self.attention_kernel == "cudnn" and self.dtype != "bfloat16":
-            raise ConfigError(
-                "config.model.attention_kernel='cudnn' needs config.model.dtype='bfloat16'"
-            )
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Patches down and across."""
-        return (self.image_size // self.patch_size,) * 2
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,7 @@ def make_network(model: NetworkConfig, task: Task) -> Segmenter:
         decoder_width=model.decoder_width,
         learned_position=model.learned_position,
         drop_path=model.drop_path,
-        dtype=jnp.dtype(model.dtype),
-        remat=model.remat,
-        scan_layers=model.scan_layers,
-        attention_kernel=model.attention_kernel,
+        execution=model.execution,
     )
 
 
