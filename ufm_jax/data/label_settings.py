@@ -20,7 +20,8 @@ class SplitSettings:
         (by number), 'fractions' (drawn, stratified by class).
       column: 'column': where the split stands.
       fold_column: 'fold': where the fold stands.
-      test_fold: 'fold': f, the fold to test on; fold (f + 1) mod n serves for choosing.
+      test_fold: 'fold': f, the fold to test on; fold (f + 1) mod n serves for choosing, unless
+        `val_fraction` is 0.
       train_values: 'column': values and folder names that mean training.
       val_values: 'column': values that mean validation.
       test_values: 'column': values that mean test.

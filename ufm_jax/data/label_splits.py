@@ -196,11 +196,15 @@ def _from_folds(
                 f"of {known}, or split.policy"
             )
     folds = sorted({int(value) for value in found})
-    if settings.test_fold not in folds or len(folds) < 3:
+    chooses = settings.val_fraction > 0
+    if settings.test_fold not in folds or len(folds) < 2 + chooses:
         raise DataError(
             f"split.test_fold={settings.test_fold}: the folds are {folds}; it must be one of them, "
-            "and at least one must remain beside it and the one for validation"
+            "and at least one must remain beside it"
+            + (" and the one for validation" if chooses else "")
         )
     test = folds.index(settings.test_fold)
-    special = {folds[test]: "test", folds[(test + 1) % len(folds)]: "val"}
+    special = {folds[test]: "test"}
+    if chooses:
+        special[folds[(test + 1) % len(folds)]] = "val"
     return [special.get(int(value), "train") for value in found]

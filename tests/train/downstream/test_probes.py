@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from ufm_jax.data.labelled import LabelledData, LabelledStore, Task
 from ufm_jax.data.store import ArrayStore
 from ufm_jax.train.downstream import probes
-from ufm_jax.train.downstream.choice import figures_of
+from ufm_jax.train.downstream.choice import choosing_grounds, figures_of
 from ufm_jax.train.downstream.config import EvaluationConfig, FinetuneConfig, NetworkConfig
 from ufm_jax.train.downstream.neighbours import vote
 from ufm_jax.train.downstream.objective import make_objective
@@ -231,16 +231,34 @@ def test_mirrored_votes_are_the_same_for_a_picture_and_its_mirror_image(data, mo
     assert np.abs(plain.probabilities(test) - found).max() > 1e-3
 
 
-def test_without_validation_rows_the_defaults_are_taken_and_it_is_said(models):
+def test_without_validation_rows_training_rows_are_cross_validated(models):
+    """The figures are those of heads that scikit-learn fits to the rows outside each fold."""
     data = labelled(LABELS, np.where(SPLITS == "val", "test", SPLITS))
     objective, params = models(data)
     rows = data.rows("train")
-    linear = linear_probe(objective.network, params, data, rows, CONFIG)
-    nearest = knn_probe(objective.network, params, data, rows[:12], CONFIG)
-    note = "not chosen: there is no validation split"
-    assert linear.chosen == {"C": 1.0, "by": "", "note": note}
-    assert nearest.chosen == {"k": 12, "by": "", "note": note}
-    assert linear.table == nearest.table == ()
+    result = linear_probe(objective.network, params, data, rows, CONFIG)
+    assert result.chosen["note"] == "in a cross-validation over groups of the training split"
+    assert result.chosen["auroc"] == max(line["auroc"] for line in result.table)
+    seen = features(objective.network, params, data, rows, CONFIG, 16).astype(np.float64)
+    peer = make_pipeline(
+        StandardScaler(), LogisticRegression(C=result.chosen["C"], tol=1e-6, max_iter=2000)
+    )
+    found = np.zeros((len(rows), 3))
+    for fitted, asked in choosing_grounds(data, rows, "auto").parts:
+        found[asked] = peer.fit(seen[fitted], data.labels[fitted]).predict_proba(seen[asked])
+    assert result.chosen["loss"] == pytest.approx(figures_of(found, data, rows)["loss"], abs=1e-4)
+    peer.fit(seen, data.labels[rows])
+    given = predicted(objective, result.params, data, rows)
+    np.testing.assert_allclose(given, peer.predict_proba(seen), rtol=0, atol=1e-4)
+
+
+def test_neighbours_are_cross_validated_too_and_never_vote_for_themselves(models):
+    splits = np.where(SPLITS == "val", "test", SPLITS)
+    data = labelled(LABELS, splits, images=pictures(LABELS, noise=200.0))
+    objective, params = models(data)
+    result = knn_probe(objective.network, params, data, data.rows("train"), CONFIG)
+    alone = next(line for line in result.table if line["k"] == 1)
+    assert alone["balanced_accuracy"] < 0.9
 
 
 @pytest.mark.parametrize("probe", [linear_probe, knn_probe])

@@ -1,11 +1,14 @@
-"""Choosing a probe's one free number on the validation split."""
+"""Choosing a probe's one free number: on the validation split, or by cross-validation."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
 
+from ufm_jax.data.label_splits import make_groups
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.evaluation.cases import multiclass_cases, multilabel_cases
 
@@ -22,14 +25,39 @@ _LEAST = float(np.finfo(np.float32).eps)
 """In the loss probabilities keep this distance from 0 and 1, so that no vote makes it infinite."""
 
 
+_FOLDS = 5
+"""Parts of the training split in a cross-validation, where it has so many groups."""
+
+Candidates = Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]
+"""``(fitted, asked) -> probabilities``: rows [n] to fit to, rows [m] to predict; [m, C] a value."""
+
+
+class Grounds(NamedTuple):
+    """What a choice rests on.
+
+    Attributes:
+        parts: Rows to fit to and rows to predict, int64 each; no group is in both. None where
+            nothing is chosen.
+        words: What the predicted rows are, or why there are none.
+    """
+
+    parts: tuple[tuple[np.ndarray, np.ndarray], ...]
+    words: str
+
+    @property
+    def asked(self) -> np.ndarray:
+        """All rows to predict, int64 [n]."""
+        return np.concatenate([np.zeros(0, np.int64), *(asked for _, asked in self.parts)])
+
+
 class Choice(NamedTuple):
     """What was chosen among values.
 
     Attributes:
         position: Of the chosen value.
         chosen: JSON-able: the value under its name; 'by', the figure that decided, '' where nothing
-            did; 'note', why nothing was chosen, or ''; and if something was, the figures on the
-            validation split: macro 'auroc', 'balanced_accuracy', 'loss', None where undefined.
+            did; 'note', what it rests on, or why nothing was chosen; and if something was, the
+            figures: macro 'auroc', 'balanced_accuracy', 'loss', None where undefined.
         table: Value and figures of each candidate; empty where nothing was chosen.
     """
 
@@ -38,22 +66,59 @@ class Choice(NamedTuple):
     table: tuple[Record, ...]
 
 
-def choosing_rows(data: LabelledData, select: str) -> tuple[np.ndarray, str]:
-    """Validation rows to choose by, int64 [n], and why there are none ('' where there are)."""
+def choosing_grounds(data: LabelledData, rows: np.ndarray, select: str) -> Grounds:
+    """What a probe's number is chosen on: the validation split, else folds of the training rows.
+
+    Folds are of whole groups, stratified by class.
+
+    Args:
+        data: Of a diagnosis task.
+        rows: Training rows that the probe may use, int64 [n].
+        select: As ``config.evaluation.select``.
+    """
     if select == "last":
-        return np.zeros(0, np.int64), "not chosen: config.evaluation.select='last'"
-    rows = data.rows("val")
-    return rows, "" if len(rows) else "not chosen: there is no validation split"
+        return Grounds((), "not chosen: config.evaluation.select='last'")
+    if len(val := data.rows("val")):
+        return Grounds(((rows, val),), "on the validation split")
+    if parts := _folds(data, rows):
+        return Grounds(parts, "in a cross-validation over groups of the training split")
+    return Grounds(
+        (), "not chosen: there is no validation split, and too few groups to cross-validate"
+    )
+
+
+def _folds(data: LabelledData, rows: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Each fold after the rows outside it; none where those outside show nothing to tell apart."""
+    targets = data.targets[rows]
+    names = [data.group_names[group] for group in data.groups[rows]]
+    groups = make_groups(names, targets == 1)
+    classes = groups.strata[groups.ids]
+    count = min(_FOLDS, len(groups.names), int(np.unique(classes, return_counts=True)[1].max()))
+    if count < 2:
+        return ()
+    with warnings.catch_warnings():
+        # A class of fewer images than folds is in some folds only, which is as well as can be.
+        warnings.filterwarnings("ignore", message="The least populated class")
+        pieces = list(StratifiedGroupKFold(count).split(classes, classes, groups.ids))
+    if not all(len(inside) and tells_apart(targets[outside]) for outside, inside in pieces):
+        return ()
+    return tuple((rows[outside], rows[inside]) for outside, inside in pieces)
+
+
+def tells_apart(targets: np.ndarray) -> bool:
+    """Whether rows of targets [n, C] show a class that another row lacks."""
+    return bool(((targets == 1).any(0) & (targets == 0).any(0)).any())
 
 
 def choose(
     name: str,
     values: Sequence[float],
-    candidates: Callable[[np.ndarray], Sequence[np.ndarray]],
+    candidates: Candidates,
     data: LabelledData,
+    grounds: Grounds,
     select: str,
 ) -> Choice:
-    """Compares candidates on the validation split.
+    """Compares candidates on all rows that ``grounds`` ask for together.
 
     The highest macro AUROC or balanced accuracy decides, or the lowest loss. An AUROC that is
     undefined, since no class has both positive and negative rows, gives way to the balanced
@@ -62,20 +127,22 @@ def choose(
     Args:
         name: Of the number.
         values: Candidates; the first is taken where there is nothing to choose by.
-        candidates: ``rows [n] -> probabilities [n, C]`` of each value.
+        candidates: Predicts with each value.
         data: Of a diagnosis task.
+        grounds: What they are compared on.
         select: As ``config.evaluation.select``.
     """
-    rows, note = choosing_rows(data, select)
-    if note:
-        return Choice(0, {name: values[0], "by": "", "note": note}, ())
-    found = [figures_of(probabilities, data, rows) for probabilities in candidates(rows)]
+    if not grounds.parts:
+        return Choice(0, {name: values[0], "by": "", "note": grounds.words}, ())
+    by_part = [candidates(fitted, asked) for fitted, asked in grounds.parts]
+    together = (np.concatenate(parts) for parts in zip(*by_part, strict=True))
+    found = [figures_of(probabilities, data, grounds.asked) for probabilities in together]
     by = next(figure for figure in _FALL_BACK[select] if math.isfinite(found[0][figure]))
     sign = 1 if by == "loss" else -1
     ranks = [(sign * figures[by], figures["loss"]) for figures in found]
     position = min(range(len(ranks)), key=ranks.__getitem__)
     table = tuple(_record(name, *pair) for pair in zip(values, found, strict=True))
-    return Choice(position, {**table[position], "by": by, "note": ""}, table)
+    return Choice(position, {**table[position], "by": by, "note": grounds.words}, table)
 
 
 def figures_of(probabilities: np.ndarray, data: LabelledData, rows: np.ndarray) -> dict[str, float]:

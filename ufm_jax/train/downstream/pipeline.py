@@ -228,6 +228,5 @@ def probe(
 def _described(chosen: Mapping[str, float | str | None]) -> str:
     """What a probe chose, in words."""
     name, value = next(iter(chosen.items()))
-    if chosen["note"]:
-        return f"{name} = {value:g}, {chosen['note']}"
-    return f"{name} = {value:g} by {chosen['by']} on the validation split"
+    by = f" by {chosen['by']} " if chosen["by"] else ", "
+    return f"{name} = {value:g}{by}{chosen['note']}"

@@ -3,13 +3,14 @@
 The features are those that the classifier's head sees, of whole pictures as evaluation sees them.
 A linear probe is a logistic regression on them, and becomes the classifier's head; a k-nearest-
 neighbours probe asks the most similar training images. The one free number of each is chosen on
-the validation split; test images are never looked at.
+the validation split or, where there is none, by cross-validation; test images are never looked at.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -17,11 +18,11 @@ import numpy as np
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.models.classifier import Classifier
-from ufm_jax.train.downstream.choice import Record, choose, choosing_rows
+from ufm_jax.train.downstream.choice import Record, choose, choosing_grounds, tells_apart
 from ufm_jax.train.downstream.config import FinetuneConfig, NetworkConfig
 from ufm_jax.train.downstream.neighbours import vote
 from ufm_jax.train.downstream.predictor import Predictor, predict_rows
-from ufm_jax.train.downstream.regression import Kind, fit_heads
+from ufm_jax.train.downstream.regression import Head, Kind, fit_heads
 from ufm_jax.train.downstream.views import patches_of, plain_views
 from ufm_jax.train.schema import ConfigError
 
@@ -83,19 +84,23 @@ def linear_probe(
             "method='linear_probe' puts into the head; set 'float32'"
         )
     _check_classes(data, rows)
-    batch_size, select = config.evaluation.batch_size, config.evaluation.select
     kind: Kind = "multi" if data.task.kind == "multi" else "single"
-    strengths = STRENGTHS if len(choosing_rows(data, select)[0]) else (DEFAULT_STRENGTH,)
-    seen = features(network, params, data, rows, config, batch_size)
-    heads = fit_heads(seen, data.targets[rows], kind, strengths, config.loss.class_weights)
+    select = config.evaluation.select
+    grounds = choosing_grounds(data, rows, select)
+    bank = _bank(network, params, data, np.union1d(rows, grounds.asked), config)
 
-    def candidates(asked: np.ndarray) -> list[np.ndarray]:
-        found = features(network, params, data, asked, config, batch_size)
-        return [head.probabilities(found, kind) for head in heads]
+    def fit(fitted: np.ndarray, strengths: Sequence[float]) -> tuple[Head, ...]:
+        balance = config.loss.class_weights
+        return fit_heads(bank.of(fitted), data.targets[fitted], kind, strengths, balance)
 
-    position, chosen, table = choose("C", strengths, candidates, data, select)
-    head = {"kernel": heads[position].kernel, "bias": heads[position].bias}
-    return ProbeResult({**params, "head": head}, None, chosen, table)
+    def candidates(fitted: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
+        return [head.probabilities(bank.of(asked), kind) for head in fit(fitted, STRENGTHS)]
+
+    strengths = STRENGTHS if grounds.parts else (DEFAULT_STRENGTH,)
+    position, chosen, table = choose("C", strengths, candidates, data, grounds, select)
+    (head,) = fit(rows, strengths[position : position + 1])
+    head_params = {"kernel": head.kernel, "bias": head.bias}
+    return ProbeResult({**params, "head": head_params}, None, chosen, table)
 
 
 def knn_probe(
@@ -122,24 +127,52 @@ def knn_probe(
         ConfigError: If the training rows show one class only.
     """
     _check_classes(data, rows)
-    batch_size, select = config.evaluation.batch_size, config.evaluation.select
-    bank, targets = features(network, params, data, rows, config, batch_size), data.targets[rows]
+    select = config.evaluation.select
+    grounds = choosing_grounds(data, rows, select)
+    bank = _bank(network, params, data, rows, config)
     sides = (False, True) if config.evaluation.mirror else (False,)
 
-    def votes(asked: np.ndarray, tried: Sequence[int]) -> np.ndarray:
-        views = (
-            features(network, params, data, asked, config, batch_size, mirrored=side)
-            for side in sides
-        )
-        return np.mean([vote(bank, targets, view, tried) for view in views], axis=0)
+    def votes(fitted: np.ndarray, asked: np.ndarray, tried: Sequence[int]) -> np.ndarray:
+        views = (_bank(network, params, data, asked, config, side).of(asked) for side in sides)
+        known, targets = bank.of(fitted), data.targets[fitted]
+        return np.mean([vote(known, targets, view, tried) for view in views], axis=0)
 
-    possible = NEIGHBOURS if len(choosing_rows(data, select)[0]) else (DEFAULT_NEIGHBOURS,)
+    possible = NEIGHBOURS if grounds.parts else (DEFAULT_NEIGHBOURS,)
     counts = sorted({min(count, len(rows)) for count in possible})
     position, chosen, table = choose(
-        "k", counts, lambda val: list(votes(val, counts)), data, select
+        "k",
+        counts,
+        lambda fitted, asked: list(votes(fitted, asked, counts)),
+        data,
+        grounds,
+        select,
     )
     count = counts[position]
-    return ProbeResult(None, lambda asked: votes(asked, (count,))[0], chosen, table)
+    return ProbeResult(None, lambda asked: votes(rows, asked, (count,))[0], chosen, table)
+
+
+class _Bank(NamedTuple):
+    """Features [n, D] of rows [n], which ascend."""
+
+    rows: np.ndarray
+    features: np.ndarray
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Features of some of the rows."""
+        return self.features[np.searchsorted(self.rows, rows)]
+
+
+def _bank(
+    network: Classifier,
+    params: Params,
+    data: LabelledData,
+    rows: np.ndarray,
+    config: FinetuneConfig,
+    mirrored: bool = False,
+) -> _Bank:
+    """Looks at each row once."""
+    rows, size = np.unique(rows), config.evaluation.batch_size
+    return _Bank(rows, features(network, params, data, rows, config, size, mirrored=mirrored))
 
 
 def features(
@@ -205,8 +238,8 @@ def _check_classes(data: LabelledData, rows: np.ndarray) -> None:
         ConfigError: If there are no rows, or none shows a class that another lacks.
     """
     targets, classes = data.targets[rows], data.task.classes
-    has, has_not = (targets == 1).any(0), (targets == 0).any(0)
-    if not (has & has_not).any():
+    has = (targets == 1).any(0)
+    if not tells_apart(targets):
         shown = ", ".join(name for name, any_has in zip(classes, has, strict=True) if any_has)
         raise ConfigError(
             f"the {len(rows)} training images that a probe may use all show the same: "
