@@ -5,7 +5,8 @@
 
 The run's own configuration is the starting point, and any key of it can be changed; without a
 change the run's own test split is evaluated. Thresholds are those that the run chose on its
-validation split. A folder without a trained head is refused.
+validation split. A folder without a trained head is refused, and so are images that the model was
+trained on.
 """
 
 import sys
@@ -17,11 +18,15 @@ from ufm_jax.train.command import define_config_of_run, start
 from ufm_jax.train.downstream.config import resolve_finetune
 from ufm_jax.train.downstream.saved import load_config
 from ufm_jax.train.runtime import configure_jax
+from ufm_jax.train.schema import ConfigError
 
 _OUT = flags.DEFINE_string("out", None, "Gets evaluation.json, tables and report.", required=True)
 _SPLITS = flags.DEFINE_list("splits", ["test"], "What to evaluate on: train, val, test; or all.")
 _AGAINST = flags.DEFINE_string("against", "", "Folder of another run, evaluated on these images.")
 _READERS = flags.DEFINE_string("readers", "", "CSV of readers' calls: image, reader, call.")
+_CLIENT = flags.DEFINE_string(
+    "client", "", "Whose parameters to use on other images, where clients have their own."
+)
 _OCCLUSION = flags.DEFINE_integer(
     "occlusion", 0, "Diagnosis: examples of each kind to draw a map of importance for."
 )
@@ -30,6 +35,8 @@ _OCCLUSION = flags.DEFINE_integer(
 def main() -> int:
     """Loads the model and the data, evaluates, and writes the report."""
     config = resolve_finetune(flags.FLAGS.config)
+    if not any(_SPLITS.value):
+        raise ConfigError("--splits is empty: name some of train, val and test, or all")
     configure_jax(config.placement)
     # After the devices are set: this imports what may start a backend.
     from ufm_jax.train.downstream.pipeline import Request, evaluate
@@ -41,6 +48,7 @@ def main() -> int:
         splits=tuple(_SPLITS.value),
         beside=Beside(_AGAINST.value, _READERS.value, _SPLITS.value[0]),
         occlusion=_OCCLUSION.value,
+        client=_CLIENT.value,
     )
     print(f"report: {evaluate(config, request)}")
     return 0

@@ -8,7 +8,7 @@ import pytest
 
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.train.config import PretrainConfig
-from ufm_jax.train.rundir import claim
+from ufm_jax.train.rundir import check_free, claim
 from ufm_jax.train.schema import ConfigError
 
 DATA = SimpleNamespace(
@@ -36,3 +36,10 @@ def test_a_trace_whose_content_has_changed_is_another_configuration(tmp_path):
     trace.write_text("a,b\n0,1\n")
     with pytest.raises(ConfigError, match=r"participation\.trace \(content\)"):
         claim(workdir, config, DATA, placement)
+
+
+def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
+    check_free(tmp_path / "new")
+    claim(tmp_path / "run", PretrainConfig(), DATA, make_placement(1))
+    with pytest.raises(ConfigError, match="is the folder of a run: name another"):
+        check_free(tmp_path / "run")

@@ -20,11 +20,15 @@ from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.schema import ConfigError, flatten
 
 CONFIG_FILE = "config.json"
+_RESULTS = ("task.json", "evaluation.json")
+"""What a finished run of fine-tuning holds; a probe has no checkpoints."""
 _FREE = (
     "config.checkpoint.",
     "config.cluster.",
     "config.data.cache_dir",
     "config.data.num_workers",
+    "config.data.data.cache_dir",
+    "config.data.data.num_workers",
 )
 _FREE_EXACT = ("config.placement.loader_threads", "config.placement.memory_fraction")
 
@@ -57,8 +61,8 @@ def claim(workdir: Path, config: Any, data: FederatedData, placement: Placement)
     Every process of a run calls this; the first does it.
 
     Raises:
-        ConfigError: If the folder has checkpoints of another configuration, data or placement, or
-            is not one folder for all processes.
+        ConfigError: If the folder has checkpoints or results of another configuration, data or
+            placement, or is not one folder for all processes.
     """
     with cluster.together(f"opening {workdir}"):
         if cluster.is_first():
@@ -89,7 +93,7 @@ def _check_shared(workdir: Path) -> None:
 def _claim(workdir: Path, config: Any, data: FederatedData, placement: Placement) -> None:
     facts = _facts(config, data, placement)
     path = workdir / CONFIG_FILE
-    if path.exists() and has_checkpoint(workdir):
+    if path.exists() and _holds_run(workdir):
         before = json.loads(path.read_text(encoding="utf-8"))
         changed = [
             f"{key}: {before.get(key)!r} there, {facts.get(key)!r} here"
@@ -114,6 +118,21 @@ def check_resume(workdir: Path, resume: bool) -> None:
     """
     if not resume and has_checkpoint(workdir):
         raise ConfigError(f"--noresume, but {workdir} holds a run; choose another --workdir")
+
+
+def check_free(out: Path) -> None:
+    """Refuses a folder that holds a run where something else is to be written.
+
+    Raises:
+        ConfigError: Naming the folder.
+    """
+    if (out / CONFIG_FILE).exists() or has_checkpoint(out):
+        raise ConfigError(f"--out={out} is the folder of a run: name another")
+
+
+def _holds_run(workdir: Path) -> bool:
+    """Whether what is there was made by one configuration, which binds what comes."""
+    return has_checkpoint(workdir) or any((workdir / name).exists() for name in _RESULTS)
 
 
 def has_checkpoint(workdir: Path) -> bool:

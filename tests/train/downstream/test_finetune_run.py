@@ -122,19 +122,54 @@ def test_evaluating_again_gives_the_same_figures(diagnosed, tmp_path):
     np.testing.assert_array_equal(ours.called, again.called)
     comparison = json.loads((tmp_path / "again/evaluation.json").read_text())["comparison"]
     assert comparison["figures"]["auroc"]["difference"]["value"] == 0
-    with pytest.raises(ConfigError, match="is the run's own folder"):
+    with pytest.raises(ConfigError, match="is the folder of a run"):
         evaluate(config, Request(workdir, workdir, ("test",), Beside()))
-    with pytest.raises(ConfigError, match="was trained on these images"):
-        evaluate(config, Request(workdir, tmp_path / "all", ("all",), Beside()))
+
+
+def elsewhere(config: FinetuneConfig, **changes) -> FinetuneConfig:
+    """The configuration with other keys of the images' section."""
+    return replace(config, data=replace(config.data, data=replace(config.data.data, **changes)))
+
+
+def test_no_image_that_the_model_has_seen_tests_it(diagnosed, tmp_path):
+    config, workdir = diagnosed
+    out = tmp_path / "out"
+    seen = 48 - len(read_table(workdir / "predictions_test.csv").names)
+    with pytest.raises(ConfigError, match=rf"{seen} of the 48 images .* trained on or chosen by"):
+        evaluate(config, Request(workdir, out, ("all",), Beside()))
+    with pytest.raises(ConfigError, match="'all' has all images"):
+        evaluate(config, Request(workdir, out, ("test", "all"), Beside()))
+    redrawn = replace(config.data, split=replace(config.data.split, seed=1))
+    with pytest.raises(ConfigError, match="trained on or chosen by"):
+        evaluate(replace(config, data=redrawn), Request(workdir, out, ("test",), Beside()))
+    copied = shutil.copytree(config.data.data.root, tmp_path / "copied")
+    other = elsewhere(config, root=str(copied), duplicates="skip")
+    evaluate(other, Request(workdir, out, ("all",), Beside()))
+    assert set(read_table(out / "predictions_all.csv").names) == set(
+        read_table(workdir / "predictions_test.csv").names
+    )
+
+
+def test_a_threshold_of_one_half_is_asked_for_after_training_too(diagnosed, tmp_path):
+    config, workdir = diagnosed
+    request = Request(workdir, tmp_path, ("test",), Beside())
+    half = replace(config.evaluation, threshold="half")
+    evaluate(replace(config, evaluation=half), request)
+    found = read_table(tmp_path / "predictions_test.csv")
+    np.testing.assert_array_equal(found.called[:, 1], found.probabilities[:, 1] >= 0.5)
+    other = replace(config.evaluation, positive="cyst")
+    with pytest.raises(ConfigError, match="chose a threshold for mass"):
+        evaluate(replace(config, evaluation=other), request)
 
 
 def test_classes_of_other_images_are_those_of_the_model(diagnosed, tmp_path):
     """A folder whose second class is missing would number its classes otherwise."""
     config, workdir = diagnosed
     shutil.copytree(Path(config.data.data.root) / "mass", tmp_path / "other/mass")
-    other = replace(config.data.data, root=str(tmp_path / "other"))
-    elsewhere = replace(config, data=replace(config.data, data=other))
-    evaluate(elsewhere, Request(workdir, tmp_path / "out", ("all",), Beside()))
+    for path in (tmp_path / "other/mass").iterdir():  # Other images: these ones are mirrored.
+        Image.fromarray(np.asarray(Image.open(path))[:, ::-1]).save(path)
+    other = elsewhere(config, root=str(tmp_path / "other"))
+    evaluate(other, Request(workdir, tmp_path / "out", ("all",), Beside()))
     found = read_table(tmp_path / "out/predictions_all.csv")
     assert (found.labels == 1).all()
     assert found.called[:, 1].mean() > 0.7
@@ -179,8 +214,7 @@ def test_test_images_have_no_part_in_training(diagnosed, images, tmp_path):
     root = tmp_path / "images/classes"
     for name in read_table(workdir / "predictions_test.csv").names:
         Image.fromarray(np.full((32, 32), 7, np.uint8)).save(root / name)
-    data = replace(config.data.data, root=str(root))
-    finetune(replace(config, data=replace(config.data, data=data)), tmp_path / "run")
+    finetune(elsewhere(config, root=str(root)), tmp_path / "run")
     jax.tree.map(
         np.testing.assert_array_equal,
         load_params(tmp_path / "run/model"),
@@ -227,8 +261,7 @@ def test_what_is_personal_stays_with_its_client(images, tmp_path, training):
     config = settings(
         images, tmp_path / "cache", federation=federation, placement=PlacementConfig(lanes=2)
     )
-    data = replace(config.data.data, partition="iid", num_clients=2)
-    config = replace(config, data=replace(config.data, data=data))
+    config = elsewhere(config, partition="iid", num_clients=2)
     finetune(config, tmp_path / "run")
     model = load_model(tmp_path / "run")
     first, second = (model.params_of(client) for client in model.clients)
@@ -239,12 +272,40 @@ def test_what_is_personal_stays_with_its_client(images, tmp_path, training):
     assert any(encoders) == (training != "personal")
     with pytest.raises(ConfigError, match="name one of them"):
         model.params_of("nobody")
+    others = elsewhere(config, root=str(write_images(tmp_path / "others", seed=1) / "classes"))
+    request = Request(tmp_path / "run", tmp_path / "out", ("all",), Beside())
+    with pytest.raises(ConfigError, match=r"--client=: .* name one of client_0, client_1"):
+        evaluate(others, request)
+    evaluate(others, request._replace(client="client_1"))
+
+
+def test_a_client_without_a_model_of_its_own_is_named_before_training(images, tmp_path):
+    """Of one client all images are tested on."""
+    lines = ["image,label,site,split"]
+    for number, path in enumerate(sorted((images / "classes").rglob("*.png"))):
+        site = "west" if number % 4 == 3 else "east"
+        split = "test" if site == "west" else ("train", "val")[number % 4 == 2]
+        lines.append(f"{path.relative_to(images)},{path.parent.name},{site},{split}")
+    (images / "index.csv").write_text("\n".join(lines) + "\n")
+    config = settings(
+        images,
+        tmp_path / "cache",
+        federation=FinetuneFederationConfig(rounds=1, batch_size=8, training="local"),
+    )
+    source = {"source": "index", "root": str(images), "index": ("index.csv",)}
+    config = elsewhere(config, **source, client_columns=("site",))
+    config = replace(config, data=replace(config.data, split=SplitSettings()))
+    with pytest.raises(ConfigError, match=r"west: has images .* none to train on"):
+        finetune(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("method", ["linear_probe", "knn_probe"])
 def test_probes_are_runs_too(images, tmp_path, method):
     config = settings(images, tmp_path / "cache", method=method)
     finetune(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"another configuration \(config\.seed: 0 there, 1 here"):
+        finetune(replace(config, seed=1), tmp_path / "run")
     assert overall_of(tmp_path / "run")["auroc"]["value"] > 0.8
     if method == "knn_probe":
         with pytest.raises(ConfigError, match="a run without a model"):
@@ -258,8 +319,8 @@ def test_probes_are_runs_too(images, tmp_path, method):
 def test_a_head_that_never_moved_is_refused():
     before = {"encoder": {"w": np.ones(2)}, "head": {"w": np.ones(2), "b": np.zeros(1)}}
     after = {"encoder": {"w": np.zeros(2)}, "head": {"w": np.ones(2), "b": np.zeros(1)}}
-    new = ("head/b", "head/w")
-    with pytest.raises(ConfigError, match="an untrained head is not saved"):
+    new = ("encoder/w", "head/b", "head/w")
+    with pytest.raises(ConfigError, match=r"changed none of head/b, head/w: .* is not saved"):
         check_trained(before, after, new)
     after["head"]["b"] = np.ones(1)
     check_trained(before, after, new)

@@ -100,6 +100,8 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     initial = objective.init(fold(jax.random.key(config.seed), "init"))
     beginning = start_params(config, initial)
     clients = _clients(config, part)
+    if own_patterns(config):
+        _check_everybody_trains(data, clients.names)
     with as_config_errors():
         federation = federate(config, objective, clients)
     claim(workdir, config, clients, federation.placement)
@@ -131,8 +133,8 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
             checkpoints.wait()
             state = checkpoints.restore(chosen, state)
     model = trained_model(config, federation, state, data, clients.names, chosen)
-    if not model.personal:
-        check_trained(initial, model.params, beginning.new)
+    for client in model.clients or (TOGETHER,):
+        check_trained(initial, model.params_of(client), beginning.new)
     return Trained(model, 0, done, promise)
 
 
@@ -223,6 +225,25 @@ def _clients(config: FinetuneConfig, part: LabelledData) -> FederatedData:
         groups=clients.groups,
         fingerprint=clients.fingerprint,
     )
+
+
+def _check_everybody_trains(data: LabelledData, names: tuple[str, ...]) -> None:
+    """Refuses images to choose by or to test on that no client's own model is for.
+
+    Raises:
+        ConfigError: Naming the clients that have such images, and none to train on.
+    """
+    lacking = [
+        client
+        for k, client in enumerate(data.clients)
+        if client not in names and any(len(data.rows(split, k)) for split in ("val", "test"))
+    ]
+    if lacking:
+        raise ConfigError(
+            f"{', '.join(lacking)}: has images to be evaluated on and none to train on, and so no "
+            "model of its own: leave these images out, split otherwise, or share all parameters "
+            "(config.federation.training='federated' with personal=() and no Ditto)"
+        )
 
 
 def _selection(

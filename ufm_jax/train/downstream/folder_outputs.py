@@ -28,8 +28,7 @@ from ufm_jax.train.downstream.folder import FolderImage, read_pixels
 from ufm_jax.train.downstream.masks import native_mask
 from ufm_jax.train.downstream.measurement import UNITS, measure
 from ufm_jax.train.downstream.overlay import class_colour, draw_regions
-from ufm_jax.train.downstream.predictions import positive_class
-from ufm_jax.train.schema import ConfigError
+from ufm_jax.train.downstream.predictions import classes_with_threshold
 
 TABLE, KEY, MASKS, OVERLAYS = "predictions.csv", "classes.csv", "masks", "overlays"
 
@@ -136,19 +135,9 @@ def calling_thresholds(
     Raises:
         ConfigError: The positive class is none of the task, or not the run's.
     """
-    if task.kind == "multi":
-        names = task.classes
-    elif task.num_classes == 2:
-        names = (positive_class(settings, task.classes),)
-    else:
-        return {}
+    names = classes_with_threshold(task.kind, task.classes, settings, chosen)
     if settings.threshold == "half":
         return dict.fromkeys(names, _HALF)
-    if chosen and not set(names) <= set(chosen):
-        raise ConfigError(
-            f"config.evaluation.positive={settings.positive!r}: the run chose a threshold for "
-            f"{', '.join(chosen)}; name this class, or set config.evaluation.threshold='half' too"
-        )
     return {name: chosen.get(name, _HALF) for name in names}
 
 

@@ -30,7 +30,7 @@ from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.predictions import (
     DiagnosisPredictions,
     SegmentationPredictions,
-    positive_class,
+    classes_with_threshold,
 )
 from ufm_jax.train.rundir import write_json
 
@@ -114,7 +114,8 @@ def choose_thresholds(
     if predictions is None:
         return {}
     p = predictions
-    numbers = {name: p.classes.index(name) for name in _with_threshold(p, settings)}
+    names = classes_with_threshold(p.kind, p.classes, settings, ())
+    numbers = {name: p.classes.index(name) for name in names}
     return {
         name: _choose(p.probabilities[:, c], p.targets[:, c], settings)
         for name, c in numbers.items()
@@ -134,7 +135,7 @@ def call(
         thresholds: See ``choose_thresholds``.
 
     Raises:
-        ConfigError: If the positive class is none of the task.
+        ConfigError: If the positive class is none of the task, or another one has the threshold.
     """
     # In double precision, as figures are computed: a threshold is a probability that occurs.
     found = predictions.probabilities.astype(np.float64)
@@ -165,7 +166,7 @@ def evaluate_diagnosis(
         seed: Of the resamples.
 
     Raises:
-        ConfigError: If the positive class is none of the task.
+        ConfigError: If the positive class is none of the task, or another one has the threshold.
         ValueError: If the predictions are impossible.
     """
     p, used = predictions, _used(predictions, settings, thresholds)
@@ -249,26 +250,17 @@ def _bootstrap(settings: EvaluationConfig, seed: int) -> Bootstrap | None:
     return Bootstrap(settings.replicates, seed=seed, name="evaluation")
 
 
-def _with_threshold(
-    predictions: DiagnosisPredictions, settings: EvaluationConfig
-) -> tuple[str, ...]:
-    """The classes that are called from a threshold."""
-    if predictions.kind == "multi":
-        return predictions.classes
-    if len(predictions.classes) == 2:
-        return (positive_class(settings, predictions.classes),)
-    return ()
-
-
 def _used(
     predictions: DiagnosisPredictions,
     settings: EvaluationConfig,
     thresholds: Mapping[str, Threshold],
 ) -> dict[str, Threshold]:
     """The threshold of each class that has one: as chosen, else 0.5."""
-    default = HALF if settings.threshold == "half" else _UNCHOSEN
-    names = _with_threshold(predictions, settings)
-    return {name: thresholds.get(name, default) for name in names}
+    p = predictions
+    names = classes_with_threshold(p.kind, p.classes, settings, thresholds)
+    if settings.threshold == "half":
+        return dict.fromkeys(names, HALF)
+    return {name: thresholds.get(name, _UNCHOSEN) for name in names}
 
 
 def _choose(

@@ -14,7 +14,7 @@ from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.train.build import build_placement
-from ufm_jax.train.downstream.config import EvaluationConfig, FinetuneConfig, resolve_finetune
+from ufm_jax.train.downstream.config import EvaluationConfig, FinetuneConfig
 from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
 from ufm_jax.train.downstream.inference import diagnosis_of, predict_split
 from ufm_jax.train.downstream.measurement import measured_numbers, reference_of
@@ -29,9 +29,10 @@ from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.probes import knn_probe, linear_probe
 from ufm_jax.train.downstream.results import Beside, evaluate_predictions, write_tables
 from ufm_jax.train.downstream.run_report import write_report
-from ufm_jax.train.downstream.saved import TrainedModel, load_config, load_model, save_model
+from ufm_jax.train.downstream.saved import TrainedModel, load_model, save_model
+from ufm_jax.train.downstream.seen import Seen, read_seen, seen_rows, write_seen
 from ufm_jax.train.downstream.start import start_params
-from ufm_jax.train.rundir import claim
+from ufm_jax.train.rundir import check_free, claim
 from ufm_jax.train.schema import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
     )
     if model is not None:
         values = {name: threshold.value for name, threshold in thresholds.items()}
+        write_seen(workdir, data, np.union1d(training_rows(config, data), data.rows("val")))
         save_model(workdir, replace(model, thresholds=values))
     evaluation, called = evaluate_predictions(config, data, predictions, thresholds, note)
     write_tables(workdir, evaluation, called)
@@ -100,6 +102,8 @@ class Request(NamedTuple):
         splits: Splits to evaluate; ('all',) takes every image, of data the run has not seen.
         beside: What to compare with.
         occlusion: Diagnosis: examples of each kind for which a map is drawn.
+        client: Whose parameters predict, where clients have their own. '' is for data of the run
+            itself, each image of which is predicted with those of its client.
     """
 
     run: Path
@@ -107,12 +111,15 @@ class Request(NamedTuple):
     splits: tuple[str, ...]
     beside: Beside
     occlusion: int = 0
+    client: str = ""
 
 
 def evaluate(config: FinetuneConfig, request: Request) -> Path:
     """Evaluates a trained model on the data that ``config`` names.
 
-    Classes and thresholds are the run's.
+    Classes and thresholds are the run's. Of other data than the run's own, no image tests the model
+    that it was trained on or chosen by: where there are any it is an error, or with
+    ``config.data.data.duplicates='skip'`` they are left out and named.
 
     Args:
         config: The run's configuration, its data changed or not.
@@ -122,15 +129,11 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
         ConfigError: If the run has no trained head, or the request does not fit.
         DataError: If the data cannot be used.
     """
-    if request.out.resolve() == request.run.resolve():
-        raise ConfigError(f"--out={request.out} is the run's own folder: name another")
-    model = load_model(request.run)
-    if request.splits == (ALL,):
-        if config.data == resolve_finetune(load_config(request.run)).data:
-            raise ConfigError(
-                f"--splits={ALL}: the run was trained on these images; name other ones with "
-                "--config.data.data.root, or evaluate on --splits=test"
-            )
+    check_free(request.out)
+    model, seen = load_model(request.run), read_seen(request.run)
+    if ALL in request.splits:
+        if len(request.splits) > 1:
+            raise ConfigError(f"--splits={','.join(request.splits)}: {ALL!r} has all images; alone")
         unsplit = SplitSettings(policy="fractions", required=("test",))
         config = replace(config, data=replace(config.data, split=unsplit))
     data = load_task(_with_classes(config, model.task))
@@ -140,11 +143,16 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
             f"{request.run} was trained on {', '.join(model.task.classes)}: map them with "
             "config.data.classes=('name=value|value', ...)"
         )
+    own = data.fingerprint == seen.data
+    if request.client or not own:
+        model = _of_client(model, request.client)
     predict = predicts_with(config, data, model)
     rows = {
         split: np.arange(data.num_rows) if split == ALL else data.rows(split)
         for split in request.splits
     }
+    if not own:
+        rows = {split: _unseen(config, data, seen, split, found) for split, found in rows.items()}
     for split in (split for split, found in rows.items() if not len(found)):
         raise ConfigError(f"--splits: the data has no image of the split {split!r}")
     predictions = {split: predict(found) for split, found in rows.items()}
@@ -159,6 +167,42 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     return write_report(
         config, request.out, data, evaluation, called, model, occlusion=request.occlusion
     )
+
+
+def _unseen(
+    config: FinetuneConfig, data: LabelledData, seen: Seen, split: str, rows: np.ndarray
+) -> np.ndarray:
+    """The rows of a split that may test a model; all of them where the split is not for testing."""
+    known = seen_rows(seen, data, rows) if split in ("test", ALL) else rows[:0]
+    if not len(known):
+        return rows
+    told = (
+        f"{len(known)} of the {len(rows)} images to be evaluated on were trained on or chosen by, "
+        f"such as {', '.join(data.names[row] for row in known[:3])}"
+    )
+    if config.data.data.duplicates != "skip" or len(known) == len(rows):
+        raise ConfigError(
+            f"{told}: name other images with --config.data.data.root, evaluate on the run's own "
+            "test split, or leave them out with --config.data.data.duplicates=skip"
+        )
+    _log.warning("left out: %s", told)
+    return np.setdiff1d(rows, known)
+
+
+def _of_client(model: TrainedModel, client: str) -> TrainedModel:
+    """The model with which a client would predict others' images.
+
+    Raises:
+        ConfigError: If clients have parameters of their own, and ``client`` is none of them.
+    """
+    if not model.personal:
+        return model
+    if client not in model.clients:
+        raise ConfigError(
+            f"--client={client}: each client of the run has parameters of its own, and these are "
+            f"other images: name one of {', '.join(model.clients)}"
+        )
+    return replace(model, params=model.params_of(client), personal={}, clients=())
 
 
 def _with_classes(config: FinetuneConfig, task: Task) -> FinetuneConfig:

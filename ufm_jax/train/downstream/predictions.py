@@ -1,5 +1,6 @@
 """What a model said of the R rows of a split, beside the truth, in the order of the rows."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -112,6 +113,39 @@ class SegmentationPredictions:
 
 
 Predictions = DiagnosisPredictions | SegmentationPredictions
+
+
+def classes_with_threshold(
+    kind: Literal["single", "multi", "segment"],
+    classes: tuple[str, ...],
+    settings: EvaluationConfig,
+    chosen: Collection[str],
+) -> tuple[str, ...]:
+    """Classes that are called from a threshold: of two the positive one, or each finding.
+
+    Args:
+        kind: Of the task.
+        classes: C names.
+        settings: The positive class, and whether the threshold is one half.
+        chosen: The classes that have one; empty where none was chosen.
+
+    Returns:
+        Empty for more than two classes, of which the most probable is called.
+
+    Raises:
+        ConfigError: If the positive class is none of the task, or another one has the threshold.
+    """
+    if kind == "multi":
+        return classes
+    if len(classes) != 2:
+        return ()
+    name = positive_class(settings, classes)
+    if chosen and name not in chosen and settings.threshold != "half":
+        raise ConfigError(
+            f"config.evaluation.positive={settings.positive!r}: the run chose a threshold for "
+            f"{', '.join(chosen)}; name this class, or set config.evaluation.threshold='half' too"
+        )
+    return (name,)
 
 
 def positive_class(settings: EvaluationConfig, classes: tuple[str, ...]) -> str:

@@ -137,12 +137,13 @@ def check_trained(like: Params, params: Params, new: tuple[str, ...]) -> None:
         new: Paths that no weights were given for.
 
     Raises:
-        ConfigError: If all of them are as they began.
+        ConfigError: If all of them outside the encoder are as they began.
     """
     before, after = (flatten(jax.device_get(tree)) for tree in (like, params))
-    if new and all(np.array_equal(before[path], after[path]) for path in new):
+    head = [path for path in new if not path.startswith("encoder/")]
+    if head and all(np.array_equal(before[path], after[path]) for path in head):
         raise ConfigError(
-            f"training changed none of {', '.join(new)}: check config.client_optimizer."
+            f"training changed none of {', '.join(head)}: check config.client_optimizer."
             "learning_rate and the losses in metrics.jsonl; an untrained head is not saved"
         )
 
