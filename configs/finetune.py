@@ -1,6 +1,6 @@
 """Diagnosis or segmentation from images of one's own, a ViT-Ti/16 at 128 pixels.
 
-Diagnosis, a folder a class, in train/, val/ and test/ or drawn by share:
+Diagnosis, a folder a class:
 
     python -m ufm_jax.finetune --config=configs/finetune.py --workdir=runs/diagnosis \
         --config.data.data.root=FOLDER --config.start.weights=runs/mine
@@ -13,7 +13,8 @@ Segmentation, folders image/ and mask/ with equal file names, likewise:
 `start.weights` is a run of pretraining with the same `model.size` and `model.channels`; leave it
 out to start from random weights. The images are split by share: 65 % train, 15 % val, 20 % test,
 a patient's images kept together where `data.group_pattern` finds the patient in the path, such as
-'(patient_[0-9]+)'. For folders train/, val/ and test/ set `data.split.policy='column'`.
+'(patient_[0-9]+)'. Where FOLDER has train/, val/ and test/ these must say the split, and a draw by
+share is an error: add `--config.data.split.policy=column`.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
 """From files to labelled data: what is read, split, shared out, and what is said of the rest."""
 
 import csv
+import json
+import os
 import pickle
 from pathlib import Path
 
@@ -268,6 +270,83 @@ def test_class_folders_with_and_without_splits(tmp_path):
         load_labelled(LabelSettings(images(root, source="folders")))
 
 
+@pytest.mark.parametrize("kind", ["single", "segment"])
+def test_split_folders_mean_the_split_in_upper_and_lower_case(tmp_path, kind):
+    root = tmp_path / "root"
+    for i in range(24):
+        split, label = ("Train", "VAL", "Test")[i % 3], ("Cyst", "Solid")[i % 2]
+        picture(root / split / ("image" if kind == "segment" else label) / f"{i}.png", i)
+        if kind == "segment":
+            blob(root / split / "mask" / f"{i}.png", i)
+    data = load_labelled(LabelSettings(images(root, source="folders"), kind=kind))
+    assert data.task.classes == (("foreground",) if kind == "segment" else ("Cyst", "Solid"))
+    for split, folder in (("train", "Train/"), ("val", "VAL/"), ("test", "Test/")):
+        rows = data.rows(split)
+        assert len(rows) == 8
+        assert all(data.names[row].startswith(folder) for row in rows)
+
+
+@pytest.fixture
+def split_folders(tmp_path: Path) -> Path:
+    """40 images of two classes in folders Train and Test."""
+    root = tmp_path / "root"
+    for i in range(40):
+        picture(
+            root / ("Train", "Test")[i % 4 == 3] / ("cyst", "solid")[i // 4 % 2] / f"{i}.png", i
+        )
+    return root
+
+
+@pytest.mark.parametrize("policy", ["fractions", "fold"])
+def test_images_in_a_folder_to_test_by_are_not_drawn_anew(split_folders, policy):
+    with pytest.raises(DataError, match=r"\['Test', 'Train'\].*split\.policy='column'"):
+        load_labelled(LabelSettings(images(split_folders, source="folders"), SplitSettings(policy)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "required", "count"),
+    [
+        ({"root": "Train"}, ("train", "val", "test"), 30),
+        ({"splits": ("train",)}, ("train", "val", "test"), 30),
+        ({}, ("test",), 40),
+    ],
+    ids=["one folder", "one split", "nothing to train"],
+)
+def test_shares_are_drawn_where_no_folder_to_test_by_is_used(
+    split_folders, changes, required, count
+):
+    root = split_folders / changes.pop("root", "")
+    split = SplitSettings("fractions", required=required)
+    data = load_labelled(LabelSettings(images(root, source="folders", **changes), split))
+    assert data.num_rows == count
+    assert len(data.rows("test")) == count // 5
+
+
+def test_only_folders_to_train_on_may_be_split_by_share(split_folders):
+    (split_folders / "Test").rename(split_folders.parent / "away")
+    split = SplitSettings("fractions")
+    data = load_labelled(LabelSettings(images(split_folders, source="folders"), split))
+    assert [len(data.rows(name)) for name in ("train", "val", "test")] == [20, 4, 6]
+
+
+def test_numbered_folders_can_be_folds(tmp_path):
+    root = tmp_path / "root"
+    for i in range(24):
+        picture(root / str(i % 3) / ("cyst", "solid")[i // 3 % 2] / f"{i}.png", i)
+    split = SplitSettings("fold", fold_column="split", test_fold=2, train_values=("0", "1", "2"))
+    data = load_labelled(LabelSettings(images(root, source="folders"), split))
+    assert {data.names[row][0] for row in data.rows("test")} == {"2"}
+    assert {data.names[row][0] for row in data.rows("val")} == {"0"}
+
+
+def test_class_folder_without_images_is_listed(split_folders):
+    (split_folders / "Train/fluid").mkdir()
+    data = load_labelled(LabelSettings(images(split_folders, source="folders")))
+    assert data.task.classes == ("cyst", "solid")
+    path = str(split_folders / "Train/fluid")
+    assert data.issues.by_kind()["empty_class"] == [("fluid", path, "holds no image")]
+
+
 def test_mask_folders_of_the_published_layout(tmp_path):
     root = tmp_path / "root"
     for i in range(9):
@@ -301,6 +380,27 @@ def test_phantoms_bring_their_labels_and_masks(tmp_path, kind):
         np.testing.assert_array_equal((batch["mask"] == 1).any((1, 2)), data.targets[:, 0])
     else:
         assert (batch["label"] >= 0).all()
+
+
+@pytest.mark.parametrize("kind", ["single", "segment"])
+def test_names_need_not_be_utf8(tmp_path, kind):
+    root = tmp_path / os.fsdecode(b"\xe9chos")
+    try:
+        root.mkdir()
+    except OSError:
+        pytest.skip("this file system has UTF-8 names only")
+    for i in range(24):
+        name = os.fsdecode(b"\xe9_%d.png" % i)
+        picture(root / ("image" if kind == "segment" else ("cyst", "solid")[i % 2]) / name, i)
+        if kind == "segment":
+            blob(root / "mask" / name, i)
+    changes = {"source": "folders", "cache_dir": str(tmp_path / "cache")}
+    settings = LabelSettings(images(root, **changes), SplitSettings("fractions"), kind=kind)
+    data = load_labelled(settings)
+    assert data.num_rows == 24
+    assert len(data.subset_labels(0.5, 0))
+    assert json.loads(json.dumps(data.issues.to_json()))["counts"] == {"no_group": 1}
+    assert load_labelled(settings).fingerprint == data.fingerprint
 
 
 def test_turned_coloured_and_moving_images_are_read_as_everywhere(indexed):

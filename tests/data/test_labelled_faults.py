@@ -212,6 +212,61 @@ def test_copies_across_splits_are_listed_refused_or_left_out_of_training(folder)
     assert "20.png" in data.names
 
 
+def test_copy_in_another_split_at_another_client_stays_where_it_is_tested_on(folder):
+    """The first copy trains at one client, the second is tested on at another."""
+    (folder.root / "20.png").write_bytes((folder.root / "0.png").read_bytes())
+
+    def load(duplicates: str):
+        split = SplitSettings(val_fraction=0, required=("train", "test"))
+        return folder.load(split, {"duplicates": duplicates, "client_columns": ("site",)})
+
+    data = load("skip")
+    assert data.splits[data.names.index("20.png")] == "test"
+    assert "0.png" not in data.names
+    assert data.num_rows == NUM - 1
+    assert data.issues.counts() == {"duplicate_split": 1}
+    (folder.root / "12.png").write_bytes((folder.root / "2.png").read_bytes())
+    data = load("skip")
+    assert "2.png" in data.names
+    assert "12.png" not in data.names
+    assert data.issues.counts() == {"duplicate_across": 1, "duplicate_split": 1}
+    data = load("keep")
+    assert data.num_rows == NUM
+    assert data.issues.counts() == {"duplicate_across": 2, "duplicate_split": 1}
+
+
+@pytest.mark.parametrize("duplicates", ["error", "skip", "keep"])
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("split", "train", "split 'test' and 'train'"),
+        ("label", "other", "label 'cyst' and 'other'"),
+        ("site", "elsewhere", "client 'h1' and 'elsewhere'"),
+    ],
+)
+def test_rows_of_one_file_that_disagree_are_refused(folder, duplicates, column, value, message):
+    folder.edit([20], group="")
+    folder.rows.append(list(folder.rows[20]))
+    folder.edit([NUM], **{column: value, "image": "m/../20.png"})
+    with pytest.raises(DataError, match=rf"20\.png is listed twice, with {message}"):
+        folder.load(data={"duplicates": duplicates, "client_columns": ("site",)})
+
+
+@pytest.mark.parametrize("group", ["", "g10"])
+def test_rows_of_one_file_that_agree_are_refused_or_count_once(folder, group):
+    folder.edit([20], group=group)
+    plain = folder.load()
+    folder.rows.insert(3, list(folder.rows[20]))
+    folder.write()
+    for duplicates in ("error", "keep"):
+        with pytest.raises(DataError, match=r"20\.png .*is listed twice.*\n.*duplicates='skip'"):
+            folder.load(data={"duplicates": duplicates})
+    data = folder.load(data={"duplicates": "skip"})
+    assert sorted(data.names) == sorted(plain.names)
+    assert len(data.rows("test")) == len(plain.rows("test"))
+    assert data.issues.by_kind()["duplicate_within"][0][1].endswith("20.png")
+
+
 def test_grey_masks_are_thresholded_and_listed(folder):
     grey = np.full((6, 6), 255, np.uint8)
     grey[0], grey[-1] = 100, 200

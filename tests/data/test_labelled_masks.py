@@ -86,6 +86,48 @@ def test_grey_palette_counts_by_its_levels():
     np.testing.assert_array_equal(class_mask(decode_values(encoded(image)), BINARY).numbers, disc())
 
 
+def indexed(indices: list[int], colours: list[int]) -> Image.Image:
+    image = Image.frombytes("P", (len(indices), 1), bytes(indices))
+    image.putpalette(colours)
+    return image
+
+
+BLACK, WHITE, RED = [0, 0, 0], [255, 255, 255], [255, 0, 0]
+RAMP = [level for level in range(256) for _ in range(3)]
+# As in PASCAL VOC's map: black, dark colours, and a light one for 255.
+VOC = [*BLACK, 128, 0, 0, 0, 128, 0, 128, 128, 0, *RAMP[12:765], 224, 224, 192]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP"])
+@pytest.mark.parametrize(
+    ("indices", "colours", "expected"),
+    [
+        ([0, 0], WHITE + RED, [0, 0]),
+        ([0, 1], WHITE + RED, [0, 1]),
+        ([2, 2], BLACK + RED + WHITE, [2, 2]),
+        ([0, 2], BLACK + RED + WHITE, [0, 2]),
+        ([0, 0], WHITE + RED + RAMP[6:], [0, 0]),
+        ([0, 0], WHITE + RED + [0] * 762, [0, 0]),
+        ([0, 3], VOC, [0, 3]),
+        ([0, 0], VOC, [0, 0]),
+        ([1, 255], VOC, [1, 255]),
+        ([0, 1], WHITE + BLACK, [255, 0]),
+        ([0, 1], WHITE + BLACK + RAMP[6:], [255, 0]),
+        ([0, 1], WHITE + BLACK + [0] * 762, [255, 0]),
+        ([1, 2], BLACK + [128] * 3 + WHITE, [128, 255]),
+        ([0, 1, 7, 255], RAMP, [0, 1, 7, 255]),
+    ],
+)
+def test_palettes_count_by_all_their_colours_whichever_are_in_use(indices, colours, expected, kind):
+    values = decode_values(encoded(indexed(indices, colours), kind))
+    np.testing.assert_array_equal(values, [expected])
+
+
+def test_index_beyond_a_grey_palette_is_a_fault():
+    with pytest.raises(MaskFault, match="holds the index 3 of a palette of 3 colours"):
+        decode_values(encoded(indexed([0, 3], BLACK + [128] * 3 + WHITE)))
+
+
 def test_plain_names_stand_for_the_numbers_from_one():
     assert parse_mask_classes(("a", "b")).numbers == ((0, 0), (1, 1), (2, 2))
 

@@ -46,6 +46,14 @@ def code_stamp(*modules: ModuleType) -> bytes:
     return digest(*sources)
 
 
+def memo_of(images: Sequence[Path | ImageHandle], cache_dir: Path) -> Path:
+    """The file that remembers the hashes of what lies in these images' folders."""
+    folders = sorted({str(image.parent) for image in images if isinstance(image, Path)})
+    # A folder's name need not be UTF-8: see `os.fsdecode`.
+    names = (folder.encode(errors="surrogateescape") for folder in folders)
+    return cache_dir / f"hashes-{digest(*names).hex()}.npy"
+
+
 def content_digests(
     images: Sequence[Path | ImageHandle], memo: Path, num_workers: int
 ) -> tuple[list[bytes], dict[int, str]]:

@@ -1,11 +1,14 @@
-"""Checks of what became of splits, classes and clients."""
+"""Checks of what was listed, and of what became of splits, classes and clients."""
 
+import functools
+import os
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.issues import DataError, Issue, described
+from ufm_jax.data.issues import DataError, Issue, described, enforce
 from ufm_jax.data.label_settings import SPLITS, LabelSettings
 from ufm_jax.data.records import Record
 from ufm_jax.data.screening import Decoded
@@ -15,6 +18,51 @@ _REMEDY = {
     "fold": "choose another split.test_fold, or split.policy='fractions'",
     "fractions": "raise split.val_fraction and split.test_fraction",
 }
+
+
+def once_each(records: Sequence[Record], policy: str) -> tuple[list[Record], tuple[Issue, ...]]:
+    """Keeps one record of each file, lest an image counts twice, or both trains and tests.
+
+    Args:
+      records: what the source listed.
+      policy: for records of one file that agree in everything: 'skip' keeps the first.
+
+    Returns:
+      The records kept, and an issue for each other.
+
+    Raises:
+      DataError: records of one file disagree; or they agree, and the policy is not 'skip'.
+    """
+    real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
+    first: dict[str, Record] = {}
+    kept: list[Record] = []
+    issues: list[Issue] = []
+    for record in records:
+        if isinstance(record.image, Path):
+            file = os.path.join(real_folder(record.image.parent), record.image.name)
+        else:
+            file = record.name
+        other = first.setdefault(file, record)
+        if other is record:
+            kept.append(record)
+            continue
+        if differences := _differences(other, record):
+            raise DataError(
+                f"{record.name} is listed twice, with {differences}: keep one row for each file"
+            )
+        reason = "is listed twice; the first row is kept"
+        issues.append(Issue("duplicate_within", record.client, record.name, reason))
+    remedy = "Remove the rows, or set data.duplicates='skip' to keep the first of each"
+    return kept, enforce(issues, "skip" if policy == "skip" else "error", remedy)
+
+
+def _differences(one: Record, other: Record) -> str:
+    """What the source says differently of two records, '' if nothing."""
+    facts, others = (
+        {"client": r.client, "mask": str(r.mask or ""), **r.attributes} for r in (one, other)
+    )
+    differ = [key for key in facts | others if facts.get(key, "") != others.get(key, "")]
+    return ", ".join(f"{key} {facts.get(key, '')!r} and {others.get(key, '')!r}" for key in differ)
 
 
 def check_splits(

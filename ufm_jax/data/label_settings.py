@@ -17,12 +17,12 @@ class SplitSettings:
 
     Attributes:
       policy: 'column' (the source says so: a column, or the folders train, val and test), 'fold'
-        (by number), 'fractions' (drawn, stratified by class).
+        (by number), 'fractions' (drawn, stratified by class; not where folders say what tests).
       column: 'column': where the split stands.
       fold_column: 'fold': where the fold stands.
       test_fold: 'fold': f, the fold to test on; fold (f + 1) mod n serves for choosing, unless
         `val_fraction` is 0.
-      train_values: 'column': values and folder names that mean training.
+      train_values: 'column': values, and names of folders in any case, that mean training.
       val_values: 'column': values that mean validation.
       test_values: 'column': values that mean test.
       val_fraction: share drawn for validation: of all images under 'fractions', of the training

@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from ufm_jax.data.records import ImageHandle, Picture
 from ufm_jax.data.screening import Decoded
 from ufm_jax.data.whole_file import replacing
 
-_FILE = "native_sizes.npy"
+_FILE = "upright_sizes.npy"
 _TURNED = frozenset((5, 6, 7, 8))
 """EXIF orientations that exchange height and width."""
 
@@ -79,9 +79,10 @@ def _native_size(image: Path | ImageHandle) -> tuple[int, int]:
     if isinstance(content, Picture):
         return content.pixels.shape[0], content.pixels.shape[1]
     with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as opened:
-        width, height = opened.size
         turned = opened.getexif().get(ExifTags.Base.Orientation) in _TURNED
-    return (width, height) if turned else (height, width)
+        # Of some formats Pillow exchanges the header's sides itself; the turned picture is certain.
+        width, height = ImageOps.exif_transpose(opened).size if turned else opened.size
+    return height, width
 
 
 def _positive(text: str) -> float:

@@ -1,6 +1,6 @@
 """From any source to records with label, mask, group, split and attributes.
 
-Folder layouts, each with or without the folders train, val and test:
+Folder layouts, each with or without the folders train, val and test, in upper or lower case:
 
     ROOT/train/CLASS/*.png                       diagnosis
     ROOT/train/image/*.png, ROOT/train/mask/*.png    segmentation, equal stems
@@ -8,13 +8,13 @@ Folder layouts, each with or without the folders train, val and test:
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ufm_jax.data.federated import read_listing
 from ufm_jax.data.issues import DataError, Issue
-from ufm_jax.data.label_settings import LabelSettings
+from ufm_jax.data.label_settings import LabelSettings, SplitSettings
 from ufm_jax.data.records import Listing, Record
 from ufm_jax.data.sources.folders import read_folders
 from ufm_jax.data.sources.index_csv import SET_COLUMN
@@ -142,17 +142,16 @@ def _read_split_folders(settings: LabelSettings) -> Listing:
     root = Path(settings.data.root).expanduser()
     if not root.is_dir():
         raise DataError(f"root {root} is not a folder")
-    split = settings.split
-    names = {*split.train_values, *split.val_values, *split.test_values}
     found = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
-    splits = [name for name in found if name in names] or [""]
-    if splits != [""] and (beside := [n for n in found if n not in names and n[0] != "."]):
+    splits = _split_folders(found, settings.split)
+    if splits and (beside := [name for name in found if name not in splits and name[0] != "."]):
         raise DataError(
-            f"{root} has the folders {beside} beside {splits}: move them into these, or away, or "
-            "name what they mean in split.train_values, val_values or test_values"
+            f"{root} has the folders {beside} beside {list(splits)}: move them into these, or away,"
+            " or name what they mean in split.train_values, val_values or test_values"
         )
+    _check_policy(root, splits, settings)
     read = _masked_folders if settings.kind == "segment" else _class_folders
-    parts = [read(root / name, name, settings) for name in splits]
+    parts = [read(root / name, split, settings) for name, split in (splits or {"": ""}).items()]
     client = root.resolve().name
     records = tuple(
         replace(r, client=client, attributes={"split": r.split, **r.attributes})
@@ -164,14 +163,46 @@ def _read_split_folders(settings: LabelSettings) -> Listing:
     return Listing((client,), records, root, issues, dict(excluded))
 
 
+def _split_folders(found: Sequence[str], split: SplitSettings) -> dict[str, str]:
+    """The folders that mean a split, and the value of the settings that each is."""
+    values = (*split.train_values, *split.val_values, *split.test_values)
+    value_of = {value.casefold(): value for value in values}
+    return {
+        name: name if name in values else value_of[name.casefold()]
+        for name in found
+        if name.casefold() in value_of
+    }
+
+
+def _check_policy(root: Path, splits: Mapping[str, str], settings: LabelSettings) -> None:
+    """Refuses a policy that would train on images which lie in a folder to test or choose by."""
+    split, asked = settings.split, settings.data.splits
+    used = {value for value in splits.values() if not asked or value in asked}
+    heeded = split.policy == "column" or (split.policy == "fold" and split.fold_column == "split")
+    # Where nothing is trained, all images may be taken together.
+    if heeded or used <= set(split.train_values) or "train" not in split.required:
+        return
+    raise DataError(
+        f"{root} has the folders {list(splits)}, which say what is trained on and what tests, and "
+        f"split.policy={split.policy!r} takes no notice of them: set split.policy='column', or "
+        "data.root to one of the folders to split its images alone"
+    )
+
+
 def _class_folders(root: Path, split: str, settings: LabelSettings) -> Listing:
     """ROOT/CLASS/.../*.png; the class is the label."""
     listing = read_folders(root, settings.data.exclude_folders)
+    filled = {record.client for record in listing.records}
+    empty = [
+        Issue("empty_class", name, str(root / name), "holds no image")
+        for name in listing.clients
+        if name not in filled
+    ]
     records = tuple(
         replace(r, label=r.client, split=split, attributes={"label": r.client})
         for r in listing.records
     )
-    return replace(listing, records=records)
+    return replace(listing, records=records, issues=(*listing.issues, *empty))
 
 
 def _masked_folders(root: Path, split: str, settings: LabelSettings) -> Listing:

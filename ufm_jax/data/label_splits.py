@@ -55,7 +55,9 @@ def make_groups(names: Sequence[str], presence: np.ndarray) -> Groups:
 
 def by_name(names: Sequence[str], seed: int, purpose: str) -> np.ndarray:
     """A random order of names, int64 [G] positions, that depends on no other name."""
-    keys = [hashlib.blake2b(f"{seed}/{purpose}/{name}".encode()).digest() for name in names]
+    # A file's name need not be UTF-8: see `os.fsdecode`.
+    texts = [f"{seed}/{purpose}/{name}".encode(errors="surrogateescape") for name in names]
+    keys = [hashlib.blake2b(text).digest() for text in texts]
     return np.array(sorted(range(len(names)), key=keys.__getitem__), np.int64)
 
 

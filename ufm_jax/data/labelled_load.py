@@ -52,14 +52,16 @@ def load_labelled(
     records, excluded, torn = screening.keep_splits(chosen, data.splits)
     faults = faults_before_decoding(records, listing.root, settings)
     issues += [*torn, *stop_or_list(faults.values(), data.on_bad, settings.unlabelled)]
-    usable = [record for index, record in enumerate(records) if index not in faults]
+    usable, listed_twice = checks.once_each(
+        [record for index, record in enumerate(records) if index not in faults], data.duplicates
+    )
     names = [unique_name(record, listing.root) for record in usable]
     placed, moved = given_splits(usable, names, settings.split)
 
     workers = data.num_workers or os.cpu_count() or 1
     cache_dir = Path(data.cache_dir).expanduser()
     examples, found, left_out = read_examples(placed, settings, cache_dir, workers, progress, share)
-    issues += [*moved, *found]
+    issues += [*listed_twice, *moved, *found]
     checked = _split_and_share(examples, listing.root, settings)
     issues += checked.issues
     out = DataIssues(tuple(issues), {**listing.excluded, **ruled_out, **excluded, **left_out})
@@ -105,11 +107,13 @@ def _split_and_share(examples: Examples, root: Path | None, settings: LabelSetti
         settings.data,
     )
     policy = settings.data.duplicates
-    repeated, issues = screening.repeated_images(examples.decoded, clients, owner, policy)
     leaked, copies = checks.copies_across_splits(examples.decoded, splits, policy)
-    dropped = {*repeated, *leaked}
-    kept = np.array([i for i in range(len(records)) if i not in dropped], np.int64)
-    left = examples.without(dropped)
+    kept = np.array([i for i in range(len(records)) if i not in leaked], np.int64)
+    left = examples.without(leaked)
+    # Among what is left: else of a copy in another split and at another client neither would stay.
+    repeated, repeats = screening.repeated_images(left.decoded, clients, owner[kept], policy)
+    kept = np.delete(kept, sorted(repeated))
+    left = left.without(repeated)
     splits, owner = splits[kept], owner[kept]
     checks.check_splits(splits, left.targets, left.classes, settings)
     notes = [
@@ -124,7 +128,7 @@ def _split_and_share(examples: Examples, root: Path | None, settings: LabelSetti
         splits=splits,
         clients=clients,
         owner=owner,
-        issues=(*issues, *copies, *notes),
+        issues=(*copies, *repeats, *notes),
     )
 
 

@@ -43,8 +43,8 @@ def decode_values(content: bytes | np.ndarray) -> np.ndarray:
     """Decodes a mask file to the values that it holds.
 
     EXIF orientation is applied and alpha dropped, as for images. Of a palette image the indices
-    count, unless all colours in use are grey: then their levels do. A coloured pixel becomes the
-    value that `mask_classes.value_of_colour` gives it.
+    count, unless all colours of the palette are grey: then their levels do. A coloured pixel
+    becomes the value that `mask_classes.value_of_colour` gives it.
 
     Args:
       content: content of an image file; or values, which are handed back.
@@ -80,10 +80,18 @@ def decode_values(content: bytes | np.ndarray) -> np.ndarray:
 
 
 def _palette_values(image: Image.Image) -> np.ndarray:
+    """Indices, or levels where the palette is grey; [H, W] in P mode -> int32 [H, W]."""
     indices = np.asarray(image).astype(np.int32)
-    colours = np.asarray(image.convert("RGB"))
-    grey = (colours == colours[..., :1]).all()
-    return colours[..., 0].astype(np.int32) if grey else indices
+    # The whole palette decides, not the colours in use: masks of one set must be read alike, also
+    # those that lack a class. Writers fill palettes up with greys, which turn no palette coloured.
+    colours = np.array(image.getpalette(), np.int32).reshape(-1, 3)
+    if (colours != colours[:, :1]).any():
+        return indices
+    if indices.max() >= len(colours):
+        raise MaskFault(
+            "corrupt", f"holds the index {indices.max()} of a palette of {len(colours)} colours"
+        )
+    return colours[indices, 0]
 
 
 def _colour_values(colours: np.ndarray) -> np.ndarray:

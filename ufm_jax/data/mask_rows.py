@@ -14,7 +14,7 @@ import numpy as np
 from ufm_jax.data import mask_classes, mask_decode
 from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, decoded_rows, open_cache_dir
 from ufm_jax.data.decode import CorruptImage, Row, fitted_extent, pixel_digest
-from ufm_jax.data.fingerprint import code_stamp, content_digests, digest
+from ufm_jax.data.fingerprint import code_stamp, content_digests, digest, memo_of
 from ufm_jax.data.mask_classes import MaskClasses, classes_of_values
 from ufm_jax.data.mask_decode import ClassMask, MaskFault
 from ufm_jax.data.records import ImageHandle, Picture
@@ -150,9 +150,7 @@ def mask_digests(
 ) -> tuple[list[bytes], dict[int, str]]:
     """Names the content of masks; see `fingerprint.content_digests`."""
     open_cache_dir(cache_dir)
-    folders = sorted({str(source.parent) for source in sources if isinstance(source, Path)})
-    memo = cache_dir / f"hashes-{digest(*(folder.encode() for folder in folders)).hex()}.npy"
-    return content_digests(sources, memo, num_workers)
+    return content_digests(sources, memo_of(sources, cache_dir), num_workers)
 
 
 def _values(source: MaskSource) -> np.ndarray:

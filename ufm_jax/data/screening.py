@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, open_cache_dir
-from ufm_jax.data.fingerprint import content_digests, digest
+from ufm_jax.data.fingerprint import content_digests, memo_of
 from ufm_jax.data.issues import FAULTS, DataError, Issue, enforce
 from ufm_jax.data.records import Record, file_faults
 from ufm_jax.data.shared_cache import ALONE, Share, decoded_together
@@ -163,9 +163,8 @@ def decode_records(
     if not records:
         raise DataError("no usable image is left: see the source's settings, `splits` and `root`")
     open_cache_dir(cache_dir)
-    folders = sorted({str(r.image.parent) for r in records if isinstance(r.image, Path)})
-    memo = cache_dir / f"hashes-{digest(*(f.encode() for f in folders)).hex()}.npy"
-    digests, unreadable = content_digests([r.image for r in records], memo, num_workers)
+    listed = [record.image for record in records]
+    digests, unreadable = content_digests(listed, memo_of(listed, cache_dir), num_workers)
     if len(unreadable) == len(records):
         raise DataError(f"no image can be read; first: {records[0].name}: {unreadable[0]}")
     first: dict[bytes, int] = {}
