@@ -136,6 +136,8 @@ def test_folds_give_test_validation_and_the_rest():
     records = [record(f"{i}.png", f"g{i}", fold5=str(i % 5)) for i in range(10)]
     found, _ = placed(records, policy="fold", test_fold=4)
     assert found == ["val", "train", "train", "train", "test"] * 2
+    all_train, _ = placed(records, policy="fold", test_fold=4, val_fraction=0.0)
+    assert all_train == ["train", "train", "train", "train", "test"] * 2
 
 
 @pytest.mark.parametrize(

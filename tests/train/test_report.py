@@ -11,7 +11,7 @@ from PIL import Image
 
 from ufm_jax.train.metrics import ClientRecord, RoundRecord
 from ufm_jax.train.report import Pictures, RunInfo, write_reconstruction_png, write_report
-from ufm_jax.train.report.page import render
+from ufm_jax.train.report.page import render, replace_page
 
 NASTY = '<script>alert("x")</script> & co'
 RUN = RunInfo(
@@ -123,6 +123,11 @@ def test_names_paths_and_config_are_escaped():
     assert "alert(" in text
     assert "a<b" not in text
     assert Page(text).scripts == 1
+
+
+def test_a_name_of_other_bytes_than_utf_8_does_not_cost_the_page(tmp_path):
+    page = replace_page(tmp_path, "<p>k\udcf6rper.png</p>")
+    assert page.read_text("utf-8") == "<p>k?rper.png</p>"
 
 
 def test_the_summary_has_the_run_in_numbers():

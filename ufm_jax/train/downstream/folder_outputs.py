@@ -185,7 +185,8 @@ class SegmentationOutput:
 
     def write_key(self) -> None:
         """Writes what values and colours mean."""
-        with (self.out / KEY).open("w", newline="", encoding="utf-8") as file:
+        path = self.out / KEY
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             table = csv.writer(file)
             table.writerow(("value", "class", "colour"))
             table.writerow((0, "background", ""))

@@ -94,7 +94,8 @@ def replace_page(workdir: str | os.PathLike[str], page: str) -> Path:
     """Writes a page as ``report.html``, whole or not at all, and returns its path."""
     path = Path(workdir) / REPORT_FILE
     with replacing(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        # Names of files and clients need not be UTF-8; a page must be.
+        partial.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 
