@@ -279,25 +279,33 @@ def test_what_is_personal_stays_with_its_client(images, tmp_path, training):
     evaluate(others, request._replace(client="client_1"))
 
 
-def test_a_client_without_a_model_of_its_own_is_named_before_training(images, tmp_path):
+def test_a_client_that_trains_nothing_gets_the_mean_of_the_others_own_parameters(images, tmp_path):
     """Of one client all images are tested on."""
     lines = ["image,label,site,split"]
     for number, path in enumerate(sorted((images / "classes").rglob("*.png"))):
-        site = "west" if number % 4 == 3 else "east"
-        split = "test" if site == "west" else ("train", "val")[number % 4 == 2]
+        site = ("east", "west", "south", "east")[number % 4]
+        split = "test" if site == "west" else ("train", "val")[number % 4 == 3]
         lines.append(f"{path.relative_to(images)},{path.parent.name},{site},{split}")
     (images / "index.csv").write_text("\n".join(lines) + "\n")
-    config = settings(
-        images,
-        tmp_path / "cache",
-        federation=FinetuneFederationConfig(rounds=1, batch_size=8, training="local"),
+    personal = FinetuneFederationConfig(
+        rounds=1, batch_size=8, training="federated", personal=("head/.*",)
     )
+    config = settings(images, tmp_path / "cache", federation=personal)
     source = {"source": "index", "root": str(images), "index": ("index.csv",)}
     config = elsewhere(config, **source, client_columns=("site",))
     config = replace(config, data=replace(config.data, split=SplitSettings()))
+    local = replace(personal, training="local", personal=())
     with pytest.raises(ConfigError, match=r"west: has images .* none to train on"):
-        finetune(config, tmp_path / "run")
+        finetune(replace(config, federation=local), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+    finetune(config, tmp_path / "run")
+    model = load_model(tmp_path / "run")
+    west, *others = (model.params_of(client) for client in ("west", "east", "south"))
+    for name in ("kernel", "bias"):
+        mean = np.mean([np.asarray(params["head"][name]) for params in others], axis=0)
+        np.testing.assert_allclose(west["head"][name], mean, rtol=1e-6)
+    assert read_table(tmp_path / "run/predictions_test.csv").clients == ("west",) * 12
 
 
 @pytest.mark.parametrize("method", ["linear_probe", "knn_probe"])

@@ -7,10 +7,12 @@ is an epoch; a local run is one in which every parameter stays with its client.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ufm_jax.data.federated import FederatedData
@@ -20,7 +22,7 @@ from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
-from ufm_jax.fed.paths import split_by_path
+from ufm_jax.fed.paths import join_by_path, split_by_path
 from ufm_jax.train.build import build_federation
 from ufm_jax.train.checkpoint import Checkpoints
 from ufm_jax.train.cluster import stop_signal
@@ -101,7 +103,7 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     beginning = start_params(config, initial)
     clients = _clients(config, part)
     if own_patterns(config):
-        _check_everybody_trains(data, clients.names)
+        _check_absent(config, absent_clients(data, clients.names))
     with as_config_errors():
         federation = federate(config, objective, clients)
     claim(workdir, config, clients, federation.placement)
@@ -193,18 +195,16 @@ def trained_model(
 ) -> TrainedModel:
     """The model in a state of the federation, on the host, without a threshold yet."""
     personal: Mapping[str, np.ndarray] = {}
-    patterns = own_patterns(config)
+    patterns, everybody = own_patterns(config), (*names, *absent_clients(data, names))
     if patterns:
-        own = [
-            split_by_path(federation.client_params(state, k), patterns)[1]
-            for k in range(federation.num_clients)
-        ]
+        params_of = _params_of(config, federation, state, names)
+        own = [split_by_path(params_of(client), patterns)[1] for client in everybody]
         personal = {path: np.stack([leaves[path] for leaves in own]) for path in own[0]}
     return TrainedModel(
         params=jax.device_get(state.server.params),
         task=data.task,
         personal=personal,
-        clients=names if patterns else (),
+        clients=everybody if patterns else (),
         round=rounds,
         thresholds={},
     )
@@ -227,23 +227,45 @@ def _clients(config: FinetuneConfig, part: LabelledData) -> FederatedData:
     )
 
 
-def _check_everybody_trains(data: LabelledData, names: tuple[str, ...]) -> None:
-    """Refuses images to choose by or to test on that no client's own model is for.
-
-    Raises:
-        ConfigError: Naming the clients that have such images, and none to train on.
-    """
-    lacking = [
+def absent_clients(data: LabelledData, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Clients with images to choose by or to test on, and none to train on."""
+    return tuple(
         client
         for k, client in enumerate(data.clients)
         if client not in names and any(len(data.rows(split, k)) for split in ("val", "test"))
-    ]
-    if lacking:
+    )
+
+
+def _check_absent(config: FinetuneConfig, absent: tuple[str, ...]) -> None:
+    """Says whose images are predicted with parameters that are not their client's own.
+
+    Raises:
+        ConfigError: If nothing is shared, so that there are none for them.
+    """
+    if absent and config.federation.training == "local":
         raise ConfigError(
-            f"{', '.join(lacking)}: has images to be evaluated on and none to train on, and so no "
-            "model of its own: leave these images out, split otherwise, or share all parameters "
-            "(config.federation.training='federated' with personal=() and no Ditto)"
+            f"{', '.join(absent)}: has images to be evaluated on and none to train on, and so no "
+            "model of its own: leave these images out, split otherwise, or set "
+            "config.federation.training='federated'"
         )
+    for client in absent:
+        _log.warning(
+            "%s trains nothing: its images are predicted with the mean of the others' own "
+            "parameters, or the server's where it has them",
+            client,
+        )
+
+
+def _for_absent(
+    federation: Federation, state: FederationState, patterns: tuple[str, ...]
+) -> Params:
+    """The server's parameters; those that it does not train as the clients' average."""
+    owned = [
+        split_by_path(federation.client_params(state, k), patterns)[1]
+        for k in range(federation.num_clients)
+    ]
+    mean = {path: jnp.stack([one[path] for one in owned]).mean(0) for path in owned[0]}
+    return join_by_path(state.server.params, mean)
 
 
 def _selection(
@@ -268,21 +290,21 @@ def _selection(
     predictor = Predictor(objective.predict, settings.batch_size)
 
     def look(state: FederationState) -> float:
-        params_of = _params_of(federation, state, names, own_patterns(config))
+        params_of = _params_of(config, federation, state, names)
         return score(predict_split(predictor, params_of, data, rows, settings), data.task, settings)
 
     return Selection(workdir, done, rounds, settings.every_rounds, look)
 
 
 def _params_of(
-    federation: Federation,
-    state: FederationState,
-    names: tuple[str, ...],
-    personal: tuple[str, ...],
+    config: FinetuneConfig, federation: Federation, state: FederationState, names: tuple[str, ...]
 ) -> ParamsOf:
     """Each client's own parameters where some are personal; else the server's for all."""
-    if not personal:
+    if not own_patterns(config):
         params: Params = state.server.params
         return lambda client: params
     number = {name: k for k, name in enumerate(names)}
-    return lambda client: federation.client_params(state, number[client])
+    for_absent = cache(lambda: _for_absent(federation, state, personal_patterns(config)))
+    return lambda client: (
+        federation.client_params(state, number[client]) if client in number else for_absent()
+    )
