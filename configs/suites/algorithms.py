@@ -7,8 +7,8 @@ Clients hold classes in proportions drawn from a Dirichlet distribution (alpha 0
 hold one or two. All methods start from one encoder, pretrained without labels on the same images,
 and descend with the same local SGD ('MimeLite' with momentum, without which it is FedAvg): what
 differs is the method. The model after the last round is tested, since a round chosen by a dozen
-patients would say more of the choice than of the method. FOLDER is as in configs/finetune_public.py.
-An image is tested by the model of its client, which matters for 'Ditto'
+patients would say more of the choice than of the method. FOLDER is as in
+configs/finetune_public.py. An image is tested by the model of its client, which matters for 'Ditto'
 and 'FedBN' alone: there, that a client's own model knows which classes its client has counts too.
 
 40 runs of a small encoder at 64 pixels; expect an hour on 2 cores. --only=FedAvg takes a part.
