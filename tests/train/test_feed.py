@@ -39,6 +39,7 @@ def config(tmp_path_factory):
             decoder_width=48,
             decoder_depth=1,
             decoder_heads=3,
+            scan_layers=True,
         ),
         augment=AugmentConfig(degrade=0.0, scan_conversion=0.0),  # compiles in half the time
         federation=FederationConfig(rounds=3, batch_size=4, cohort_size=3),
