@@ -260,6 +260,8 @@ def _for_absent(
     federation: Federation, state: FederationState, patterns: tuple[str, ...]
 ) -> Params:
     """The server's parameters; those that it does not train as the clients' average."""
+    if not patterns:
+        return state.server.params
     owned = [
         split_by_path(federation.client_params(state, k), patterns)[1]
         for k in range(federation.num_clients)

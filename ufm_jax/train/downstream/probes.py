@@ -129,26 +129,32 @@ def knn_probe(
     _check_classes(data, rows)
     select = config.evaluation.select
     grounds = choosing_grounds(data, rows, select)
-    bank = _bank(network, params, data, rows, config)
-    sides = (False, True) if config.evaluation.mirror else (False,)
+    bank = _bank(network, params, data, np.union1d(rows, grounds.asked), config)
 
-    def votes(fitted: np.ndarray, asked: np.ndarray, tried: Sequence[int]) -> np.ndarray:
-        views = (_bank(network, params, data, asked, config, side).of(asked) for side in sides)
+    def mirrored(asked: np.ndarray) -> list[_Bank]:
+        with_mirror = config.evaluation.mirror
+        return [_bank(network, params, data, asked, config, mirrored=True)] if with_mirror else []
+
+    def votes(
+        views: Sequence[_Bank], fitted: np.ndarray, asked: np.ndarray, tried: Sequence[int]
+    ) -> np.ndarray:
         known, targets = bank.of(fitted), data.targets[fitted]
-        return np.mean([vote(known, targets, view, tried) for view in views], axis=0)
+        return np.mean([vote(known, targets, view.of(asked), tried) for view in views], axis=0)
 
     possible = NEIGHBOURS if grounds.parts else (DEFAULT_NEIGHBOURS,)
     counts = sorted({min(count, len(rows)) for count in possible})
-    position, chosen, table = choose(
-        "k",
-        counts,
-        lambda fitted, asked: list(votes(fitted, asked, counts)),
-        data,
-        grounds,
-        select,
-    )
-    count = counts[position]
-    return ProbeResult(None, lambda asked: votes(rows, asked, (count,))[0], chosen, table)
+    seen = [bank, *mirrored(grounds.asked)]  # Each picture is looked at once, whatever its folds.
+
+    def candidates(fitted: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
+        return list(votes(seen, fitted, asked, counts))
+
+    position, chosen, table = choose("k", counts, candidates, data, grounds, select)
+
+    def probabilities(asked: np.ndarray) -> np.ndarray:
+        views = [_bank(network, params, data, asked, config), *mirrored(asked)]
+        return votes(views, rows, asked, counts[position : position + 1])[0]
+
+    return ProbeResult(None, probabilities, chosen, table)
 
 
 class _Bank(NamedTuple):
