@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from tools.suites.plan import Run, SuiteError, fill_in
 from ufm_jax.data.whole_file import replacing
+from ufm_jax.train.rundir import EVALUATION_FILE
 
 RECORD_FILE = "suite.json"
 LOG_FILE = "log.txt"
@@ -35,7 +36,7 @@ class Main:
 
 MAINS: Mapping[str, Main] = MappingProxyType(
     {
-        "finetune": Main(("-m", "ufm_jax.finetune"), "evaluation.json"),
+        "finetune": Main(("-m", "ufm_jax.finetune"), EVALUATION_FILE),
         "pretrain": Main(("-m", "ufm_jax.pretrain"), ""),
     }
 )

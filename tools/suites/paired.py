@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from tools.suites.results import EVALUATION_FILE
 from ufm_jax.evaluation.compare import Comparison
 from ufm_jax.train.downstream.comparison import compare_runs
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.tables import read_table, table_path
+from ufm_jax.train.rundir import EVALUATION_FILE
 
 _SPLIT = "test"
 

@@ -10,8 +10,7 @@ import numpy as np
 from tools.suites.plan import Figure, SuiteError
 from ufm_jax.evaluation.results import Estimate
 from ufm_jax.train.metrics import read_history
-
-EVALUATION_FILE = "evaluation.json"
+from ufm_jax.train.rundir import EVALUATION_FILE
 
 Results = Mapping[str, Any]
 """What is known of a run: nested mappings whose leaves are numbers or estimates."""

@@ -20,7 +20,9 @@ from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.schema import ConfigError, flatten
 
 CONFIG_FILE = "config.json"
-_RESULTS = ("task.json", "evaluation.json")
+TASK_FILE = "task.json"
+EVALUATION_FILE = "evaluation.json"
+_RESULTS = (TASK_FILE, EVALUATION_FILE)
 """What a finished run of fine-tuning holds; a probe has no checkpoints."""
 _FREE = (
     "config.checkpoint.",

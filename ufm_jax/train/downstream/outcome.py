@@ -32,9 +32,7 @@ from ufm_jax.train.downstream.predictions import (
     SegmentationPredictions,
     classes_with_threshold,
 )
-from ufm_jax.train.rundir import write_json
-
-EVALUATION_FILE = "evaluation.json"
+from ufm_jax.train.rundir import EVALUATION_FILE, write_json
 
 _UNCHOSEN = Threshold(HALF.value, "none chosen: no validation split")
 

@@ -22,10 +22,15 @@ from ufm_jax.fed.paths import join_by_path
 from ufm_jax.interop.torch_names import flatten
 from ufm_jax.train.checkpoint import export_params, load_params
 from ufm_jax.train.downstream.config import finetune_config
-from ufm_jax.train.rundir import CONFIG_FILE, has_checkpoint, write_json
+from ufm_jax.train.rundir import (
+    CONFIG_FILE,
+    EVALUATION_FILE,
+    TASK_FILE,
+    has_checkpoint,
+    write_json,
+)
 from ufm_jax.train.schema import ConfigError
 
-TASK_FILE = "task.json"
 MODEL_FOLDER, PERSONAL_FOLDER = "model", "personal"
 
 
@@ -157,7 +162,7 @@ def _require_trained(workdir: Path) -> None:
         return
     if not workdir.is_dir():
         raise ConfigError(f"--run={workdir}: there is no such folder")
-    if (workdir / "evaluation.json").is_file():
+    if (workdir / EVALUATION_FILE).is_file():
         holds = "a run without a model, such as of nearest neighbours; its own evaluation is there"
     elif (workdir / "validation.json").is_file() or (
         (workdir / CONFIG_FILE).is_file() and "config.method" in _facts(workdir)
