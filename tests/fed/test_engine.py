@@ -252,6 +252,17 @@ def test_the_server_stays_where_every_client_is_refused():
     assert float(metrics.update_norm) == 0
 
 
+@pytest.mark.parametrize("loop", ["events", "steps"])
+def test_a_client_moves_from_where_it_began_not_from_the_server(loop):
+    algorithm = fedavg(
+        optax.sgd(0.02), personal=(".*",), lr_factor=lambda progress: 1.0 * (progress < 1)
+    )
+    federation = _federation(algorithm=algorithm, on=make_placement(1, 2, loop=loop))
+    _, (first, second) = _train(federation)
+    assert all(client.update_norm > 0 for client in first)
+    assert all(client.update_norm == 0 for client in second)
+
+
 @pytest.mark.parametrize("data_parallel", [1, 2])
 def test_what_fills_a_partial_batch_never_comes_from_another_client(data_parallel):
     """Client 1 has one example; client 0, whose rows come first, is all nan."""

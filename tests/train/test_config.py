@@ -53,6 +53,10 @@ def test_the_defaults_are_the_schemas():
         ({"augment__crop_area": 0.5}, r"crop_area=0\.5: expected a tuple"),
         ({"schedule__warmup_rounds": 999}, r"warmup_rounds=999: there are 300 rounds"),
         ({"placement__lanes": -1}, r"config\.placement\.lanes=-1"),
+        ({"client_optimizer__clip_norm": -1.0}, r"config\.client_optimizer\.clip_norm=-1\.0: it"),
+        ({"client_optimizer__learning_rate": -1.0}, r"client_optimizer\.learning_rate=-1\.0: it"),
+        ({"server_optimizer__betas": (1.5, 0.9)}, r"server_optimizer\.betas=\(1\.5, 0\.9\): they"),
+        ({"schedule__min_factor": 1.5}, r"config\.schedule\.min_factor=1\.5: it is a share"),
         ({"data__source": "folders"}, r"config\.data: source 'folders' needs `root`"),
     ],
 )

@@ -39,6 +39,8 @@ CLIPPED = AggregationConfig("norm_clipping")
         ({"algorithm": FEDDYN, "compression": TOP_K}, "set compression.error_feedback=True"),
         ({"algorithm": FEDNOVA, "aggregation": CLIPPED}, "a number of steps beside a direction"),
         ({"algorithm": FEDNOVA, "privacy": PrivacyConfig("client")}, "would treat both as one"),
+        ({"algorithm": MIMELITE, "aggregation": CLIPPED}, "'mimelite' sends a gradient beside"),
+        ({"algorithm": MIMELITE, "aggregation": SECURE}, "would treat both as one"),
         ({"client_state": "average", "aggregation": AggregationConfig("krum")}, "moments beside"),
         ({"client_state": "average", "attack": AttackConfig("noise", (0,))}, "attack.kind='noise'"),
         ({"client_state": "average", "compression": TOP_K}, "compression.kind='top_k'"),
@@ -92,15 +94,21 @@ def test_fednova_asks_for_sgd():
         check_method(config, replace(SGD, name="adamw"), SGD, ())
 
 
-def test_an_adaptive_server_without_a_memory_is_refused():
+@pytest.mark.parametrize(
+    "name", ["fedadam", "fedyogi", "fedadagrad", "adam", "adamw", "yogi", "adagrad"]
+)
+def test_an_adaptive_server_at_the_defaults_of_a_plain_one_is_refused(name):
     with pytest.raises(ConfigError, match="a step of the same length for every parameter"):
-        check_method(BASE, SGD, replace(SGD, name="fedadam"), ())
+        check_method(BASE, SGD, replace(SGD, name=name), ())
+    chosen = replace(SGD, name=name, betas=(0.9, 0.99), eps=1e-3, learning_rate=0.01)
+    check_method(BASE, SGD, chosen, ())
 
 
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
         ({"algorithm": AlgorithmConfig("ditto")}, "algorithm.name"),
+        ({"algorithm": AlgorithmConfig("fedprox")}, "algorithm.name"),
         ({"aggregation": AggregationConfig("krum")}, "aggregation.rule"),
         ({"compression": TOP_K}, "compression.kind"),
         ({"privacy": PrivacyConfig("client")}, "privacy.level"),

@@ -154,3 +154,8 @@ def test_without_dp_accounting_a_run_does_not_start(monkeypatch):
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
     with pytest.raises(ConfigError, match="an epsilon needs dp-accounting"):
         after(settings(EXAMPLE), 0)
+
+
+def test_a_budget_of_nothing_protected_is_refused():
+    with pytest.raises(ConfigError, match=r"privacy\.epsilon=3\.0 with level='none'"):
+        PrivacyConfig(epsilon=3.0)

@@ -115,12 +115,13 @@ def turn_of(work: Work, place: jax.Array) -> Turn:
     return Turn(client, weight, place, fold(work.cohort.key, client))
 
 
-def end_client(work: Work, lane: Lanes, turn: Turn) -> Ended:
-    """What the client in a lane (without the axis L) leaves behind."""
+def end_client(work: Work, lane: Lanes, client: Tree, turn: Turn) -> Ended:
+    """What the client in a lane (without the axis L) leaves behind; it began from ``client``."""
     update, kept = work.algorithm.end(work.server, lane.local, turn)
     # One pass over an update that is also the distance moved, as it is for most algorithms.
     good = acceptable(squared_norm(update)) & jnp.isfinite(squared_norm(kept) + lane.loss)
-    moved = distance(work.server.params, lane.local.params)
+    began = work.algorithm.start(work.server, client)
+    moved = distance(began.params, lane.local.params)
     mean_loss = lane.loss / jnp.maximum(lane.examples, 1)
     return Ended(update, kept, ClientMetrics(mean_loss, moved, good))
 

@@ -11,6 +11,7 @@ each ``CHUNK`` steps: for small models and many short clients, where starting th
 would cost more than training them.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -121,12 +122,12 @@ def _no_totals(work: Work, clients: Tree) -> Totals:
 
 def _add_one(work: Work, totals: Totals, i: jax.Array, lane: Lanes) -> Totals:
     """Adds what the i-th client of the table leaves, or refuses what is not finite."""
-    turn = turn_of(work, i)
-    metrics = end_client(work, lane, turn).metrics
+    turn, client = turn_of(work, i), entry(totals.clients, work.events.slot[i])
+    metrics = end_client(work, lane, client, turn).metrics
 
     def accept() -> tuple[Tree, Tree]:
         # Inside the branch, since what crosses into it is written to memory first.
-        ended = end_client(work, lane, turn)
+        ended = end_client(work, lane, client, turn)
         gathered = work.aggregator.add(totals.gathered, ended.update, turn, work.cohort)
         return gathered, with_entry(totals.clients, work.events.slot[i], ended.kept)
 
@@ -141,10 +142,11 @@ def _add_one(work: Work, totals: Totals, i: jax.Array, lane: Lanes) -> Totals:
 def _add_many(work: Work, totals: Totals, lanes: Lanes, ends: jax.Array) -> Totals:
     """Adds what the lanes leave in which a client ends: [L] booleans."""
     turns = jax.vmap(lambda place: turn_of(work, place))(lanes.position)
-    ended = jax.vmap(lambda lane, turn: end_client(work, lane, turn))(lanes, turns)
+    slot = jnp.asarray(work.events.slot)[lanes.position]
+    clients = jax.tree.map(lambda leaf: leaf[slot], totals.clients)
+    ended = jax.vmap(partial(end_client, work))(lanes, clients, turns)
     good = ends & ended.metrics.finite
     turns = turns._replace(weight=jnp.where(good, turns.weight, 0))
-    slot = jnp.asarray(work.events.slot)[lanes.position]
     return Totals(
         work.aggregator.add_many(totals.gathered, ended.update, turns, work.cohort),
         put_entries(totals.clients, slot, good, ended.kept),

@@ -26,7 +26,7 @@ def finetune_optimizer(
     config: OptimizerConfig,
     batch_size: int,
     layer_decay: float = 1.0,
-    freeze_encoder: bool = False,
+    frozen: bool = False,
 ) -> optax.GradientTransformation:
     """Builds the optimiser of a classifier or a segmenter at its peak learning rate.
 
@@ -34,8 +34,8 @@ def finetune_optimizer(
         config: Name and numbers, as for pretraining.
         batch_size: B, by which the rate is scaled where the configuration says so.
         layer_decay: Factor on the learning rate from a layer to the one below, in (0, 1].
-        freeze_encoder: Whether the encoder stays as it is. It then has no optimiser state, and its
-            gradient, being unused, is not computed in a compiled step.
+        frozen: Whether the encoder stays as it is; its gradient, being unused, is then not
+            computed in a compiled step.
 
     Raises:
         ValueError: If ``layer_decay`` is out of range.
@@ -45,8 +45,11 @@ def finetune_optimizer(
     optimizer = make_optimizer(config, batch_size, mask=decays)
     if layer_decay < 1:
         optimizer = optax.chain(optimizer, scale_by_layer(layer_decay))
-    if not freeze_encoder:
-        return optimizer
+    return freeze_encoder(optimizer) if frozen else optimizer
+
+
+def freeze_encoder(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    """An optimiser that leaves the encoder as it is, and keeps no state for it."""
     return optax.partition({True: optax.set_to_zero(), False: optimizer}, in_encoder)
 
 

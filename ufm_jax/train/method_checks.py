@@ -9,6 +9,8 @@ from ufm_jax.train.config import FederationConfig, OptimizerConfig
 from ufm_jax.train.schema import ConfigError
 
 _LOCAL_OBJECTIVES = ("fedavg", "fedprox", "fedsam")
+_MOMENTS_DECAY = ("adam", "adamw", "yogi", "fedadam", "fedyogi")
+_SQUARES_ADD_UP = ("adagrad", "fedadagrad")
 _BY_COORDINATE = ("mean", "median", "trimmed_mean")
 
 
@@ -45,7 +47,7 @@ def _personal(config: FederationConfig, personal: Sequence[str]) -> Iterator[str
     name = config.algorithm.name
     if ".*" in personal:
         given = {
-            "algorithm.name": name not in _LOCAL_OBJECTIVES,
+            "algorithm.name": name not in ("fedavg", "fedsam"),
             "aggregation.rule": config.aggregation.rule != "mean",
             "compression.kind": config.compression.kind != "none",
             "attack.kind": config.attack.kind != "none",
@@ -77,10 +79,14 @@ def _optimizers(
             "federation.algorithm.name='fednova' normalises steps of SGD: set "
             "client_optimizer.name='sgd', and its weight_decay and clip_norm to 0"
         )
-    if server.name in ("fedadam", "fedyogi") and not server.betas[1]:
+    as_default = server.learning_rate == 1 and server.eps < 1e-6
+    if (server.name in _MOMENTS_DECAY and not server.betas[1]) or (
+        server.name in _SQUARES_ADD_UP and as_default
+    ):
         yield (
-            f"server_optimizer.name={server.name!r} with betas={server.betas} takes a step of the "
-            "same length for every parameter: set betas=(0.9, 0.99), eps=1e-3 and a learning_rate"
+            f"server_optimizer.name={server.name!r} with betas={server.betas}, eps={server.eps}, "
+            f"learning_rate={server.learning_rate} takes a step of the same length for every "
+            "parameter: set betas=(0.9, 0.99), eps=1e-3 and a learning_rate"
         )
     # Of a rate of 1 without momentum alone: FedDyn's server has its own step, MimeLite's has none.
     adds = _plain(server) and server.learning_rate == 1 and not server.betas[0]
@@ -119,8 +125,13 @@ def _corrections(config: FederationConfig) -> Iterator[str]:
 
 def _lengths(config: FederationConfig) -> Iterator[str]:
     """Updates that hold more than a displacement have no length that could be compared."""
-    if config.algorithm.name == "fednova":
-        more = "federation.algorithm.name='fednova' sends a number of steps beside a direction"
+    beside = {
+        "fednova": "sends a number of steps beside a direction",
+        "mimelite": "sends a gradient beside the update",
+    }
+    name = config.algorithm.name
+    if name in beside:
+        more = f"federation.algorithm.name={name!r} {beside[name]}"
     elif config.client_state == "average":
         more = "federation.client_state='average' sends an optimiser's moments beside the update"
     else:

@@ -226,7 +226,13 @@ class PrivacyConfig:
             ("noise_multiplier", 0, math.inf, "is a deviation"),
             ("microbatch", 0, math.inf, "counts examples"),
             ("quantile", 0, 0.999, "is a quantile, 0 for a fixed norm"),
+            ("quantile_rate", 0, math.inf, "is a rate"),
             ("delta", 1e-300, 0.1, "is a probability"),
             ("epsilon", 0, math.inf, "is a budget, 0 for none"),
         ):
             check_range(f"federation.privacy.{key}", getattr(self, key), low, high, meaning)
+        if self.epsilon and self.level == "none":
+            raise ConfigError(
+                f"config.federation.privacy.epsilon={self.epsilon} with level='none': nothing is "
+                "protected, so no budget can be kept; set level, or epsilon=0"
+            )

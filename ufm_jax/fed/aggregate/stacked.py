@@ -49,7 +49,7 @@ class Rule(NamedTuple):
         combine: ``(values [S, m], reference [m], c [S]) -> [m]``.
         weigh: ``(distances, p [S]) -> c [S]``, where p sums to 1; None takes c = p.
         enough: The least clients for which the rule's guarantee is proven; a round in which fewer
-            updates come in changes nothing.
+            updates come in leaves the server as it is.
         keeps_last: Whether the reference is the last round's aggregate; else it is zero.
     """
 

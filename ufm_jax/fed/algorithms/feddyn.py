@@ -9,7 +9,7 @@ Regularization", ICLR 2021 (Algorithm 1). Client k descends
     w   <- w - mean_S d_k - h / alpha
 
 The mean is that of the cohort's weights, and the share is the cohort's of the population's weight,
-so that h stays minus the mean of all h_k; with the paper's uniform weights it is |S| / K.
+so that h stays the mean of all h_k; with the paper's uniform weights it is |S| / K.
 """
 
 from typing import Any, NamedTuple

@@ -225,6 +225,8 @@ class FinetuneConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
+        self.client_optimizer.check("client_optimizer")
+        self.server_optimizer.check("server_optimizer")
         if not 0 < self.label_fraction <= 1:
             raise ConfigError(
                 f"config.label_fraction={self.label_fraction}: use a share above 0, up to 1"

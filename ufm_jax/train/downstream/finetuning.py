@@ -5,7 +5,7 @@ is an epoch; a local run is one in which every parameter stays with its client.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from ufm_jax.train.downstream.saved import TrainedModel, check_trained
 from ufm_jax.train.downstream.selection import Selection, score
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.layer_decay import finetune_optimizer
+from ufm_jax.train.layer_decay import finetune_optimizer, freeze_encoder
 from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.progress import decoding
@@ -48,6 +48,14 @@ _log = logging.getLogger(__name__)
 
 TOGETHER = "all"
 """The name of the one client of a centralised run."""
+
+Leaves = Mapping[str, np.ndarray]
+"""Leaves of parameters by path."""
+
+_PREDICTED_WITHOUT_OWN = (
+    "its images are predicted with the mean of the others' own parameters, or the server's where "
+    "it has them"
+)
 
 
 class Trained(NamedTuple):
@@ -101,8 +109,9 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     objective = make_objective(config, data.task, weights)
     initial = objective.init(fold(jax.random.key(config.seed), "init"))
     beginning = start_params(config, initial)
+    began = _own_leaves(config, beginning.params)
     clients = _clients(config, part)
-    if own_patterns(config):
+    if began:
         _check_absent(config, absent_clients(data, clients.names))
     with as_config_errors():
         federation = federate(config, objective, clients)
@@ -121,7 +130,7 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
         federation = replace(federation, noise=noise)
         spending, rounds = begin_spending(config.federation, federation, checkpoints, done)
         run = (federation, clients.names, workdir)
-        selection = _selection(config, data, objective, *run, done, rounds)
+        selection = _selection(config, data, objective, began, *run, done, rounds)
         with record_sinks(workdir, done, rounds) as sinks:
             recorder = Recorder(federation, clients.names, lr_factor(config), traffic, sinks)
             feed = Feed(config.placement, clients, federation, objective.fields)
@@ -134,7 +143,7 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
         if chosen != done:
             checkpoints.wait()
             state = checkpoints.restore(chosen, state)
-    model = trained_model(config, federation, state, data, clients.names, chosen)
+    model = trained_model(config, federation, state, data, clients.names, began, chosen)
     for client in model.clients or (TOGETHER,):
         check_trained(initial, model.params_of(client), beginning.new)
     return Trained(model, 0, done, promise)
@@ -146,6 +155,9 @@ def federate(config: FinetuneConfig, objective: Objective, clients: FederatedDat
     devices = placement.devices or jax.device_count()
     # More devices than clients would stand idle.
     busy = min(devices, clients.num_clients * placement.data_parallel)
+    frozen = config.method == "frozen"
+    # Its own decay and the noise of client-level privacy would move the encoder too.
+    server = make_optimizer(config.server_optimizer, batch_size)
     return build_federation(
         config.federation,
         replace(placement, devices=busy),
@@ -156,9 +168,9 @@ def federate(config: FinetuneConfig, objective: Objective, clients: FederatedDat
                 config.client_optimizer,
                 batch_size,
                 config.layer_decay,
-                freeze_encoder=config.method == "frozen",
+                frozen=frozen,
             ),
-            make_optimizer(config.server_optimizer, batch_size),
+            freeze_encoder(server) if frozen else server,
             config.client_optimizer,
             config.server_optimizer,
             lr_factor(config),
@@ -191,20 +203,28 @@ def trained_model(
     state: FederationState,
     data: LabelledData,
     names: tuple[str, ...],
+    began: Leaves,
     rounds: int,
 ) -> TrainedModel:
     """The model in a state of the federation, on the host, without a threshold yet."""
-    personal: Mapping[str, np.ndarray] = {}
-    patterns, everybody = own_patterns(config), (*names, *absent_clients(data, names))
-    if patterns:
-        params_of = _params_of(config, federation, state, names)
-        own = [split_by_path(params_of(client), patterns)[1] for client in everybody]
-        personal = {path: np.stack([leaves[path] for leaves in own]) for path in own[0]}
+    personal: Leaves = {}
+    everybody = (*names, *absent_clients(data, names))
+    if began:
+        for client in sorted({*names} - {*_trained(config, federation, state, names, began)}):
+            _log.warning(
+                "%s: its own parameters are as they began (was it asked in a round, and not "
+                "refused?); %s",
+                client,
+                _PREDICTED_WITHOUT_OWN,
+            )
+        params_of = _params_of(config, federation, state, names, began)
+        own = [_own_leaves(config, params_of(client)) for client in everybody]
+        personal = {path: np.stack([leaves[path] for leaves in own]) for path in began}
     return TrainedModel(
         params=jax.device_get(state.server.params),
         task=data.task,
         personal=personal,
-        clients=everybody if patterns else (),
+        clients=everybody if began else (),
         round=rounds,
         thresholds={},
     )
@@ -249,22 +269,47 @@ def _check_absent(config: FinetuneConfig, absent: tuple[str, ...]) -> None:
             "config.federation.training='federated'"
         )
     for client in absent:
-        _log.warning(
-            "%s trains nothing: its images are predicted with the mean of the others' own "
-            "parameters, or the server's where it has them",
-            client,
-        )
+        _log.warning("%s: trains nothing; %s", client, _PREDICTED_WITHOUT_OWN)
 
 
-def _for_absent(
-    federation: Federation, state: FederationState, patterns: tuple[str, ...]
+def _own_leaves(config: FinetuneConfig, params: Params) -> Leaves:
+    """Copies on the host of the leaves of which each client ends with its own, by path."""
+    patterns = own_patterns(config)
+    own = split_by_path(params, patterns)[1] if patterns else {}
+    return {path: np.array(leaf) for path, leaf in own.items()}
+
+
+def _trained(
+    config: FinetuneConfig,
+    federation: Federation,
+    state: FederationState,
+    names: tuple[str, ...],
+    began: Leaves,
+) -> dict[str, int]:
+    """The numbers of the clients whose own leaves have moved; of all where none have.
+
+    Those of a client that no cohort asked, or whose every update was refused, are as they began.
+    """
+    numbers = {name: k for k, name in enumerate(names)}
+
+    def moved(k: int) -> bool:
+        own = _own_leaves(config, federation.client_params(state, k))
+        return any(not np.array_equal(own[path], leaf) for path, leaf in began.items())
+
+    return {name: k for name, k in numbers.items() if moved(k)} or numbers
+
+
+def _without_own(
+    federation: Federation,
+    state: FederationState,
+    patterns: tuple[str, ...],
+    trained: Collection[int],
 ) -> Params:
-    """The server's parameters; those that it does not train as the clients' average."""
+    """The server's parameters; those that it does not train as the average of these clients'."""
     if not patterns:
         return state.server.params
     owned = [
-        split_by_path(federation.client_params(state, k), patterns)[1]
-        for k in range(federation.num_clients)
+        split_by_path(federation.client_params(state, k), patterns)[1] for k in sorted(trained)
     ]
     mean = {path: jnp.stack([one[path] for one in owned]).mean(0) for path in owned[0]}
     return join_by_path(state.server.params, mean)
@@ -274,6 +319,7 @@ def _selection(
     config: FinetuneConfig,
     data: LabelledData,
     objective: Objective,
+    began: Leaves,
     federation: Federation,
     names: tuple[str, ...],
     workdir: Path,
@@ -292,21 +338,27 @@ def _selection(
     predictor = Predictor(objective.predict, settings.batch_size)
 
     def look(state: FederationState) -> float:
-        params_of = _params_of(config, federation, state, names)
+        params_of = _params_of(config, federation, state, names, began)
         return score(predict_split(predictor, params_of, data, rows, settings), data.task, settings)
 
     return Selection(workdir, done, rounds, settings.every_rounds, look)
 
 
 def _params_of(
-    config: FinetuneConfig, federation: Federation, state: FederationState, names: tuple[str, ...]
+    config: FinetuneConfig,
+    federation: Federation,
+    state: FederationState,
+    names: tuple[str, ...],
+    began: Leaves,
 ) -> ParamsOf:
-    """Each client's own parameters where some are personal; else the server's for all."""
-    if not own_patterns(config):
+    """Each client's own parameters where it has trained some; else the server's for all."""
+    if not began:
         params: Params = state.server.params
         return lambda client: params
-    number = {name: k for k, name in enumerate(names)}
-    for_absent = cache(lambda: _for_absent(federation, state, personal_patterns(config)))
+    number = _trained(config, federation, state, names, began)
+    without_own = cache(
+        lambda: _without_own(federation, state, personal_patterns(config), number.values())
+    )
     return lambda client: (
-        federation.client_params(state, number[client]) if client in number else for_absent()
+        federation.client_params(state, number[client]) if client in number else without_own()
     )
