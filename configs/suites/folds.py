@@ -9,7 +9,7 @@ figure that floors of other methods are given as. Where RUN left out the test im
 only (see data.exclude), its encoder has seen those of the others, never their labels; a run that
 left out none has seen all. RUN and FOLDER are as in configs/suites/downstream.py.
 
-60 runs; the 30 probes (--only=probe) take 15 minutes on 2 cores, fine-tuning 2 hours.
+60 runs; the 30 probes (--only=probe) take 10 minutes on 2 cores, fine-tuning over 2 hours.
 """
 
 from typing import Any
