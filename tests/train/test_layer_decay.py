@@ -12,7 +12,13 @@ from ufm_jax.models.segmenter import Segmenter
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import stack_layers
 from ufm_jax.train.config import OptimizerConfig
-from ufm_jax.train.layer_decay import decays, finetune_optimizer, in_encoder, layer_factors
+from ufm_jax.train.layer_decay import (
+    decays,
+    finetune_optimizer,
+    freeze_encoder,
+    in_encoder,
+    layer_factors,
+)
 
 SIZE, GRID = EncoderSize(width=8, depth=2, heads=2), (2, 2)
 CONFIG = OptimizerConfig(learning_rate=0.1, scale_by_batch=False, weight_decay=0.0)
@@ -107,7 +113,7 @@ def test_without_layer_decay_it_is_adamw(segmenter):
 
 def test_a_frozen_encoder_stays_and_has_no_state(segmenter):
     config = OptimizerConfig(learning_rate=0.1, scale_by_batch=False, weight_decay=0.3)
-    optimizer = finetune_optimizer(config, 1, layer_decay=0.5, frozen=True)
+    optimizer = freeze_encoder(finetune_optimizer(config, 1, layer_decay=0.5))
     updates = _one_step(optimizer, segmenter)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates["encoder"]))
     free = _one_step(finetune_optimizer(config, 1, layer_decay=0.5), segmenter)
@@ -130,7 +136,8 @@ def test_a_frozen_encoder_costs_no_backward_pass(classifier):
     model, patches = Classifier(SIZE, GRID, 2, learned_position=True), jnp.ones((1, 4, 16))
 
     def products(freeze):
-        optimizer = finetune_optimizer(CONFIG, 1, frozen=freeze)
+        optimizer = finetune_optimizer(CONFIG, 1)
+        optimizer = freeze_encoder(optimizer) if freeze else optimizer
 
         def step(params):
             grads = jax.grad(lambda p: jnp.sum(model.apply({"params": p}, patches) ** 2))(params)

@@ -88,12 +88,10 @@ class Ended(NamedTuple):
     Attributes:
         update: For the server's mean.
         kept: The client's state until its next round.
-        metrics: Of this client.
     """
 
     update: Tree
     kept: Tree
-    metrics: ClientMetrics
 
 
 def empty_lanes(work: Work, clients: Tree) -> Lanes:
@@ -115,15 +113,19 @@ def turn_of(work: Work, place: jax.Array) -> Turn:
     return Turn(client, weight, place, fold(work.cohort.key, client))
 
 
-def end_client(work: Work, lane: Lanes, client: Tree, turn: Turn) -> Ended:
-    """What the client in a lane (without the axis L) leaves behind; it began from ``client``."""
-    update, kept = work.algorithm.end(work.server, lane.local, turn)
+def end_client(work: Work, lane: Lanes, turn: Turn) -> Ended:
+    """What the client in a lane (without the axis L) leaves behind."""
+    return Ended(*work.algorithm.end(work.server, lane.local, turn))
+
+
+def measure_client(work: Work, lane: Lanes, client: Tree, ended: Ended) -> ClientMetrics:
+    """The metrics of the client in a lane (without the axis L), which began from ``client``."""
     # One pass over an update that is also the distance moved, as it is for most algorithms.
-    good = acceptable(squared_norm(update)) & jnp.isfinite(squared_norm(kept) + lane.loss)
+    kept = squared_norm(ended.kept)
+    good = acceptable(squared_norm(ended.update)) & jnp.isfinite(kept + lane.loss)
     began = work.algorithm.start(work.server, client)
     moved = distance(began.params, lane.local.params)
-    mean_loss = lane.loss / jnp.maximum(lane.examples, 1)
-    return Ended(update, kept, ClientMetrics(mean_loss, moved, good))
+    return ClientMetrics(lane.loss / jnp.maximum(lane.examples, 1), moved, good)
 
 
 def run_steps(work: Work, lanes: Lanes, begin: jax.Array, end: jax.Array) -> Lanes:

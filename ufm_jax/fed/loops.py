@@ -25,6 +25,7 @@ from ufm_jax.fed.lanes import (
     Work,
     empty_lanes,
     end_client,
+    measure_client,
     run_steps,
     start_client,
     step_lanes,
@@ -32,7 +33,7 @@ from ufm_jax.fed.lanes import (
     vary,
 )
 from ufm_jax.fed.placement import CLIENTS
-from ufm_jax.fed.trees import entry, put_entries, select, with_entry, zeros
+from ufm_jax.fed.trees import entries, entry, put_entries, select, with_entry, zeros
 
 CHUNK = 16
 
@@ -85,7 +86,7 @@ def by_steps(work: Work, clients: Tree) -> Totals:
         mine = (events.lane[position] == lane_numbers) & (events.num_steps[position] > 0)
         begins = mine & (events.first_step[position] == t)
         ends = mine & (last_step[position] == t)
-        kept = jax.tree.map(lambda leaf: leaf[jnp.asarray(events.slot)[position]], totals.clients)
+        kept = entries(totals.clients, jnp.asarray(events.slot)[position])
         fresh = jax.vmap(lambda client, i: start_client(work, client, i))(kept, position)
         lanes = jax.vmap(select)(begins, fresh, lanes)
         lanes = step_lanes(work, lanes, t)
@@ -123,11 +124,11 @@ def _no_totals(work: Work, clients: Tree) -> Totals:
 def _add_one(work: Work, totals: Totals, i: jax.Array, lane: Lanes) -> Totals:
     """Adds what the i-th client of the table leaves, or refuses what is not finite."""
     turn, client = turn_of(work, i), entry(totals.clients, work.events.slot[i])
-    metrics = end_client(work, lane, client, turn).metrics
+    metrics = measure_client(work, lane, client, end_client(work, lane, turn))
 
     def accept() -> tuple[Tree, Tree]:
         # Inside the branch, since what crosses into it is written to memory first.
-        ended = end_client(work, lane, client, turn)
+        ended = end_client(work, lane, turn)
         gathered = work.aggregator.add(totals.gathered, ended.update, turn, work.cohort)
         return gathered, with_entry(totals.clients, work.events.slot[i], ended.kept)
 
@@ -143,12 +144,12 @@ def _add_many(work: Work, totals: Totals, lanes: Lanes, ends: jax.Array) -> Tota
     """Adds what the lanes leave in which a client ends: [L] booleans."""
     turns = jax.vmap(lambda place: turn_of(work, place))(lanes.position)
     slot = jnp.asarray(work.events.slot)[lanes.position]
-    clients = jax.tree.map(lambda leaf: leaf[slot], totals.clients)
-    ended = jax.vmap(partial(end_client, work))(lanes, clients, turns)
-    good = ends & ended.metrics.finite
+    ended = jax.vmap(partial(end_client, work))(lanes, turns)
+    metrics = jax.vmap(partial(measure_client, work))(lanes, entries(totals.clients, slot), ended)
+    good = ends & metrics.finite
     turns = turns._replace(weight=jnp.where(good, turns.weight, 0))
     return Totals(
         work.aggregator.add_many(totals.gathered, ended.update, turns, work.cohort),
         put_entries(totals.clients, slot, good, ended.kept),
-        put_entries(totals.metrics, lanes.position, ends, ended.metrics),
+        put_entries(totals.metrics, lanes.position, ends, metrics),
     )

@@ -12,6 +12,11 @@ def entry(tree: Tree, i: int | jax.Array) -> Tree:
     return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, i, keepdims=False), tree)
 
 
+def entries(tree: Tree, index: jax.Array) -> Tree:
+    """Leaves [L, ...]: the entries ``index`` [L] of leaves [N, ...]."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
 def with_entry(tree: Tree, i: int | jax.Array, value: Tree) -> Tree:
     """Leaves [N, ...] with entry i replaced."""
     return jax.tree.map(

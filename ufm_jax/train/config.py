@@ -216,15 +216,6 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     clip_norm: float = 0.0
 
-    def check(self, section: str) -> None:
-        """Refuses impossible numbers of the optimiser ``config.<section>``."""
-        for key in ("learning_rate", "eps", "weight_decay", "clip_norm"):
-            check_range(f"{section}.{key}", getattr(self, key), 0, math.inf, "is a size")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(
-                f"config.{section}.betas={self.betas}: they are decays; use from 0 to below 1"
-            )
-
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -241,6 +232,28 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         check_range("schedule.warmup_rounds", self.warmup_rounds, 0, math.inf, "counts rounds")
         check_range("schedule.min_factor", self.min_factor, 0, 1, "is a share of the rate")
+
+
+def check_rates(
+    client: OptimizerConfig, server: OptimizerConfig, schedule: ScheduleConfig, rounds: int
+) -> None:
+    """Refuses impossible numbers of a run's optimisers, and a warm-up longer than the run.
+
+    Raises:
+        ConfigError: Naming key, value and remedy.
+    """
+    for section, optimizer in (("client_optimizer", client), ("server_optimizer", server)):
+        for key in ("learning_rate", "eps", "weight_decay", "clip_norm"):
+            check_range(f"{section}.{key}", getattr(optimizer, key), 0, math.inf, "is a size")
+        if not all(0 <= beta < 1 for beta in optimizer.betas):
+            raise ConfigError(
+                f"config.{section}.betas={optimizer.betas}: they are decays; use from 0 to below 1"
+            )
+    if schedule.warmup_rounds > rounds:
+        raise ConfigError(
+            f"config.schedule.warmup_rounds={schedule.warmup_rounds}: there are {rounds} rounds; "
+            "lower it"
+        )
 
 
 @dataclass(frozen=True)
@@ -321,13 +334,9 @@ class PretrainConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        self.client_optimizer.check("client_optimizer")
-        self.server_optimizer.check("server_optimizer")
-        if not 0 <= self.schedule.warmup_rounds <= self.federation.rounds:
-            raise ConfigError(
-                f"config.schedule.warmup_rounds={self.schedule.warmup_rounds}: there are "
-                f"{self.federation.rounds} rounds; lower it"
-            )
+        check_rates(
+            self.client_optimizer, self.server_optimizer, self.schedule, self.federation.rounds
+        )
 
 
 def pretrain_config() -> ConfigDict:

@@ -26,7 +26,6 @@ def finetune_optimizer(
     config: OptimizerConfig,
     batch_size: int,
     layer_decay: float = 1.0,
-    frozen: bool = False,
 ) -> optax.GradientTransformation:
     """Builds the optimiser of a classifier or a segmenter at its peak learning rate.
 
@@ -34,8 +33,6 @@ def finetune_optimizer(
         config: Name and numbers, as for pretraining.
         batch_size: B, by which the rate is scaled where the configuration says so.
         layer_decay: Factor on the learning rate from a layer to the one below, in (0, 1].
-        frozen: Whether the encoder stays as it is; its gradient, being unused, is then not
-            computed in a compiled step.
 
     Raises:
         ValueError: If ``layer_decay`` is out of range.
@@ -45,11 +42,14 @@ def finetune_optimizer(
     optimizer = make_optimizer(config, batch_size, mask=decays)
     if layer_decay < 1:
         optimizer = optax.chain(optimizer, scale_by_layer(layer_decay))
-    return freeze_encoder(optimizer) if frozen else optimizer
+    return optimizer
 
 
 def freeze_encoder(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    """An optimiser that leaves the encoder as it is, and keeps no state for it."""
+    """An optimiser that leaves the encoder as it is, and keeps no state for it.
+
+    Its gradient, being unused, is not computed in a compiled step.
+    """
     return optax.partition({True: optax.set_to_zero(), False: optimizer}, in_encoder)
 
 

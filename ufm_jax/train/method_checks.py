@@ -47,7 +47,8 @@ def _personal(config: FederationConfig, personal: Sequence[str]) -> Iterator[str
     name = config.algorithm.name
     if ".*" in personal:
         given = {
-            "algorithm.name": name not in ("fedavg", "fedsam"),
+            # FedProx pulls towards the server's parameters, of which a client here has none.
+            "algorithm.name": name not in _LOCAL_OBJECTIVES or name == "fedprox",
             "aggregation.rule": config.aggregation.rule != "mean",
             "compression.kind": config.compression.kind != "none",
             "attack.kind": config.attack.kind != "none",

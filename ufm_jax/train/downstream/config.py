@@ -23,6 +23,7 @@ from ufm_jax.train.config import (
     OptimizerConfig,
     PlacementConfig,
     ScheduleConfig,
+    check_rates,
 )
 from ufm_jax.train.encoder_config import EncoderConfig
 from ufm_jax.train.schema import ConfigError, check_range, from_config_dict, to_config_dict
@@ -225,19 +226,15 @@ class FinetuneConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        self.client_optimizer.check("client_optimizer")
-        self.server_optimizer.check("server_optimizer")
+        check_rates(
+            self.client_optimizer, self.server_optimizer, self.schedule, self.federation.rounds
+        )
         if not 0 < self.label_fraction <= 1:
             raise ConfigError(
                 f"config.label_fraction={self.label_fraction}: use a share above 0, up to 1"
             )
         if not 0 < self.layer_decay <= 1:
             raise ConfigError(f"config.layer_decay={self.layer_decay}: use above 0, up to 1")
-        if not 0 <= self.schedule.warmup_rounds <= self.federation.rounds:
-            raise ConfigError(
-                f"config.schedule.warmup_rounds={self.schedule.warmup_rounds}: there are "
-                f"{self.federation.rounds} rounds; lower it"
-            )
         segments, probes = self.data.kind == "segment", self.method.endswith("_probe")
         if segments and probes:
             raise ConfigError(

@@ -109,7 +109,8 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     objective = make_objective(config, data.task, weights)
     initial = objective.init(fold(jax.random.key(config.seed), "init"))
     beginning = start_params(config, initial)
-    began = _own_leaves(config, beginning.params)
+    # Copies: the first round takes the state's memory.
+    began = {path: np.array(leaf) for path, leaf in _own(config, beginning.params).items()}
     clients = _clients(config, part)
     if began:
         _check_absent(config, absent_clients(data, clients.names))
@@ -155,22 +156,19 @@ def federate(config: FinetuneConfig, objective: Objective, clients: FederatedDat
     devices = placement.devices or jax.device_count()
     # More devices than clients would stand idle.
     busy = min(devices, clients.num_clients * placement.data_parallel)
-    frozen = config.method == "frozen"
-    # Its own decay and the noise of client-level privacy would move the encoder too.
+    local = finetune_optimizer(config.client_optimizer, batch_size, config.layer_decay)
     server = make_optimizer(config.server_optimizer, batch_size)
+    if config.method == "frozen":
+        # The server's too: its decay and the noise of client-level privacy would move the encoder.
+        local, server = freeze_encoder(local), freeze_encoder(server)
     return build_federation(
         config.federation,
         replace(placement, devices=busy),
         clients,
         objective.loss_fn,
         Optimizers(
-            finetune_optimizer(
-                config.client_optimizer,
-                batch_size,
-                config.layer_decay,
-                frozen=frozen,
-            ),
-            freeze_encoder(server) if frozen else server,
+            local,
+            server,
             config.client_optimizer,
             config.server_optimizer,
             lr_factor(config),
@@ -210,15 +208,16 @@ def trained_model(
     personal: Leaves = {}
     everybody = (*names, *absent_clients(data, names))
     if began:
-        for client in sorted({*names} - {*_trained(config, federation, state, names, began)}):
+        trained = _trained(config, federation, state, names, began)
+        for client in (name for name in names if name not in trained):
             _log.warning(
                 "%s: its own parameters are as they began (was it asked in a round, and not "
                 "refused?); %s",
                 client,
                 _PREDICTED_WITHOUT_OWN,
             )
-        params_of = _params_of(config, federation, state, names, began)
-        own = [_own_leaves(config, params_of(client)) for client in everybody]
+        params_of = _params_of(config, federation, state, trained)
+        own = [_own(config, params_of(client)) for client in everybody]
         personal = {path: np.stack([leaves[path] for leaves in own]) for path in began}
     return TrainedModel(
         params=jax.device_get(state.server.params),
@@ -272,11 +271,10 @@ def _check_absent(config: FinetuneConfig, absent: tuple[str, ...]) -> None:
         _log.warning("%s: trains nothing; %s", client, _PREDICTED_WITHOUT_OWN)
 
 
-def _own_leaves(config: FinetuneConfig, params: Params) -> Leaves:
-    """Copies on the host of the leaves of which each client ends with its own, by path."""
+def _own(config: FinetuneConfig, params: Params) -> dict[str, jax.Array]:
+    """The leaves of which each client ends with its own, by path."""
     patterns = own_patterns(config)
-    own = split_by_path(params, patterns)[1] if patterns else {}
-    return {path: np.array(leaf) for path, leaf in own.items()}
+    return split_by_path(params, patterns)[1] if patterns else {}
 
 
 def _trained(
@@ -293,7 +291,7 @@ def _trained(
     numbers = {name: k for k, name in enumerate(names)}
 
     def moved(k: int) -> bool:
-        own = _own_leaves(config, federation.client_params(state, k))
+        own = _own(config, federation.client_params(state, k))
         return any(not np.array_equal(own[path], leaf) for path, leaf in began.items())
 
     return {name: k for name, k in numbers.items() if moved(k)} or numbers
@@ -338,7 +336,8 @@ def _selection(
     predictor = Predictor(objective.predict, settings.batch_size)
 
     def look(state: FederationState) -> float:
-        params_of = _params_of(config, federation, state, names, began)
+        trained = _trained(config, federation, state, names, began) if began else {}
+        params_of = _params_of(config, federation, state, trained)
         return score(predict_split(predictor, params_of, data, rows, settings), data.task, settings)
 
     return Selection(workdir, done, rounds, settings.every_rounds, look)
@@ -348,17 +347,12 @@ def _params_of(
     config: FinetuneConfig,
     federation: Federation,
     state: FederationState,
-    names: tuple[str, ...],
-    began: Leaves,
+    trained: Mapping[str, int],
 ) -> ParamsOf:
-    """Each client's own parameters where it has trained some; else the server's for all."""
-    if not began:
-        params: Params = state.server.params
-        return lambda client: params
-    number = _trained(config, federation, state, names, began)
+    """Parameters by client: its own where it is among ``trained``, else those for the others."""
     without_own = cache(
-        lambda: _without_own(federation, state, personal_patterns(config), number.values())
+        lambda: _without_own(federation, state, personal_patterns(config), trained.values())
     )
     return lambda client: (
-        federation.client_params(state, number[client]) if client in number else without_own()
+        federation.client_params(state, trained[client]) if client in trained else without_own()
     )
