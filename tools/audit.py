@@ -28,10 +28,10 @@ from ml_collections import config_flags
 from tools.audits.inversion import Attack, peak_signal
 from tools.audits.membership import audit_members
 from tools.audits.picture import write_picture
+from ufm_jax.errors import ConfigError
 from ufm_jax.train.command import start
 from ufm_jax.train.config import PretrainConfig, resolve
 from ufm_jax.train.runtime import configure_jax
-from ufm_jax.train.schema import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of pretraining.", lock_config=False)
 _OUT = flags.DEFINE_string("out", "", "Gets inversion.png and inversion.json.")

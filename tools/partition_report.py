@@ -24,7 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ufm_jax.data.federated import DataSettings, FederatedData, load_federated
-from ufm_jax.data.issues import DataError
+from ufm_jax.errors import DataError
 
 _UNLABELLED = "(none)"
 _WIDTH_IN_FILES = 160

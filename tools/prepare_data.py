@@ -14,11 +14,11 @@ from pathlib import Path
 
 from ufm_jax.data.array_record import pack
 from ufm_jax.data.federated import read_listing
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.phantom_folders import write_phantoms
 from ufm_jax.data.records import file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.tfds_builders import SETS, build
+from ufm_jax.errors import DataError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from absl import flags
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.train.command import define_config_of_run, start
 from ufm_jax.train.downstream.config import resolve_finetune
 from ufm_jax.train.downstream.saved import load_config
 from ufm_jax.train.runtime import configure_jax
-from ufm_jax.train.schema import ConfigError
 
 _OUT = flags.DEFINE_string("out", None, "Gets evaluation.json, tables and report.", required=True)
 _SPLITS = flags.DEFINE_list("splits", ["test"], "What to evaluate on: train, val, test; or all.")

@@ -15,8 +15,8 @@ from PIL import Image
 from ufm_jax.data.array_record import INDEX, PackedImage, pack, read_records
 from ufm_jax.data.decode import CorruptImage
 from ufm_jax.data.federated import load_federated, read_listing
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import DataError
 
 SHARD = "images-00000.array_record"
 

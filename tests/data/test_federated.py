@@ -16,7 +16,8 @@ from ufm_jax.data.federated import (
     load_federated,
     read_listing,
 )
-from ufm_jax.data.issues import DataError, DataIssues, Issue
+from ufm_jax.data.issues import DataIssues, Issue
+from ufm_jax.errors import DataError
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (20, 30)) -> Path:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data.issues import DataError, DataIssues, Issue
+from ufm_jax.data.issues import DataIssues, Issue
 from ufm_jax.data.labelled import LabelSettings, SplitSettings
 from ufm_jax.data.labelled_load import load_labelled
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import DataError
 
 COLUMNS = ("image", "mask", "label", "group", "split", "site")
 NUM = 24

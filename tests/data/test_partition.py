@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ufm_jax.data import partition
-from ufm_jax.data.issues import DataError
+from ufm_jax.errors import DataError
 
 
 @st.composite

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.labelled import LabelSettings, SplitSettings
 from ufm_jax.data.labelled_load import load_labelled
 from ufm_jax.data.phantom_folders import write_phantoms
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import DataError
 
 
 def pixels(folder):

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.records import file_faults
 from ufm_jax.data.sources.folders import read_folders
 from ufm_jax.data.sources.index_csv import read_index
 from ufm_jax.data.sources.lists import read_lists
+from ufm_jax.errors import DataError
 
 
 def write(path: Path, content: str | bytes = b"x") -> Path:

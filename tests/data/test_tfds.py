@@ -11,9 +11,9 @@ from PIL import Image
 
 from tools import prepare_data
 from ufm_jax.data.federated import load_federated
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.tfds_source import read_records
+from ufm_jax.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TFDS and its dependencies warn at import
 

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from ufm_jax.data.federated import load_federated
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.tfds_source import TfdsImage, read_records
+from ufm_jax.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TFDS and its dependencies warn at import
 

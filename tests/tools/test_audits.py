@@ -13,11 +13,11 @@ from tools.audits.inversion import Attack, invert, matched, peak_signal
 from tools.audits.leak import as_sent, attack_message, loss_of_views, view_of
 from tools.audits.membership import MEMBERSHIP_FILE, audit_members
 from tools.audits.picture import write_picture
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.keys import fold
 from ufm_jax.train.config import FederationConfig, ModelConfig, PretrainConfig
 from ufm_jax.train.methods_config import PrivacyConfig
 from ufm_jax.train.objective import init_params
-from ufm_jax.train.schema import ConfigError
 
 MODEL = ModelConfig(
     size="xs",

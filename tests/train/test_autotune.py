@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ufm_jax.data.federated import load_federated
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import tree_bytes
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
@@ -36,7 +37,6 @@ from ufm_jax.train.config import (
 from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe
 from ufm_jax.train.lane_search import NEAR_BEST, WORTH_GOING_ON, Load, Measurement, Search
 from ufm_jax.train.pretraining import pretrain, resolve_lanes
-from ufm_jax.train.schema import ConfigError
 
 LANES = [1, 2, 4, 8]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.train.config import (
     FederationConfig,
     PretrainConfig,
@@ -14,7 +15,7 @@ from ufm_jax.train.config import (
     pretrain_config,
     resolve,
 )
-from ufm_jax.train.schema import ConfigError, flatten, to_config_dict
+from ufm_jax.train.schema import flatten, to_config_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAINING = [

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.train.config import FederationConfig, OptimizerConfig
 from ufm_jax.train.method_checks import check_method
 from ufm_jax.train.methods_config import (
@@ -14,7 +15,6 @@ from ufm_jax.train.methods_config import (
     ParticipationConfig,
     PrivacyConfig,
 )
-from ufm_jax.train.schema import ConfigError
 
 SGD = OptimizerConfig(
     "sgd", learning_rate=1.0, scale_by_batch=False, betas=(0.0, 0.0), weight_decay=0.0

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.aggregate.krum import multi_krum
 from ufm_jax.fed.aggregate.mean import mean
 from ufm_jax.fed.aggregate.stacked import Rule, stacked
@@ -43,7 +44,6 @@ from ufm_jax.train.methods_config import (
     PrivacyConfig,
 )
 from ufm_jax.train.optimizers import make_optimizer
-from ufm_jax.train.schema import ConfigError
 
 SIZES = np.array([12, 5, 8, 3, 9])
 LOCAL = OptimizerConfig(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.train.methods_config import ParticipationConfig
 from ufm_jax.train.participation import make_clock, make_participation, read_trace
-from ufm_jax.train.schema import ConfigError
 
 NAMES = ("north", "south")
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.privacy.accounting import Spent, epsilon
 from ufm_jax.fed.privacy.mechanism import Mechanism
 from ufm_jax.train.build import build_federation
@@ -18,7 +19,6 @@ from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.methods_config import AggregationConfig, ParticipationConfig, PrivacyConfig
 from ufm_jax.train.privacy import PRIVACY_FILE, Spending
 from ufm_jax.train.rounds import begin_spending
-from ufm_jax.train.schema import ConfigError
 
 SIZES = np.array([40, 100, 60])
 NAMES = ("north", "south", "west")

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.rundir import check_free, claim
-from ufm_jax.train.schema import ConfigError
 
 DATA = SimpleNamespace(
     names=("a", "b"),

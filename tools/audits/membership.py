@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.whole_file import replacing
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.compare import auroc_interval
+from ufm_jax.files import replacing
 from ufm_jax.train.downstream.predictions import DiagnosisPredictions
 from ufm_jax.train.downstream.tables import read_table, table_path
-from ufm_jax.train.schema import ConfigError
 
 MEMBERSHIP_FILE = "membership.json"
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from tools.suites.plan import Run, SuiteError, fill_in
-from ufm_jax.data.whole_file import replacing
+from ufm_jax.files import replacing
 from ufm_jax.train.rundir import EVALUATION_FILE
 
 RECORD_FILE = "suite.json"

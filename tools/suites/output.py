@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tools.suites.plan import Label, Suite
 from tools.suites.table import Gap, GapRow, Row, Tables
-from ufm_jax.data.whole_file import replacing
 from ufm_jax.evaluation.results import Estimate
+from ufm_jax.files import replacing
 
 TABLE_FILE = "table.md"
 FIGURES_CSV = "table.csv"

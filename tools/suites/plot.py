@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from tools.suites.output import by_section
 from tools.suites.plan import Figure, Label, Suite
 from tools.suites.table import Row, Tables
-from ufm_jax.data.whole_file import replacing
+from ufm_jax.files import replacing
 
 PLOT_FILE = "table.svg"
 _OFFSET = 0.16

@@ -16,10 +16,10 @@ from typing import Any
 
 from ufm_jax.data.decode import CorruptImage
 from ufm_jax.data.fingerprint import digest
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.optional import needed_packages
 from ufm_jax.data.records import Record
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import DataError
 
 INDEX = "index.jsonl"
 

@@ -18,7 +18,7 @@ from types import ModuleType
 import numpy as np
 
 from ufm_jax.data.records import ImageHandle
-from ufm_jax.data.whole_file import replacing
+from ufm_jax.files import replacing
 
 _BYTES = 16
 # A file this fresh may change again within one tick of the clock: do not remember it yet.

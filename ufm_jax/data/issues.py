@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ufm_jax.errors import DataError
+
 KINDS: Mapping[str, str] = {
     "missing": "files that cannot be opened",
     "empty": "files of 0 bytes",
@@ -46,10 +48,6 @@ FAULTS = frozenset(
 """Kinds that make an image or a client unusable; the others are only worth knowing."""
 
 _SHOWN = 5
-
-
-class DataError(ValueError):
-    """Data that cannot be used as configured; the message names files, client and remedy."""
 
 
 @dataclass(frozen=True, slots=True)

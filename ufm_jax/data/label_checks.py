@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.issues import DataError, Issue, described, enforce
+from ufm_jax.data.issues import Issue, described, enforce
 from ufm_jax.data.label_settings import SPLITS, LabelSettings
 from ufm_jax.data.records import Record
 from ufm_jax.data.screening import Decoded
+from ufm_jax.errors import DataError
 
 _REMEDY = {
     "column": "mark images for it in split.column or folders, or set split.policy='fractions'",

@@ -4,9 +4,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.mask_classes import parse_mask_classes
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import DataError
 
 SPLITS = ("train", "val", "test")
 

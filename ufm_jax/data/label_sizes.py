@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from ufm_jax.data.records import ImageHandle, Picture
 from ufm_jax.data.screening import Decoded
-from ufm_jax.data.whole_file import replacing
+from ufm_jax.files import replacing
 
 _FILE = "upright_sizes.npy"
 _TURNED = frozenset((5, 6, 7, 8))

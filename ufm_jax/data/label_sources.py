@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from ufm_jax.data.federated import read_listing
-from ufm_jax.data.issues import DataError, Issue
+from ufm_jax.data.issues import Issue
 from ufm_jax.data.label_settings import LabelSettings, SplitSettings
 from ufm_jax.data.records import Listing, Record
 from ufm_jax.data.sources.folders import read_folders
 from ufm_jax.data.sources.index_csv import SET_COLUMN
+from ufm_jax.errors import DataError
 
 _PAIR = re.compile(r"(\w+)=(.*?)(?=\s+\w+=|\s*;|\s*$)")
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ufm_jax.data.issues import DataError, Issue
+from ufm_jax.data.issues import Issue
 from ufm_jax.data.label_settings import SPLITS, SplitSettings
 from ufm_jax.data.records import Record
+from ufm_jax.errors import DataError
 
 
 @dataclass(frozen=True)

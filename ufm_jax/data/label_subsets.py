@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.label_splits import Groups, by_name
+from ufm_jax.errors import DataError
 
 
 def nested_subset(groups: Groups, fraction: float, seed: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ufm_jax.data.issues import DataError
+from ufm_jax.errors import DataError
 
 BACKGROUND, IGNORE = 0, 255
 AUTO = ("auto",)

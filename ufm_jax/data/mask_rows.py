@@ -19,7 +19,7 @@ from ufm_jax.data.mask_classes import MaskClasses, classes_of_values
 from ufm_jax.data.mask_decode import ClassMask, MaskFault
 from ufm_jax.data.records import ImageHandle, Picture
 from ufm_jax.data.threads import map_in_order
-from ufm_jax.data.whole_file import replacing
+from ufm_jax.files import replacing
 
 MaskSource = Path | ImageHandle
 """A mask file, or a handle that loads a mask's bytes, or its values as a `Picture`."""

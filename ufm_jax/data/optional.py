@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ufm_jax.data.issues import DataError
+from ufm_jax.errors import DataError
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.randomness import generator as generator
+from ufm_jax.errors import DataError
 
 
 def unit_ids(groups: Sequence[str | None]) -> np.ndarray:

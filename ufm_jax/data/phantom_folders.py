@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.phantom import LABEL_NAMES, Phantom, phantom
 from ufm_jax.data.threads import map_in_order
+from ufm_jax.errors import DataError
 
 _ELSEWHERE = 2
 """Institutions that take no part in training."""

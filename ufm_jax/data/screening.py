@@ -9,9 +9,10 @@ import numpy as np
 
 from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, open_cache_dir
 from ufm_jax.data.fingerprint import content_digests, memo_of
-from ufm_jax.data.issues import FAULTS, DataError, Issue, enforce
+from ufm_jax.data.issues import FAULTS, Issue, enforce
 from ufm_jax.data.records import Record, file_faults
 from ufm_jax.data.shared_cache import ALONE, Share, decoded_together
+from ufm_jax.errors import DataError
 
 _FAULT_REMEDY = "Mend or remove them, or set on_bad='skip' to leave them out and list them"
 _DUPLICATE_REMEDY = "Set duplicates='skip' to keep the first of each, or 'keep' to only list them"

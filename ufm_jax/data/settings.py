@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
-from ufm_jax.data.issues import DataError
+from ufm_jax.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
@@ -30,7 +31,6 @@ from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe, device_
 from ufm_jax.train.lane_search import Load, Measurement, Search
 from ufm_jax.train.rundir import write_json
 from ufm_jax.train.runtime import cache_folder, num_cores
-from ufm_jax.train.schema import ConfigError
 
 _log = logging.getLogger(__name__)
 

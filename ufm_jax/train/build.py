@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from ufm_jax.data.federated import FederatedData
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import LossFn
 from ufm_jax.fed.asynchronous.algorithm import Asynchronous, polynomial
 from ufm_jax.fed.asynchronous.federation import AsyncFederation
@@ -13,7 +14,6 @@ from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.train.config import FederationConfig, PlacementConfig, check_clients
 from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
 from ufm_jax.train.participation import make_clock, make_participation
-from ufm_jax.train.schema import ConfigError
 
 
 def build_placement(config: PlacementConfig) -> Placement:

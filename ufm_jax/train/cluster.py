@@ -23,11 +23,10 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ufm_jax.data.issues import DataError
+from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.train.cluster_config import ClusterConfig
 from ufm_jax.train.last_words import LastWords
 from ufm_jax.train.runtime import StopSignal
-from ufm_jax.train.schema import ConfigError
 
 Number = TypeVar("Number", int, float)
 

@@ -3,7 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from ufm_jax.train.schema import ConfigError, check_range
+from ufm_jax.errors import ConfigError
+from ufm_jax.train.schema import check_range
 
 
 @dataclass(frozen=True)

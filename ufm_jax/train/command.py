@@ -8,8 +8,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from ufm_jax.data.issues import DataError
-from ufm_jax.train.schema import ConfigError
+from ufm_jax.errors import ConfigError, DataError
 
 
 def start(main: Callable[[], int]) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 from ml_collections import ConfigDict
 
 from ufm_jax.data.federated import DataSettings
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Loop
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.ops.masking import num_kept
@@ -25,7 +26,7 @@ from ufm_jax.train.methods_config import (
     ParticipationConfig,
     PrivacyConfig,
 )
-from ufm_jax.train.schema import ConfigError, check_range, from_config_dict, to_config_dict
+from ufm_jax.train.schema import check_range, from_config_dict, to_config_dict
 
 
 @dataclass(frozen=True)

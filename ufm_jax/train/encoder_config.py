@@ -5,9 +5,9 @@ from typing import Literal
 
 import jax.numpy as jnp
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.models.attention import AttentionKernel
 from ufm_jax.models.execution import Execution
-from ufm_jax.train.schema import ConfigError
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ Each of these runs without an error and trains something other than what its nam
 
 from collections.abc import Iterator, Sequence
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.train.config import FederationConfig, OptimizerConfig
-from ufm_jax.train.schema import ConfigError
 
 _LOCAL_OBJECTIVES = ("fedavg", "fedprox", "fedsam")
 _MOMENTS_DECAY = ("adam", "adamw", "yogi", "fedadam", "fedyogi")

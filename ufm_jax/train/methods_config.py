@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ufm_jax.train.schema import ConfigError, check_range
+from ufm_jax.errors import ConfigError
+from ufm_jax.train.schema import check_range
 
 AlgorithmName = Literal[
     "fedavg", "fedprox", "fedsam", "scaffold", "fednova", "feddyn", "mimelite", "ditto"

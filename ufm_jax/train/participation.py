@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.participation import Clock, Participation, drawn_clock
 from ufm_jax.train.methods_config import ParticipationConfig
-from ufm_jax.train.schema import ConfigError, as_config_errors
+from ufm_jax.train.schema import as_config_errors
 
 
 def make_participation(config: ParticipationConfig, names: tuple[str, ...]) -> Participation:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.plan import HostPlan
 from ufm_jax.fed.privacy.accounting import check_installed
@@ -16,7 +17,7 @@ from ufm_jax.fed.privacy.refusals import RunFacts, refusals
 from ufm_jax.train import cluster
 from ufm_jax.train.config import FederationConfig
 from ufm_jax.train.rundir import write_json
-from ufm_jax.train.schema import ConfigError, as_config_errors
+from ufm_jax.train.schema import as_config_errors
 
 PRIVACY_FILE = "privacy.json"
 

@@ -14,10 +14,11 @@ from typing import Any
 import jax
 
 from ufm_jax.data.federated import FederatedData
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
 from ufm_jax.train import cluster
 from ufm_jax.train.config import PretrainConfig
-from ufm_jax.train.schema import ConfigError, flatten
+from ufm_jax.train.schema import flatten
 
 CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"

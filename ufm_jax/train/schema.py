@@ -11,11 +11,9 @@ from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
+from ufm_jax.errors import ConfigError
+
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot run; its one line names key, value and remedy."""
 
 
 @contextmanager

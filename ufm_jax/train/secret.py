@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.train import cluster
 from ufm_jax.train.methods_config import PrivacyConfig
-from ufm_jax.train.schema import ConfigError
 
 SECRET_FILE = "noise.key"
 _PARTS = 4

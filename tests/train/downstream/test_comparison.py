@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.compare import delong_test
 from ufm_jax.evaluation.readers import wilson
 from ufm_jax.train.downstream.comparison import compare_runs, read_and_compare
@@ -16,7 +17,6 @@ from ufm_jax.train.downstream.outcome import (
     evaluate_segmentation,
 )
 from ufm_jax.train.downstream.tables import read_table, write_table
-from ufm_jax.train.schema import ConfigError
 
 TASKS = [(("no", "yes"), "single"), (("a", "b", "c"), "single"), (("a", "b", "c"), "multi")]
 FIGURES = {"balanced_accuracy", "auroc", "accuracy"}

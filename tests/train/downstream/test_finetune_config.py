@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.train.downstream.config import finetune_config, resolve_finetune
-from ufm_jax.train.schema import ConfigError
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ufm_jax.data.labelled import LabelSettings, SplitSettings
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import ConfigError
 from ufm_jax.ops.joint import Moves
 from ufm_jax.train.checkpoint import load_params
 from ufm_jax.train.config import (
@@ -33,7 +34,6 @@ from ufm_jax.train.downstream.results import Beside
 from ufm_jax.train.downstream.saved import check_trained, load_model
 from ufm_jax.train.downstream.tables import read_table
 from ufm_jax.train.methods_config import AlgorithmConfig
-from ufm_jax.train.schema import ConfigError
 
 
 def write_images(folder: Path, seed: int = 0) -> Path:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import DataError
 from ufm_jax.train.downstream.folder import (
     FolderImage,
     Listed,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ufm_jax.data.labelled import Task
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.train.downstream import outcome
 from ufm_jax.train.downstream.config import EvaluationConfig
@@ -19,7 +20,6 @@ from ufm_jax.train.downstream.folder_outputs import (
 )
 from ufm_jax.train.downstream.overlay import class_colour, draw_regions
 from ufm_jax.train.downstream.predictions import DiagnosisPredictions
-from ufm_jax.train.schema import ConfigError
 
 BINARY = Task("single", ("benign", "malignant"))
 MULTI = Task("multi", ("fluid", "stone"))

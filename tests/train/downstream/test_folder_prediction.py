@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from ufm_jax.data.decode import decode_bytes
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.labelled import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.train.downstream import folder_outputs, folder_prediction
 from ufm_jax.train.downstream.config import EvaluationConfig, FinetuneConfig, NetworkConfig
 from ufm_jax.train.downstream.folder import Listed, read_image, read_pixels, stack
@@ -21,7 +21,6 @@ from ufm_jax.train.downstream.masks import native_mask
 from ufm_jax.train.downstream.objective import Objective, make_objective
 from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.saved import TrainedModel
-from ufm_jax.train.schema import ConfigError
 
 SINGLE = Task("single", ("benign", "malignant"))
 LESION = Task("segment", ("lesion",))

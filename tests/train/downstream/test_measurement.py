@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.measurement import measure, measured_numbers, reference_of
-from ufm_jax.train.schema import ConfigError
 
 CLASSES = ("symphysis", "head")
 ROWS, COLUMNS = np.ogrid[:96, :128]

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ufm_jax.data.labelled import Task
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import measurement_errors
 from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass, diagnose_multilabel
 from ufm_jax.evaluation.intervals import Bootstrap
@@ -25,7 +26,6 @@ from ufm_jax.train.downstream.outcome import (
     write_evaluation,
 )
 from ufm_jax.train.downstream.predictions import DiagnosisPredictions
-from ufm_jax.train.schema import ConfigError
 
 THREE = ("a", "b", "c")
 

@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ufm_jax.data.labelled import LabelledData, LabelledStore, Task
 from ufm_jax.data.store import ArrayStore
+from ufm_jax.errors import ConfigError
 from ufm_jax.train.downstream import probes
 from ufm_jax.train.downstream.choice import choosing_grounds, figures_of
 from ufm_jax.train.downstream.config import EvaluationConfig, FinetuneConfig, NetworkConfig
@@ -19,7 +20,6 @@ from ufm_jax.train.downstream.neighbours import vote
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.predictor import Predictor, predict_rows
 from ufm_jax.train.downstream.probes import features, knn_probe, linear_probe
-from ufm_jax.train.schema import ConfigError
 
 SIZE = 16
 CONFIG = FinetuneConfig(

@@ -11,6 +11,7 @@ import pytest
 
 from ufm_jax.data.labelled import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import ConfigError
 from ufm_jax.interop.convert import params_to_torch
 from ufm_jax.interop.weights_file import write_weights
 from ufm_jax.models.vit import stack_layers
@@ -20,7 +21,6 @@ from ufm_jax.train.downstream.config import FinetuneConfig, NetworkConfig, Start
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.objective import init_params
-from ufm_jax.train.schema import ConfigError
 
 CLASSES = Task("single", ("benign", "malignant"))
 LESION = Task("segment", ("lesion",))

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.segmentation import MaskScores
 from ufm_jax.train.downstream.tables import read_table, table_path, write_table
-from ufm_jax.train.schema import ConfigError
 
 
 def assert_same(left, right):

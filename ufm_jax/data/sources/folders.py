@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ufm_jax.data.issues import DataError, Issue
+from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Listing, Record
+from ufm_jax.errors import DataError
 
 SUFFIXES = frozenset(
     (

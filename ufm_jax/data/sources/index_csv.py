@@ -10,8 +10,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.records import Listing, Record
+from ufm_jax.errors import DataError
 
 SET_COLUMN = "set"
 """A column that every index has: the name of the folder it lies in."""

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.records import Listing, Record
+from ufm_jax.errors import DataError
 
 
 def read_lists(root: Path, folder: str) -> Listing:

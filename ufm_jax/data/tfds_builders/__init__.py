@@ -4,8 +4,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.optional import needed_packages
+from ufm_jax.errors import DataError
 
 SETS = ("busi", "hc18", "pocus")
 

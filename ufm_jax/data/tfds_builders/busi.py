@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.tfds_builders.examples import describe, find
+from ufm_jax.errors import DataError
 
 LABELS = ("benign", "malignant", "normal")
 _LAYOUT = "benign/, malignant/ and normal/ with 'benign (1).png' and 'benign (1)_mask.png'"

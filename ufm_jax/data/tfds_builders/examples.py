@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from ufm_jax.data.issues import DataError
+from ufm_jax.errors import DataError
 
 
 def describe(

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.tfds_builders.examples import describe, find
+from ufm_jax.errors import DataError
 
 _LAYOUT = (
     "training_set/ and test_set/ with 000_HC.png, 000_HC_Annotation.png, and "

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.tfds_builders.examples import describe, find
+from ufm_jax.errors import DataError
 
 LABELS = ("bacterial_pneumonia", "covid", "regular", "viral_pneumonia")
 _PREFIXES = {"pneu": LABELS[0], "cov": LABELS[1], "reg": LABELS[2], "vir": LABELS[3]}

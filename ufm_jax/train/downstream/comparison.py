@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.binary import Against, measure_against
 from ufm_jax.evaluation.calibration import BINS
 from ufm_jax.evaluation.compare import Comparison, delong_test, paired_bootstrap
@@ -21,7 +22,6 @@ from ufm_jax.train.downstream.predictions import (
     SegmentationPredictions,
     positive_class,
 )
-from ufm_jax.train.schema import ConfigError
 
 _DIAGNOSIS = ("balanced_accuracy", "auroc", "accuracy")
 _MASKS = ("dice", "hd95_px", "hd95_mm")

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from ufm_jax.data.labelled import LabelSettings
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import ConfigError
 from ufm_jax.models.classifier import Pool
 from ufm_jax.models.segmenter import DecoderName
 from ufm_jax.ops.joint import Moves
@@ -26,7 +27,7 @@ from ufm_jax.train.config import (
     check_rates,
 )
 from ufm_jax.train.encoder_config import EncoderConfig
-from ufm_jax.train.schema import ConfigError, check_range, from_config_dict, to_config_dict
+from ufm_jax.train.schema import check_range, from_config_dict, to_config_dict
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.data.labelled_load import load_labelled
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
@@ -41,7 +42,7 @@ from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
 from ufm_jax.train.rundir import claim
-from ufm_jax.train.schema import ConfigError, as_config_errors
+from ufm_jax.train.schema import as_config_errors
 from ufm_jax.train.secret import noise_words
 
 _log = logging.getLogger(__name__)

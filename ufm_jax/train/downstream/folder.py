@@ -11,11 +11,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ufm_jax.data.decode import CorruptImage, decode_bytes, make_row
-from ufm_jax.data.issues import DataError
 from ufm_jax.data.records import Picture
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import SUFFIXES
 from ufm_jax.data.threads import map_in_order
+from ufm_jax.errors import DataError
 
 _Item = TypeVar("_Item")
 

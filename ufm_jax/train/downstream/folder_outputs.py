@@ -22,7 +22,7 @@ from PIL import Image
 
 from ufm_jax.data.decode import CorruptImage
 from ufm_jax.data.labelled import Task
-from ufm_jax.data.whole_file import replacing
+from ufm_jax.files import replacing
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.folder import FolderImage, read_pixels
 from ufm_jax.train.downstream.masks import native_mask

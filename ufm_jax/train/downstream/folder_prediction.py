@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from ufm_jax.data.decode import CorruptImage
 from ufm_jax.data.threads import map_in_order
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.folder import (
@@ -36,7 +37,7 @@ from ufm_jax.train.downstream.measurement import measured_numbers
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.saved import TrainedModel
-from ufm_jax.train.schema import ConfigError, as_config_errors
+from ufm_jax.train.schema import as_config_errors
 
 _log = logging.getLogger(__name__)
 

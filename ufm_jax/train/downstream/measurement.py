@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ufm_jax.data.labelled import LabelledData
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
 from ufm_jax.train.downstream.config import EvaluationConfig
-from ufm_jax.train.schema import ConfigError
 
 UNITS: Mapping[str, str] = {"head_circumference": "mm", "angle_of_progression": "degrees"}
 """Unit of each measurement."""

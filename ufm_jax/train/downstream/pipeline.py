@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from ufm_jax.data.labelled import LabelledData, SplitSettings, Task
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
@@ -33,7 +34,6 @@ from ufm_jax.train.downstream.saved import TrainedModel, load_model, save_model
 from ufm_jax.train.downstream.seen import Seen, read_seen, seen_rows, write_seen
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.rundir import check_free, claim
-from ufm_jax.train.schema import ConfigError
 
 _log = logging.getLogger(__name__)
 

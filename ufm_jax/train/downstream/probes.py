@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from ufm_jax.data.labelled import LabelledData
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.train.downstream.choice import Record, choose, choosing_grounds, tells_apart
@@ -24,7 +25,6 @@ from ufm_jax.train.downstream.neighbours import vote
 from ufm_jax.train.downstream.predictor import Predictor, predict_rows
 from ufm_jax.train.downstream.regression import Head, Kind, fit_heads
 from ufm_jax.train.downstream.views import patches_of, plain_views
-from ufm_jax.train.schema import ConfigError
 
 _log = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ufm_jax.data.labelled import LabelledData
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.readers import ReaderResult
 from ufm_jax.evaluation.results import DiagnosisResult, SegmentationResult
 from ufm_jax.evaluation.thresholds import Threshold
@@ -24,7 +25,6 @@ from ufm_jax.train.downstream.predictions import (
     SegmentationPredictions,
 )
 from ufm_jax.train.downstream.tables import read_table, table_path, write_table
-from ufm_jax.train.schema import ConfigError
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ufm_jax.data.labelled import Task
+from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.paths import join_by_path
 from ufm_jax.interop.torch_names import flatten
@@ -29,7 +30,6 @@ from ufm_jax.train.rundir import (
     has_checkpoint,
     write_json,
 )
-from ufm_jax.train.schema import ConfigError
 
 MODEL_FOLDER, PERSONAL_FOLDER = "model", "personal"
 

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.whole_file import replacing
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.segmentation import FIGURES, MaskScores
+from ufm_jax.files import replacing
 from ufm_jax.train.downstream.measurement import UNITS
 from ufm_jax.train.downstream.predictions import (
     DiagnosisPredictions,
     Predictions,
     SegmentationPredictions,
 )
-from ufm_jax.train.schema import ConfigError
 
 _PIXELS = {"predicted": "pixels", "reference": "reference_pixels"}
 _BETWEEN = ";"

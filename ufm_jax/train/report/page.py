@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ufm_jax.data.whole_file import replacing
+from ufm_jax.files import replacing
 from ufm_jax.train.metrics import RoundRecord
 from ufm_jax.train.report import costs, gallery, sections
 from ufm_jax.train.report.history import client_curves
