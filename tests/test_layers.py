@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ufm_jax"
 BOTTOM = ("errors", "files")
-"""Modules at the root that everybody may import, and that import nothing of the package."""
+"""Modules at the root that everybody may import, and that import no room of it."""
 MAY_IMPORT = {
     "bottom": set(),
     "": {"train", "fed", "models", "ops", "data", "interop", "evaluation"},

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ufm_jax.errors import RunError
+
 
 def user_path(text: str | os.PathLike[str]) -> Path:
     """The path that a user gave, with ``~`` and environment variables expanded."""
@@ -48,3 +50,19 @@ def write_text(file: Path, text: str) -> None:
 def write_json(file: Path, value: Any) -> None:
     """Replaces a file by ``value`` as indented JSON."""
     write_text(file, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(file: Path, remedy: str) -> Any:
+    """Reads a JSON file of a run.
+
+    Args:
+        file: The file.
+        remedy: What to do where it is damaged, the end of the error's message.
+
+    Raises:
+        RunError: If it cannot be read or is not JSON; names the file and the remedy.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{file} is damaged or cannot be read ({error}): {remedy}") from error
