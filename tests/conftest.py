@@ -1,7 +1,10 @@
 """Fixtures and machine settings that every test shares."""
 
 import os
+import platform
+import re
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 # Simulated devices, set before any backend starts: placements over 1, 2 and 8 are compared.
@@ -16,6 +19,16 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import pytest
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says which Python and which versions the tests ran with."""
+    names = [re.match(r"[\w-]+", r)[0] for r in metadata.requires("ufm-jax") if "extra" not in r]
+    versions = [f"{name} {metadata.version(name)}" for name in sorted(names)]
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    terminalreporter.section("versions")
+    terminalreporter.line(f"Python {platform.python_version()}, {cpus} CPUs, {', '.join(versions)}")
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
