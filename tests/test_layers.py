@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "ops": {"ops"},
     "data": {"data"},
     "interop": {"interop", "ops"},
-    "evaluation": {"evaluation", "data.randomness"},
+    "evaluation": {"evaluation", "data.cells", "data.csv_files", "data.randomness"},
 }
 ONLY_IN = {
     "flax": {"models"},

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ufm_jax.data.records import file_faults
-from ufm_jax.data.sources.folders import read_folders
+from ufm_jax.data.sources.folders import Exclusions, read_folders
 from ufm_jax.data.sources.index_csv import read_index
 from ufm_jax.data.sources.lists import read_lists
 from ufm_jax.errors import DataError
@@ -82,9 +82,9 @@ def test_index_clients_by_column_by_several_and_none_where_empty(tmp_path):
     [
         ("path,label\na.png,x\n", (), r"lacks the columns \['image'\].*\['path', 'label'\]"),
         (INDEX + "a.png,,,,,,\n", ("site",), r"lacks the columns \['site'\]"),
-        (INDEX + "a.png,,\n", (), "row 1 has not 7 fields"),
-        (INDEX + "a.png,,,,,,,,\n", (), "row 1 has not 7 fields"),
-        (INDEX + ",,x,,,,\n", (), "row 1 names no image"),
+        (INDEX + "a.png,,\n", (), "row 2: it has 3 cells, the header 7"),
+        (INDEX + "a.png,,,,,,,,\n", (), "row 2: it has 9 cells, the header 7"),
+        (INDEX + ",,x,,,,\n", (), "row 2: it names no image"),
         (b"image\n\xff\xfe\n", (), "not a UTF-8 CSV"),
     ],
 )
@@ -98,7 +98,7 @@ def test_malformed_index_is_an_error_that_names_it(tmp_path, content, columns, m
 def test_index_that_is_absent_or_outside_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"no index\.csv"):
         read_index(tmp_path, (), ())
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match=r"x\.csv cannot be read"):
         read_index(tmp_path, ("x.csv",), ())
     with pytest.raises(DataError, match="outside the root"):
         read_index(tmp_path / "root", (str(tmp_path / "index.csv"),), ())
@@ -111,7 +111,7 @@ def test_folders_are_read_at_any_depth_and_name_what_they_pass_over(tmp_path):
     write(tmp_path / "stray.png")
     (tmp_path / "empty").mkdir()
     (tmp_path / "b/link").symlink_to(tmp_path / "a")
-    listing = read_folders(tmp_path, ("masks",))
+    listing = read_folders(tmp_path, Exclusions(("masks",)))
     assert listing.clients == ("a", "b", "empty")
     assert images(listing) == [("a", "a/z.tif"), ("b", "b/x.PNG"), ("b", "b/deep/er/y.jpg")]
     assert listing.excluded == {"folder 'masks'": 1}
@@ -121,9 +121,9 @@ def test_folders_are_read_at_any_depth_and_name_what_they_pass_over(tmp_path):
 
 def test_root_without_folders_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no folder of a client"):
-        read_folders(tmp_path, ())
+        read_folders(tmp_path, Exclusions())
     with pytest.raises(DataError, match="is not a folder"):
-        read_folders(tmp_path / "absent", ())
+        read_folders(tmp_path / "absent", Exclusions())
 
 
 def test_paths_that_leave_the_root_are_found_and_links_inside_are_not(tmp_path):

@@ -19,6 +19,8 @@ KINDS: Mapping[str, str] = {
     "duplicate_within": "images that one client holds more than once",
     "multi_frame": "files of several frames, of which the first is used",
     "not_image": "files and links that are no images",
+    "near_equal": "names that differ by case, blanks or leading zeros alone",
+    "mask_folder": "folders of images that are named like masks",
     "split_group": "groups of which another split holds images too",
     "no_mask": "images without a mask",
     "lone_mask": "masks without an image",
