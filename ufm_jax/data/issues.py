@@ -28,7 +28,7 @@ KINDS: Mapping[str, str] = {
     "unknown_class": "labels or mask values that are no class of the task",
     "grey_mask": "masks with grey values, thresholded at half of full scale",
     "no_group": "clients with images of no known group, each of which stands alone",
-    "duplicate_split": "images that more than one split holds",
+    "duplicate_split": "images that another split holds too",
     "empty_class": "folders of a class without an image",
     "absent_class": "classes that are absent from a split",
     "no_train": "clients without an image to train on",

@@ -112,6 +112,8 @@ def _split_and_share(examples: Examples, root: Path | None, settings: LabelSetti
     )
     policy = settings.data.duplicates
     leaked, copies = checks.copies_across_splits(examples.decoded, splits, policy)
+    if "train" not in settings.split.required:
+        leaked, copies = set(), []  # Nothing is trained on these images.
     kept = np.array([i for i in range(len(records)) if i not in leaked], np.int64)
     left = examples.without(leaked)
     # Among what is left: else of a copy in another split and at another client neither would stay.

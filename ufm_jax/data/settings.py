@@ -35,7 +35,9 @@ class DataSettings:
       detect_geometry: find the scan geometry where the source does not bring it.
       cache_dir: decoded images are kept here, readable by the owner alone.
       on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
-      duplicates: images that several clients hold: 'error', 'skip' (keep the first), 'keep'.
+      duplicates: images that several clients hold: 'error', 'skip' (keep the first), 'keep'. Of
+        labelled images that several splits hold, 'keep' leaves them out of the test, and of the
+        validation if they are trained on; 'skip' leaves them out of what is trained on.
       num_workers: decoding threads; 0 = one a core. No number changes the result.
       seed: seed of partitions and phantoms.
       num_sites: 'synthetic': institutions.
