@@ -95,6 +95,38 @@ def test_malformed_index_is_an_error_that_names_it(tmp_path, content, columns, m
     assert "index.csv" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("on_disk", "written"),
+    [
+        ("a.png", "a.png\u00a0 "),
+        ("a.png ", "a.png "),
+        ("caf\u00e9.png", "cafe\u0301.png"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+        ("cafe\u0301.png", "cafe\u0301.png"),
+    ],
+)
+def test_a_cell_names_the_file_that_is_there(tmp_path, on_disk, written):
+    write(tmp_path / "set/m" / on_disk)
+    write(tmp_path / "set/index.csv", f"\ufeffimage,mask\nm/{written},m/{written}\n")
+    (record,) = read_index(tmp_path, (), ()).records
+    assert record.image == record.mask == tmp_path / "set/m" / on_disk
+    write(tmp_path / "lists/client_1.txt", f"set/m/{written}\n")
+    if on_disk.strip() == on_disk:
+        assert read_lists(tmp_path, "lists").records[0].image == tmp_path / "set/m" / on_disk
+
+
+def test_cells_of_an_index_are_read_at_the_one_door(tmp_path):
+    write(
+        tmp_path / "set/index.csv",
+        ' image ,label,patient,split,px_mm\na.png, poor ,1.0,N/A,"0,25"\nb.png,NaN,nan,train ,\n',
+    )
+    first, second = read_index(tmp_path, (), ()).records
+    assert (first.label, first.group, first.split) == ("poor", "set/1", "")
+    assert (second.label, second.group, second.split) == (None, None, "train")
+    assert first.attributes["px_mm"] == "0,25"
+    assert first.place.endswith("index.csv, row 2")
+
+
 def test_index_that_is_absent_or_outside_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"no index\.csv"):
         read_index(tmp_path, (), ())

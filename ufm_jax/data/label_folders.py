@@ -107,11 +107,12 @@ def _masked_folders(
 ) -> Listing:
     """ROOT/image/*.png with ROOT/mask/*.png, paired by path without suffix."""
     paired = (*settings.image_folders, *settings.mask_folders)
-    # Masks are what is asked for here: of the usual exclusions only the user's own hold.
+    # Masks are what is asked for here, so that the usual patterns of their names do not hold.
     folders = [f for f in exclude.folders if not any(same_folder(f, name) for name in paired)]
     files = [f for f in exclude.files if f not in DataSettings.exclude_files]
     listing = read_folders(root, Exclusions(folders, files))
-    if not any(same_folder(client, name) for client in listing.clients for name in paired):
+    usual = (*LabelSettings.image_folders, *LabelSettings.mask_folders)
+    if paired == usual and not any(same_folder(c, n) for c in listing.clients for n in usual):
         return _masks_beside(listing, split)
     image_folder = _one_of(root, listing.clients, settings.image_folders, "image_folders")
     mask_folder = _one_of(root, listing.clients, settings.mask_folders, "mask_folders")
@@ -129,7 +130,7 @@ def _masked_folders(
     used = {image_folder, mask_folder}
     beside = Counter(f"folder {r.client!r}" for r in listing.records if r.client not in used)
     issues: tuple[Issue, ...] = (*listing.issues, *lone)
-    return Listing(listing.clients, records, root, issues, dict(beside))
+    return Listing(listing.clients, records, root, issues, {**listing.excluded, **beside})
 
 
 def _masks_beside(listing: Listing, split: str) -> Listing:
@@ -186,7 +187,8 @@ def _by_stem(records: Sequence[Record], folder: Path) -> dict[str, tuple[Record,
 
 def _one_of(root: Path, present: Sequence[str], names: Sequence[str], setting: str) -> str:
     """The one folder of some names that is there."""
-    found = [folder for folder in present if any(same_folder(folder, name) for name in names)]
+    parts = [part for name in names for part in name.split(",")]
+    found = [folder for folder in present if any(same_folder(folder, part) for part in parts)]
     if len(found) != 1:
         raise DataError(
             f"{root} has the folders {sorted(present)}, of which {found or 'none'} are among "

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ufm_jax.data.cells import matched, name_of
+from ufm_jax.data.cells import matched
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.label_settings import SPLITS, SplitSettings
 from ufm_jax.data.records import Record
@@ -176,13 +176,11 @@ def _from_column(
     records: Sequence[Record], names: Sequence[str], settings: SplitSettings
 ) -> list[str]:
     values = (settings.train_values, settings.val_values, settings.test_values)
-    meaning = {
-        name_of(value): split for split, mean in zip(SPLITS, values, strict=True) for value in mean
-    }
     found = [r.attributes.get(settings.column, "") for r in records]
-    for name, mean in zip(SPLITS, values, strict=True):
-        setting = f"{name}_values"
-        matched(f"split.{setting}", mean, found, getattr(SplitSettings, setting))
+    meaning: dict[str, str] = {}
+    for split, mean in zip(SPLITS, values, strict=True):
+        usual = getattr(SplitSettings, f"{split}_values")
+        meaning |= dict.fromkeys(matched(f"split.{split}_values", mean, found, usual), split)
     for value, name in zip(found, names, strict=True):
         if value not in meaning:
             raise DataError(
