@@ -127,6 +127,17 @@ def test_cells_of_an_index_are_read_at_the_one_door(tmp_path):
     assert first.place.endswith("index.csv, row 2")
 
 
+@pytest.mark.parametrize(
+    ("column", "known"), [("Group", "group"), ("PATIENT", "patient"), ("spl it", "split")]
+)
+def test_columns_that_are_nearly_understood_are_listed(tmp_path, column, known):
+    write(tmp_path / "set/index.csv", f"image,{column},age\na.png,x,y\n")
+    (issue,) = read_index(tmp_path, (), ()).issues
+    assert issue.kind == "near_equal"
+    assert f"'{column}'" in issue.reason
+    assert f"only '{known}' is understood" in issue.reason
+
+
 def test_index_that_is_absent_or_outside_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"no index\.csv"):
         read_index(tmp_path, (), ())

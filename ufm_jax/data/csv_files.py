@@ -38,7 +38,7 @@ def read_csv(
 ) -> tuple[list[str], list[Row]]:
     """Reads a CSV file with a header.
 
-    Rows and unnamed columns that hold nothing are passed over.
+    Rows that hold nothing, and columns without a name, are passed over.
 
     Args:
       path: UTF-8, with or without a byte order mark.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ufm_jax.data.cells import name_of, text_of
+from ufm_jax.data.cells import name_of, near_equal, text_of
 from ufm_jax.data.csv_files import read_csv
 from ufm_jax.errors import DataError
 from ufm_jax.evaluation.compare import McNemar, mcnemar
@@ -77,7 +77,8 @@ def read_calls(
 
     Raises:
       DataError: the file is no CSV of these columns, names an image that is not among the rows,
-        has a call that is no class, an empty reader, or two calls of a reader on an image.
+        has a call that is no class, an empty reader, two calls of a reader on an image, or readers
+        whose names differ by case, blanks or leading zeros alone.
     """
     path, classes = Path(path), tuple(classes)
     positive = positive or classes[-1]
@@ -89,7 +90,8 @@ def read_calls(
     found: dict[tuple[str, int], int] = {}
     faults: list[str] = []
     for row in read_csv(path, _COLUMNS)[1]:
-        image, (reader, call) = row.cells["image"], (text_of(row.cells[c]) for c in _COLUMNS[1:])
+        image, reader = row.cells["image"], text_of(row.cells["reader"])
+        call = name_of(row.cells["call"])
         number = rows.get(image, rows.get(name_of(image)))
         if number is None:
             faults.append(f"{row.place}: image {image!r} is not among the {len(names)} evaluated")
@@ -108,6 +110,8 @@ def read_calls(
     if not found:
         raise DataError(f"{path} has no calls below its header")
     readers = tuple(sorted({reader for reader, _ in found}))
+    if alike := near_equal(readers):
+        raise DataError(f"{path}: the readers {alike[0]} may be one: write them alike, or less so")
     calls = np.full((len(readers), len(names)), -1, np.int64)
     for (reader, place), number in found.items():
         calls[readers.index(reader), place] = number

@@ -73,9 +73,7 @@ def read_trace(path: Path, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
         raise ConfigError(f"{key}: {error}") from None
     columns = [name_of(name) for name in names]
     if missing := [name for name in columns if name not in header]:
-        raise ConfigError(
-            f"{key}: it has no column for client {missing[0]!r}; it has {', '.join(header)}"
-        )
+        raise ConfigError(f"{key}: it has no column for client {missing[0]!r}; it has {header}")
     if not rows:
         raise ConfigError(f"{key}: no rounds")
     cells = [[text_of(row.cells[column]) for column in columns] for row in rows]

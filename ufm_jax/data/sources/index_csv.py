@@ -10,13 +10,17 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from ufm_jax.data.cells import text_of
+from ufm_jax.data.cells import near_equal, text_of
 from ufm_jax.data.csv_files import Row, read_csv
+from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Listing, Record
 from ufm_jax.errors import DataError
 
 SET_COLUMN = "set"
 """A column that every index has: the name of the folder it lies in."""
+
+_TAKEN = frozenset(("image", "mask", "label", "group", "split"))
+_UNDERSTOOD = _TAKEN | {"patient"}
 
 
 def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) -> Listing:
@@ -40,17 +44,29 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
     )
     if not files:
         raise DataError(f"no index.csv in {root} or in its folders: set `root` or `index`")
-    records = []
+    records: list[Record] = []
+    issues: list[Issue] = []
     for file in files:
         folder = Path(os.path.relpath(file.parent, root)).as_posix()
         if folder.startswith(".."):
             raise DataError(f"index {file} lies outside the root {root}: set `root` or `index`")
         set_name = root.resolve().name if folder == "." else folder
         columns = tuple(client_columns) or (SET_COLUMN,)
-        _, rows = read_csv(file, ["image", *(c for c in columns if c != SET_COLUMN)])
+        header, rows = read_csv(file, ["image", *(c for c in columns if c != SET_COLUMN)])
+        issues += _near_columns(header, file)
         records += [_record(row, file, set_name, columns) for row in rows]
     clients = tuple(dict.fromkeys(record.client for record in records if record.client))
-    return Listing(clients, tuple(records), root)
+    return Listing(clients, tuple(records), root, tuple(issues))
+
+
+def _near_columns(header: Sequence[str], file: Path) -> list[Issue]:
+    """An issue for columns that are understood but for case or blanks, such as 'Group'."""
+    reason = "columns {}: only {} is understood unless a setting names the other"
+    return [
+        Issue("near_equal", "", str(file), reason.format(" and ".join(map(repr, names)), known))
+        for names in near_equal((*_UNDERSTOOD, *header))
+        for known in map(repr, _UNDERSTOOD & set(names))
+    ]
 
 
 def found_file(folder: Path, cell: str) -> Path:
@@ -74,7 +90,6 @@ def _record(row: Row, file: Path, set_name: str, columns: Sequence[str]) -> Reco
     values = [set_name if column == SET_COLUMN else cells[column] for column in columns]
     group = cells.get("group") or cells.get("patient")
     mask = row.cells["mask"] if cells.get("mask") else ""
-    known = ("image", "mask", "label", "group", "split")
     return Record(
         client="/".join(values) if all(values) else "",
         image=found_file(file.parent, row.cells["image"]),
@@ -82,6 +97,6 @@ def _record(row: Row, file: Path, set_name: str, columns: Sequence[str]) -> Reco
         mask=found_file(file.parent, mask) if mask else None,
         group=f"{set_name}/{group}" if group else None,
         split=cells.get("split", ""),
-        attributes={SET_COLUMN: set_name, **{k: v for k, v in cells.items() if k not in known}},
+        attributes={SET_COLUMN: set_name, **{k: v for k, v in cells.items() if k not in _TAKEN}},
         place=row.place,
     )
