@@ -82,6 +82,20 @@ def test_what_does_not_pair_is_listed_or_stops(busi):
     assert data.issues.counts() == {"no_mask": 1, "lone_mask": 1, "no_group": 1}
 
 
+def test_folders_that_do_not_pair_are_listed_with_those_named_like_masks(tmp_path):
+    picture(tmp_path / "root/image/0.png", 0)
+    mask(tmp_path / "root/labels/0.png", 1)
+    with pytest.raises(DataError, match=r"\['image', 'labels'\], of which none are among mask_f"):
+        load(tmp_path / "root", "segment")
+
+
+def test_folders_of_images_and_masks_are_found_in_any_case(tmp_path):
+    for index in range(3):
+        picture(tmp_path / f"root/Images/{index}.png", index)
+        mask(tmp_path / f"root/MASK/{index}.png", index)
+    assert load(tmp_path / "root", "segment").num_rows == 3
+
+
 @pytest.mark.parametrize("kind", ["size", "text", "outside"])
 def test_a_second_mask_that_cannot_be_used_is_named(busi, kind):
     second = busi / "benign/benign (2)_mask_1.png"

@@ -1,11 +1,18 @@
 """Traces and clocks from a configuration."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.train.methods_config import ParticipationConfig
-from ufm_jax.train.participation import make_clock, make_participation, read_trace
+from ufm_jax.train.participation import (
+    make_clock,
+    make_participation,
+    read_trace,
+    trace_content,
+)
 
 NAMES = ("north", "south")
 
@@ -39,6 +46,17 @@ def test_a_trace_that_does_not_fit_names_file_and_line(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         read_trace(written(tmp_path, text), NAMES)
     assert "trace.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("trace", ["absent.csv", ".", "~/absent/trace.csv", "nul\0.csv"])
+def test_a_trace_that_is_no_file_is_refused_by_key(tmp_path, monkeypatch, trace):
+    monkeypatch.chdir(tmp_path)
+    for read in (trace_content, lambda name: read_trace(Path(name), NAMES)):
+        with pytest.raises(
+            ConfigError, match=r"config\.federation\.participation\.trace="
+        ) as caught:
+            read(trace)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_clock_has_the_numbers_of_the_configuration():

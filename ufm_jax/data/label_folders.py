@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ufm_jax.data.cells import name_of, same_folder
+from ufm_jax.data.cells import matched, name_of, same_folder
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.joined_mask import JoinedMask
 from ufm_jax.data.label_settings import LabelSettings, SplitSettings
@@ -38,10 +38,12 @@ def read_split_folders(settings: LabelSettings) -> Listing:
             " or name what they mean in split.train_values, val_values or test_values"
         )
     _check_policy(root, splits, settings)
-    read = _masked_folders if settings.kind == "segment" else _class_folders
     exclude = exclusions(settings.data)
     parts = [
-        read(root / name, split, exclude, settings) for name, split in (splits or {"": ""}).items()
+        _masked_folders(root / name, split, exclude, settings)
+        if settings.kind == "segment"
+        else _class_folders(root / name, split, exclude)
+        for name, split in (splits or {"": ""}).items()
     ]
     client = root.resolve().name
     records = tuple(
@@ -68,7 +70,7 @@ def _split_folders(found: Sequence[str], split: SplitSettings) -> dict[str, str]
 def _check_policy(root: Path, splits: Mapping[str, str], settings: LabelSettings) -> None:
     """Refuses a policy that would train on images which lie in a folder to test or choose by."""
     split, asked = settings.split, settings.data.splits
-    used = {value for value in splits.values() if not asked or value in asked}
+    used = set(matched("splits", asked, splits.values(), ("",)) if asked else splits.values())
     heeded = split.policy == "column" or (split.policy == "fold" and split.fold_column == "split")
     # Where nothing is trained, all images may be taken together.
     if heeded or used <= set(split.train_values) or "train" not in split.required:
@@ -80,9 +82,8 @@ def _check_policy(root: Path, splits: Mapping[str, str], settings: LabelSettings
     )
 
 
-def _class_folders(root: Path, split: str, exclude: Exclusions, settings: LabelSettings) -> Listing:
+def _class_folders(root: Path, split: str, exclude: Exclusions) -> Listing:
     """ROOT/CLASS/.../*.png; the class is the label."""
-    del settings
     listing = read_folders(root, exclude)
     filled = {record.client for record in listing.records}
     empty = [
@@ -107,8 +108,9 @@ def _masked_folders(
 ) -> Listing:
     """ROOT/image/*.png with ROOT/mask/*.png, paired by path without suffix."""
     paired = (*settings.image_folders, *settings.mask_folders)
-    # Masks are what is asked for here, so that the usual patterns of their names do not hold.
-    folders = [f for f in exclude.folders if not any(same_folder(f, name) for name in paired)]
+    # Masks are what is asked for here: of what is left out only the user's own choice holds.
+    wanted = (*paired, *DataSettings.exclude_folders)
+    folders = [f for f in exclude.folders if not any(same_folder(f, name) for name in wanted)]
     files = [f for f in exclude.files if f not in DataSettings.exclude_files]
     listing = read_folders(root, Exclusions(folders, files))
     usual = (*LabelSettings.image_folders, *LabelSettings.mask_folders)

@@ -111,7 +111,9 @@ def read_calls(
         raise DataError(f"{path} has no calls below its header")
     readers = tuple(sorted({reader for reader, _ in found}))
     if alike := near_equal(readers):
-        raise DataError(f"{path}: the readers {alike[0]} may be one: write them alike, or less so")
+        raise DataError(
+            f"{path}: the readers {alike[0]} may be one: write them alike or rename one"
+        )
     calls = np.full((len(readers), len(names)), -1, np.int64)
     for (reader, place), number in found.items():
         calls[readers.index(reader), place] = number
