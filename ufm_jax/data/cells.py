@@ -129,9 +129,6 @@ def matched(
 ) -> tuple[str, ...]:
     """What there is of what a setting asks for.
 
-    An entry that meets nothing, but whose parts between commas do, is these parts: so a command
-    line may give 'a,b' for ('a', 'b').
-
     Args:
       setting: its key, for messages.
       asked: its entries.
@@ -148,15 +145,11 @@ def matched(
     names = tuple(dict.fromkeys(present))
     found: list[str] = []
     for entry in asked:
-        whole = any(meets(name, entry) for name in (*names, *default))
-        for part in [entry] if whole else entry.split(","):
-            met = [name for name in names if meets(name, part)]
-            if not met and not any(meets(name, part) for name in default):
-                known = _few(sorted(filter(None, names)))
-                raise DataError(
-                    f"{setting}={tuple(asked)}: {entry!r} matches nothing; there is {known}"
-                )
-            found += met
+        met = [name for name in names if meets(name, entry)]
+        if not met and not any(meets(name, entry) for name in default):
+            known = _few(sorted(filter(None, names)))
+            raise DataError(f"{setting}: {entry!r} matches nothing; there is {known}")
+        found += met
     return tuple(dict.fromkeys(found))
 
 

@@ -189,8 +189,7 @@ def _by_stem(records: Sequence[Record], folder: Path) -> dict[str, tuple[Record,
 
 def _one_of(root: Path, present: Sequence[str], names: Sequence[str], setting: str) -> str:
     """The one folder of some names that is there."""
-    parts = [part for name in names for part in name.split(",")]
-    found = [folder for folder in present if any(same_folder(folder, part) for part in parts)]
+    found = [folder for folder in present if any(same_folder(folder, name) for name in names)]
     if len(found) != 1:
         raise DataError(
             f"{root} has the folders {sorted(present)}, of which {found or 'none'} are among "

@@ -45,18 +45,18 @@ def make_clock(config: ParticipationConfig, num_clients: int, seed: int) -> Cloc
     )
 
 
-def trace_content(trace: str) -> bytes:
-    """The bytes of the file that ``participation.trace`` names.
+def trace_bytes(trace: str) -> bytes:
+    """What a trace's file holds; nothing where no trace is named.
 
     Raises:
         ConfigError: If it cannot be read.
     """
     try:
-        return user_path(trace).read_bytes()
-    except (OSError, ValueError) as error:
+        return user_path(trace).read_bytes() if trace else b""
+    except OSError as error:
         raise ConfigError(
-            f"config.federation.participation.trace={trace!r}: it cannot be read ({error}): name a "
-            "CSV with a column a client, or '' for all clients in every round"
+            f"config.federation.participation.trace={trace!r}: it cannot be read ({error.strerror})"
+            "; name a CSV of who can be asked, or ''"
         ) from None
 
 

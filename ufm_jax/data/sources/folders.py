@@ -73,16 +73,14 @@ def exclusions(settings: DataSettings) -> Exclusions:
     Raises:
       DataError: an entry that is not a default matches no folder or file below `settings.root`.
     """
-    files = tuple(part for entry in settings.exclude_files for part in entry.split(","))
+    folders, files = settings.exclude_folders, settings.exclude_files
     usual = DataSettings.exclude_folders, DataSettings.exclude_files
-    if (settings.exclude_folders, files) == usual:
+    if (folders, files) == usual:
         return Exclusions(*usual)
     walked = list(os.walk(user_path(settings.root)))
-    below = (name for _, folders, _ in walked for name in folders)
-    matched("exclude_files", files, chain(*(n for _, _, n in walked)), usual[1], _is_like)
-    return Exclusions(
-        matched("exclude_folders", settings.exclude_folders, below, usual[0], same_folder), files
-    )
+    below, there = (chain(*(step[place] for step in walked)) for place in (1, 2))
+    matched("exclude_files", files, there, usual[1], _is_like)
+    return Exclusions(matched("exclude_folders", folders, below, usual[0], same_folder), files)
 
 
 def read_folders(root: Path, exclude: Exclusions) -> Listing:
