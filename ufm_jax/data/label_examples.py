@@ -129,7 +129,7 @@ def read_examples(
     """
     pixels = decode_settings(settings.data)
     decoded = screening.decode_records(records, pixels, cache_dir, num_workers, progress, share)
-    native = native_sizes(decoded, num_workers)
+    native = native_sizes(decoded)
     faults, notes = screening.faults_of_decoding(decoded, require_labels=False)
     issues: list[Issue] = [*notes, *_listed(faults.values(), settings)]
     labels = [None if i in faults else decoded.label(i) for i in range(len(decoded.records))]
