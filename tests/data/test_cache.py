@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from ufm_jax.data import cache
-from ufm_jax.data.cache import CachedRows, DecodeSettings, decoded_rows
+from ufm_jax.data.cache import DecodeSettings, decoded_rows
+from ufm_jax.data.cache_folder import CachedRows
 from ufm_jax.data.decode import make_row
 from ufm_jax.data.fingerprint import code_stamp, content_digests, digest
 from ufm_jax.data.records import Picture
@@ -234,10 +235,12 @@ def test_the_damage_of_one_image_does_not_keep_the_others_from_being_read(files,
             candidate.read(np.array([8, 7]))
 
 
-def test_a_file_in_place_of_the_cache_is_an_error_of_one_line(tmp_path):
+@pytest.mark.parametrize("name", ["file", "file/below", "link", "nul\0"])
+def test_a_cache_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path, name):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"cache_dir=.*file cannot be made: .*; name another"):
-        cache.open_cache_dir(tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "else")
+    with pytest.raises(DataError, match=r"cache_dir=.* cannot be made: .*; name another"):
+        cache.open_cache_dir(tmp_path / name)
 
 
 SLOW_WRITER = """

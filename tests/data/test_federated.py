@@ -2,6 +2,8 @@
 
 import csv
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,21 @@ def test_a_value_beyond_the_range_is_a_fault_of_its_file(tmp_path):
     data = load_federated(settings(root, value_range=(0, 4095), on_bad="skip"))
     assert data.num_rows == 2
     assert data.issues.counts()["corrupt"] == 1
+
+
+def test_a_file_that_declares_too_many_pixels_is_a_fault_of_its_own(tree):
+    header = struct.pack(">IIBBBBB", 1, 100_000_000, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    (tree / "b" / "bomb.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"b/bomb.png .*100000000 pixels"):
+        load_federated(settings(tree))
+    data = load_federated(settings(tree, on_bad="skip"))
+    assert data.num_rows == 9
+    assert [issue.kind for issue in data.issues] == ["corrupt"]
 
 
 @pytest.mark.parametrize("value", [(1,), (0, 0), (5, 1), (0, float("inf")), (float("nan"), 1)])

@@ -4,27 +4,16 @@ One folder for each combination of content, settings and decoding code, named by
 nothing in it ever changes, and a changed file means another folder. The client of an image is not
 part of the name, so another partition of the same images decodes nothing.
 
-    CACHE/<key>/images.npy      uint8   [N, S, S, C], zeros where decoding failed
-                extents.npy     int32   [N, 2]
-                natives.npy     int32   [N, 2]
-                geometry.npy    float32 [N, 7]
-                digests.npy     uint8   [N, 16], hash of the native pixels
-                frames.npy      int32   [N]
-                peaks.npy       int32   [N]
-                sums.npy        uint8   [N, 16], hash of each row of images.npy
-                meta.sealed     shapes, hashes of all files but images.npy, failures, labels
-    CACHE/<key>.lock            held while <key> is written
-    CACHE/<key>.partial-*/      a folder being written, or left by a writer that was killed
+    CACHE/<key>/            see `cache_folder`
+    CACHE/<key>.lock        held while <key> is written
+    CACHE/<key>.partial-*/  a folder being written, or left by a writer that was killed
 
 A folder is written under another name and renamed when complete. Of two writers one waits for the
-other, and finds the work done; where the file system has no locks both write, and one wins. What is
-small is checked when a folder is opened, and decoded anew, with a warning, if it was changed; an
-image is checked when it is first read (see `row_file`).
+other, and finds the work done; where the file system has no locks both write, and one wins. A
+damaged folder is decoded anew, with a warning.
 """
 
 import contextlib
-import io
-import json
 import logging
 import os
 import secrets
@@ -33,16 +22,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from ufm_jax.data import decode, image_file
+from ufm_jax.data.cache_folder import FORMAT, CachedRows, open_rows, write_rows
 from ufm_jax.data.decode import GeometryDetector, Row
-from ufm_jax.data.fingerprint import code_stamp, digest, read_sealed, write_sealed
+from ufm_jax.data.fingerprint import code_stamp, digest
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import ImageHandle
-from ufm_jax.data.row_file import CheckedRows, RowFile
 from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import DataError
 from ufm_jax.files import private_folder
@@ -51,18 +37,6 @@ Progress = Callable[[int, int], None]
 """Called with (images done, images in all) from the writing thread."""
 
 _log = logging.getLogger(__name__)
-
-_FORMAT = b"ufm_jax rows 2"
-_IMAGES, _META = "images.npy", "meta.sealed"
-_WIDTHS = {
-    "extents": (np.int32, 2),
-    "natives": (np.int32, 2),
-    "geometry": (np.float32, 7),
-    "digests": (np.uint8, 16),
-    "frames": (np.int32, 0),
-    "peaks": (np.int32, 0),
-}
-"""Arrays that hold a value, or as many as said, of each row."""
 
 
 @dataclass(frozen=True)
@@ -82,44 +56,6 @@ class DecodeSettings:
     value_range: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
-class CachedRows:
-    """A complete cache folder; everything but the pixels is in memory.
-
-    Attributes:
-      folder: where it lies.
-      image_shape: (S, S, C).
-      extents: int32 [N, 2].
-      natives: int32 [N, 2], (height, width) before scaling; zeros where decoding failed.
-      geometry: float32 [N, 7].
-      digests: uint8 [N, 16], equal for equal native pixels.
-      frames: int32 [N], frames in the file.
-      peaks: int32 [N], see `decode.Row`.
-      sums: uint8 [N, 16], see `row_file`.
-      failures: reason, by row, of images that did not decode.
-      labels: label, by row, of pictures that bring their own.
-    """
-
-    folder: Path
-    image_shape: tuple[int, int, int]
-    extents: np.ndarray
-    natives: np.ndarray
-    geometry: np.ndarray
-    digests: np.ndarray
-    frames: np.ndarray
-    peaks: np.ndarray
-    sums: np.ndarray
-    failures: dict[int, str]
-    labels: dict[int, str]
-
-    def __len__(self) -> int:
-        return len(self.extents)
-
-    def images(self) -> CheckedRows:
-        """The pixels; zeros where decoding failed."""
-        return CheckedRows(self.folder / _IMAGES, (len(self), *self.image_shape), self.sums)
-
-
 def open_cache_dir(cache_dir: Path) -> None:
     """Makes the cache's folder, readable by its owner alone: it will hold patients' images.
 
@@ -128,8 +64,8 @@ def open_cache_dir(cache_dir: Path) -> None:
     """
     try:
         private_folder(cache_dir)
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(f"cache_dir={cache_dir} cannot be made: {reason}; name another") from error
 
 
@@ -141,7 +77,7 @@ def cache_key(digests: Sequence[bytes], settings: DecodeSettings) -> str:
         modules.append(sys.modules[detector.__module__])
     name = detector and detector.__qualname__
     plain = f"{settings.size} {settings.channels} {name} {settings.value_range}"
-    return digest(_FORMAT, plain.encode(), code_stamp(*modules), b"".join(digests)).hex()
+    return digest(FORMAT, plain.encode(), code_stamp(*modules), b"".join(digests)).hex()
 
 
 def decoded_rows(
@@ -188,7 +124,8 @@ def decoded_rows(
         partial.mkdir(mode=0o700)
         try:
             decoded = source() if source else _decode_in_order(images, settings, num_workers)
-            _write(partial, decoded, len(images), settings, progress)
+            shape = (len(images), settings.size, settings.channels)
+            write_rows(partial, key, _counted(decoded, len(images), progress), shape)
             _rename(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -198,57 +135,14 @@ def decoded_rows(
     return rows
 
 
-def _write(
-    partial: Path,
-    rows: Iterable[Row | CorruptImage],
-    count: int,
-    settings: DecodeSettings,
-    progress: Progress | None,
-) -> None:
-    """Writes rows into a folder; its meta.json comes last."""
-    arrays = {name: _column(count, *kind) for name, kind in _WIDTHS.items()}
-    failures: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    with RowFile(partial / _IMAGES, count, settings.size, settings.channels) as file:
-        for index, row in enumerate(rows):
-            if isinstance(row, CorruptImage):
-                failures[str(index)] = str(row)
-                file.append(np.zeros((settings.size, settings.size, 1), np.uint8))
-            else:
-                file.append(row.image)
-                _note(arrays, index, row)
-                if row.label is not None:
-                    labels[str(index)] = row.label
-            if progress is not None:
-                progress(index + 1, count)
-    arrays["sums"] = file.sums
-    hashes = {}
-    for name, array in arrays.items():
-        np.save(partial / f"{name}.npy", array)
-        hashes[name] = digest((partial / f"{name}.npy").read_bytes()).hex()
-    meta = {
-        "key": partial.name.split(".")[0],
-        "image_shape": [settings.size, settings.size, file.channels],
-        "bytes": (partial / _IMAGES).stat().st_size,
-        "hashes": hashes,
-        "failures": failures,
-        "labels": labels,
-    }
-    write_sealed(partial / _META, json.dumps(meta).encode())
-    for name in (*(f"{name}.npy" for name in arrays), _IMAGES):
-        _flush(partial / name)
-
-
-def _column(count: int, dtype: type, width: int) -> np.ndarray:
-    return np.zeros((count, width) if width else count, dtype)
-
-
-def _note(arrays: dict[str, np.ndarray], index: int, row: Row) -> None:
-    """Writes what is known of a row beside its pixels."""
-    arrays["extents"][index], arrays["natives"][index] = row.extent, row.native
-    arrays["geometry"][index] = row.geometry
-    arrays["digests"][index] = np.frombuffer(row.digest, np.uint8)
-    arrays["frames"][index], arrays["peaks"][index] = row.frames, row.peak
+def _counted(
+    rows: Iterable[Row | CorruptImage], count: int, progress: Progress | None
+) -> Iterator[Row | CorruptImage]:
+    """The same rows; progress is called after each was taken."""
+    for index, row in enumerate(rows):
+        yield row
+        if progress is not None:
+            progress(index + 1, count)
 
 
 def _decode_in_order(
@@ -270,38 +164,6 @@ def _decode_in_order(
             return error
 
     return map_in_order(decode_one, images, num_workers)
-
-
-def open_rows(folder: Path) -> CachedRows | None:
-    """Opens a cache folder; None if there is none, or if what it holds is not what was written.
-
-    The pixels are only measured: see `CachedRows.images`.
-    """
-    content = read_sealed(folder / _META)
-    if content is None:
-        return None
-    meta: dict[str, Any] = json.loads(content)
-    if meta["key"] != folder.name:
-        return None
-    arrays = {}
-    try:
-        for name, sealed in meta["hashes"].items():
-            data = (folder / f"{name}.npy").read_bytes()
-            if digest(data).hex() != sealed:
-                return None
-            arrays[name] = np.load(io.BytesIO(data))
-        if (folder / _IMAGES).stat().st_size != meta["bytes"]:
-            return None
-    except OSError:
-        return None
-    size, _, channels = meta["image_shape"]
-    return CachedRows(
-        folder=folder,
-        image_shape=(size, size, channels),
-        **arrays,
-        failures={int(row): reason for row, reason in meta["failures"].items()},
-        labels={int(row): label for row, label in meta["labels"].items()},
-    )
 
 
 @contextlib.contextmanager
@@ -350,9 +212,3 @@ def _rename(partial: Path, folder: Path) -> None:
     except OSError:
         if open_rows(folder) is None:
             raise
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

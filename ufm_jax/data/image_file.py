@@ -1,14 +1,16 @@
 """The one reader of image files: what a file stores, and what its header says of it.
 
 Nothing is guessed from pixels. Sizes are bounded before anything is decoded, only the formats below
-are tried, and data that end early are a fault. Pillow reads files of up to 8 bits a sample; libpng
-reads PNG, libtiff deeper TIFF (both through imagecodecs), because Pillow keeps the high byte alone
-of several channels of 16 bits and fills up what a short PNG lacks.
+are tried, and data that end early are a fault. Pillow reads files of up to 8 bits a sample. libpng
+reads PNG, and libtiff deeper TIFF (both through imagecodecs), because Pillow keeps the high byte
+alone of several channels of 16 bits, and fills up what a short PNG lacks. PNG's sBIT is not asked
+for: by the standard samples fill the whole depth whatever it says.
 """
 
 import io
 import logging
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +49,7 @@ _ASSOCIATED_ALPHA = 1
 # Faults of a file are told by this module; its libraries would tell them a second time.
 for _name in ("tifffile", "imagecodecs"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class CorruptImage(ValueError):

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.data import image_file, mask_classes, mask_decode
-from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, decoded_rows, open_cache_dir
+from ufm_jax.data.cache import DecodeSettings, Progress, decoded_rows, open_cache_dir
+from ufm_jax.data.cache_folder import CachedRows
 from ufm_jax.data.decode import Row, fitted_extent, pixel_digest
 from ufm_jax.data.fingerprint import (
     code_stamp,

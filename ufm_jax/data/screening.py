@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, open_cache_dir
+from ufm_jax.data.cache import DecodeSettings, Progress, open_cache_dir
+from ufm_jax.data.cache_folder import CachedRows
 from ufm_jax.data.fingerprint import content_digests, memo_of
 from ufm_jax.data.issues import FAULTS, Issue, enforce
 from ufm_jax.data.records import Listing, Record, file_faults

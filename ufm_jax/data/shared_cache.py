@@ -14,14 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.data.cache import (
-    CachedRows,
     DecodeSettings,
     Progress,
     cache_key,
     decoded_rows,
     exclusive,
-    open_rows,
 )
+from ufm_jax.data.cache_folder import CachedRows, open_rows
 from ufm_jax.data.decode import Row
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import ImageHandle

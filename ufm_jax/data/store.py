@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ufm_jax.data.cache import CachedRows
+from ufm_jax.data.cache_folder import CachedRows
 from ufm_jax.data.row_file import CheckedRows
 
 
