@@ -271,6 +271,16 @@ def test_sides_and_pixels_are_bounded_before_decoding(kind, width, height):
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("depth", [8, 16])
+def test_tiles_are_bounded_like_images(depth):
+    samples = np.zeros((16, 16), np.uint8 if depth == 8 else np.uint16)
+    content = bytearray(tiff(samples, photometric="minisblack", tile=(16, 16)))
+    entry = content.index(struct.pack("<HHI", 322, 4, 1))
+    content[entry : entry + 24] = struct.pack("<HHIIHHII", 322, 4, 1, 2**16, 323, 4, 1, 2**16)
+    with pytest.raises(CorruptImage, match="declares 65536 x 65536 pixels"):
+        read_stored(bytes(content))
+
+
 def test_a_refusal_for_size_says_the_bounds():
     with pytest.raises(CorruptImage, match="declares 100000 x 1 pixels: sides from 1 to 65535"):
         read_stored(bomb(100_000, 1)["png"])
