@@ -126,6 +126,12 @@ def test_a_setting_says_the_depth_of_all_files(bits, write):
         decode_bytes(write(values + np.uint16(1)), (0, full))
 
 
+def test_a_setting_does_not_scale_a_second_time_what_its_format_scaled():
+    content = SIXTEEN["pgm of 12 bits"]
+    expected = decode_bytes(content).pixels
+    np.testing.assert_array_equal(decode_bytes(content, (0, 4095)).pixels, expected)
+
+
 UNSTATED = {
     "signed": tiff(RAMP.astype(np.int16)),
     "signed bytes": tiff((RAMP % 100).astype(np.int8)),

@@ -74,13 +74,15 @@ def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFil
     Args:
       data: content of an image file of `image_file.FORMATS`.
       value_range: what is black and what is white in files of more than 8 bits; () = what the
-        header says.
+        header says. JPEG 2000 and PPM of other depths than 8 and 16 always go by their headers.
 
     Raises:
       CorruptImage: the bytes do not decode, or the range is not known or left.
     """
     stored = read_stored(data)
     deep = stored.samples.dtype != np.uint8
+    if not stored.exact:
+        value_range = ()
     pixels = _scaled(stored, value_range) if deep else stored.samples
     peak = int(stored.samples.max()) if deep and not value_range and _full_16(stored) else 0
     return DecodedFile(drop_equal_channels(pixels), stored.frames, peak)
