@@ -1,11 +1,8 @@
-"""How many mutated inputs a test tries: few in the ordinary suite, all with `pytest -m slow`."""
+"""How much the fuzz tests try: a hundredth in the ordinary suite, all of it with FUZZ_SCALE=1."""
 
-from collections.abc import Callable
-
-import pytest
+import os
 
 
-@pytest.fixture(params=["few", pytest.param("all", marks=pytest.mark.slow)])
-def how_many(request) -> Callable[[int, int], int]:
-    """`how_many(few, all)` is the number of inputs of this run."""
-    return lambda few, every: few if request.param == "few" else every
+def count(full: int) -> int:
+    """The number of inputs of a test that tries ``full`` where FUZZ_SCALE, a share, is 1."""
+    return max(1, round(full * float(os.environ.get("FUZZ_SCALE", "0.01"))))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.fuzz.conftest import count
 from ufm_jax.data.federated import DataSettings, load_federated
 from ufm_jax.data.label_settings import LabelSettings
 from ufm_jax.data.labelled_load import load_labelled
@@ -72,15 +73,13 @@ def loaded(root: Path, cache: Path) -> dict[str, np.ndarray]:
     return rows | {f"labelled {name}": values for name, values in (masks | known).items()}
 
 
-def test_no_corruption_changes_what_is_read_without_a_word(
-    tmp_path, how_many, capsys, caplog, monkeypatch
-):
+def test_no_corruption_changes_what_is_read_without_a_word(tmp_path, capsys, caplog, monkeypatch):
     root, cache = folder_of_images(tmp_path / "root"), tmp_path / "cache"
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr("ufm_jax.data.fingerprint._SETTLED_NS", -(10**12))  # remember at once
     expected = loaded(root, tmp_path / "whole")
     rng, counts, unlike = np.random.default_rng(0), Counter(), []
-    for _ in range(how_many(10, 400)):
+    for _ in range(count(800)):
         shutil.rmtree(cache, ignore_errors=True)
         shutil.copytree(tmp_path / "whole", cache)
         caplog.clear()

@@ -1,6 +1,6 @@
 """Mutated images and masks: each is a row or a mask, or a fault that says why; never anything else.
 
-Counts are printed; `pytest -s -m slow tests/fuzz` shows those of the full number.
+Counts are printed; `FUZZ_SCALE=1 pytest -s tests/fuzz` shows those of the full number.
 """
 
 import io
@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from tests.fuzz.conftest import count
 from ufm_jax.data.decode import make_row
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.mask_classes import parse_mask_classes
@@ -145,12 +146,12 @@ def outcome_of_mask(content: bytes, number: int) -> str:
     return "mask read"
 
 
-def test_a_mutated_file_is_read_or_refused_in_bounded_time_and_memory(how_many, capsys):
+def test_a_mutated_file_is_read_or_refused_in_bounded_time_and_memory(capsys):
     rng, files, counts = np.random.default_rng(0), whole_files(), Counter()
     for content in files:
         assert outcome_of_row(content, (-(2.0**31), 2.0**32)) == "image read"
     before, slowest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0.0
-    for index in range(how_many(250, 10_000)):
+    for index in range(count(10_000)):
         content = mutated(rng, files)
         begin = time.perf_counter()
         counts[outcome_of_row(content, ((), (0, 65535))[index % 2])] += 1
@@ -161,5 +162,4 @@ def test_a_mutated_file_is_read_or_refused_in_bounded_time_and_memory(how_many, 
         print(f"\n{dict(counts)}, slowest {slowest:.2f} s, memory grew by {grown / 2**20:.0f} MB")
     assert slowest < SECONDS
     assert grown < BYTES
-    assert min(counts.values()) > 0
     assert len(counts) == 4
