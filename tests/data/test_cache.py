@@ -19,7 +19,13 @@ from ufm_jax.data import cache
 from ufm_jax.data.cache import DecodeSettings, decoded_rows
 from ufm_jax.data.cache_folder import CachedRows
 from ufm_jax.data.decode import make_row
-from ufm_jax.data.fingerprint import code_stamp, content_digests, digest
+from ufm_jax.data.fingerprint import (
+    code_stamp,
+    content_digests,
+    digest,
+    read_sealed,
+    write_sealed,
+)
 from ufm_jax.data.records import Picture
 from ufm_jax.data.store import ArrayStore, CachedStore
 from ufm_jax.errors import DataError
@@ -113,12 +119,20 @@ def test_memo_saves_reading_unchanged_files(files, tmp_path, monkeypatch):
     assert content_digests(files, memo, 1)[0] == first
 
 
-def test_damaged_memo_is_replaced(files, tmp_path):
+@pytest.mark.parametrize("damage", [b"", b"no memo", b"0" * 32 + b"\n" + bytes(64)])
+def test_damaged_memo_is_replaced(files, tmp_path, damage):
     memo = tmp_path / "memo"
     expected, _ = content_digests(files, memo, 1)
-    for damage in (b"no memo", digest(b"").hex().encode() + b"\n" + bytes(64)):
-        memo.write_bytes(damage)
-        assert content_digests(files, memo, 1)[0] == expected
+    memo.write_bytes(damage)
+    assert content_digests(files, memo, 1)[0] == expected
+
+
+def test_a_sealed_file_holds_under_its_own_name_alone(tmp_path):
+    write_sealed(tmp_path / "a", b"content\nof two lines")
+    assert read_sealed(tmp_path / "a") == b"content\nof two lines"
+    (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes())
+    assert read_sealed(tmp_path / "b") is None
+    assert read_sealed(tmp_path / "absent") is None
 
 
 def test_fresh_files_are_not_remembered(files, tmp_path):

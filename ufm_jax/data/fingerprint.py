@@ -33,9 +33,9 @@ def digest(*parts: bytes) -> bytes:
 
 
 def write_sealed(file: Path, content: bytes) -> None:
-    """Replaces a file by its content's digest, in a line of its own, and the content."""
+    """Replaces a file by its content, after a line with a seal over its name and the content."""
     with replacing(file) as partial:
-        partial.write_bytes(digest(content).hex().encode() + b"\n" + content)
+        partial.write_bytes(_seal(file, content) + b"\n" + content)
 
 
 def read_sealed(file: Path) -> bytes | None:
@@ -44,7 +44,11 @@ def read_sealed(file: Path) -> bytes | None:
         seal, _, content = file.read_bytes().partition(b"\n")
     except OSError:
         return None
-    return content if seal == digest(content).hex().encode() else None
+    return content if seal == _seal(file, content) else None
+
+
+def _seal(file: Path, content: bytes) -> bytes:
+    return digest(os.fsencode(file.name), content).hex().encode()
 
 
 def code_stamp(*modules: ModuleType) -> bytes:
