@@ -1,5 +1,6 @@
 """What the user may say about the data, typed and checked."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
@@ -32,6 +33,8 @@ class DataSettings:
       require_labels: an image without a label is a fault.
       working_size: S.
       channels: 1, 3, or 'auto' (3 if any image has colour).
+      value_range: (black, white) of all files of more than 8 bits, such as (0, 4095) for 12 bits
+        stored in 16, or (0, 1) for floats; () = what each file's header says.
       detect_geometry: find the scan geometry where the source does not bring it.
       cache_dir: decoded images are kept here, readable by the owner alone.
       on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
@@ -65,6 +68,7 @@ class DataSettings:
     require_labels: bool = False
     working_size: int = 224
     channels: Literal["auto", 1, 3] = "auto"
+    value_range: tuple[float, ...] = ()
     detect_geometry: bool = True
     cache_dir: str = "~/.cache/ufm_jax"
     on_bad: Literal["error", "skip"] = "error"
@@ -83,6 +87,10 @@ class DataSettings:
         for name, least in (("working_size", 1), ("num_clients", 1), ("num_workers", 0)):
             if getattr(self, name) < least:
                 raise DataError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.value_range and not _is_range(self.value_range):
+            raise DataError(
+                f"value_range={self.value_range}: give black and white, such as (0, 4095), or ()"
+            )
         if self.source != "synthetic" and not self.root:
             raise DataError(f"source {self.source!r} needs `root`, the folder of the data")
         if self.client_columns and self.source not in ("index", "tfds"):
@@ -114,3 +122,8 @@ class DataSettings:
                 raise DataError(f"exclude: {entry!r} is not 'column=value' or 'set:column=value'")
             rules.append((of_set, column, value))
         return tuple(rules)
+
+
+def _is_range(values: tuple[float, ...]) -> bool:
+    """Whether values are a lower and an upper end, both finite."""
+    return len(values) == 2 and -math.inf < values[0] < values[1] < math.inf
