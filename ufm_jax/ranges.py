@@ -129,7 +129,7 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     inner, *limits = typing.get_args(kind)
     value = _typed(name, value, inner)
     for problem in filter(None, (limit.problem(value) for limit in limits)):
-        raise ConfigError(f"{name}={value!r}: {problem}")
+        raise _refusal(name, value, problem)
     return value
 
 
@@ -162,13 +162,18 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         expected = "it holds a NUL character; leave it out"
     else:
         expected = f"expected {'text in quotes' if kind is str else kind.__name__}"
-    raise ConfigError(f"{name}={value!r}: {expected}")
+    raise _refusal(name, value, expected)
+
+
+def _refusal(name: str, value: Any, problem: str) -> ConfigError:
+    """The error of one line, whatever the value looks like."""
+    return ConfigError(" ".join(f"{name}={value!r}: {problem}".splitlines()))
 
 
 def _entries(name: str, values: tuple | list, kinds: tuple[Any, ...]) -> tuple:
     if kinds[-1] is Ellipsis:
         kinds = (kinds[0],) * len(values)
     if len(kinds) != len(values):
-        raise ConfigError(f"{name}={values!r}: expected {len(kinds)} entries")
+        raise _refusal(name, values, f"expected {len(kinds)} entries")
     pairs = enumerate(zip(values, kinds, strict=True))
     return tuple(checked(f"{name}[{place}]", value, kind) for place, (value, kind) in pairs)

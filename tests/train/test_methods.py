@@ -258,14 +258,32 @@ def test_hostile_clients_are_named_and_exist():
         check_clients(config, 5)
 
 
-def built(**changes):
+def built(placement=PlacementConfig(devices=1), **changes):
     data = SimpleNamespace(
-        offsets=np.concatenate([[0], np.cumsum(SIZES)]), num_clients=5, names=tuple("abcde")
+        offsets=np.concatenate([[0], np.cumsum(SIZES)]),
+        num_clients=5,
+        names=tuple("abcde"),
+        store=SimpleNamespace(image_shape=(8, 8, 1)),
     )
-    config = replace(BASE, batch_size=4, **changes)
-    return build_federation(
-        config, PlacementConfig(devices=1), data, loss, optimizers(), personal=(), seed=0
-    )
+    config = replace(BASE, **{"batch_size": 4} | changes)
+    return build_federation(config, placement, data, loss, optimizers(), personal=(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("method", "placement", "what"),
+    [
+        ({"batch_size": 65_536}, {"lanes": 65_536}, "the images of one step"),
+        ({"local_epochs": 10_000, "batch_size": 65_536}, {"lanes": 40}, "the order of the examp"),
+        ({"local_epochs": 0, "local_steps": 10**6, "batch_size": 65_536}, {}, "of 5000000 steps"),
+    ],
+)
+def test_a_round_larger_than_the_memory_is_refused_before_it_is_allocated(
+    method, placement, what, monkeypatch
+):
+    for memory in ("device_memory", "host_memory"):
+        monkeypatch.setattr(f"ufm_jax.train.build.{memory}", lambda *_: 64e9)
+    with pytest.raises(ConfigError, match=rf"batch_size=65536 with .*{what}.*GB.*lower"):
+        built(placement=PlacementConfig(devices=1, **placement), cohort_size=0, **method)
 
 
 def test_a_federation_without_rounds_is_built_where_it_is_asked_for():

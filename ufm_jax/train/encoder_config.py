@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ufm_jax.errors import ConfigError
 from ufm_jax.models.attention import AttentionKernel
 from ufm_jax.models.execution import Execution
-from ufm_jax.ranges import AtLeastOne, Checked, Range
+from ufm_jax.ranges import Checked, Range
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class EncoderConfig(Checked):
 
     size: Literal["xs", "ti", "s", "b", "l", "h"] = "b"
     image_size: Annotated[int, Range(1, 8192)] = 224
-    patch_size: AtLeastOne = 16
+    patch_size: Annotated[int, Range(2)] = 16
     channels: Literal[1, 3] = 3
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False

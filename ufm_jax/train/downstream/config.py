@@ -60,7 +60,7 @@ class NetworkConfig(EncoderConfig):
 
     pool: Pool = "mean"
     decoder: DecoderName = "unet"
-    decoder_width: Annotated[int, Range(32, 16_384)] = 128
+    decoder_width: Annotated[int, Range(1, 16_384)] = 128
     learned_position: bool = False
     drop_path: Annotated[float, Range(0, 0.9)] = 0.1
 
@@ -150,7 +150,7 @@ class EvaluationConfig(Checked):
 
     select: Literal["auto", "auroc", "balanced_accuracy", "dice", "pooled_dice", "last"] = "auto"
     every_rounds: AtLeastOne = 1
-    batch_size: Annotated[int, Range(1, 65_536)] = 64
+    batch_size: Annotated[int, Range(1, 4096)] = 64
     mirror: bool = False
     positive: str = ""
     threshold: Literal["youden", "sensitivity", "half"] = "youden"
