@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.train.config import (
@@ -15,7 +17,7 @@ from ufm_jax.train.config import (
     pretrain_config,
     resolve,
 )
-from ufm_jax.train.schema import flatten, to_config_dict
+from ufm_jax.train.schema import ListParser, flatten, to_config_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAINING = [
@@ -68,6 +70,59 @@ def test_a_wrong_value_is_an_error_of_one_line(changes, message):
     with pytest.raises(ConfigError, match=message) as caught:
         _resolved(**changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        ("train,val", ("train", "val")),
+        ("train, val", ("train", "val")),
+        ("train", ("train",)),
+        ("(train,val)", ("train", "val")),
+        ("[train, val]", ("train", "val")),
+        ("('train', 'val')", ("train", "val")),
+        ("['train']", ("train",)),
+        ("('a,b', 'c')", ("a,b", "c")),
+        ("'a,b',", ("a,b",)),
+        ("breast:5,thyroid:6", ("breast:5", "thyroid:6")),
+        ("#ff0000:vessel,1:liver", ("#ff0000:vessel", "1:liver")),
+        ("a b,c-d", ("a b", "c-d")),
+        ("01,02", ("01", "02")),
+        ("head/.*,.*norm.*", ("head/.*", ".*norm.*")),
+        ("(head|norm)/.*", ("(head|norm)/.*",)),
+        ("", ()),
+        ("()", ()),
+        ("0.1,0.5", (0.1, 0.5)),
+        ("(1, 2)", (1, 2)),
+        (("kept", "as it is"), ("kept", "as it is")),
+    ],
+)
+def test_a_list_of_the_command_line_is_read_with_and_without_brackets(text, entries):
+    assert ListParser().parse(text) == entries
+
+
+@pytest.mark.parametrize("text", ["'a,b',c", "('train',val)", 'a,"b'])
+def test_a_list_that_is_quoted_in_part_is_refused(text):
+    with pytest.raises(ValueError, match="put each entry in quotes, or none"):
+        ListParser().parse(text)
+
+
+def test_ml_collections_reads_tuples_with_our_parser(monkeypatch):
+    given = ["--config.data.splits=train,val", "--config.augment.crop_area=0.1,0.5"]
+    given += ["--config.data.index=a.csv", "--config.data.index=b.csv"]
+    monkeypatch.setattr(sys, "argv", ["command", *given])
+    values, config = flags.FlagValues(), pretrain_config()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values)
+    values(sys.argv)
+    read = resolve(config)
+    assert read.data.splits == ("train", "val")
+    assert read.augment.crop_area == (0.1, 0.5)
+    assert read.data.index == ("a.csv", "b.csv")
+
+
+def test_text_in_the_place_of_a_list_is_refused_with_the_list():
+    with pytest.raises(ConfigError, match=r"splits='train,val': give .* \('train', 'val'\)"):
+        _resolved(data__splits="train,val")
 
 
 def test_a_section_cannot_be_a_value():

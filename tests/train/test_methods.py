@@ -50,6 +50,7 @@ LOCAL = OptimizerConfig(
     name="sgd", learning_rate=0.1, scale_by_batch=False, betas=(0.5, 0.0), weight_decay=0.0
 )
 ADDS = replace(LOCAL, learning_rate=1.0, betas=(0.0, 0.0))
+ONE_DEVICE = PlacementConfig(devices=1)
 BASE = FederationConfig(client_state="reset", client_weights="uniform", cohort_size=4)
 
 
@@ -258,7 +259,7 @@ def test_hostile_clients_are_named_and_exist():
         check_clients(config, 5)
 
 
-def built(placement=PlacementConfig(devices=1), **changes):
+def built(placement=ONE_DEVICE, **changes):
     data = SimpleNamespace(
         offsets=np.concatenate([[0], np.cumsum(SIZES)]),
         num_clients=5,
