@@ -43,7 +43,7 @@ from ufm_jax.train.methods_config import (
     ParticipationConfig,
     PrivacyConfig,
 )
-from ufm_jax.train.optimizers import make_optimizer
+from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 
 SIZES = np.array([12, 5, 8, 3, 9])
 LOCAL = OptimizerConfig(
@@ -259,7 +259,7 @@ def test_hostile_clients_are_named_and_exist():
         check_clients(config, 5)
 
 
-def built(placement=ONE_DEVICE, **changes):
+def built(placement=ONE_DEVICE, optimizers_=None, **changes):
     data = SimpleNamespace(
         offsets=np.concatenate([[0], np.cumsum(SIZES)]),
         num_clients=5,
@@ -267,7 +267,9 @@ def built(placement=ONE_DEVICE, **changes):
         store=SimpleNamespace(image_shape=(8, 8, 1)),
     )
     config = replace(BASE, **{"batch_size": 4} | changes)
-    return build_federation(config, placement, data, loss, optimizers(), personal=(), seed=0)
+    return build_federation(
+        config, placement, data, loss, optimizers_ or optimizers(), personal=(), seed=0
+    )
 
 
 @pytest.mark.parametrize(
@@ -285,6 +287,16 @@ def test_a_round_larger_than_the_memory_is_refused_before_it_is_allocated(
         monkeypatch.setattr(f"ufm_jax.train.build.{memory}", lambda *_: 64e9)
     with pytest.raises(ConfigError, match=rf"batch_size=65536 with .*{what}.*GB.*lower"):
         built(placement=PlacementConfig(devices=1, **placement), cohort_size=0, **method)
+
+
+def test_a_run_of_the_first_step_of_a_warm_up_alone_is_refused():
+    warming = replace(optimizers(), lr_factor=warmup_cosine(rounds=1, warmup_rounds=1))
+    one_step = {"rounds": 1, "local_epochs": 0, "local_steps": 1}
+    with pytest.raises(ConfigError, match=r"schedule\.warmup_rounds: the run has one step"):
+        built(optimizers_=warming, **one_step)
+    built(optimizers_=warming, **one_step | {"rounds": 2})
+    built(optimizers_=warming, **one_step | {"local_steps": 2})
+    built(**one_step)
 
 
 def test_a_federation_without_rounds_is_built_where_it_is_asked_for():

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import jax.numpy as jnp
+
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import LossFn
@@ -91,6 +93,7 @@ def build_federation(
         examples_sharded=placement.data_home != "device",
     )
     _check_memory(federation, data.store.image_shape)
+    _check_rate(federation, optimizers, config.rounds)
     return federation
 
 
@@ -124,3 +127,12 @@ def _check_memory(federation: Federation, image_shape: tuple[int, ...]) -> None:
                 f"placement.lanes={placement.lanes}: {what} would take {needed / 1e9:.3g} GB, and "
                 f"there are {memory / 1e9:.3g}; lower one of them, local_epochs or local_steps"
             )
+
+
+def _check_rate(federation: Federation, optimizers: Optimizers, rounds: int) -> None:
+    """Refuses a run whose only step is the first of a warm-up, where the rate is 0."""
+    if rounds == 1 and federation.num_steps.max() == 1 and not optimizers.lr_factor(jnp.zeros(())):
+        raise ConfigError(
+            "config.schedule.warmup_rounds: the run has one step, the first of the warm-up, where "
+            "the learning rate is 0; set 0, or train for more rounds or local_steps"
+        )

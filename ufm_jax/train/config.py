@@ -204,7 +204,7 @@ class OptimizerConfig(Checked):
     name: Literal["adamw", "sgd", "adam", "yogi", "adagrad", "fedadam", "fedyogi", "fedadagrad"] = (
         "adamw"
     )
-    learning_rate: Amount = 1.5e-4
+    learning_rate: Annotated[float, Range(1e-12)] = 1.5e-4
     scale_by_batch: bool = True
     betas: tuple[Decay, Decay] = (0.9, 0.95)
     eps: Amount = 1e-8
