@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.participation import Clock, Participation, drawn_clock
+from ufm_jax.files import user_path
 from ufm_jax.train.methods_config import ParticipationConfig
 from ufm_jax.train.schema import as_config_errors
 
@@ -22,7 +23,7 @@ def make_participation(config: ParticipationConfig, names: tuple[str, ...]) -> P
     Raises:
         ConfigError: If the trace cannot be read, or does not fit the sampling or the clients.
     """
-    available = read_trace(Path(config.trace), names) if config.trace else None
+    available = read_trace(user_path(config.trace), names) if config.trace else None
     with as_config_errors():
         return Participation(config.sampling, available)
 
@@ -41,6 +42,21 @@ def make_clock(config: ParticipationConfig, num_clients: int, seed: int) -> Cloc
         deadline=config.deadline or np.inf,
         seed=seed,
     )
+
+
+def trace_bytes(trace: str) -> bytes:
+    """What a trace's file holds; nothing where no trace is named.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        return user_path(trace).read_bytes() if trace else b""
+    except OSError as error:
+        raise ConfigError(
+            f"config.federation.participation.trace={trace!r}: it cannot be read ({error.strerror})"
+            "; name a CSV of who can be asked, or ''"
+        ) from None
 
 
 def read_trace(path: Path, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
 from ufm_jax.train import cluster
 from ufm_jax.train.config import PretrainConfig
+from ufm_jax.train.participation import trace_bytes
 from ufm_jax.train.schema import flatten
 
 CONFIG_FILE = "config.json"
@@ -172,7 +173,7 @@ def _settings(config: Any) -> dict[str, Any]:
     facts = flatten(config)
     trace = facts["config.federation.participation.trace"]
     if trace:
-        content = hashlib.sha256(Path(trace).read_bytes()).hexdigest()
+        content = hashlib.sha256(trace_bytes(trace)).hexdigest()
         facts["config.federation.participation.trace (content)"] = content
     return facts
 

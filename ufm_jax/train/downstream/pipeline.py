@@ -33,6 +33,7 @@ from ufm_jax.train.downstream.run_report import write_report
 from ufm_jax.train.downstream.saved import TrainedModel, load_model, save_model
 from ufm_jax.train.downstream.seen import Seen, read_seen, seen_rows, write_seen
 from ufm_jax.train.downstream.start import start_params
+from ufm_jax.train.participation import trace_bytes
 from ufm_jax.train.rundir import check_free, claim
 
 _log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         config: A checked configuration.
         workdir: Gets everything that the run leaves behind.
     """
+    trace_bytes(config.federation.participation.trace)
     data = load_task(config)
     check_evaluation(config.evaluation, data)
     for split, counts in data.summary().items():
