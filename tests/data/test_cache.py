@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 from ufm_jax.data import cache
-from ufm_jax.data.cache import CachedRows, DecodeSettings, decoded_rows
+from ufm_jax.data.cache import CachedRows, DecodeSettings, decoded_rows, open_cache_dir
 from ufm_jax.data.decode import make_row
 from ufm_jax.data.fingerprint import code_stamp, content_digests, digest
 from ufm_jax.data.records import Picture
 from ufm_jax.data.store import ArrayStore, CachedStore
+from ufm_jax.errors import DataError
 
 SETTINGS = DecodeSettings(size=16)
 
@@ -61,6 +62,13 @@ def test_rows_equal_direct_decoding_and_do_not_depend_on_workers(files, cache_di
         np.testing.assert_array_equal(images_of(rows), [row.image for row in direct])
         np.testing.assert_array_equal(rows.extents, [row.extent for row in direct])
         assert [d.tobytes() for d in rows.digests] == [row.digest for row in direct]
+
+
+@pytest.mark.parametrize("inside", ["", "folder"])
+def test_a_cache_in_the_place_of_a_file_is_refused_by_name(tmp_path, inside):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cache_dir='.*file.*': no folder can be made there"):
+        open_cache_dir(tmp_path / "file" / inside)
 
 
 def test_second_opening_decodes_nothing_and_progress_counts_the_first(files, cache_dir):

@@ -36,6 +36,7 @@ from ufm_jax.data.fingerprint import code_stamp, digest
 from ufm_jax.data.records import ImageHandle
 from ufm_jax.data.row_file import RowFile
 from ufm_jax.data.threads import map_in_order
+from ufm_jax.errors import DataError
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) from the writing thread."""
@@ -89,7 +90,13 @@ class CachedRows:
 
 def open_cache_dir(cache_dir: Path) -> None:
     """Makes the cache's folder, readable by its owner alone: it will hold patients' images."""
-    cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise DataError(
+            f"cache_dir={str(cache_dir)!r}: no folder can be made there ({error.strerror}); name "
+            "another one"
+        ) from None
 
 
 def cache_key(digests: Sequence[bytes], settings: DecodeSettings) -> str:

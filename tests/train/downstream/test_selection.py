@@ -1,4 +1,4 @@
-"""The round that is kept: never one before training, and none without a word."""
+"""What a model is chosen and judged by is checked before it is trained; none is kept untrained."""
 
 import math
 from types import SimpleNamespace
@@ -8,9 +8,11 @@ import pytest
 
 from ufm_jax.data.labelled import Task
 from ufm_jax.errors import ConfigError
-from ufm_jax.train.downstream import finetuning
+from ufm_jax.train.downstream import finetuning, pipeline
 from ufm_jax.train.downstream.config import EvaluationConfig, FinetuneConfig
-from ufm_jax.train.downstream.saved import head_moved
+from ufm_jax.train.downstream.pipeline import Request, check_evaluation, evaluate
+from ufm_jax.train.downstream.results import Beside
+from ufm_jax.train.downstream.saved import TrainedModel, head_moved
 from ufm_jax.train.downstream.selection import Selection, check_validation
 
 CLASSES = ("benign", "malignant", "normal")
@@ -60,6 +62,38 @@ def test_without_images_to_choose_by_nothing_is_trained():
     with pytest.raises(ConfigError, match="there is no validation split to choose by"):
         check_validation(labelled([]), EvaluationConfig())
     check_validation(labelled([]), EvaluationConfig(select="last"))
+
+
+@pytest.mark.parametrize(
+    ("data", "positive", "message"),
+    [
+        (labelled([0, 1]), "cancer", "the classes are benign, malignant"),
+        (labelled([0, 1, 2], num_classes=3), "normal", "it tells two classes apart"),
+        (labelled([0, 0], kind="multi"), "benign", "it tells two classes apart"),
+    ],
+)
+def test_a_positive_class_that_changes_nothing_is_refused(data, positive, message):
+    with pytest.raises(ConfigError, match=rf"evaluation\.positive='{positive}': {message}"):
+        check_evaluation(EvaluationConfig(positive=positive), data)
+    check_evaluation(EvaluationConfig(), data)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"splits": ("test", "dev")}, "--splits: 'dev' is none of train, val, test and all"),
+        ({"client": "north"}, "--client=north: the run has one model for all"),
+    ],
+)
+def test_flags_that_match_nothing_are_refused(tmp_path, monkeypatch, wrong, message):
+    model = TrainedModel({}, Task("single", CLASSES[:2]))
+    monkeypatch.setattr(pipeline, "load_model", lambda run: model)
+    monkeypatch.setattr(pipeline, "read_seen", lambda run: SimpleNamespace(data=""))
+    data = SimpleNamespace(task=model.task, fingerprint="")
+    monkeypatch.setattr(pipeline, "load_task", lambda config: data)
+    request = Request(tmp_path, tmp_path / "out", ("test",), Beside())
+    with pytest.raises(ConfigError, match=message):
+        evaluate(FinetuneConfig(), request._replace(**wrong))
 
 
 def tree(encoder, head):
