@@ -3,8 +3,7 @@
     rounds: Annotated[int, Range(1)]
     mask_ratio: Annotated[float, Range(0, 1, above=True, below=True)]
 
-Numbers are finite always. What fields may hold together is no matter of a field: each dataclass
-checks that itself.
+Every number is finite. What several fields may not hold together, a dataclass checks itself.
 """
 
 import dataclasses
@@ -20,7 +19,7 @@ from ufm_jax.errors import ConfigError
 
 
 class Limit(Protocol):
-    """What an annotation says of a value."""
+    """What an annotation says of values, beside their type."""
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value of the right type, and what to use; None if it may be."""
@@ -45,8 +44,8 @@ class Range:
 
     def problem(self, value: float) -> str | None:
         """See ``Limit``."""
-        high_enough = value > self.low if self.above else value >= self.low
-        if high_enough and (value < self.high if self.below else value <= self.high):
+        large_enough = value > self.low if self.above else value >= self.low
+        if large_enough and (value < self.high if self.below else value <= self.high):
             return None
         low = f"above {self.low}" if self.above else f"from {self.low}"
         return f"use a number {low} to {'below ' if self.below else ''}{self.high}"
@@ -62,7 +61,11 @@ class Rising:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Regular expressions; ``group``: with parentheses around what is looked for, or ''."""
+    """Regular expressions.
+
+    Attributes:
+        group: Whether parentheses must stand around what is looked for; '' looks for nothing.
+    """
 
     group: bool = False
 
@@ -71,7 +74,7 @@ class Pattern:
         try:
             groups = re.compile(value).groups
         except (re.error, OverflowError, RecursionError) as error:
-            return f"it is not a regular expression ({error}); write \\( for a parenthesis"
+            return f"it is not a regular expression ({error})"
         return "it has no parentheses" if self.group and value and not groups else None
 
 
@@ -119,7 +122,7 @@ def checked(name: str, value: Any, kind: Any) -> Any:
         name: The field, for messages.
         value: What was given.
         kind: The field's annotation: bool, int, float, str, a tuple of them, a Literal or a
-            dataclass, with any number of ``Limit``.
+            dataclass; ``Annotated`` with what it is limited to.
 
     Raises:
         ConfigError: Naming field, value, and what to use.

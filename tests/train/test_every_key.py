@@ -123,7 +123,7 @@ def build(config, path):
     section = path[0]
     if section == "data":
         settings = config.data if isinstance(config, PretrainConfig) else config.data.data
-        assign(["s"] * 99, [None] * 99, np.zeros(99, int), dataclasses.replace(settings))
+        assign(["s"] * 99, [None] * 99, np.zeros(99, int), settings)
         if settings.source == "synthetic":
             site_sizes(settings.seed, settings.num_sites, settings.mean_size, settings.sigma)
             read_synthetic(settings.seed, settings.num_sites, 1, 0.0, settings.working_size)

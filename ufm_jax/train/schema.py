@@ -101,6 +101,7 @@ class ListParser(TupleParser):
         return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+# ml_collections picks the parser of a flag by the type of its default.
 config_flags.register_flag_parser_for_type(tuple, ListParser())
 
 
