@@ -78,6 +78,9 @@ class Pattern:
         return "it has no parentheses" if self.group and value and not groups else None
 
 
+_LONGEST = 120
+"""Characters of a value that an error shows."""
+
 Count = Annotated[int, Range(0)]
 AtLeastOne = Annotated[int, Range(1)]
 Amount = Annotated[float, Range(0)]
@@ -132,7 +135,7 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     inner, *limits = typing.get_args(kind)
     value = _typed(name, value, inner)
     for problem in filter(None, (limit.problem(value) for limit in limits)):
-        raise _refusal(name, value, problem)
+        raise refusal(name, value, problem)
     return value
 
 
@@ -165,18 +168,20 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         expected = "it holds a NUL character; leave it out"
     else:
         expected = f"expected {'text in quotes' if kind is str else kind.__name__}"
-    raise _refusal(name, value, expected)
+    raise refusal(name, value, expected)
 
 
-def _refusal(name: str, value: Any, problem: str) -> ConfigError:
-    """The error of one line, whatever the value looks like."""
-    return ConfigError(" ".join(f"{name}={value!r}: {problem}".splitlines()))
+def refusal(name: str, value: Any, problem: str) -> ConfigError:
+    """The error of one line, however long the value is."""
+    shown = repr(value)
+    shown = shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
+    return ConfigError(" ".join(f"{name}={shown}: {problem}".splitlines()))
 
 
 def _entries(name: str, values: tuple | list, kinds: tuple[Any, ...]) -> tuple:
     if kinds[-1] is Ellipsis:
         kinds = (kinds[0],) * len(values)
     if len(kinds) != len(values):
-        raise _refusal(name, values, f"expected {len(kinds)} entries")
+        raise refusal(name, values, f"expected {len(kinds)} entries")
     pairs = enumerate(zip(values, kinds, strict=True))
     return tuple(checked(f"{name}[{place}]", value, kind) for place, (value, kind) in pairs)

@@ -17,6 +17,7 @@ from ufm_jax.train.config import (
     pretrain_config,
     resolve,
 )
+from ufm_jax.train.downstream.config import finetune_config, resolve_finetune
 from ufm_jax.train.schema import ListParser, flatten, to_config_dict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,6 +131,14 @@ def test_a_section_cannot_be_a_value():
     config.model = 3
     with pytest.raises(ConfigError, match=r"config\.model=3: it is a section"):
         resolve(config)
+
+
+def test_a_configuration_of_the_other_command_is_an_error_of_one_short_line():
+    for resolved, config in ((resolve, finetune_config()), (resolve_finetune, pretrain_config())):
+        with pytest.raises(ConfigError, match="unknown key; ") as caught:
+            resolved(config)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 700
 
 
 def test_integers_serve_as_floats_and_lists_as_tuples():

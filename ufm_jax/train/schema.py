@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.tuple_parser import TupleParser
 
 from ufm_jax.errors import ConfigError
-from ufm_jax.ranges import checked, kinds_of
+from ufm_jax.ranges import checked, kinds_of, refusal
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ def from_config_dict(cls: type[T], config: Mapping[str, Any], prefix: str = "con
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {prefix}.{near[0]}?" if near else f"known: {', '.join(fields)}"
-            raise ConfigError(f"{prefix}.{key}={config[key]!r}: unknown key; {hint}")
+            raise refusal(f"{prefix}.{key}", config[key], f"unknown key; {hint}")
     values: dict[str, Any] = {}
     for key, kind in fields.items():
         path = f"{prefix}.{key}"
@@ -63,7 +63,7 @@ def from_config_dict(cls: type[T], config: Mapping[str, Any], prefix: str = "con
             raise ConfigError(f"{path}: missing; start from the defaults of {cls.__name__}")
         if dataclasses.is_dataclass(kind):
             if not isinstance(config[key], Mapping | ConfigDict):
-                raise ConfigError(f"{path}={config[key]!r}: it is a section; set {path}.<key>")
+                raise refusal(path, config[key], f"it is a section; set {path}.<key>")
             section: type = kind  # type: ignore[assignment]
             values[key] = from_config_dict(section, config[key], path)
         else:
