@@ -24,7 +24,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from ufm_jax.data.federated import DataSettings, FederatedData, load_federated
-from ufm_jax.errors import DataError
+from ufm_jax.errors import UserError
 
 _UNLABELLED = "(none)"
 _WIDTH_IN_FILES = 160
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 DataSettings(**values),
                 lambda done, total: bar.update(task, completed=done, total=total),
             )
-    except DataError as error:
+    except UserError as error:
         raise SystemExit(f"error: {error}") from error
     report = describe(data)
     print_table(report, console)

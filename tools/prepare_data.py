@@ -18,7 +18,7 @@ from ufm_jax.data.phantom_folders import write_phantoms
 from ufm_jax.data.records import file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.tfds_builders import SETS, build
-from ufm_jax.errors import DataError
+from ufm_jax.errors import DataError, UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"built: {build(options.set, options.source, options.out)}")
         else:
             print(f"packed: {_pack(options)} images in {options.out}")
-    except DataError as error:
+    except UserError as error:
         raise SystemExit(f"error: {error}") from error
 
 

@@ -19,7 +19,7 @@ from ufm_jax.data.federated import (
     read_listing,
 )
 from ufm_jax.data.issues import DataIssues, Issue
-from ufm_jax.errors import DataError
+from ufm_jax.errors import DataError, UserError
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (20, 30)) -> Path:
@@ -118,7 +118,7 @@ def test_a_file_that_declares_too_many_pixels_is_a_fault_of_its_own(tree):
 
 @pytest.mark.parametrize("value", [(1,), (0, 0), (5, 1), (0, float("inf")), (float("nan"), 1)])
 def test_a_range_that_is_none_is_refused(value):
-    with pytest.raises(DataError, match="value_range="):
+    with pytest.raises(UserError, match="value_range"):
         DataSettings(value_range=value)
 
 
@@ -412,10 +412,10 @@ def test_lists_of_the_published_layout_load(tree):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "folder"}, "source must be one of"),
-        ({"channels": 2}, "channels must be one of"),
-        ({"on_bad": "ignore"}, "on_bad must be one of"),
-        ({"working_size": 0}, "working_size must be at least 1"),
+        ({"source": "folder"}, "source='folder': choose one of"),
+        ({"channels": 2}, "channels=2: choose one of"),
+        ({"on_bad": "ignore"}, "on_bad='ignore': choose one of"),
+        ({"working_size": 0}, "working_size=0: use a number from 1"),
         ({"root": ""}, "needs `root`"),
         ({"client_columns": ("label",)}, "set source='index'"),
         ({"clients_per_set": ("x:0",)}, "'x:0' is not 'set:count'"),
@@ -424,7 +424,7 @@ def test_lists_of_the_published_layout_load(tree):
     ],
 )
 def test_senseless_settings_are_refused_by_name(tmp_path, changes, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         settings(tmp_path / "root", **changes)
 
 

@@ -85,3 +85,8 @@ def test_unusable_data_ends_in_a_message_and_not_in_a_traceback(tmp_path):
     (tmp_path / "root/hospital/broken.png").write_text("no image")
     with pytest.raises(SystemExit, match=r"error: (?s:.*)broken\.png"):
         partition_report.main(flags(tmp_path / "root"))
+
+
+def test_a_setting_out_of_range_ends_in_a_message_that_names_it(tmp_path):
+    with pytest.raises(SystemExit, match=r"error: alpha=nan: use a number from"):
+        partition_report.main([*flags(tmp_path / "root"), "--alpha", "nan"])

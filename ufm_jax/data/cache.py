@@ -66,7 +66,9 @@ def open_cache_dir(cache_dir: Path) -> None:
         private_folder(cache_dir)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cache_dir={cache_dir} cannot be made: {reason}; name another") from error
+        raise DataError(
+            f"cache_dir={str(cache_dir)!r} cannot be made: {reason}; name another folder"
+        ) from error
 
 
 def cache_key(digests: Sequence[bytes], settings: DecodeSettings) -> str:
