@@ -13,6 +13,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save as to_safetensors
 
+from ufm_jax.errors import DataError
 from ufm_jax.interop import torch_files
 from ufm_jax.interop.pickles import Inert, TensorRecord
 from ufm_jax.interop.torch_writer import write_torch
@@ -83,6 +84,25 @@ def read_weights(path: Path, part: str | None = None) -> WeightsFile:
     raise ValueError(
         f"{path}: neither safetensors nor a file of torch.save: it starts with {start[:12]!r}"
     )
+
+
+def check_finite(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Refuses weights that no training could start from.
+
+    Args:
+        path: Where they were read, for the message.
+        state: Arrays by name.
+
+    Raises:
+        DataError: If a number is nan, infinite, or too large for float32; names the array.
+    """
+    for name, array in state.items():
+        bad = np.count_nonzero(~(np.abs(array) <= np.finfo(np.float32).max))
+        if bad:
+            raise DataError(
+                f"{path}: {bad} of the {array.size} numbers of {name} are nan, infinite or beyond "
+                "float32: its training diverged, or it is damaged; take an earlier checkpoint"
+            )
 
 
 def write_weights(path: Path, state: Mapping[str, np.ndarray]) -> None:
