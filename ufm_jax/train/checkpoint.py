@@ -38,6 +38,9 @@ class Checkpoints:
         Args:
             workdir: The run's folder.
             keep: Last checkpoints kept, besides the one of the lowest loss.
+
+        Raises:
+            RunError: If the folder cannot be opened; names what is damaged and the way out.
         """
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -47,10 +50,13 @@ class Checkpoints:
         )
         self._folder = workdir.absolute() / "checkpoints"
         self._sums = workdir.absolute() / "checkpoints.sha256"
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(preservation_policy=policy),
-        )
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except OSError:
+            raise
+        except Exception as error:  # Orbax raises whatever it stumbles over.
+            raise RunError(self._why_closed(error)) from error
         self._written: int | None = None
         self._sealing = ThreadPoolExecutor(1)
         self._sealed = self._sealing.submit(lambda: None)
@@ -136,6 +142,15 @@ class Checkpoints:
         """The privacy ledger of a checkpoint; empty where the run keeps none."""
         stored = self._manager.metadata(rounds_done).custom_metadata or {}
         return stored.get("ledger", {})
+
+    def _why_closed(self, error: Exception) -> str:
+        """Why orbax cannot open the folder, and the way out."""
+        try:
+            for folder in self._folder.iterdir():
+                check_sums(self._sums, folder)
+        except (OSError, RunError) as damage:
+            return f"{damage}: remove that checkpoint, and the run goes on from the one before"
+        return f"{self._folder} cannot be opened ({_line(error)}): {_REMEDY}"
 
     def wait(self) -> None:
         """Returns when everything started is on disk, with its digests."""

@@ -23,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ufm_jax.errors import ConfigError, UserError
+from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.train.cluster_config import ClusterConfig
 from ufm_jax.train.last_words import LastWords
 from ufm_jax.train.runtime import StopSignal
@@ -90,7 +90,7 @@ def membership(config: ClusterConfig, workdir: Path) -> Iterator[None]:
         if not is_first():
             logging.getLogger("ufm_jax").setLevel(logging.ERROR)
         yield
-    except UserError:
+    except (ConfigError, DataError):
         _leave(last_words)
         raise
     except (Exception, KeyboardInterrupt) as error:
@@ -171,7 +171,7 @@ def together(doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
+    except (ConfigError, DataError):
         _failures(1)
         raise
     failed = np.flatnonzero(_failures(0))

@@ -8,15 +8,15 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from ufm_jax.errors import UserError
+from ufm_jax.errors import ConfigError, DataError
 
 
 def start(main: Callable[[], int]) -> None:
     """Runs a command.
 
     Args:
-        main: Does the work once flags are parsed; returns the exit code. A ``UserError`` ends it
-            with one line, and 2.
+        main: Does the work once flags are parsed; returns the exit code. A ``ConfigError`` or a
+            ``DataError`` ends it with one line, and 2.
     """
 
     def guarded(argv: list[str]) -> int:
@@ -24,7 +24,7 @@ def start(main: Callable[[], int]) -> None:
             raise app.UsageError(f"unexpected arguments {argv[1:]}: options begin with --")
         try:
             return main()
-        except UserError as error:
+        except (ConfigError, DataError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
 

@@ -18,6 +18,7 @@ from typing import Any, Self
 import numpy as np
 
 from ufm_jax.errors import RunError
+from ufm_jax.files import private_folder, write_text
 from ufm_jax.train.stored import typed
 
 HISTORY_FILE = "metrics.jsonl"
@@ -134,7 +135,7 @@ class MetricWriter:
         from tensorboardX import SummaryWriter  # slow to import, and only a running loop needs it
 
         folder = Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         path = folder / HISTORY_FILE
         kept = read_history(folder, resume_round)
         if len(kept) < resume_round:
@@ -144,7 +145,7 @@ class MetricWriter:
                 len(kept),
                 resume_round,
             )
-        _replace_lines(path, [_to_json(record) for record in kept])
+        write_text(path, "".join(_to_json(record) + "\n" for record in kept))
         self._lines = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(
             logdir=str(folder / TENSORBOARD_FOLDER), purge_step=resume_round
@@ -258,13 +259,3 @@ def _finite_or_null(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _replace_lines(path: Path, lines: list[str]) -> None:
-    """Replaces the file by ``lines`` so that a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -19,7 +19,6 @@ from ufm_jax.fed.placement import Placement
 from ufm_jax.train import cluster
 from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.schema import flatten
-from ufm_jax.train.stored import read_as
 
 CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"
@@ -98,7 +97,7 @@ def _claim(workdir: Path, config: Any, data: FederatedData, placement: Placement
     facts = _facts(config, data, placement)
     path = workdir / CONFIG_FILE
     if path.exists() and _holds_run(workdir):
-        before = _stored_facts(path)
+        before = json.loads(path.read_text(encoding="utf-8"))
         changed = [
             f"{key}: {before.get(key)!r} there, {facts.get(key)!r} here"
             for key in sorted(before.keys() | facts.keys())
@@ -153,13 +152,7 @@ def lanes_begun_with(workdir: Path) -> int | None:
     path = workdir / CONFIG_FILE
     if not (path.exists() and has_checkpoint(workdir)):
         return None
-    return _stored_facts(path).get("config.placement.lanes")
-
-
-def _stored_facts(path: Path) -> dict[str, Any]:
-    """What a run keeps of its configuration and data."""
-    remedy = "restore it, or delete it if neither has changed: the same command writes it anew"
-    return read_as(dict[str, Any], path, remedy)
+    return json.loads(path.read_text(encoding="utf-8")).get("config.placement.lanes")
 
 
 def write_json(path: Path, value: Any) -> None:

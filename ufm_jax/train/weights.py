@@ -12,7 +12,7 @@ from ufm_jax.fed.algorithm import Params
 from ufm_jax.interop.torch_names import flatten
 from ufm_jax.interop.weights_file import check_finite
 from ufm_jax.models.vit import unstack_layers
-from ufm_jax.train.checkpoint import load_params
+from ufm_jax.train.checkpoint import load_params, sums_beside
 from ufm_jax.train.rundir import CONFIG_FILE, has_checkpoint
 from ufm_jax.train.stored import read_as, typed
 
@@ -39,15 +39,15 @@ def read_ours(folder: Path) -> Weights:
         folder: A run's, or that of its exported ``model``.
 
     Raises:
-        ValueError: If it is neither, the run has not exported a model yet, or the model is damaged
-            or holds numbers that are not finite.
+        RunError: If it is neither, the run has not exported a model yet, or the model is damaged.
+        DataError: If it holds numbers that are not finite.
     """
     inner = folder / "model"
     place = inner if inner.is_dir() else folder
-    if not (place / "_CHECKPOINT_METADATA").is_file():
+    if not ((place / "_CHECKPOINT_METADATA").is_file() or sums_beside(place).exists()):
         if has_checkpoint(folder):
-            raise ValueError(f"{folder}: this run has not finished; go on with it first")
-        raise ValueError(f"{folder}: neither a run's folder nor one of exported parameters")
+            raise RunError(f"{folder}: this run has not finished; go on with it first")
+        raise RunError(f"{folder}: neither a run's folder nor one of exported parameters")
     params = jax.tree.map(np.asarray, unstack_layers(load_params(place)))
     check_finite(place, flatten(params))
     return Weights(place, params, _configured_grid(place.parent) or _embedded_grid(params))
@@ -55,7 +55,7 @@ def read_ours(folder: Path) -> Weights:
 
 def _configured_grid(folder: Path) -> tuple[int, int] | None:
     path = folder / CONFIG_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
     remedy = f"restore it, or give {folder / 'model'} alone, in a folder of its own"
     facts = read_as(dict[str, Any], path, remedy)

@@ -21,6 +21,7 @@ from ufm_jax.data.labelled import Task
 from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.paths import join_by_path
+from ufm_jax.files import write_json
 from ufm_jax.interop.torch_names import flatten
 from ufm_jax.train.checkpoint import export_params, load_params, sums_beside
 from ufm_jax.train.downstream.config import FinetuneConfig, finetune_config
@@ -30,7 +31,6 @@ from ufm_jax.train.rundir import (
     EVALUATION_FILE,
     TASK_FILE,
     has_checkpoint,
-    write_json,
 )
 from ufm_jax.train.schema import flatten as flatten_settings
 from ufm_jax.train.stored import read_as
@@ -38,6 +38,8 @@ from ufm_jax.train.sums import digest_of
 
 MODEL_FOLDER, PERSONAL_FOLDER = "model", "personal"
 _REMEDY = "restore it from a copy, or run the same command again in a new folder"
+_BEFORE: dict[str, Any] = {}
+"""Keys that runs stored before them lack, with the values by which those runs were trained."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def load_config(workdir: Path) -> ConfigDict:
     """
     _facts(workdir)
     path = workdir / CONFIG_FILE
-    stored = {
+    stored = _BEFORE | {
         key: value
         for key, value in read_as(dict[str, Any], path, _REMEDY).items()
         if key.startswith("config.") and "(" not in key
