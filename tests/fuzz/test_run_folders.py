@@ -75,8 +75,11 @@ def evaluating(folder):
 
 
 def starting(folder):
+    """What another run takes; without a configuration beside it the model's grid is not known."""
     weights = read_ours(folder)
-    return weights.grid, {k: v.tobytes() for k, v in flatten(weights.params).items()}
+    known = (folder / CONFIG_FILE).exists()
+    assert weights.grid == (FinetuneConfig().model.grid if known else None)
+    return {name: array.tobytes() for name, array in flatten(weights.params).items()}
 
 
 def resuming(folder):

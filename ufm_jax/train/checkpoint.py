@@ -8,6 +8,7 @@ go on bit for bit.
 import contextlib
 import logging
 import math
+import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,12 +36,15 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep: int = 2) -> None:
         """Opens or makes the folder.
 
+        Damaged checkpoints that are newer than a whole one are removed, with a warning: the rounds
+        since then are trained again, to the same bits.
+
         Args:
             workdir: The run's folder.
             keep: Last checkpoints kept, besides the one of the lowest loss.
 
         Raises:
-            RunError: If the folder cannot be opened; names what is damaged and the way out.
+            RunError: If no checkpoint is whole; names what is damaged and the way out.
         """
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -50,13 +54,20 @@ class Checkpoints:
         )
         self._folder = workdir.absolute() / "checkpoints"
         self._sums = workdir.absolute() / "checkpoints.sha256"
-        options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+        self._whole: int | None = None
+        with cluster.together(f"opening {self._folder}"):
+            if cluster.is_first():
+                self._whole = self._without_damaged()
+        # With a function of its own orbax keeps the losses, and knows them after a restart.
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy, best_fn=_comparable_loss, best_mode="min"
+        )
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
         except OSError:
             raise
         except Exception as error:  # Orbax raises whatever it stumbles over.
-            raise RunError(self._why_closed(error)) from error
+            raise RunError(f"{self._folder} is damaged ({_line(error)}): {_REMEDY}") from error
         self._written: int | None = None
         self._sealing = ThreadPoolExecutor(1)
         self._sealed = self._sealing.submit(lambda: None)
@@ -88,28 +99,24 @@ class Checkpoints:
     def newest(self, like: FederationState) -> tuple[int, FederationState]:
         """The rounds done at the newest whole checkpoint, and its state; 0 and ``like`` if none is.
 
-        Damaged ones that are newer are removed, with a warning: the rounds since then are trained
-        again.
-
         Raises:
             RunError: If there are checkpoints and none is whole.
         """
-        damaged: list[tuple[int, str]] = []
+        damaged: list[str] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 with cluster.together(f"reading checkpoint {step}"):
                     state = self._restore(step, like)
             except UserError as error:
-                damaged.append((step, str(error)))
+                damaged.append(str(error))
                 continue
             # Not before another is read: what fails for all may be no fault of theirs.
-            for other, why in damaged:
-                _log.warning("%s; going on from checkpoint %d instead", why, step)
+            for other in (n for n in self._manager.all_steps() if n > step):
                 self._manager.delete(other)
-                self._seal(other)
+            if damaged:
+                _log.warning("%s; going on from checkpoint %d instead", "; ".join(damaged), step)
             return step, state
-        if damaged:
-            raise RunError(f"no checkpoint in {self._folder} is whole ({damaged[0][1]}): {_REMEDY}")
+        self._refuse(damaged)
         return 0, like
 
     def restore(self, rounds_done: int, like: FederationState) -> FederationState:
@@ -131,26 +138,42 @@ class Checkpoints:
         folder = self._folder / str(rounds_done)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         arguments = ocp.args.StandardRestore(target)
-        if cluster.is_first() and check_sums(self._sums, folder):
+        known = rounds_done == self._whole or (
+            cluster.is_first() and check_sums(self._sums, folder)
+        )
+        if known:
             return self._manager.restore(rounds_done, args=arguments)
         try:
             return self._manager.restore(rounds_done, args=arguments)
         except Exception as error:  # Orbax raises whatever it stumbles over.
             raise RunError(f"{folder} is damaged ({_line(error)})") from error
 
+    def _without_damaged(self) -> int | None:
+        """Removes what its digests show to be damaged; the newest that they show to be whole."""
+        damaged: dict[Path, str] = {}
+        steps = {int(path.name): path for path in self._folder.glob("*") if path.name.isdecimal()}
+        for step, folder in sorted(steps.items(), reverse=True):
+            try:
+                whole = check_sums(self._sums, folder)
+            except RunError as error:
+                damaged[folder] = str(error)
+                continue
+            for other, why in damaged.items():
+                _log.warning("%s; going on from checkpoint %d instead", why, step)
+                shutil.rmtree(other)
+                write_sums(self._sums, other)  # Forgets it.
+            return step if whole else None
+        self._refuse(list(damaged.values()))
+        return None
+
+    def _refuse(self, damaged: list[str]) -> None:
+        if damaged:
+            raise RunError(f"no checkpoint in {self._folder} is whole ({damaged[0]}): {_REMEDY}")
+
     def ledger(self, rounds_done: int) -> dict[str, Any]:
         """The privacy ledger of a checkpoint; empty where the run keeps none."""
         stored = self._manager.metadata(rounds_done).custom_metadata or {}
         return stored.get("ledger", {})
-
-    def _why_closed(self, error: Exception) -> str:
-        """Why orbax cannot open the folder, and the way out."""
-        try:
-            for folder in self._folder.iterdir():
-                check_sums(self._sums, folder)
-        except (OSError, RunError) as damage:
-            return f"{damage}: remove that checkpoint, and the run goes on from the one before"
-        return f"{self._folder} cannot be opened ({_line(error)}): {_REMEDY}"
 
     def wait(self) -> None:
         """Returns when everything started is on disk, with its digests."""

@@ -37,7 +37,7 @@ from ufm_jax.train.stored import read_as
 from ufm_jax.train.sums import digest_of
 
 MODEL_FOLDER, PERSONAL_FOLDER = "model", "personal"
-_REMEDY = "restore it from a copy, or run the same command again in a new folder"
+_REMEDY = "run the same command again, here or in a new folder, or restore it from a copy"
 _BEFORE: dict[str, Any] = {}
 """Keys that runs stored before them lack, with the values by which those runs were trained."""
 
