@@ -44,7 +44,8 @@ class Checkpoints:
             keep: Last checkpoints kept, besides the one of the lowest loss.
 
         Raises:
-            RunError: If no checkpoint is whole; names what is damaged and the way out.
+            RunError: If no checkpoint is whole, or the folder cannot be opened; names the file and
+                the way out.
         """
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -64,10 +65,10 @@ class Checkpoints:
         )
         try:
             self._manager = ocp.CheckpointManager(self._folder, options=options)
-        except OSError:
-            raise
         except Exception as error:  # Orbax raises whatever it stumbles over.
-            raise RunError(f"{self._folder} is damaged ({_line(error)}): {_REMEDY}") from error
+            raise RunError(
+                f"{self._folder} cannot be opened ({_line(error)}): {_REMEDY}"
+            ) from error
         self._written: int | None = None
         self._sealing = ThreadPoolExecutor(1)
         self._sealed = self._sealing.submit(lambda: None)

@@ -167,6 +167,10 @@ def test_what_is_no_test_may_be_asked_for_by_name_alone(diagnosed, tmp_path):
     for split in ("train", "val"):
         count = len(read_table(tmp_path / f"out/predictions_{split}.csv").names)
         assert f"{split}: {count} of {count} images were trained on or chosen by, so that" in note
+    for key, value in (("working_size", 24), ("channels", 3)):
+        other = elsewhere(config, **{key: value})
+        with pytest.raises(ConfigError, match=rf"{key}={value}: the run read its images with"):
+            evaluate(other, Request(workdir, tmp_path / "other", ("all",), Beside()))
     with pytest.raises(ConfigError, match="'all' has all images"):
         evaluate(config, Request(workdir, tmp_path / "out", ("test", "all"), Beside()))
 
@@ -180,6 +184,9 @@ def test_a_copy_of_a_training_image_under_another_patient_tests_nothing(diagnose
     kept = evaluated_rows(seen, data, rows, "keep")
     np.testing.assert_array_equal(kept.rows["test"], data.rows("test"))
     assert f"2 of {len(rows['test'])} images were trained on" in kept.note
+    coloured = elsewhere(config, channels=3)
+    in_three = evaluated_rows(seen, finetuning.load_task(coloured), rows, "keep")
+    np.testing.assert_array_equal(in_three.rows["test"], kept.rows["test"])
     for policy, asked in (("error", rows["test"]), ("keep", data.rows("train"))):
         with pytest.raises(ConfigError, match="name other images"):
             evaluated_rows(seen, data, {"test": asked}, policy)

@@ -30,7 +30,7 @@ from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.probes import knn_probe, linear_probe
 from ufm_jax.train.downstream.results import Beside, evaluate_predictions, write_tables
 from ufm_jax.train.downstream.run_report import write_report
-from ufm_jax.train.downstream.saved import TrainedModel, load_model, save_model
+from ufm_jax.train.downstream.saved import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.downstream.seen import evaluated_rows, read_seen, see, write_seen
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.rundir import check_free, claim
@@ -132,6 +132,7 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
         DataError: If the data cannot be used.
     """
     check_free(request.out)
+    _check_reading(config, request.run)
     model, seen = load_model(request.run), read_seen(request.run)
     if ALL in request.splits:
         if len(request.splits) > 1:
@@ -168,6 +169,22 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     return write_report(
         config, request.out, data, evaluation, called, model, occlusion=request.occlusion
     )
+
+
+def _check_reading(config: FinetuneConfig, run: Path) -> None:
+    """Refuses to read images otherwise than the run did.
+
+    Raises:
+        ConfigError: If one that the run has seen could not be known again by its pixels.
+    """
+    stored = load_config(run).data.data
+    for key in ("working_size", "channels"):
+        now = getattr(config.data.data, key)
+        if now != stored[key]:
+            raise ConfigError(
+                f"config.data.data.{key}={now!r}: the run read its images with {stored[key]!r}, "
+                "and knows only so which of them it was trained on; leave it as it is"
+            )
 
 
 def _of_client(model: TrainedModel, client: str) -> TrainedModel:

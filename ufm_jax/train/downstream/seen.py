@@ -5,7 +5,7 @@ in another folder or in another split they are found all the same.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,6 @@ _NO_TEST = ("train", "val")
 _AT_ONCE = 512
 """Images in memory at a time."""
 
-
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +42,7 @@ class Seen(NamedTuple):
 
 def see(data: LabelledData, rows: np.ndarray) -> Seen:
     """What a run has seen that trains on ``rows`` of ``data`` or chooses by them."""
-    return Seen(data.fingerprint, frozenset(_content_names(data, rows)))
+    return Seen(data.fingerprint, frozenset(names[0] for names in _content_names(data, rows)))
 
 
 def write_seen(workdir: Path, seen: Seen) -> None:
@@ -90,7 +89,8 @@ def evaluated_rows(
     """
     kept, notes = {}, []
     for split, asked in rows.items():
-        known = np.array([name in seen.images for name in _content_names(data, asked)], bool)
+        found = (seen.images.isdisjoint(names) for names in _content_names(data, asked))
+        known = ~np.fromiter(found, bool, len(asked))
         kept[split] = asked
         if not known.any():
             continue
@@ -111,11 +111,15 @@ def evaluated_rows(
     return Evaluated(kept, " ".join(notes))
 
 
-def _content_names(data: LabelledData, rows: np.ndarray) -> list[str]:
-    """A name for the content of each row's image."""
-    names = []
+def _content_names(data: LabelledData, rows: np.ndarray) -> Iterator[tuple[str, ...]]:
+    """Names for the content of each row's image, the first of which is kept.
+
+    A grey picture has two, since one channel or three may be read of it.
+    """
     for begin in range(0, len(rows), _AT_ONCE):
         found = data.store.images.read(rows[begin : begin + _AT_ONCE])
         for image, (height, width) in zip(found["image"], found["extent"], strict=True):
-            names.append(pixel_digest(image[:height, :width]).hex())
-    return names
+            picture = image[:height, :width]
+            grey = picture[..., :1]
+            forms = (grey, grey.repeat(3, -1)) if (picture == grey).all() else (picture,)
+            yield tuple(pixel_digest(form).hex() for form in forms)
