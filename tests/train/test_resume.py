@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -97,13 +96,15 @@ NAMES = [
 ]
 
 CHILD = """
-import os, secrets, time
+import os, resource, secrets, time
+if limit := int(os.environ["LARGEST_FILE"]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 now, drawn = time.time, secrets.token_bytes
 time.time = lambda: now() - float(os.environ["CLOCK_BACK"])
 # The key of the noise, the only thing that two equal runs draw otherwise.
 secrets.token_bytes = lambda n=None: b"12345678" if n == 8 else drawn(n)
 """
-"""What a child does first: its clock is set back, and its secret is that of the others."""
+"""What a child does first: its files are bounded, its clock is set back, its secret is shared."""
 
 
 class Run:
@@ -130,24 +131,19 @@ class Run:
             *extra,
         ]
 
-    def start(self, *extra, largest_file=None):
+    def start(self, *extra, largest_file=0):
         environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
         (self.place / "child").mkdir(exist_ok=True)
         (self.place / "child" / "sitecustomize.py").write_text(CHILD)
         environment |= {
             "JAX_COMPILATION_CACHE_DIR": str(self.place / "compiled"),
             "CLOCK_BACK": str(86400 * self.days_back),
+            "LARGEST_FILE": str(largest_file),
             "PYTHONPATH": f"{self.place / 'child'}{os.pathsep}{ROOT}",
         }
-        limit = largest_file and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, largest_file))
-        with (self.place / "log.txt").open("a") as log:
+        with (self.place / ("limited.txt" if largest_file else "log.txt")).open("a") as log:
             return subprocess.Popen(
-                self.command(*extra),
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                env=environment,
-                preexec_fn=limit,
+                self.command(*extra), stdout=log, stderr=log, cwd=ROOT, env=environment
             )
 
     def finish(self):
@@ -252,7 +248,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(undisturbed_of, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("largest", [1 << 12, 1 << 16, 1 << 18])
+@pytest.mark.parametrize("largest", [1 << 15, 1 << 18])
 def test_a_checkpoint_that_finds_no_room_ends_the_run_and_it_goes_on_later(
     undisturbed, tmp_path, largest
 ):
@@ -261,8 +257,8 @@ def test_a_checkpoint_that_finds_no_room_ends_the_run_and_it_goes_on_later(
     run.wait_for_rounds(3, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    process = run.start(largest_file=(largest, resource.RLIM_INFINITY))
-    assert process.wait(timeout=180) not in (0, -signal.SIGSEGV, -signal.SIGABRT)
+    process = run.start(largest_file=largest)
+    assert process.wait(timeout=300) > 0, "it ends by itself, in an error"
     run.finish()
     run.assert_same_as(undisturbed)
 
