@@ -14,6 +14,7 @@ from ufm_jax.data.labelled import Task
 from ufm_jax.train.downstream.config import finetune_config, resolve_finetune
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.saved import TrainedModel, save_model
+from ufm_jax.train.downstream.seen import Seen, write_seen
 from ufm_jax.train.rundir import CONFIG_FILE, write_json
 from ufm_jax.train.schema import flatten
 
@@ -51,6 +52,7 @@ def run(tmp_path_factory):
         round=1,
         thresholds={"malignant": 0.3},
     )
+    write_seen(folder, Seen("", frozenset()))
     save_model(folder, model)
     return folder
 

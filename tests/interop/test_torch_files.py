@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ufm_jax.errors import DataError
 from ufm_jax.interop.torch_files import LEGACY_MAGIC
 from ufm_jax.interop.weights_file import read_weights, write_weights
 
@@ -262,6 +263,71 @@ def test_parts_and_prefixes(tmp_path):
     write_weights(tmp_path / "wrapped.pth", state)
     weights = read_weights(tmp_path / "wrapped.pth")
     assert (list(weights.state), weights.prefix) == (["a", "b"], "module._orig_mod.")
+
+
+def nested(depth, opcode):
+    """A dictionary whose key is a tuple in a tuple in a tuple ...: hashing it takes the C stack."""
+    return (
+        b"\x80\x02}("
+        + {b"t": b"(" * depth + b"t" * depth, b"\x85": b")" + b"\x85" * depth}[opcode]
+        + b"I1\nu."
+    )
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (nested(100_000, b"\x85"), "nests objects more than 256 deep"),
+        (nested(100_000, b"t"), "nests objects more than 256 deep"),
+        (b"\x80\x02" + b"}q\x00" + b"h\x00\x85q\x00" * 300 + b".", "nests objects more"),
+        (b"\x80\x02]r\xff\xff\xff\x1f.", "numbers what it remembers beyond its size"),
+        (b"\x80\x02]p99999999\n.", "numbers what it remembers beyond its size"),
+        (b"\x80\x04\x8e" + b"\xff" * 7 + b"\x0f.", "bytes"),
+        (b"\x80\x05\x96" + b"\xff" * 7 + b"\x0f.", "bytes"),
+        (b"\x80\x02h\x07.", "damaged: KeyError"),
+        (b"\x80\x02tt.", "damaged: IndexError"),
+        (b"\x80\x02}", "before seeing STOP|exhausted"),
+    ],
+)
+def test_a_small_pickle_cannot_ask_for_much(container, content, message, tmp_path):
+    path = {"zip": save_zip, "legacy": save_legacy}[container](tmp_path / "x.pth", content)
+    with pytest.raises(DataError, match=rf"x\.pth: .*({message})"):
+        read_weights(path)
+
+
+def test_what_a_list_holds_is_not_counted_as_depth(tmp_path):
+    """Ten thousand items one by one, as protocol 0 writes them."""
+    items = b"(lp0\n" + b"I1\na" * 10_000 + b"s."
+    path = save_zip(tmp_path / "x.pth", b"}Vepochs\n" + items)
+    with pytest.raises(DataError, match=r"no parameters in it; it holds \['epochs'\]"):
+        read_weights(path)
+
+
+def test_compressed_entries_are_refused(tmp_path):
+    """16 MB of zeros in 16 KB, and a file of 16 KB might hold 16 GB."""
+    with zipfile.ZipFile(tmp_path / "x.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", tensor_pickle((1 << 22,), (1,), length=1 << 22))
+        archive.writestr("archive/data/0", bytes(1 << 24))
+    with pytest.raises(DataError, match=r"its entry archive/data\.pkl is compressed"):
+        read_weights(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("order", [b"middle", b"", b"BIG", b"little\n"])
+def test_an_unknown_byte_order_is_refused(tmp_path, order):
+    entries = [("data/0", bytes(16)), ("byteorder", order)]
+    path = save_zip(tmp_path / "x.pth", tensor_pickle((4,), (1,)), entries)
+    with pytest.raises(DataError, match="neither little nor big"):
+        read_weights(path)
+
+
+def test_tensors_that_share_their_numbers_too_often_are_refused(tmp_path):
+    """A thousand tensors of one storage would take a thousand times the file's memory."""
+    one = tensor_pickle((4096,), (1,), length=4096)[6:-2]
+    content = b"\x80\x02}(" + b"".join(b"V%d\n" % i + one for i in range(1000)) + b"u."
+    path = save_zip(tmp_path / "x.pth", content, [("data/0", bytes(4 * 4096))])
+    with pytest.raises(DataError, match="share their numbers too often"):
+        read_weights(path)
 
 
 def test_the_legacy_magic_is_that_of_pytorch():

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ufm_jax.errors import DataError
 from ufm_jax.interop.weights_file import SUFFIXES, read_weights, write_weights
 
 ARRAYS = hnp.arrays(
     st.sampled_from([np.float32, np.float64, np.float16]),
     hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
-    elements=st.floats(width=16),
+    elements=st.floats(width=16, allow_nan=False, allow_infinity=False),
 )
 STATES = st.dictionaries(st.text("abü.0", min_size=1), ARRAYS, min_size=1, max_size=4)
 
@@ -109,6 +110,23 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="step: type int64"):
         write_weights(tmp_path / "x.pth", {"step": np.int64([3])})
     assert not list(tmp_path.glob("x.*z")) + list(tmp_path.glob("x.pth"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
+def test_numbers_that_no_training_can_start_from_name_file_and_array(tmp_path, suffix, value):
+    state = {"fine": np.zeros(2, np.float64), "spoilt": np.array([0, value, 1], np.float64)}
+    write_weights(tmp_path / f"x{suffix}", state)
+    with pytest.raises(DataError, match=rf"x{suffix}: 1 of the 3 numbers of spoilt are nan"):
+        read_weights(tmp_path / f"x{suffix}")
+
+
+def test_the_header_of_safetensors_is_no_longer_than_the_file(tmp_path):
+    for length in (100, 1 << 25, 1 << 62):
+        path = tmp_path / "x.safetensors"
+        path.write_bytes(struct.pack("<Q", length) + b"{" + bytes(50))
+        with pytest.raises(DataError, match=rf"its header claims {length} bytes"):
+            read_weights(path)
 
 
 def test_safetensors_have_no_parts(tmp_path):

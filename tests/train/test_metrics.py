@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ufm_jax.errors import RunError
 from ufm_jax.train.metrics import (
     HISTORY_FILE,
     TENSORBOARD_FOLDER,
@@ -113,11 +114,10 @@ def test_a_kill_at_any_byte_leaves_a_history_that_resumes(cut, resume, tmp_path_
 
 def test_a_kill_while_the_history_is_replaced_leaves_the_old_one(tmp_path):
     write(tmp_path, range(3))
-    (tmp_path / f"{HISTORY_FILE}.tmp").write_text('{"round": 0')
+    (tmp_path / f"{HISTORY_FILE}.0.partial").write_text('{"round": 0')
     assert [item.round for item in read_history(tmp_path)] == [0, 1, 2]
     write(tmp_path, [2], resume_round=2)
     assert [item.round for item in read_history(tmp_path)] == [0, 1, 2]
-    assert not (tmp_path / f"{HISTORY_FILE}.tmp").exists()
 
 
 def test_rounds_missing_before_the_resumed_one_are_said(tmp_path, caplog):
@@ -127,13 +127,29 @@ def test_rounds_missing_before_the_resumed_one_are_said(tmp_path, caplog):
     assert "holds 2 of the 5 rounds" in caplog.text
 
 
-def test_a_broken_line_in_the_middle_is_an_error_that_names_it(tmp_path):
+@pytest.mark.parametrize(
+    "broken", ['{"round": 1}', "garbage", "[]", "3", "", "the line before", "a loss in words"]
+)
+def test_a_broken_line_is_an_error_that_names_it_unless_its_round_comes_again(
+    tmp_path, broken, caplog
+):
     write(tmp_path, range(3))
     path = tmp_path / HISTORY_FILE
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0], '{"round": 1}', lines[2], ""]))
-    with pytest.raises(ValueError, match=rf"{HISTORY_FILE}, line 2"):
+    broken = {
+        "the line before": lines[0],
+        "a loss in words": lines[1].replace('"loss": 0.5', '"loss": "low"', 1),
+    }.get(broken, broken)
+    path.write_text("\n".join([lines[0], broken, lines[2], ""]))
+    with pytest.raises(RunError, match=rf"{HISTORY_FILE}, line 2 is not a round's record"):
         read_history(tmp_path)
+    with pytest.raises(RunError, match="line 2"):
+        MetricWriter(tmp_path, 2)
+    assert path.read_text().splitlines()[2] == lines[2], "nothing was dropped"
+    with caplog.at_level(logging.WARNING):
+        write(tmp_path, range(1, 3), resume_round=1)
+    assert "what follows line 1 is dropped" in caplog.text
+    assert [item.round for item in read_history(tmp_path)] == [0, 1, 2]
 
 
 def test_a_round_cannot_be_written_twice(tmp_path):

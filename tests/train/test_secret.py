@@ -5,7 +5,7 @@ import stat
 import numpy as np
 import pytest
 
-from ufm_jax.errors import ConfigError
+from ufm_jax.errors import RunError
 from ufm_jax.train.methods_config import PrivacyConfig
 from ufm_jax.train.secret import SECRET_FILE, noise_words
 
@@ -48,6 +48,17 @@ def test_a_public_seed_gives_the_same_words_and_writes_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_whose_secret_is_gone_does_not_go_on(tmp_path):
-    with pytest.raises(ConfigError, match="cannot go on with the noise it began with"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot go on with the noise that it began with"),
+        (b"", "holds 0 bytes"),
+        ("", "read"),
+    ],
+)
+def test_a_run_whose_secret_is_gone_or_damaged_does_not_go_on(tmp_path, content, message):
+    path = tmp_path / SECRET_FILE
+    if content is not None:
+        path.write_bytes(content) if isinstance(content, bytes) else path.mkdir()
+    with pytest.raises(RunError, match=rf"noise\.key .*{message}.*put it back"):
         noise_words(PrivacyConfig("client"), tmp_path, begun=True)

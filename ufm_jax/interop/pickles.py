@@ -3,11 +3,17 @@
 A pickle is a program that may call any function it can name. Here a name leads to one of three
 things: what PyTorch needs to describe a tensor, a placeholder that does nothing, or an error.
 Tensors become records of where their numbers are, so that none is read before it is wanted.
+
+Before a pickle is run it is read through, opcode by opcode, since a small one may ask for any
+amount of memory or, by tuples within tuples, for more of the C stack than there is.
 """
 
+import io
 import pickle
+import pickletools
 from collections import OrderedDict
-from typing import Any, BinaryIO, NamedTuple
+from mmap import mmap
+from typing import Any, BinaryIO, NamedTuple, cast
 
 # fmt: off
 _INERT_MODULES = frozenset((
@@ -20,6 +26,17 @@ _INERT_BUILTINS = frozenset((
 ))
 # fmt: on
 """What stands beside the weights in published checkpoints: arguments, schedules, optimisers."""
+
+
+_MOST_BYTES = 1 << 26
+"""Of one pickle. Numbers are outside of it, so that published checkpoints need a hundredth."""
+_MOST_NESTED = 256
+_ADDS_TO = frozenset(("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"))
+"""Opcodes that change the first of what they take, and leave it where it was."""
+
+
+Stream = io.BytesIO | mmap
+"""What pickles are read from: asked for more than it has, it gives what it has."""
 
 
 class Storage(NamedTuple):
@@ -66,14 +83,78 @@ class Inert:
     __setstate__ = __setitem__ = append = extend = add = _ignore
 
 
-class CheckpointUnpickler(pickle.Unpickler):
-    """Unpickler of one pickle of a checkpoint.
+def load(stream: Stream) -> tuple[Any, dict[str, Storage]]:
+    """Reads the pickle that begins at the place of ``stream``, and leaves the place behind it.
+
+    Returns:
+        The object, and the storages that it names, by key.
+
+    Raises:
+        UnpicklingError: If it is damaged, asks for more memory than it has bytes or for too much
+            depth, or names what a checkpoint has no business naming.
+    """
+    begin = stream.tell()
+    end = _scan(stream)
+    stream.seek(begin)
+    unpickler = _CheckpointUnpickler(io.BytesIO(stream.read(end - begin)))
+    return unpickler.load(), unpickler.storages
+
+
+def _scan(stream: Stream) -> int:
+    """Follows a pickle's stack without building anything on it, and returns where it ends."""
+    begin = end = stream.tell()
+    stack: list[int | None] = []  # The nesting of each item; None is a mark.
+    memo: dict[int, int] = {}
+    try:
+        for opcode, argument, place in pickletools.genops(cast(BinaryIO, stream)):
+            end = (place or 0) + 1
+            if end - begin > _MOST_BYTES:
+                raise pickle.UnpicklingError(f"a pickle in it is longer than {_MOST_BYTES} bytes")
+            match opcode.name:
+                case "PUT" | "BINPUT" | "LONG_BINPUT":
+                    # The unpickler's memo is an array as long as the highest index.
+                    if not 0 <= (index := int(argument or 0)) <= end - begin:
+                        raise pickle.UnpicklingError("it numbers what it remembers beyond its size")
+                    memo[index] = stack[-1] or 0
+                case "MEMOIZE":
+                    memo[len(memo)] = stack[-1] or 0
+                case "GET" | "BINGET" | "LONG_BINGET":
+                    stack.append(memo[int(argument or 0)])
+                case _:
+                    _apply(opcode, stack)
+    except (IndexError, KeyError) as error:
+        raise pickle.UnpicklingError(f"damaged: {error!r} in a pickle") from error
+    return end
+
+
+def _apply(opcode: pickletools.OpcodeInfo, stack: list[int | None]) -> None:
+    """What an opcode does to a stack of nestings."""
+    before, after = opcode.stack_before, opcode.stack_after
+    if pickletools.markobject in after:
+        stack.append(None)
+        return
+    taken: list[int | None] = []
+    if pickletools.markobject in before:
+        while (item := stack.pop()) is not None:
+            taken.append(item)
+        before = before[: before.index(pickletools.markobject)]
+    taken += [stack.pop() for _ in before]
+    nested = max((1 + (item or 0) for item in taken), default=0)
+    if opcode.name in _ADDS_TO:
+        nested = max(taken[-1] or 0, *(1 + (item or 0) for item in taken[:-1]), 0)
+    if nested > _MOST_NESTED:
+        raise pickle.UnpicklingError(f"it nests objects more than {_MOST_NESTED} deep")
+    stack.extend(nested for _ in after)
+
+
+class _CheckpointUnpickler(pickle.Unpickler):
+    """Unpickler of one pickle of a checkpoint, which was scanned before.
 
     Attributes:
         storages: Those named so far, by key.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream, encoding="utf-8")
         self.storages: dict[str, Storage] = {}
 

@@ -5,17 +5,20 @@ Both hold one pickle that describes everything, and the numbers of each storage 
 
 import io
 import math
+import mmap
 import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ufm_jax.interop.pickles import CheckpointUnpickler, Storage, TensorRecord
+from ufm_jax.errors import DataError
+from ufm_jax.interop.pickles import Storage, TensorRecord, load
 
 ZIP_MAGIC = b"PK\x03\x04"
 _LEGACY_NUMBER = 0x1950A86A20F9469CFC6C
@@ -38,6 +41,7 @@ _BFLOAT16 = "torch.BFloat16Storage"
 
 Order = Literal["<", ">"]
 """Little and big endian."""
+_ORDERS: dict[bytes, Order] = {b"little": "<", b"big": ">"}
 
 
 class TorchFile(NamedTuple):
@@ -57,22 +61,26 @@ def open_zip(path: Path) -> Iterator[TorchFile]:
     """Opens a checkpoint of PyTorch 1.6 or newer.
 
     Raises:
-        ValueError: If it is none, is damaged, or names what must not be run.
+        DataError: If it is none, is damaged, or names what must not be run.
     """
-    with _faults_named(path), zipfile.ZipFile(path) as archive:
+    with faults_named(path), zipfile.ZipFile(path) as archive:
+        _check_entries(archive, path.stat().st_size)
         names = [n for n in archive.namelist() if n.endswith("/data.pkl")]
         if len(names) != 1:
             raise ValueError("a zip, but none of torch.save: it has no data.pkl")
         root = names[0].removesuffix("data.pkl")
         if f"{root}constants.pkl" in archive.namelist():
             raise ValueError("a TorchScript program: save its state_dict() instead")
-        order: Order = ">" if _entry(archive, f"{root}byteorder", b"little") == b"big" else "<"
+        order = _order(archive, f"{root}byteorder")
         # As a whole, so that its checksum is compared before anything acts on it.
-        tree = CheckpointUnpickler(io.BytesIO(archive.read(names[0]))).load()
+        tree, _ = load(io.BytesIO(archive.read(names[0])))
+
+        @lru_cache(maxsize=1)
+        def numbers(key: str) -> bytes:
+            return archive.read(f"{root}data/{key}")
 
         def tensor(record: TensorRecord) -> np.ndarray:
-            numbers = archive.read(f"{root}data/{record.storage.key}")
-            return _as_array(record, numbers, order)
+            return _as_array(record, numbers(record.storage.key), order)
 
         yield TorchFile(tree, tensor)
 
@@ -80,14 +88,20 @@ def open_zip(path: Path) -> Iterator[TorchFile]:
 @contextmanager
 def open_legacy(path: Path) -> Iterator[TorchFile]:
     """Opens a checkpoint of PyTorch before 1.6; errors as ``open_zip``."""
-    with _faults_named(path), path.open("rb") as stream:
-        number, protocol, machine = (CheckpointUnpickler(stream).load() for _ in range(3))
+    with (
+        faults_named(path),
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as stream,
+    ):
+        number, protocol, machine = (load(stream)[0] for _ in range(3))
         if number != _LEGACY_NUMBER or protocol != _LEGACY_PROTOCOL:
             raise ValueError(f"of unknown protocol {protocol}: save it with a newer PyTorch")
-        order: Order = "<" if machine["little_endian"] else ">"
-        unpickler = CheckpointUnpickler(stream)
-        tree = unpickler.load()
-        places = _legacy_places(stream, unpickler.storages, order)
+        little = machine.get("little_endian") if isinstance(machine, dict) else None
+        if not isinstance(little, bool):
+            raise ValueError("damaged: it does not say its byte order")
+        order: Order = "<" if little else ">"
+        tree, storages = load(stream)
+        places = _legacy_places(stream, storages, order)
 
         def tensor(record: TensorRecord) -> np.ndarray:
             stream.seek(places[record.storage.key])
@@ -97,10 +111,31 @@ def open_legacy(path: Path) -> Iterator[TorchFile]:
         yield TorchFile(tree, tensor)
 
 
-def _legacy_places(stream: BinaryIO, storages: dict[str, Storage], order: Order) -> dict[str, int]:
+def _check_entries(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuses what ``torch.save`` never writes, and a small file could ask much memory by."""
+    entries = archive.infolist()
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(
+                f"its entry {entry.filename} is compressed, which torch.save never does: unpack it "
+                "and pack it with zip -0, or save it again"
+            )
+    if sum(entry.file_size for entry in entries) > size:
+        raise ValueError("damaged: its entries claim more bytes than it has")
+
+
+def _order(archive: zipfile.ZipFile, name: str) -> Order:
+    """The byte order that a file names; files of PyTorch before 2.1 name none and are little."""
+    written = archive.read(name) if name in archive.namelist() else b"little"
+    if written not in _ORDERS:
+        raise ValueError(f"damaged: its byte order is {written[:12]!r}, neither little nor big")
+    return _ORDERS[written]
+
+
+def _legacy_places(stream: mmap.mmap, storages: dict[str, Storage], order: Order) -> dict[str, int]:
     """Where in the file each storage's numbers begin."""
     places: dict[str, int] = {}
-    for key in CheckpointUnpickler(stream).load():
+    for key in load(stream)[0]:
         (count,) = struct.unpack(f"{order}q", stream.read(8))
         if key not in storages or count != storages[key].length:
             raise ValueError(f"damaged: storage {key!r} is not as described")
@@ -137,18 +172,20 @@ def _as_array(record: TensorRecord, numbers: bytes, order: Order) -> np.ndarray:
     return native
 
 
-def _entry(archive: zipfile.ZipFile, name: str, default: bytes) -> bytes:
-    return archive.read(name) if name in archive.namelist() else default
-
-
 @contextmanager
-def _faults_named(path: Path) -> Iterator[None]:
-    """Names the file in whatever goes wrong: a damaged pickle may raise nearly anything."""
+def faults_named(path: Path) -> Iterator[None]:
+    """Names the file in whatever goes wrong: a damaged pickle may raise nearly anything.
+
+    Raises:
+        DataError: In place of it.
+    """
     try:
         yield
+    except OSError:
+        raise
     except (pickle.UnpicklingError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {error}") from error
     except Exception as error:
-        raise ValueError(
+        raise DataError(
             f"{path}: damaged or cut short ({type(error).__name__}: {error}); get it again"
         ) from error

@@ -4,6 +4,7 @@ Of a checkpoint only the parameters are read. What else is in it (optimiser, arg
 named in the result, never loaded, and hence in no file written here.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import save as to_safetensors
 
+from ufm_jax.errors import DataError
 from ufm_jax.interop import torch_files
 from ufm_jax.interop.pickles import Inert, TensorRecord
 from ufm_jax.interop.torch_writer import write_torch
@@ -35,6 +37,10 @@ _SAFETENSORS_DTYPES = {
     "U8": "u1",
     "BOOL": "?",
 }
+_MOST_HEADER = 1 << 24
+"""Bytes of the header of a safetensors file; a thousand tensors need a hundredth."""
+_MOST_SHARED = 2
+"""Numbers of all tensors for each byte of the file, more than it has where tensors share them."""
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
@@ -68,21 +74,43 @@ def read_weights(path: Path, part: str | None = None) -> WeightsFile:
         part: The entry to take; None for the first of ``PARTS`` that is there.
 
     Raises:
-        ValueError: If the file is of no such format, is damaged, holds no parameters, or names
-            code that reading it the ordinary way would run.
+        ValueError: If the file is of no such format, is damaged, holds no parameters or some that
+            are not finite, or names code that reading it the ordinary way would run.
         OSError: If it cannot be opened.
     """
     with path.open("rb") as stream:
         start = stream.read(len(torch_files.LEGACY_MAGIC))
     if start.startswith(torch_files.ZIP_MAGIC):
-        return _read_torch(path, "PyTorch (zip)", part)
-    if start == torch_files.LEGACY_MAGIC:
-        return _read_torch(path, "PyTorch (before 1.6)", part)
-    if start[8:9] == b"{":
-        return _read_safetensors(path, part)
-    raise ValueError(
-        f"{path}: neither safetensors nor a file of torch.save: it starts with {start[:12]!r}"
-    )
+        weights = _read_torch(path, "PyTorch (zip)", part)
+    elif start == torch_files.LEGACY_MAGIC:
+        weights = _read_torch(path, "PyTorch (before 1.6)", part)
+    elif start[8:9] == b"{":
+        weights = _read_safetensors(path, part)
+    else:
+        raise ValueError(
+            f"{path}: neither safetensors nor a file of torch.save: it starts with {start[:12]!r}"
+        )
+    check_finite(path, weights.state)
+    return weights
+
+
+def check_finite(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Refuses weights that no training could start from.
+
+    Args:
+        path: Where they were read, for the message.
+        state: Arrays by name.
+
+    Raises:
+        DataError: If a number is nan, infinite, or too large for float32; names the array.
+    """
+    for name, array in state.items():
+        bad = np.count_nonzero(~(np.abs(array) <= np.finfo(np.float32).max))
+        if bad:
+            raise DataError(
+                f"{path}: {bad} of the {array.size} numbers of {name} are nan, infinite or beyond "
+                "float32: its training diverged, or it is damaged; take an earlier checkpoint"
+            )
 
 
 def write_weights(path: Path, state: Mapping[str, np.ndarray]) -> None:
@@ -110,20 +138,24 @@ def write_weights(path: Path, state: Mapping[str, np.ndarray]) -> None:
 def _read_safetensors(path: Path, part: str | None) -> WeightsFile:
     if part is not None:
         raise ValueError(f"{path}: part={part!r}, but a safetensors file has no parts")
-    content = path.read_bytes()
-    try:
-        entries = safetensors.deserialize(content)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path}: damaged or no safetensors file: {error}") from error
-    state = {name: _from_safetensors(path, name, entry) for name, entry in entries}
+    with torch_files.faults_named(path):
+        content = path.read_bytes()
+        header = int.from_bytes(content[:8], "little")
+        if header > min(_MOST_HEADER, len(content) - 8):
+            raise ValueError(f"damaged: its header claims {header} bytes")
+        try:
+            entries = safetensors.deserialize(content)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"damaged or no safetensors file: {error}") from error
+        state = {name: _from_safetensors(name, entry) for name, entry in entries}
     state, prefix = _unwrapped(state)
     return WeightsFile(state, "safetensors", len(content), None, prefix, ())
 
 
-def _from_safetensors(path: Path, name: str, entry: Mapping[str, Any]) -> np.ndarray:
+def _from_safetensors(name: str, entry: Mapping[str, Any]) -> np.ndarray:
     kind = entry["dtype"]
     if kind not in _SAFETENSORS_DTYPES:
-        raise ValueError(f"{path}: {name} is of type {kind}: save it as float32")
+        raise ValueError(f"{name} is of type {kind}: save it as float32")
     dtype = np.dtype(_SAFETENSORS_DTYPES[kind]).newbyteorder("<")
     array = np.frombuffer(entry["data"], dtype).astype(dtype.newbyteorder("="))
     array = array.reshape(entry["shape"])
@@ -141,6 +173,9 @@ def _read_torch(path: Path, layout: str, part: str | None) -> WeightsFile:
             raise ValueError(f"among its parameters these are no plain tensors: {', '.join(odd)}")
         if not records:
             raise ValueError(f"no parameters in it; it holds {sorted(beside) or 'nothing'}")
+        numbers = sum(math.prod(record.shape) for record in records.values())
+        if numbers > _MOST_SHARED * path.stat().st_size:
+            raise ValueError(f"its tensors share their numbers too often: they hold {numbers}")
         state = {name: checkpoint.tensor(record) for name, record in records.items()}
     state, prefix = _unwrapped(state)
     return WeightsFile(state, layout, path.stat().st_size, taken, prefix, tuple(sorted(beside)))

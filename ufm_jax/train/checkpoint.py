@@ -5,8 +5,12 @@ batches, random keys, schedules) is a function of the seed and the round, so tha
 go on bit for bit.
 """
 
+import contextlib
+import logging
 import math
+import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,8 +19,15 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from ufm_jax.errors import RunError, UserError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.engine import FederationState
+from ufm_jax.train import cluster
+from ufm_jax.train.sums import check_sums, write_sums
+
+_REMEDY = "restore it from a copy, or begin in a new --workdir"
+
+_log = logging.getLogger(__name__)
 
 
 class Checkpoints:
@@ -25,9 +36,16 @@ class Checkpoints:
     def __init__(self, workdir: Path, keep: int = 2) -> None:
         """Opens or makes the folder.
 
+        Damaged checkpoints that are newer than a whole one are removed, with a warning: the rounds
+        since then are trained again, to the same bits.
+
         Args:
             workdir: The run's folder.
             keep: Last checkpoints kept, besides the one of the lowest loss.
+
+        Raises:
+            RunError: If no checkpoint is whole, or the folder cannot be opened; names the file and
+                the way out.
         """
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -36,15 +54,24 @@ class Checkpoints:
             ]
         )
         self._folder = workdir.absolute() / "checkpoints"
-        self._manager = ocp.CheckpointManager(
-            self._folder,
-            options=ocp.CheckpointManagerOptions(preservation_policy=policy),
+        self._sums = workdir.absolute() / "checkpoints.sha256"
+        self._whole: int | None = None
+        with cluster.together(f"opening {self._folder}"):
+            if cluster.is_first():
+                self._whole = self._without_damaged()
+        # With a function of its own orbax keeps the losses, and knows them after a restart.
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policy, best_fn=_comparable_loss, best_mode="min"
         )
-
-    @property
-    def last(self) -> int | None:
-        """Rounds done at the newest complete checkpoint; None where there is none."""
-        return self._manager.latest_step()
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except Exception as error:  # Orbax raises whatever it stumbles over.
+            raise RunError(
+                f"{self._folder} cannot be opened ({_line(error)}): {_REMEDY}"
+            ) from error
+        self._written: int | None = None
+        self._sealing = ThreadPoolExecutor(1)
+        self._sealed = self._sealing.submit(lambda: None)
 
     def save(
         self,
@@ -61,12 +88,37 @@ class Checkpoints:
             loss: By which the best checkpoint is known.
             ledger: What clients have spent of their privacy, as JSON takes it.
         """
+        self._seal_last()
         self._manager.save(
             rounds_done,
             args=ocp.args.StandardSave(state),
             metrics={"loss": loss},
             custom_metadata={"ledger": dict(ledger or {})},
         )
+        self._written = rounds_done
+
+    def newest(self, like: FederationState) -> tuple[int, FederationState]:
+        """The rounds done at the newest whole checkpoint, and its state; 0 and ``like`` if none is.
+
+        Raises:
+            RunError: If there are checkpoints and none is whole.
+        """
+        damaged: list[str] = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                with cluster.together(f"reading checkpoint {step}"):
+                    state = self._restore(step, like)
+            except UserError as error:
+                damaged.append(str(error))
+                continue
+            # Not before another is read: what fails for all may be no fault of theirs.
+            for other in (n for n in self._manager.all_steps() if n > step):
+                self._manager.delete(other)
+            if damaged:
+                _log.warning("%s; going on from checkpoint %d instead", "; ".join(damaged), step)
+            return step, state
+        self._refuse(damaged)
+        return 0, like
 
     def restore(self, rounds_done: int, like: FederationState) -> FederationState:
         """Reads a checkpoint.
@@ -76,10 +128,48 @@ class Checkpoints:
             like: A state of the same shapes, on the devices where the result shall live.
 
         Raises:
-            ValueError: If the checkpoint does not have these shapes.
+            RunError: If it is damaged; names the file and the way out.
         """
+        try:
+            return self._restore(rounds_done, like)
+        except RunError as error:
+            raise RunError(f"{error}: {_REMEDY}") from error
+
+    def _restore(self, rounds_done: int, like: FederationState) -> FederationState:
+        folder = self._folder / str(rounds_done)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(rounds_done, args=ocp.args.StandardRestore(target))
+        arguments = ocp.args.StandardRestore(target)
+        known = rounds_done == self._whole or (
+            cluster.is_first() and check_sums(self._sums, folder)
+        )
+        if known:
+            return self._manager.restore(rounds_done, args=arguments)
+        try:
+            return self._manager.restore(rounds_done, args=arguments)
+        except Exception as error:  # Orbax raises whatever it stumbles over.
+            raise RunError(f"{folder} is damaged ({_line(error)})") from error
+
+    def _without_damaged(self) -> int | None:
+        """Removes what its digests show to be damaged; the newest that they show to be whole."""
+        damaged: dict[Path, str] = {}
+        steps = {int(path.name): path for path in self._folder.glob("*") if path.name.isdecimal()}
+        for step, folder in sorted(steps.items(), reverse=True):
+            try:
+                whole = check_sums(self._sums, folder)
+            except RunError as error:
+                damaged[folder] = str(error)
+                continue
+            for other, why in damaged.items():
+                _log.warning("%s; going on from checkpoint %d instead", why, step)
+                shutil.rmtree(other)
+                write_sums(self._sums, other)  # Forgets it.
+            return step if whole else None
+        self._refuse(list(damaged.values()))
+        return None
+
+    def _refuse(self, damaged: list[str]) -> None:
+        if damaged:
+            raise RunError(f"no checkpoint in {self._folder} is whole ({damaged[0]}): {_REMEDY}")
 
     def ledger(self, rounds_done: int) -> dict[str, Any]:
         """The privacy ledger of a checkpoint; empty where the run keeps none."""
@@ -87,8 +177,24 @@ class Checkpoints:
         return stored.get("ledger", {})
 
     def wait(self) -> None:
-        """Returns when everything started is on disk."""
+        """Returns when everything started is on disk, with its digests."""
+        self._seal_last()
+        self._sealed.result()
+
+    def _seal_last(self) -> None:
+        """Waits for the last checkpoint, and has its digests taken while training goes on."""
         self._manager.wait_until_finished()
+        self._sealed.result()
+        if self._written is not None:
+            self._sealed = self._sealing.submit(self._seal, self._written)
+        self._written = None
+
+    def _seal(self, rounds_done: int) -> None:
+        """Writes the digests of a checkpoint; none where it is gone."""
+        # It may be going right now, as one too many.
+        with contextlib.suppress(RunError, FileNotFoundError):
+            if cluster.is_first():
+                write_sums(self._sums, self._folder / str(rounds_done))
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +207,8 @@ class Checkpoints:
     ) -> None:
         if error is not None and jax.process_count() > 1:
             return  # Another process may be gone, and waiting would wait for it too.
-        self._manager.wait_until_finished()
+        self.wait()
+        self._sealing.shutdown()
         self._manager.close()
 
 
@@ -113,22 +220,49 @@ def _comparable_loss(metrics: dict[str, float]) -> float:
 def export_params(folder: Path, params: Params) -> None:
     """Writes parameters alone: no optimiser state, no client's state, no path.
 
-    Every process of a run calls this.
+    Every process of a run calls this. Their digests come to lie beside the folder.
 
     Args:
         folder: Is replaced where it exists.
         params: The global parameters.
     """
+    folder, sums = folder.absolute(), sums_beside(folder.absolute())
+    if jax.process_index() == 0:
+        sums.unlink(missing_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder.absolute(), params, force=True)
+        checkpointer.save(folder, params, force=True)
+    if jax.process_index() == 0:
+        write_sums(sums, folder)
+
+
+def sums_beside(folder: Path) -> Path:
+    """The file of digests of exported parameters."""
+    return folder.with_name(f"{folder.name}.sha256")
 
 
 def load_params(folder: Path) -> Any:
-    """Reads what ``export_params`` wrote, onto one device, whatever machine wrote it."""
+    """Reads what ``export_params`` wrote, onto one device, whatever machine wrote it.
+
+    Raises:
+        RunError: If it is damaged; names the file and the way out.
+    """
+    folder, remedy = folder.absolute(), "restore it from a copy, or export or train it again"
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    with ocp.StandardCheckpointer() as checkpointer:
-        stored = checkpointer.metadata(folder.absolute()).item_metadata.tree
-        like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), stored
-        )
-        return checkpointer.restore(folder.absolute(), like)
+    try:
+        if not check_sums(sums_beside(folder), folder):
+            _log.warning("%s is read unchecked: it has no digests beside it", folder)
+        with ocp.StandardCheckpointer() as checkpointer:
+            stored = checkpointer.metadata(folder).item_metadata.tree
+            like = jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), stored
+            )
+            return checkpointer.restore(folder, like)
+    except RunError as error:
+        raise RunError(f"{error}: {remedy}") from error
+    except Exception as error:  # Orbax raises whatever it stumbles over.
+        raise RunError(f"{folder} is damaged ({_line(error)}): {remedy}") from error
+
+
+def _line(error: Exception) -> str:
+    """An error of orbax in a line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

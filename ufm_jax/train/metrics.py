@@ -17,6 +17,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from ufm_jax.errors import RunError
+from ufm_jax.files import private_folder, write_text
+from ufm_jax.train.stored import typed
+
 HISTORY_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -122,17 +126,18 @@ class MetricWriter:
           resume_round: The first round that will be written; 0 starts the history anew.
 
         Raises:
-          ValueError: If ``resume_round`` is negative, or a line of the existing history other than
-            the last is not a record.
+          ValueError: If ``resume_round`` is negative.
+          RunError: If a line of the existing history is not a record, and its round is not one of
+            those that come again.
         """
         if resume_round < 0:
             raise ValueError(f"resume_round is {resume_round}; it counts rounds from 0.")
         from tensorboardX import SummaryWriter  # slow to import, and only a running loop needs it
 
         folder = Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         path = folder / HISTORY_FILE
-        kept = [record for record in read_history(folder) if record.round < resume_round]
+        kept = read_history(folder, resume_round)
         if len(kept) < resume_round:
             _log.warning(
                 "%s holds %d of the %d rounds before the resumed one.",
@@ -140,7 +145,7 @@ class MetricWriter:
                 len(kept),
                 resume_round,
             )
-        _replace_lines(path, [_to_json(record) for record in kept])
+        write_text(path, "".join(_to_json(record) + "\n" for record in kept))
         self._lines = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(
             logdir=str(folder / TENSORBOARD_FOLDER), purge_step=resume_round
@@ -183,34 +188,49 @@ class MetricWriter:
         self.close()
 
 
-def read_history(workdir: str | os.PathLike[str]) -> list[RoundRecord]:
+def read_history(workdir: str | os.PathLike[str], rounds: int | None = None) -> list[RoundRecord]:
     """Reads the records of ``workdir``'s history, in order; empty if there is none.
 
     A last line that was cut short (the writer was killed) is left out. Numbers that were not finite
     come back as nan.
 
+    Args:
+      workdir: The run's folder.
+      rounds: How many rounds are wanted; None for all. What comes after them is not read.
+
     Raises:
-      ValueError: If any other line is not a record; names the file and the line.
+      RunError: If a line that is wanted is not a record, or not later than the one before; names
+        the file and the line.
     """
     path = Path(workdir) / HISTORY_FILE
     if not path.exists():
         return []
-    # Bytes are split, not text: a kill may cut a line inside a character.
-    *lines, tail = path.read_bytes().split(b"\n")
-    records = []
-    for number, line in enumerate(lines, start=1):
+    try:
+        # Bytes are split, not text: a kill may cut a line inside a character.
+        *lines, tail = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error}); restore or remove it") from error
+    records: list[RoundRecord] = []
+    for number, line in enumerate([*lines, tail] if tail else lines, start=1):
+        if rounds is not None and (records[-1].round + 1 if records else 0) >= rounds:
+            _log.warning(
+                "%s: what follows line %d is dropped: its rounds come again", path, number - 1
+            )
+            break
         try:
-            records.append(_from_json(line))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(
+            record = typed(RoundRecord, json.loads(line))
+            if records and record.round <= records[-1].round:
+                raise ValueError(f"round {record.round} after round {records[-1].round}")
+        except ValueError as error:
+            if number > len(lines):
+                _log.warning("%s: the last line was cut short and is left out.", path)
+                break
+            raise RunError(
                 f"{path}, line {number} is not a round's record ({error}). "
                 "Mend or delete the line; its round is then missing from the history."
             ) from error
-    if tail:
-        try:
-            records.append(_from_json(tail))
-        except (ValueError, TypeError, KeyError):
-            _log.warning("%s: the last line was cut short and is left out.", path)
+        if rounds is None or record.round < rounds:
+            records.append(record)
     return records
 
 
@@ -239,29 +259,3 @@ def _finite_or_null(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _from_json(line: bytes) -> RoundRecord:
-    fields = _null_to_nan(RoundRecord, json.loads(line))
-    fields["clients"] = [
-        ClientRecord(**_null_to_nan(ClientRecord, client)) for client in fields["clients"]
-    ]
-    return RoundRecord(**fields)
-
-
-def _null_to_nan(record: type, fields: dict[str, Any]) -> dict[str, Any]:
-    """Turns null into nan in the fields that ``record`` declares as float."""
-    floats = {field.name for field in dataclasses.fields(record) if field.type is float}
-    return {
-        key: math.nan if value is None and key in floats else value for key, value in fields.items()
-    }
-
-
-def _replace_lines(path: Path, lines: list[str]) -> None:
-    """Replaces the file by ``lines`` so that a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -94,10 +94,9 @@ def begin_spending(
 def resume(
     checkpoints: Checkpoints, state: FederationState, rounds: int
 ) -> tuple[int, FederationState]:
-    """The rounds done and the state to go on from: the newest checkpoint, or the beginning."""
-    done = cluster.from_first(checkpoints.last or 0)
+    """The rounds done and the state to go on from: the newest whole checkpoint's, or the first."""
+    done, state = checkpoints.newest(state)
     if done:
-        state = checkpoints.restore(done, state)
         _log.warning("resumed after %d of %d rounds", done, rounds)
     return done, state
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ufm_jax.errors import ConfigError
+from ufm_jax.errors import RunError
 from ufm_jax.train import cluster
 from ufm_jax.train.methods_config import PrivacyConfig
 
 SECRET_FILE = "noise.key"
 _PARTS = 4
+_REMEDY = "put it back, or start in a new folder"
 
 
 def noise_words(
@@ -29,7 +30,7 @@ def noise_words(
         begun: Whether the run goes on from a checkpoint.
 
     Raises:
-        ConfigError: If the run has begun and its secret is gone.
+        RunError: If the run has begun and its secret is gone or damaged.
     """
     if privacy.level == "none":
         return None
@@ -47,16 +48,18 @@ def noise_words(
 
 def _read_or_draw(path: Path, begun: bool) -> bytes:
     if begun and not path.exists():
-        raise ConfigError(
-            f"{path} is gone: without it the run cannot go on with the noise it began with; "
-            "put it back, or start in a new folder"
+        raise RunError(
+            f"{path} is gone: the run cannot go on with the noise that it began with; {_REMEDY}"
         )
     if not begun:
         # Also where there is one: two runs with the same noise would show their difference.
         _draw(path)
-    secret = path.read_bytes()
+    try:
+        secret = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error}): {_REMEDY}") from error
     if len(secret) != 2 * _PARTS:
-        raise ConfigError(f"{path} holds {len(secret)} bytes in place of {2 * _PARTS}")
+        raise RunError(f"{path} holds {len(secret)} bytes in place of {2 * _PARTS}: {_REMEDY}")
     return secret
 
 

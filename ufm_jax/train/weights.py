@@ -1,17 +1,20 @@
 """Exported parameters of ours, read from a run's folder or from the export itself."""
 
-import json
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from ufm_jax.errors import RunError
 from ufm_jax.fed.algorithm import Params
+from ufm_jax.interop.torch_names import flatten
+from ufm_jax.interop.weights_file import check_finite
 from ufm_jax.models.vit import unstack_layers
-from ufm_jax.train.checkpoint import load_params
+from ufm_jax.train.checkpoint import load_params, sums_beside
 from ufm_jax.train.rundir import CONFIG_FILE, has_checkpoint
+from ufm_jax.train.stored import read_as, typed
 
 
 class Weights(NamedTuple):
@@ -36,25 +39,31 @@ def read_ours(folder: Path) -> Weights:
         folder: A run's, or that of its exported ``model``.
 
     Raises:
-        ValueError: If it is neither, or the run has not exported a model yet.
+        RunError: If it is neither, the run has not exported a model yet, or the model is damaged.
+        DataError: If it holds numbers that are not finite.
     """
     inner = folder / "model"
     place = inner if inner.is_dir() else folder
-    if not (place / "_CHECKPOINT_METADATA").is_file():
+    if not ((place / "_CHECKPOINT_METADATA").is_file() or sums_beside(place).exists()):
         if has_checkpoint(folder):
-            raise ValueError(f"{folder}: this run has not finished; go on with it first")
-        raise ValueError(f"{folder}: neither a run's folder nor one of exported parameters")
+            raise RunError(f"{folder}: this run has not finished; go on with it first")
+        raise RunError(f"{folder}: neither a run's folder nor one of exported parameters")
     params = jax.tree.map(np.asarray, unstack_layers(load_params(place)))
+    check_finite(place, flatten(params))
     return Weights(place, params, _configured_grid(place.parent) or _embedded_grid(params))
 
 
 def _configured_grid(folder: Path) -> tuple[int, int] | None:
     path = folder / CONFIG_FILE
-    if not path.is_file():
+    if not path.exists():
         return None
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    image, patch = (facts.get(f"config.model.{key}_size") for key in ("image", "patch"))
-    return (image // patch,) * 2 if image and patch else None
+    remedy = f"restore it, or give {folder / 'model'} alone, in a folder of its own"
+    facts = read_as(dict[str, Any], path, remedy)
+    try:
+        image, patch = (typed(int, facts[f"config.model.{key}_size"]) for key in ("image", "patch"))
+    except (KeyError, ValueError) as error:
+        raise RunError(f"{path} is damaged or not a run's ({error}): {remedy}") from error
+    return (image // max(patch, 1),) * 2
 
 
 def _embedded_grid(params: Params) -> tuple[int, int] | None:

@@ -32,6 +32,7 @@ from ufm_jax.train.downstream.config import (
 from ufm_jax.train.downstream.pipeline import Request, evaluate, finetune
 from ufm_jax.train.downstream.results import Beside
 from ufm_jax.train.downstream.saved import check_trained, load_model
+from ufm_jax.train.downstream.seen import evaluated_rows, see
 from ufm_jax.train.downstream.tables import read_table
 from ufm_jax.train.methods_config import AlgorithmConfig
 
@@ -131,23 +132,64 @@ def elsewhere(config: FinetuneConfig, **changes) -> FinetuneConfig:
     return replace(config, data=replace(config.data, data=replace(config.data.data, **changes)))
 
 
-def test_no_image_that_the_model_has_seen_tests_it(diagnosed, tmp_path):
+@pytest.mark.parametrize("where", ["own", "redrawn", "copied"])
+def test_no_image_that_the_model_has_seen_tests_it(diagnosed, tmp_path, where):
+    """Whatever the fingerprint of the data says, and under whatever name they lie."""
     config, workdir = diagnosed
-    out = tmp_path / "out"
-    seen = 48 - len(read_table(workdir / "predictions_test.csv").names)
-    with pytest.raises(ConfigError, match=rf"{seen} of the 48 images .* trained on or chosen by"):
-        evaluate(config, Request(workdir, out, ("all",), Beside()))
+    tested = set(read_table(workdir / "predictions_test.csv").names)
+    request = Request(workdir, tmp_path / "out", ("all",), Beside())
+    if where == "redrawn":
+        split = replace(config.data.split, seed=1)
+        config = replace(config, data=replace(config.data, split=split))
+        request = request._replace(splits=("test",))
+    if where == "copied":
+        copied = shutil.copytree(config.data.data.root, tmp_path / "copied")
+        config = elsewhere(config, root=str(copied))
+    split = request.splits[0]
+    with pytest.raises(ConfigError, match=rf"{split}: \d+ of \d+ images were trained on or chosen"):
+        evaluate(elsewhere(config, duplicates="error"), request)
+    evaluate(config, request)
+    found = set(read_table(request.out / f"predictions_{split}.csv").names)
+    note = json.loads((request.out / "evaluation.json").read_text())["note"]
+    if where == "redrawn":
+        assert 0 < len(found) < len(tested)
+        assert found < tested
+    else:
+        assert found == tested
+        assert f"all: {48 - len(tested)} of 48 images were trained on or chosen by" in note
+    assert "these are left out" in note
+
+
+def test_what_is_no_test_may_be_asked_for_by_name_alone(diagnosed, tmp_path):
+    config, workdir = diagnosed
+    evaluate(config, Request(workdir, tmp_path / "out", ("train", "val"), Beside()))
+    note = json.loads((tmp_path / "out/evaluation.json").read_text())["note"]
+    for split in ("train", "val"):
+        count = len(read_table(tmp_path / f"out/predictions_{split}.csv").names)
+        assert f"{split}: {count} of {count} images were trained on or chosen by, so that" in note
+    for key, value in (("working_size", 24), ("channels", 3)):
+        other = elsewhere(config, **{key: value})
+        with pytest.raises(ConfigError, match=rf"{key}={value}: the run read its images with"):
+            evaluate(other, Request(workdir, tmp_path / "other", ("all",), Beside()))
     with pytest.raises(ConfigError, match="'all' has all images"):
-        evaluate(config, Request(workdir, out, ("test", "all"), Beside()))
-    redrawn = replace(config.data, split=replace(config.data.split, seed=1))
-    with pytest.raises(ConfigError, match="trained on or chosen by"):
-        evaluate(replace(config, data=redrawn), Request(workdir, out, ("test",), Beside()))
-    copied = shutil.copytree(config.data.data.root, tmp_path / "copied")
-    other = elsewhere(config, root=str(copied), duplicates="skip")
-    evaluate(other, Request(workdir, out, ("all",), Beside()))
-    assert set(read_table(out / "predictions_all.csv").names) == set(
-        read_table(workdir / "predictions_test.csv").names
-    )
+        evaluate(config, Request(workdir, tmp_path / "out", ("test", "all"), Beside()))
+
+
+def test_a_copy_of_a_training_image_under_another_patient_tests_nothing(diagnosed):
+    """Pixels that training and test share leave the test, before anything is trained."""
+    config, _ = diagnosed
+    data = finetuning.load_task(config)
+    seen = see(data, data.rows("train"))
+    rows = {"test": np.append(data.rows("test"), data.rows("train")[:2])}
+    kept = evaluated_rows(seen, data, rows, "keep")
+    np.testing.assert_array_equal(kept.rows["test"], data.rows("test"))
+    assert f"2 of {len(rows['test'])} images were trained on" in kept.note
+    coloured = elsewhere(config, channels=3)
+    in_three = evaluated_rows(seen, finetuning.load_task(coloured), rows, "keep")
+    np.testing.assert_array_equal(in_three.rows["test"], kept.rows["test"])
+    for policy, asked in (("error", rows["test"]), ("keep", data.rows("train"))):
+        with pytest.raises(ConfigError, match="name other images"):
+            evaluated_rows(seen, data, {"test": asked}, policy)
 
 
 def test_a_threshold_of_one_half_is_asked_for_after_training_too(diagnosed, tmp_path):

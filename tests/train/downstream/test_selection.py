@@ -87,6 +87,7 @@ def test_a_positive_class_that_changes_nothing_is_refused(data, positive, messag
 )
 def test_flags_that_match_nothing_are_refused(tmp_path, monkeypatch, wrong, message):
     model = TrainedModel({}, Task("single", CLASSES[:2]))
+    monkeypatch.setattr(pipeline, "_check_reading", lambda config, run: None)
     monkeypatch.setattr(pipeline, "load_model", lambda run: model)
     monkeypatch.setattr(pipeline, "read_seen", lambda run: SimpleNamespace(data=""))
     data = SimpleNamespace(task=model.task, fingerprint="")

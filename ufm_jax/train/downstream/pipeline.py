@@ -31,8 +31,8 @@ from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.probes import knn_probe, linear_probe
 from ufm_jax.train.downstream.results import Beside, evaluate_predictions, write_tables
 from ufm_jax.train.downstream.run_report import write_report
-from ufm_jax.train.downstream.saved import TrainedModel, load_model, save_model
-from ufm_jax.train.downstream.seen import Seen, read_seen, seen_rows, write_seen
+from ufm_jax.train.downstream.saved import TrainedModel, load_config, load_model, save_model
+from ufm_jax.train.downstream.seen import evaluated_rows, read_seen, see, write_seen
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.participation import trace_bytes
 from ufm_jax.train.rundir import check_free, claim
@@ -68,6 +68,9 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
     check_evaluation(config.evaluation, data)
     for split, counts in data.summary().items():
         _log.info("%s: %s", split, counts)
+    seen = see(data, np.union1d(training_rows(config, data), data.rows("val")))
+    splits = {split: rows for split in ("val", "test") if len(rows := data.rows(split))}
+    tested = evaluated_rows(seen, data, splits, config.data.data.duplicates)
     if config.method.endswith("_probe"):
         model, predict, note = probe(config, data, workdir)
     else:
@@ -78,9 +81,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         predict = predicts_with(config, data, model)
 
     settings = config.evaluation
-    predictions = {
-        split: predict(rows) for split in ("val", "test") if len(rows := data.rows(split))
-    }
+    predictions = {split: predict(rows) for split, rows in tested.rows.items()}
     val = predictions.get("val")
     thresholds = (
         choose_thresholds(val, settings)
@@ -89,8 +90,9 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
     )
     if model is not None:
         values = {name: threshold.value for name, threshold in thresholds.items()}
-        write_seen(workdir, data, np.union1d(training_rows(config, data), data.rows("val")))
+        write_seen(workdir, seen)
         save_model(workdir, replace(model, thresholds=values))
+    note = " ".join(filter(None, (note, tested.note)))
     evaluation, called = evaluate_predictions(config, data, predictions, thresholds, note)
     write_tables(workdir, evaluation, called)
     return Ended(write_report(config, workdir, data, evaluation, called, model))
@@ -102,7 +104,7 @@ class Request(NamedTuple):
     Attributes:
         run: Folder of a finished fine-tuning run.
         out: Gets tables, evaluation.json and report; not the run's own folder.
-        splits: Splits to evaluate; ('all',) takes every image, of data the run has not seen.
+        splits: Splits to evaluate; ('all',) takes every image that the run has not seen.
         beside: What to compare with.
         occlusion: Diagnosis: examples of each kind for which a map is drawn.
         client: Whose parameters predict, where clients have their own. '' is for data of the run
@@ -120,9 +122,9 @@ class Request(NamedTuple):
 def evaluate(config: FinetuneConfig, request: Request) -> Path:
     """Evaluates a trained model on the data that ``config`` names.
 
-    Classes and thresholds are the run's. Of other data than the run's own, no image tests the model
-    that it was trained on or chosen by: where there are any it is an error, or with
-    ``config.data.data.duplicates='skip'`` they are left out and named.
+    Classes and thresholds are the run's. Images that the model was trained on or chosen by are left
+    out of 'test' and 'all', and the result says how many; ``config.data.data.duplicates='error'``
+    refuses them. 'train' and 'val' may be named, and the result says that they are not a test.
 
     Args:
         config: The run's configuration, its data changed or not.
@@ -133,6 +135,7 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
         DataError: If the data cannot be used.
     """
     check_free(request.out)
+    _check_reading(config, request.run)
     model, seen = load_model(request.run), read_seen(request.run)
     if unknown := set(request.splits) - {*SPLITS, ALL}:
         raise ConfigError(f"--splits: {min(unknown)!r} is none of {', '.join(SPLITS)} and {ALL}")
@@ -156,17 +159,16 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
         split: np.arange(data.num_rows) if split == ALL else data.rows(split)
         for split in request.splits
     }
-    if not own:
-        rows = {split: _unseen(config, data, seen, split, found) for split, found in rows.items()}
     for split in (split for split, found in rows.items() if not len(found)):
         raise ConfigError(f"--splits: the data has no image of the split {split!r}")
-    predictions = {split: predict(found) for split, found in rows.items()}
+    tested = evaluated_rows(seen, data, rows, config.data.data.duplicates)
+    predictions = {split: predict(found) for split, found in tested.rows.items()}
     thresholds = {
         name: Threshold(value, f"chosen on the validation split of {request.run}")
         for name, value in model.thresholds.items()
     }
     evaluation, called = evaluate_predictions(
-        config, data, predictions, thresholds, beside=request.beside
+        config, data, predictions, thresholds, tested.note, request.beside
     )
     write_tables(request.out, evaluation, called)
     return write_report(
@@ -174,24 +176,20 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     )
 
 
-def _unseen(
-    config: FinetuneConfig, data: LabelledData, seen: Seen, split: str, rows: np.ndarray
-) -> np.ndarray:
-    """The rows of a split that may test a model; all of them where the split is not for testing."""
-    known = seen_rows(seen, data, rows) if split in ("test", ALL) else rows[:0]
-    if not len(known):
-        return rows
-    told = (
-        f"{len(known)} of the {len(rows)} images to be evaluated on were trained on or chosen by, "
-        f"such as {', '.join(data.names[row] for row in known[:3])}"
-    )
-    if config.data.data.duplicates != "skip" or len(known) == len(rows):
-        raise ConfigError(
-            f"{told}: name other images with --config.data.data.root, evaluate on the run's own "
-            "test split, or leave them out with --config.data.data.duplicates=skip"
-        )
-    _log.warning("left out: %s", told)
-    return np.setdiff1d(rows, known)
+def _check_reading(config: FinetuneConfig, run: Path) -> None:
+    """Refuses to read images otherwise than the run did.
+
+    Raises:
+        ConfigError: If one that the run has seen could not be known again by its pixels.
+    """
+    stored = load_config(run).data.data
+    for key in ("working_size", "channels"):
+        now = getattr(config.data.data, key)
+        if now != stored[key]:
+            raise ConfigError(
+                f"config.data.data.{key}={now!r}: the run read its images with {stored[key]!r}, "
+                "and knows only so which of them it was trained on; leave it as it is"
+            )
 
 
 def _of_client(model: TrainedModel, client: str) -> TrainedModel:

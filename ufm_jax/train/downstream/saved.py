@@ -2,35 +2,46 @@
 
 model/       the parameters alone, importable anywhere
 personal/    leaves that each client keeps, stacked; only where there are any
-task.json    kind, classes, chosen round, clients, thresholds; written last, hence its absence
-             tells that nothing was trained to the end here
+task.json    kind, classes, chosen round, clients, thresholds, digests of all that belongs to the
+             model; written last, hence its absence tells that nothing was trained to the end here
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from ufm_jax.data.labelled import Task
-from ufm_jax.errors import ConfigError
+from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.paths import join_by_path
+from ufm_jax.files import write_json
 from ufm_jax.interop.torch_names import flatten
-from ufm_jax.train.checkpoint import export_params, load_params
-from ufm_jax.train.downstream.config import finetune_config
+from ufm_jax.train.checkpoint import export_params, load_params, sums_beside
+from ufm_jax.train.downstream.config import FinetuneConfig, finetune_config
+from ufm_jax.train.downstream.seen import SEEN_FILE
 from ufm_jax.train.rundir import (
     CONFIG_FILE,
     EVALUATION_FILE,
     TASK_FILE,
     has_checkpoint,
-    write_json,
 )
+from ufm_jax.train.schema import flatten as flatten_settings
+from ufm_jax.train.stored import read_as
+from ufm_jax.train.sums import digest_of
 
 MODEL_FOLDER, PERSONAL_FOLDER = "model", "personal"
+_REMEDY = "run the same command again, here or in a new folder, or restore it from a copy"
+_BEFORE: dict[str, Any] = {
+    "config.data.data.exclude_files": (),
+    "config.data.data.value_range": (),
+}
+"""Keys that runs stored before them lack, with the values by which those runs were trained."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +83,51 @@ class TrainedModel:
         )
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What task.json holds.
+
+    Attributes:
+        kind: Of the task.
+        classes: Its classes.
+        round: See ``TrainedModel``, as the three that follow.
+        clients: Their names.
+        personal: Paths of the leaves that each keeps.
+        thresholds: By class.
+        digests: Of the files that belong to the model, by name; empty where an older version wrote.
+        digest: Of all the above.
+    """
+
+    kind: Literal["single", "multi", "segment"]
+    classes: tuple[str, ...]
+    round: int
+    clients: tuple[str, ...]
+    personal: tuple[str, ...]
+    thresholds: dict[str, float]
+    digests: dict[str, str] = field(default_factory=dict)
+    digest: str = ""
+
+
 def save_model(workdir: Path, model: TrainedModel) -> None:
-    """Writes a model; a reader sees the whole of it or none."""
+    """Writes a model; a reader sees the whole of it or none.
+
+    The configuration and the images seen must be in the folder before.
+    """
     (workdir / TASK_FILE).unlink(missing_ok=True)
     export_params(workdir / MODEL_FOLDER, model.params)
     if model.personal:
         # Numbered, since a path of a parameter is none of a file.
         export_params(workdir / PERSONAL_FOLDER, _numbered(model.personal))
-    write_json(
-        workdir / TASK_FILE,
-        {
-            "kind": model.task.kind,
-            "classes": list(model.task.classes),
-            "round": model.round,
-            "clients": list(model.clients),
-            "personal": sorted(model.personal),
-            "thresholds": dict(model.thresholds),
-        },
+    facts = _Facts(
+        kind=model.task.kind,
+        classes=tuple(model.task.classes),
+        round=model.round,
+        clients=tuple(model.clients),
+        personal=tuple(sorted(model.personal)),
+        thresholds={name: float(value) for name, value in model.thresholds.items()},
+        digests={name: digest_of(workdir / name) for name in _belonging(bool(model.personal))},
     )
+    write_json(workdir / TASK_FILE, asdict(replace(facts, digest=_digest(facts))))
 
 
 def load_model(workdir: Path) -> TrainedModel:
@@ -97,18 +135,17 @@ def load_model(workdir: Path) -> TrainedModel:
 
     Raises:
         ConfigError: If the folder holds none with a trained head; says what it holds.
+        RunError: If a file of it is damaged, or is not the one that the model was saved with.
     """
-    _require_trained(workdir)
-    facts = json.loads((workdir / TASK_FILE).read_text(encoding="utf-8"))
-    paths = facts["personal"]
-    stored = load_params(workdir / PERSONAL_FOLDER) if paths else {}
+    facts = _facts(workdir)
+    stored = load_params(workdir / PERSONAL_FOLDER) if facts.personal else {}
     return TrainedModel(
         params=load_params(workdir / MODEL_FOLDER),
-        task=Task(facts["kind"], tuple(facts["classes"])),
-        personal={path: np.asarray(stored[f"leaf_{i}"]) for i, path in enumerate(paths)},
-        clients=tuple(facts["clients"]),
-        round=facts["round"],
-        thresholds=facts["thresholds"],
+        task=Task(facts.kind, facts.classes),
+        personal={path: np.asarray(stored[f"leaf_{i}"]) for i, path in enumerate(facts.personal)},
+        clients=facts.clients,
+        round=facts.round,
+        thresholds=facts.thresholds,
     )
 
 
@@ -117,19 +154,58 @@ def load_config(workdir: Path) -> ConfigDict:
 
     Raises:
         ConfigError: If the folder is none of a fine-tuning run.
+        RunError: If a file of it is damaged, or its configuration has other keys than ours.
     """
-    _require_trained(workdir)
-    facts = json.loads((workdir / CONFIG_FILE).read_text(encoding="utf-8"))
+    _facts(workdir)
+    path = workdir / CONFIG_FILE
+    stored = _BEFORE | {
+        key: value
+        for key, value in read_as(dict[str, Any], path, _REMEDY).items()
+        if key.startswith("config.") and "(" not in key
+    }
     config = finetune_config()
-    for key, value in facts.items():
-        *sections, name = key.split(".")
-        if sections[:1] != ["config"]:
-            continue
+    known = flatten_settings(FinetuneConfig()).keys()
+    missing, unknown = sorted(known - stored.keys()), sorted(stored.keys() - known)
+    if missing or unknown:
+        raise RunError(
+            f"{path} lacks the keys {missing or 'none'} and has unknown keys {unknown or 'none'}: "
+            f"it does not say how the model was trained; {_REMEDY}"
+        )
+    for key, value in stored.items():
+        _, *sections, name = key.split(".")
         place = config
-        for section in sections[1:]:
+        for section in sections:
             place = place[section]
         place[name] = tuple(value) if isinstance(value, list) else value
     return config
+
+
+def _belonging(personal: bool) -> list[str]:
+    """Names of the files that belong to a model beside task.json."""
+    folders = [MODEL_FOLDER, PERSONAL_FOLDER] if personal else [MODEL_FOLDER]
+    return [CONFIG_FILE, SEEN_FILE, *(sums_beside(Path(folder)).name for folder in folders)]
+
+
+def _facts(workdir: Path) -> _Facts:
+    """task.json, once all that it belongs to is found as it was when the model was saved."""
+    _require_trained(workdir)
+    path = workdir / TASK_FILE
+    facts = read_as(_Facts, path, _REMEDY)
+    if facts.digest != (_digest(facts) if facts.digests else ""):
+        raise RunError(f"{path} is damaged: its content and its digest differ; {_REMEDY}")
+    for name, digest in facts.digests.items():
+        if digest_of(workdir / name) != digest:
+            raise RunError(
+                f"{workdir / name} is damaged or of another run: it differs from what {path} says; "
+                f"{_REMEDY}"
+            )
+    return facts
+
+
+def _digest(facts: _Facts) -> str:
+    """SHA-256 of all but the digest itself."""
+    text = json.dumps(asdict(replace(facts, digest="")), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def head_moved(like: Params, params: Params, new: tuple[str, ...]) -> bool:
@@ -178,7 +254,8 @@ def _require_trained(workdir: Path) -> None:
     if (workdir / EVALUATION_FILE).is_file():
         holds = "a run without a model, such as of nearest neighbours; its own evaluation is there"
     elif (workdir / "validation.json").is_file() or (
-        (workdir / CONFIG_FILE).is_file() and "config.method" in _facts(workdir)
+        (workdir / CONFIG_FILE).is_file()
+        and "config.method" in read_as(dict[str, Any], workdir / CONFIG_FILE, _REMEDY)
     ):
         holds = "a fine-tuning run that has not finished; the same command goes on with it"
     elif (workdir / CONFIG_FILE).is_file() or has_checkpoint(workdir):
@@ -192,8 +269,3 @@ def _require_trained(workdir: Path) -> None:
             f"python -m ufm_jax.finetune --config.start.weights={workdir}"
         )
     raise ConfigError(f"--run={workdir} is {holds}")
-
-
-def _facts(workdir: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads((workdir / CONFIG_FILE).read_text(encoding="utf-8"))
-    return facts

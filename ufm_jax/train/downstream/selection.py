@@ -1,6 +1,5 @@
 """Which round is kept: the best on the validation split. The test split is never looked at here."""
 
-import json
 import logging
 import math
 from collections.abc import Callable
@@ -13,11 +12,12 @@ from ufm_jax.data.labelled import LabelledData, Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.segmentation import pooled_dice
 from ufm_jax.fed.engine import FederationState
+from ufm_jax.files import write_json
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.inference import diagnosis_of
 from ufm_jax.train.downstream.outcome import evaluate_diagnosis, evaluate_segmentation
 from ufm_jax.train.downstream.predictions import DiagnosisPredictions, Predictions
-from ufm_jax.train.rundir import write_json
+from ufm_jax.train.stored import read_as
 
 VALIDATION_FILE = "validation.json"
 
@@ -104,15 +104,14 @@ def check_validation(data: LabelledData, settings: EvaluationConfig) -> None:
 
 
 def read_looks(workdir: Path) -> list[Look]:
-    """All looks of the run in ``workdir``, in order."""
+    """All looks of the run in ``workdir``, in order.
+
+    Raises:
+        RunError: If its file is damaged.
+    """
     path = workdir / VALIDATION_FILE
-    if not path.exists():
-        return []
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    return [
-        Look(entry["rounds"], math.nan if entry["score"] is None else entry["score"])
-        for entry in stored
-    ]
+    remedy = "restore it, or delete it: the best round is then chosen among those to come"
+    return read_as(list[Look], path, remedy) if path.exists() else []
 
 
 def figure_of(settings: EvaluationConfig, task: Task) -> str:
