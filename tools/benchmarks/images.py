@@ -56,7 +56,7 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--working_size", type=int, default=0, help="side of stored images; 0: 8/7 of the model's"
     )
-    parser.add_argument("--cache_dir", default="~/.cache/ufm_jax", help="for decoded images")
+    parser.add_argument("--cache_dir", default="", help="for decoded images")
 
 
 @contextmanager

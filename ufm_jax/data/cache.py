@@ -36,6 +36,7 @@ from ufm_jax.data.fingerprint import code_stamp, digest
 from ufm_jax.data.records import ImageHandle
 from ufm_jax.data.row_file import RowFile
 from ufm_jax.data.threads import map_in_order
+from ufm_jax.files import exclusive, naming, private_folder
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) from the writing thread."""
@@ -89,7 +90,7 @@ class CachedRows:
 
 def open_cache_dir(cache_dir: Path) -> None:
     """Makes the cache's folder, readable by its owner alone: it will hold patients' images."""
-    cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(cache_dir)
 
 
 def cache_key(digests: Sequence[bytes], settings: DecodeSettings) -> str:
@@ -130,7 +131,8 @@ def decoded_rows(
     folder = cache_dir / key
     if (rows := open_rows(folder)) is not None:
         return rows
-    with exclusive(cache_dir / f"{key}.lock") as locked:
+    with naming(folder), exclusive(cache_dir / f"{key}.lock") as lock:
+        locked = lock is not None
         if locked and (rows := open_rows(folder)) is not None:
             return rows
         if locked:
@@ -229,25 +231,6 @@ def open_rows(folder: Path) -> CachedRows | None:
     )
 
 
-@contextlib.contextmanager
-def exclusive(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Holds a lock that the system releases even if its holder is killed.
-
-    Yields:
-      Whether it is held: not where the file system or the platform has no such locks, nor, with
-      `wait` false, while another process holds it.
-    """
-    with path.open("ab") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
-        except (ImportError, OSError):
-            held = False
-        yield held
-
-
 def _remove_abandoned(cache_dir: Path, held_key: str) -> None:
     """Removes half-written folders whose writer no longer lives; the lock of `held_key` is ours."""
     for partial in cache_dir.glob("*.partial-*"):
@@ -255,8 +238,11 @@ def _remove_abandoned(cache_dir: Path, held_key: str) -> None:
         if key == held_key:
             shutil.rmtree(partial, ignore_errors=True)
             continue
-        with exclusive(cache_dir / f"{key}.lock", wait=False) as held:
-            if held:
+        with (
+            contextlib.suppress(BlockingIOError),
+            exclusive(cache_dir / f"{key}.lock", wait=False) as locked,
+        ):
+            if locked is not None:
                 shutil.rmtree(partial, ignore_errors=True)
 
 

@@ -19,6 +19,7 @@ from ufm_jax.data.records import Listing, Record
 from ufm_jax.data.sources.folders import read_folders
 from ufm_jax.data.sources.index_csv import SET_COLUMN
 from ufm_jax.errors import DataError
+from ufm_jax.files import user_path
 
 _PAIR = re.compile(r"(\w+)=(.*?)(?=\s+\w+=|\s*;|\s*$)")
 
@@ -140,7 +141,7 @@ def _grouped(record: Record, root: Path | None, pattern: str) -> Record:
 
 def _read_split_folders(settings: LabelSettings) -> Listing:
     """Reads ROOT/train and so on, or ROOT itself where it has no such folders."""
-    root = Path(settings.data.root).expanduser()
+    root = user_path(settings.data.root)
     if not root.is_dir():
         raise DataError(f"root {root} is not a folder")
     found = sorted(folder.name for folder in root.iterdir() if folder.is_dir())

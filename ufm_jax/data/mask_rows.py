@@ -19,7 +19,7 @@ from ufm_jax.data.mask_classes import MaskClasses, classes_of_values
 from ufm_jax.data.mask_decode import ClassMask, MaskFault
 from ufm_jax.data.records import ImageHandle, Picture
 from ufm_jax.data.threads import map_in_order
-from ufm_jax.files import replacing
+from ufm_jax.files import write_json
 
 MaskSource = Path | ImageHandle
 """A mask file, or a handle that loads a mask's bytes, or its values as a `Picture`."""
@@ -140,8 +140,7 @@ def values_in_masks(
 
     readable = [index for index in range(len(sources)) if index not in unreadable]
     found = sorted({v for some in map_in_order(values, readable, num_workers) for v in some})
-    with replacing(memo) as partial:
-        partial.write_text(json.dumps(found), encoding="utf-8")
+    write_json(memo, found)
     return classes_of_values(found)
 
 

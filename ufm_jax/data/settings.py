@@ -31,7 +31,7 @@ class DataSettings:
       working_size: S.
       channels: 1, 3, or 'auto' (3 if any image has colour).
       detect_geometry: find the scan geometry where the source does not bring it.
-      cache_dir: decoded images are kept here, readable by the owner alone.
+      cache_dir: decoded images are kept here, readable by the owner alone; '' = ~/.cache/ufm_jax.
       on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
       duplicates: images that several clients hold: 'error', 'skip' (keep the first), 'keep'.
       num_workers: decoding threads; 0 = one a core. No number changes the result.
@@ -58,7 +58,7 @@ class DataSettings:
     working_size: int = 224
     channels: Literal["auto", 1, 3] = "auto"
     detect_geometry: bool = True
-    cache_dir: str = "~/.cache/ufm_jax"
+    cache_dir: str = ""
     on_bad: Literal["error", "skip"] = "error"
     duplicates: Literal["error", "skip", "keep"] = "keep"
     num_workers: int = 0

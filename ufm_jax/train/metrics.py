@@ -17,6 +17,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from ufm_jax.files import private_folder, write_text
+
 HISTORY_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
@@ -130,7 +132,7 @@ class MetricWriter:
         from tensorboardX import SummaryWriter  # slow to import, and only a running loop needs it
 
         folder = Path(workdir)
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         path = folder / HISTORY_FILE
         kept = [record for record in read_history(folder) if record.round < resume_round]
         if len(kept) < resume_round:
@@ -140,7 +142,7 @@ class MetricWriter:
                 len(kept),
                 resume_round,
             )
-        _replace_lines(path, [_to_json(record) for record in kept])
+        write_text(path, "".join(_to_json(record) + "\n" for record in kept))
         self._lines = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(
             logdir=str(folder / TENSORBOARD_FOLDER), purge_step=resume_round
@@ -255,13 +257,3 @@ def _null_to_nan(record: type, fields: dict[str, Any]) -> dict[str, Any]:
     return {
         key: math.nan if value is None and key in floats else value for key, value in fields.items()
     }
-
-
-def _replace_lines(path: Path, lines: list[str]) -> None:
-    """Replaces the file by ``lines`` so that a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in lines)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

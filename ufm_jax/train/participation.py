@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.participation import Clock, Participation, drawn_clock
+from ufm_jax.files import user_path
 from ufm_jax.train.methods_config import ParticipationConfig
 from ufm_jax.train.schema import as_config_errors
 
@@ -22,7 +23,7 @@ def make_participation(config: ParticipationConfig, names: tuple[str, ...]) -> P
     Raises:
         ConfigError: If the trace cannot be read, or does not fit the sampling or the clients.
     """
-    available = read_trace(Path(config.trace), names) if config.trace else None
+    available = read_trace(user_path(config.trace), names) if config.trace else None
     with as_config_errors():
         return Participation(config.sampling, available)
 

@@ -6,34 +6,53 @@ ones would give figures that no configuration explains, so it is an error that n
 
 import hashlib
 import json
+import logging
 import os
 import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from ufm_jax.data.federated import FederatedData
-from ufm_jax.errors import ConfigError
+from ufm_jax.errors import ConfigError, RunError, UserError
 from ufm_jax.fed.placement import Placement
+from ufm_jax.files import (
+    PARTIAL,
+    exclusive,
+    naming,
+    private_folder,
+    read_json,
+    user_path,
+    write_json,
+)
 from ufm_jax.train import cluster
 from ufm_jax.train.config import PretrainConfig
+from ufm_jax.train.door import Once
 from ufm_jax.train.schema import flatten
+
+_log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"
 EVALUATION_FILE = "evaluation.json"
+LOCK_FILE, ERROR_FILE = "lock", "errors.log"
 _RESULTS = (TASK_FILE, EVALUATION_FILE)
 """What a finished run of fine-tuning holds; a probe has no checkpoints."""
-_FREE = (
-    "config.checkpoint.",
-    "config.cluster.",
-    "config.data.cache_dir",
-    "config.data.num_workers",
-    "config.data.data.cache_dir",
-    "config.data.data.num_workers",
+_FREE = ("config.checkpoint.", "config.cluster.")
+_FREE_EXACT = frozenset(
+    {
+        *("config.placement.loader_threads", "config.placement.memory_fraction"),
+        *("config.data.cache_dir", "config.data.num_workers"),
+        *("config.data.data.cache_dir", "config.data.data.num_workers"),
+    }
 )
-_FREE_EXACT = ("config.placement.loader_threads", "config.placement.memory_fraction")
+_ROOTS = ("config.data.root", "config.data.data.root")
+_FILES = ("config.federation.participation.trace", "config.start.weights")
+"""Where something lies. What binds a run is what was found there: its fingerprint, its content."""
 
 
 def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
@@ -50,6 +69,85 @@ def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
                 f"process {other} has another {what} than process 0: start all processes with the "
                 "same command, and let all read the same files"
             )
+
+
+@contextmanager
+def held(folder: Path, flag: str) -> Iterator[None]:
+    """Makes a folder, and keeps other commands out of it while it is written.
+
+    Tracebacks of what goes wrong meanwhile are kept in its ``errors.log``; where all goes well, it
+    is not made.
+
+    Args:
+        folder: Made where absent.
+        flag: The command's flag that names it.
+
+    Raises:
+        RunError: If another command writes it, which the message names.
+    """
+    with ExitStack() as stack:
+        with cluster.together(f"opening {folder}"):
+            if cluster.is_first():
+                if not folder.exists():
+                    stack.callback(_remove_empty, folder)
+                stack.enter_context(_locked(private_folder(folder), flag))
+        stack.enter_context(_errors_kept(folder))
+        yield
+
+
+def _remove_empty(folder: Path) -> None:
+    """Removes a folder in which nothing was written."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+@contextmanager
+def _locked(folder: Path, flag: str) -> Iterator[None]:
+    lock = folder / LOCK_FILE
+    with ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(exclusive(lock, wait=False))
+        except BlockingIOError:
+            owner = lock.read_text(encoding="utf-8", errors="replace") or "another process"
+            raise RunError(
+                f"--{flag}={folder}: {owner} writes there at this moment: wait for its end, stop "
+                "it, or name another folder"
+            ) from None
+        stack.callback(lock.unlink, missing_ok=True)
+        if descriptor is None:
+            _log.warning("%s has no locks: see that no other command writes there", folder)
+        else:
+            os.truncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            for left in folder.glob(f"*{PARTIAL}"):
+                left.unlink()
+        yield
+
+
+@contextmanager
+def _errors_kept(folder: Path) -> Iterator[None]:
+    """Keeps tracebacks of errors, logged or raised, in a file of a folder."""
+    file = folder / ERROR_FILE
+    handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace", delay=True)
+    handler.setLevel(logging.ERROR)
+    handler.addFilter(Once())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        with naming(folder):
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        facts = {"msg": "the command failed", "exc_info": (type(error), error, error.__traceback__)}
+        handler.handle(logging.makeLogRecord(facts))
+        if file.exists() and file.stat().st_size:
+            error.add_note(f"the traceback is in {file}")
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        with suppress(OSError):  # A full disk.
+            handler.close()
 
 
 def claim(workdir: Path, config: Any, data: FederatedData, placement: Placement) -> None:
@@ -96,21 +194,30 @@ def _check_shared(workdir: Path) -> None:
 def _claim(workdir: Path, config: Any, data: FederatedData, placement: Placement) -> None:
     facts = _facts(config, data, placement)
     path = workdir / CONFIG_FILE
-    if path.exists() and _holds_run(workdir):
-        before = json.loads(path.read_text(encoding="utf-8"))
+    if _holds_run(workdir):
+        before = _facts_of(path)
+        known = before.get("data.fingerprint")
         changed = [
             f"{key}: {before.get(key)!r} there, {facts.get(key)!r} here"
             for key in sorted(before.keys() | facts.keys())
-            if before.get(key) != facts.get(key) and not _is_free(key)
+            if before.get(key) != facts.get(key)
+            and not (_is_free(key) or (known and key in _ROOTS))
         ]
         if changed:
             raise ConfigError(
                 f"{workdir} holds a run of another configuration ({'; '.join(changed)}); use "
                 "another --workdir, or go on with the same configuration"
             )
-    workdir.mkdir(parents=True, exist_ok=True)
+    private_folder(workdir)
     write_json(path, facts)
     write_json(workdir / "data.json", _data_facts(data))
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    """The configuration of the run that a folder holds."""
+    remedy = f"put it back as it was, or name another --workdir than {path.parent}"
+    facts: dict[str, Any] = read_json(path, remedy, dict)
+    return facts
 
 
 def check_resume(workdir: Path, resume: bool) -> None:
@@ -149,32 +256,37 @@ def lanes_begun_with(workdir: Path) -> int | None:
     Returns:
         None where there is nothing to go on from.
     """
-    path = workdir / CONFIG_FILE
-    if not (path.exists() and has_checkpoint(workdir)):
+    if not has_checkpoint(workdir):
         return None
-    return json.loads(path.read_text(encoding="utf-8")).get("config.placement.lanes")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    return _facts_of(workdir / CONFIG_FILE).get("config.placement.lanes")
 
 
 def _is_free(key: str) -> bool:
     """Whether a run may go on with another value, since no figure depends on it."""
-    return key.startswith(_FREE) or key in _FREE_EXACT
+    return key.startswith(_FREE) or key in _FREE_EXACT or key in _FILES
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    """The configuration, and what is in the file that it names."""
+    """The configuration, and what is in the files that it names."""
     facts = flatten(config)
-    trace = facts["config.federation.participation.trace"]
-    if trace:
-        content = hashlib.sha256(Path(trace).read_bytes()).hexdigest()
-        facts["config.federation.participation.trace (content)"] = content
-    return facts
+    named = [key for key in _FILES if facts.get(key)]
+    return facts | {f"{key} (content)": _content(key, facts[key]) for key in named}
+
+
+def _content(key: str, value: str) -> str:
+    """A digest of a file, or of the files below a folder."""
+    place = user_path(value)
+    exported = place / "model"  # A run's folder goes on changing; its model does not.
+    folder = exported if exported.is_dir() else place
+    files = sorted(file for file in folder.rglob("*") if file.is_file()) or [place]
+    found = hashlib.sha256()
+    try:
+        for file in files:
+            found.update(f"{file.relative_to(folder)} {file.stat().st_size} ".encode())
+            found.update(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"{key}={value!r}: it cannot be read ({error.strerror})") from None
+    return found.hexdigest()
 
 
 def _facts(config: Any, data: FederatedData, placement: Placement) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ufm_jax.data.labelled import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.paths import join_by_path
+from ufm_jax.files import write_json
 from ufm_jax.interop.torch_names import flatten
 from ufm_jax.train.checkpoint import export_params, load_params
 from ufm_jax.train.downstream.config import finetune_config
@@ -28,7 +29,6 @@ from ufm_jax.train.rundir import (
     EVALUATION_FILE,
     TASK_FILE,
     has_checkpoint,
-    write_json,
 )
 
 MODEL_FOLDER, PERSONAL_FOLDER = "model", "personal"

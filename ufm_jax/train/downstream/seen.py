@@ -12,7 +12,7 @@ import numpy as np
 
 from ufm_jax.data.decode import pixel_digest
 from ufm_jax.data.labelled import LabelledData
-from ufm_jax.train.rundir import write_json
+from ufm_jax.files import write_json
 
 SEEN_FILE = "seen.json"
 

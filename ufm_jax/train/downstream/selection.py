@@ -10,10 +10,10 @@ from pathlib import Path
 from ufm_jax.data.labelled import Task
 from ufm_jax.evaluation.segmentation import pooled_dice
 from ufm_jax.fed.engine import FederationState
+from ufm_jax.files import write_json
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.outcome import evaluate_diagnosis, evaluate_segmentation
 from ufm_jax.train.downstream.predictions import DiagnosisPredictions, Predictions
-from ufm_jax.train.rundir import write_json
 
 VALIDATION_FILE = "validation.json"
 
