@@ -74,12 +74,13 @@ def loose_umask():
 
 
 def test_what_is_written_is_the_owners_alone_whatever_the_umask(tmp_path, loose_umask):
-    folder = private_folder(tmp_path / "run")
+    folder = private_folder(tmp_path / "runs" / "mine" / "run")
     write_text(folder / "a.txt", "a")
     write_json(folder / "b.json", {"b": 1})
     with exclusive(folder / "lock"):
         assert {mode(path) for path in folder.iterdir()} == {0o600}
-    assert mode(folder) == 0o700
+    for made in (folder, *folder.parents[:2]):
+        assert mode(made) == 0o700
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

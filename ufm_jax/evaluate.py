@@ -34,7 +34,7 @@ def main() -> int:
     """Loads the model and the data, evaluates, and writes the report."""
     # Within the door, which tells also what goes wrong on import.
     from ufm_jax.train.downstream.config import resolve_finetune
-    from ufm_jax.train.rundir import held
+    from ufm_jax.train.folder_lock import held
     from ufm_jax.train.runtime import configure_jax
 
     config = resolve_finetune(flags.FLAGS.config)

@@ -66,11 +66,14 @@ def cache_folder() -> Path:
 
 
 def private_folder(folder: Path) -> Path:
-    """Makes a folder for the owner alone, since it will hold patients' data, and returns it.
+    """Makes a folder, and those above it, for the owner alone: it will hold patients' data.
 
-    One that is there stays as it is.
+    One that is there stays as it is. Returns the folder.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for parent in reversed(folder.parents):
+        if not parent.exists():
+            parent.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 

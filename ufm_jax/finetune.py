@@ -24,7 +24,8 @@ def main() -> int:
     """Checks the configuration, trains, evaluates, and writes the report."""
     # Within the door, which tells also what goes wrong on import.
     from ufm_jax.train.downstream.config import resolve_finetune
-    from ufm_jax.train.rundir import check_resume, held
+    from ufm_jax.train.folder_lock import held
+    from ufm_jax.train.rundir import check_resume
     from ufm_jax.train.runtime import configure_jax
 
     if "start" not in _CONFIG.value:

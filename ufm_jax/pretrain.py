@@ -24,7 +24,8 @@ def main() -> int:
     # Within the door, which tells also what goes wrong on import.
     from ufm_jax.train import cluster
     from ufm_jax.train.config import resolve
-    from ufm_jax.train.rundir import check_resume, held
+    from ufm_jax.train.folder_lock import held
+    from ufm_jax.train.rundir import check_resume
     from ufm_jax.train.runtime import CompileClock, configure_jax
 
     if "start" in _CONFIG.value:

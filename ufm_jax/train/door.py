@@ -1,14 +1,6 @@
 """The door of every command: what goes wrong is told in one line, and what is written is private.
 
-A command ends with one of these codes:
-
-    0        all is done
-    1        a fault of the program, shown with its traceback; of ``predict`` also that no image
-             could be predicted, of ``tools.run_suite`` that a run failed
-    2        the user's to mend: the command line, the configuration, the data, a run's folder
-    74       the system's or a library's failure: disk, permissions, memory, accelerator
-    75       another process of the run is gone; the same command may be started again
-    128 + n  stopped by signal n
+docs/commands.md says what each exit code means.
 """
 
 import errno
@@ -30,7 +22,7 @@ from ufm_jax.errors import UserError, one_line, printable
 _log = logging.getLogger(__name__)
 
 FAULT, USERS, SYSTEMS, LOST = 1, 2, 74, 75
-"""Exit codes; see the top of this file."""
+"""Exit codes."""
 
 _AGAIN = "then start the same command again"
 _NAME_ANOTHER = "make it writable for this user, or name another place"

@@ -38,7 +38,7 @@ from ufm_jax.train.downstream.measurement import measured_numbers
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.saved import TrainedModel
-from ufm_jax.train.rundir import ERROR_FILE, LOCK_FILE
+from ufm_jax.train.folder_lock import ERROR_FILE, LOCK_FILE
 from ufm_jax.train.schema import as_config_errors
 
 _log = logging.getLogger(__name__)
