@@ -41,15 +41,17 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         ) from None
 
 
-def cache_folder() -> Path:
-    """The user's folder for what can be made again: decoded images, compiled programs, lanes.
+def cache_folder(given: str = "") -> Path:
+    """The folder for what can be made again, as ``given`` or, where that is empty, the user's own.
 
-    It is ``ufm_jax`` below XDG_CACHE_HOME or ``~/.cache``. Where a container's user has no home
+    That is ``ufm_jax`` below XDG_CACHE_HOME or ``~/.cache``. Where a container's user has no home
     folder, or may not write there, it is a folder of that user below the temporary directory.
 
     Raises:
         RunError: If the folder below the temporary directory belongs to somebody else.
     """
+    if given:
+        return user_path(given)
     try:
         folder = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ufm_jax"
         if os.access(private_folder(folder), os.W_OK | os.X_OK):

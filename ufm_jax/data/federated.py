@@ -204,7 +204,7 @@ def load_federated(
     usable = [record for index, record in enumerate(records) if index not in faults]
 
     workers = settings.num_workers or os.cpu_count() or 1
-    cache_dir = user_path(settings.cache_dir) if settings.cache_dir else cache_folder()
+    cache_dir = cache_folder(settings.cache_dir)
     decoded = screening.decode_records(
         usable, decode_settings(settings), cache_dir, workers, progress, share
     )

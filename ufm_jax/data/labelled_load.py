@@ -26,7 +26,7 @@ from ufm_jax.data.mask_classes import MaskClasses
 from ufm_jax.data.records import Record
 from ufm_jax.data.shared_cache import ALONE, Share
 from ufm_jax.data.store import CachedStore
-from ufm_jax.files import cache_folder, user_path
+from ufm_jax.files import cache_folder
 
 
 def load_labelled(
@@ -60,7 +60,7 @@ def load_labelled(
     placed, moved = given_splits(usable, names, settings.split)
 
     workers = data.num_workers or os.cpu_count() or 1
-    cache_dir = user_path(data.cache_dir) if data.cache_dir else cache_folder()
+    cache_dir = cache_folder(data.cache_dir)
     examples, found, left_out = read_examples(placed, settings, cache_dir, workers, progress, share)
     issues += [*listed_twice, *moved, *found]
     checked = _split_and_share(examples, listing.root, settings)

@@ -1,6 +1,7 @@
 """What the commands have in common: their flags, and errors in those."""
 
 import sys
+import traceback
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,29 +41,41 @@ def parse(argv: list[str]) -> list[str]:
     """
     try:
         rest: list[str] = flags.FLAGS(argv)
-        _check_config_file()
-    except KeyError as error:  # Of which the text is the key alone.
-        raise ConfigError(
-            f"the configuration has no key {error}; config.json of a run lists all keys"
-        ) from error
-    except (flags.Error, AttributeError, TypeError, ValueError, OSError) as error:
-        lines = str(error).splitlines()
-        # What a configuration file raises arrives with its traceback: its last line says it.
-        text = lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines)
-        raise ConfigError(text) from error
+    except Exception as error:
+        raise ConfigError(_told(error)) from error
+    _check_config_file()
     if rest[1:]:
         raise ConfigError(f"unexpected arguments {rest[1:]}: options begin with --")
     return rest
 
 
+def _told(error: Exception) -> str:
+    """What is wrong with flags, or with the configuration file that they name."""
+    trace = traceback.extract_tb(error.__traceback__)
+    within = [frame for frame in trace if frame.name in ("get_config", "<module>")]
+    if within:
+        place = f"{within[-1].filename}, line {within[-1].lineno}"
+        return f"{place}: {type(error).__name__}: {error}"
+    # Some of absl's errors about keys hold another.
+    inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    if isinstance(inner, KeyError):
+        key, _, hint = str(inner.args[0]).replace("\\n", "\n").partition("\n")
+        name = key.rpartition(": ")[2].strip("'\"\\")
+        remedy = hint.strip("'") or "config.json of a run lists all keys"
+        return f"the configuration has no key {name!r}; {remedy}"
+    lines = str(error).splitlines()
+    # What a value makes a configuration file raise arrives with its traceback as text.
+    return lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines)
+
+
 def _check_config_file() -> None:
     """Refuses a configuration file that is not there; absl itself would go on without."""
-    if "config" not in flags.FLAGS:
+    if "config" not in flags.FLAGS or not flags.FLAGS["config"].present:
         return
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     # Where the configuration is a run's, there is no file.
     if isinstance(name, str) and not Path(name.split(":")[0]).is_file():
-        raise flags.Error(f"--config={name}: no such file; configs/ holds some to start from")
+        raise ConfigError(f"--config={name}: no such file; configs/ holds some to start from")
 
 
 def path_argument(text: str) -> Path:
