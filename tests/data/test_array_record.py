@@ -121,6 +121,18 @@ def test_a_malformed_line_is_named(packed, tmp_path):
         _load("array_record", packed, tmp_path)
 
 
+def test_texts_of_the_index_are_read_as_cells_are(packed):
+    lines = (packed / INDEX).read_text().splitlines()
+    for place, facts in enumerate(({"label": "a ", "group": "7.0"}, {"label": "NaN", "group": 7})):
+        lines[place] = json.dumps({**json.loads(lines[place]), **facts})
+    (packed / INDEX).write_text("\n".join(lines[:1]))
+    (record,) = _records(packed)
+    assert (record.label, record.group) == ("a", "7")
+    (packed / INDEX).write_text("\n".join(lines[:2]))
+    with pytest.raises(DataError, match=r"index\.jsonl: line 2 is malformed"):
+        _records(packed)
+
+
 def test_a_folder_without_an_index_is_named(tmp_path):
     with pytest.raises(DataError, match=r"index\.jsonl does not exist"):
         _load("array_record", tmp_path, tmp_path)

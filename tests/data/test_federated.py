@@ -156,7 +156,10 @@ def test_records_are_excluded_by_any_column_and_counted(indexed):
 
 @pytest.mark.parametrize(
     ("rule", "message"),
-    [("split=nowhere", "no record is left out"), ("split", "is not 'column=value'")],
+    [
+        ("split=nowhere", "matches nothing; there is 'test', 'train'"),
+        ("split", "is not 'column=value'"),
+    ],
 )
 def test_an_exclusion_that_cannot_be_meant_is_an_error(indexed, rule, message):
     with pytest.raises(DataError, match=message):
@@ -312,8 +315,13 @@ def test_frames_beyond_the_first_are_listed(tree):
 
 
 def test_nothing_left_is_an_error(indexed):
-    with pytest.raises(DataError, match="no usable image is left"):
+    with pytest.raises(DataError, match="'validation' matches nothing; there is 'test', 'train'"):
         load_federated(settings(indexed, source="index", splits=("validation",)))
+    for image in indexed.rglob("*.png"):
+        image.write_bytes(b"")
+    with pytest.raises(DataError, match=r"no usable image is left: \d+ files of 0 bytes") as error:
+        load_federated(settings(indexed, source="index", on_bad="skip"))
+    assert "\n" not in str(error.value)
 
 
 def test_lists_of_the_published_layout_load(tree):

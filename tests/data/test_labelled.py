@@ -167,8 +167,8 @@ def test_spacing_is_scaled_from_the_size_it_refers_to(indexed):
     settings = LabelSettings(images(indexed), spacing_size_columns=("width0", "height0"))
     np.testing.assert_allclose(load_labelled(settings).spacing, 0.2, rtol=1e-6)
     np.testing.assert_allclose(load_labelled(LabelSettings(images(indexed))).spacing, 0.1)
-    other = load_labelled(LabelSettings(images(indexed), spacing_key="cm"))
-    assert np.isnan(other.spacing).all()
+    with pytest.raises(DataError, match=r"spacing_key: no image .*\['cm'\]"):
+        load_labelled(LabelSettings(images(indexed), spacing_key="cm"))
 
 
 def test_parts_keep_rows_together_and_serve_the_engine(indexed):

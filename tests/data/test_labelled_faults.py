@@ -202,15 +202,39 @@ def test_group_in_two_splits_is_an_error_or_moves(folder):
     assert data.splits[data.names.index("16.png")] in ("train", "val")
 
 
-def test_copies_across_splits_are_listed_refused_or_left_out_of_training(folder):
+def test_copies_leave_the_test_unless_they_shall_leave_training_or_stop(folder):
+    folder.edit(range(12, 16), split="val")
     (folder.root / "0.png").write_bytes((folder.root / "20.png").read_bytes())
-    found = folder.load().issues
-    assert found.counts()["duplicate_split"] == 1
-    with pytest.raises(DataError, match=r"0\.png .*same pixels as .*20\.png in test"):
+    with pytest.raises(DataError, match=r"20\.png .*test: same pixels as .*0\.png in train"):
         folder.load(data={"duplicates": "error"})
-    data = folder.load(data={"duplicates": "skip"})
-    assert "0.png" not in data.names
-    assert "20.png" in data.names
+    for duplicates, left_out, stays, split in (
+        ("keep", "20.png", "0.png", "test"),
+        ("skip", "0.png", "20.png", "train"),
+    ):
+        data = folder.load(data={"duplicates": duplicates})
+        assert left_out not in data.names
+        assert stays in data.names
+        ((_, path, reason),) = data.issues.by_kind()["duplicate_split"]
+        assert path.endswith(left_out)
+        assert reason.startswith(f"left out of {split}: same pixels")
+
+
+def test_copies_leave_the_validation_too_where_they_are_trained_on(folder):
+    folder.edit(range(12, 16), split="val")
+    for copy in ("13.png", "21.png"):
+        (folder.root / copy).write_bytes((folder.root / "1.png").read_bytes())
+    (folder.root / "22.png").write_bytes((folder.root / "14.png").read_bytes())
+    data = folder.load()
+    assert not {"13.png", "21.png", "22.png"} & set(data.names)
+    assert {"1.png", "14.png"} <= set(data.names)
+    reasons = [reason.partition(":")[0] for *_, reason in data.issues.by_kind()["duplicate_split"]]
+    assert reasons == ["left out of val", "left out of test", "left out of test"]
+
+
+def test_copies_stay_where_nothing_is_trained(folder):
+    (folder.root / "0.png").write_bytes((folder.root / "20.png").read_bytes())
+    data = folder.load(SplitSettings("fractions", required=("test",)))
+    assert data.num_rows == NUM
 
 
 def test_copy_in_another_split_at_another_client_stays_where_it_is_tested_on(folder):
@@ -232,8 +256,107 @@ def test_copy_in_another_split_at_another_client_stays_where_it_is_tested_on(fol
     assert "12.png" not in data.names
     assert data.issues.counts() == {"duplicate_across": 1, "duplicate_split": 1}
     data = load("keep")
-    assert data.num_rows == NUM
-    assert data.issues.counts() == {"duplicate_across": 2, "duplicate_split": 1}
+    assert set(data.names) >= {"0.png", "2.png", "12.png"}
+    assert data.num_rows == NUM - 1
+    assert data.issues.counts() == {"duplicate_across": 1, "duplicate_split": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("g0", "g0 "), ("7", "7.0"), ("caf\u00e9", "cafe\u0301"), ("\ufeffg0", "g0")]
+)
+def test_one_patient_written_in_two_ways_is_one_group_in_one_split(folder, one, other):
+    folder.edit(range(0, 8), group=one)
+    folder.edit(range(8, 16), group=other)
+    data = folder.load(SplitSettings("fractions", required=("train",)))
+    of_patient = [data.groups[data.names.index(f"{index}.png")] for index in range(16)]
+    assert len(set(of_patient)) == 1
+    assert "near_equal" not in data.issues.counts()
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("group", ("g1", "G1")), ("group", ("1", "01")), ("label", ("cyst", "Cyst")), ("site", "aA")],
+)
+def test_names_that_only_a_person_can_tell_apart_are_listed(folder, column, values):
+    folder.edit([0, 1], **{column: values[0]})
+    folder.edit([4, 5], **{column: values[1]})
+    found = folder.load(data={"client_columns": ("site",)}).issues.by_kind()["near_equal"]
+    what = "client" if column == "site" else column
+    first, second = sorted(values)
+    assert found[0][2] == f"{what} '{first}' and '{second}': if they are one, write them alike"
+    assert "index.csv, row " in found[0][1]
+
+
+@pytest.mark.parametrize("text", ["nan", "N/A", "NA", "null", "None", " "])
+def test_a_missing_label_is_no_class(folder, text):
+    folder.edit([2, 3], label=text)
+    assert folder.load(unlabelled="skip").issues.counts() == {"no_label": 2}
+
+
+@pytest.mark.parametrize("text", ["nan", "NA", "-1.0", ""])
+def test_a_missing_finding_is_unknown(folder, text):
+    folder.edit(range(NUM), label="1.0")
+    folder.edit(range(0, NUM, 3), label="0.0")
+    folder.edit(range(NUM), site="yes")
+    folder.edit([5], label=text)
+    data = folder.load(kind="multi", label_columns=("label", "site"))
+    findings = data.targets[[data.names.index("0.png"), data.names.index("5.png")]]
+    np.testing.assert_array_equal(findings, [[0, 1], [np.nan, 1]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"leave_out": ("poor",)}, "leave_out: 'poor' matches nothing; there is 'cyst', 'solid'"),
+        ({"leave_out": ("Cyst",)}, "leave_out: 'Cyst' matches nothing"),
+        ({"classes": ("cyst", "solid", "other")}, "classes: 'other' matches nothing"),
+        ({"classes": ("all=cyst|solid|other",)}, "classes: 'other' matches nothing"),
+        ({"notes_column": "remarks"}, "notes_column: no image"),
+        ({"spacing_size_columns": ("w", "h")}, "spacing_size_columns: no image"),
+        ({"split": SplitSettings(val_values=("dev",))}, "split.val_values: 'dev' matches nothing"),
+        ({"split": SplitSettings(test_values=("test", "b"))}, "split.test_values: 'b' matches"),
+        ({"data": {"splits": ("tset",)}}, "splits: 'tset' matches nothing; there is 'test'"),
+        (
+            {"data": {"exclude": ("site=h7",)}},
+            "exclude .*: 'h7' matches nothing; there is 'h0', 'h1'",
+        ),
+        ({"data": {"exclude": ("ward=1",)}}, "exclude .*: '1' matches nothing; there is none"),
+        ({"data": {"clients_per_set": ("sett:2",)}}, "cannot split .*sites are"),
+    ],
+)
+def test_a_setting_that_matches_nothing_lists_what_there_is(folder, changes, message):
+    with pytest.raises(DataError, match=message):
+        folder.load(**changes)
+
+
+def test_a_pattern_that_finds_no_group_is_refused(folder):
+    folder.edit(range(NUM), group="NA")
+    with pytest.raises(DataError, match=r"group_pattern=.* finds no group in any of 24 paths"):
+        folder.load(group_pattern="(patient_[0-9]+)")
+
+
+def test_settings_mean_values_as_cells_are_read(folder):
+    folder.edit(range(0, 4), label="cyst ", site="1.0")
+    data = folder.load(data={"exclude": ("site=1",)}, classes=(" cyst", "solid"))
+    assert data.num_rows == NUM - 4
+    assert data.task.classes == ("cyst", "solid")
+    with pytest.raises(DataError, match="left: 14 images left out: label 'cyst' is left out; 10 "):
+        folder.load(leave_out=("cyst ", "solid"))
+
+
+@pytest.mark.parametrize("on_bad", ["error", "skip"])
+def test_where_nothing_is_left_one_line_says_why(folder, on_bad):
+    for index in range(NUM):
+        (folder.root / f"{index}.png").write_text("text")
+    with pytest.raises(DataError) as error:
+        folder.load(data={"on_bad": on_bad})
+    assert ("no usable image is left: 24 files that do not decode" in str(error.value)) == (
+        on_bad == "skip"
+    )
+    if on_bad == "skip":
+        folder.edit(range(NUM), image="absent.png", group="")
+        with pytest.raises(DataError, match="no usable image is left: 24 files that cannot be op"):
+            folder.load(data={"on_bad": on_bad})
 
 
 @pytest.mark.parametrize("duplicates", ["error", "skip", "keep"])

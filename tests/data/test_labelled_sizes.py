@@ -1,4 +1,4 @@
-"""Native sizes are those of the decoded, upright pictures, whatever the format and orientation."""
+"""Native sizes are those of the upright pictures; a spacing holds for them, or is refused."""
 
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from PIL import ExifTags, Image
 
 from ufm_jax.data.cache import DecodeSettings
 from ufm_jax.data.decode import decode_bytes
-from ufm_jax.data.label_sizes import native_sizes
+from ufm_jax.data.label_sizes import native_sizes, spacing_mm
 from ufm_jax.data.records import Record
 from ufm_jax.data.screening import Decoded, decode_records
+from ufm_jax.errors import DataError
 
 
 def turned_images(folder: Path, suffix: str, **options) -> Decoded:
@@ -50,3 +51,39 @@ def test_sizes_kept_under_another_name_are_not_trusted(tmp_path):
     decoded = turned_images(tmp_path, "tif")
     np.save(decoded.cached.folder / "native_sizes.npy", np.full((8, 2), 7, np.int32))
     assert set(native_sizes(decoded, 2).ravel()) == {20, 30}
+
+
+def spacing(**cells: str) -> float:
+    """Of a file of 256 x 192 pixels, and of an original whose size the cells may give."""
+    record = Record("site", Path("a.png"), attributes=cells, place="index.csv, row 7")
+    return spacing_mm(record, (192, 256), "px_mm", ("width", "height"))
+
+
+@pytest.mark.parametrize("width", ["1024", "1,024", "1024.0", " 1024 "])
+@pytest.mark.parametrize("px_mm", ["0.1", "0,1", "0,10"])
+def test_a_spacing_grows_by_what_the_copy_shrank_however_it_is_written(px_mm, width):
+    assert spacing(px_mm=px_mm, width=width, height="768") == pytest.approx(0.4)
+    assert spacing(px_mm=px_mm) == pytest.approx(0.1)
+    assert spacing(px_mm=px_mm, width="NA", height="") == pytest.approx(0.1)
+    assert np.isnan(spacing(px_mm="nan", width=width, height="768"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"px_mm": "0.25 mm"}, "row 7: px_mm '0.25 mm' is not a number"),
+        ({"px_mm": "1,024"}, "px_mm '1,024' may mean 1.024 or 1024"),
+        ({"px_mm": "0"}, "px_mm '0' is not above 0"),
+        ({"px_mm": "-0.1"}, "is not above 0"),
+        ({"px_mm": "inf"}, "is not a number"),
+        ({"px_mm": "0.1", "width": "1.024", "height": "768"}, "width '1.024' is not a whole"),
+        ({"px_mm": "0.1", "width": "0", "height": "768"}, "width '0' is not a number of pixels"),
+        ({"px_mm": "0.1", "width": "wide", "height": "768"}, "width 'wide' is not a number"),
+        ({"px_mm": "0.1", "width": "1024", "height": ""}, "one of the columns .* is empty"),
+        ({"px_mm": "0.1", "height": "768"}, "one of the columns .* is empty"),
+        ({"px_mm": "", "width": "1024"}, "one of the columns .* is empty"),
+    ],
+)
+def test_a_spacing_that_is_unreadable_or_half_given_is_refused_by_row(cells, message):
+    with pytest.raises(DataError, match=message):
+        spacing(**cells)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ufm_jax.data.records import file_faults
-from ufm_jax.data.sources.folders import read_folders
+from ufm_jax.data.sources.folders import Exclusions, read_folders
 from ufm_jax.data.sources.index_csv import read_index
 from ufm_jax.data.sources.lists import read_lists
 from ufm_jax.errors import DataError
@@ -82,9 +82,9 @@ def test_index_clients_by_column_by_several_and_none_where_empty(tmp_path):
     [
         ("path,label\na.png,x\n", (), r"lacks the columns \['image'\].*\['path', 'label'\]"),
         (INDEX + "a.png,,,,,,\n", ("site",), r"lacks the columns \['site'\]"),
-        (INDEX + "a.png,,\n", (), "row 1 has not 7 fields"),
-        (INDEX + "a.png,,,,,,,,\n", (), "row 1 has not 7 fields"),
-        (INDEX + ",,x,,,,\n", (), "row 1 names no image"),
+        (INDEX + "a.png,,\n", (), "row 2: it has 3 cells, the header 7"),
+        (INDEX + "a.png,,,,,,,,\n", (), "row 2: it has 9 cells, the header 7"),
+        (INDEX + ",,x,,,,\n", (), "row 2: it names no image"),
         (b"image\n\xff\xfe\n", (), "not a UTF-8 CSV"),
     ],
 )
@@ -95,10 +95,53 @@ def test_malformed_index_is_an_error_that_names_it(tmp_path, content, columns, m
     assert "index.csv" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("on_disk", "written"),
+    [
+        ("a.png", "a.png\u00a0 "),
+        ("a.png ", "a.png "),
+        ("caf\u00e9.png", "cafe\u0301.png"),
+        ("cafe\u0301.png", "caf\u00e9.png"),
+        ("cafe\u0301.png", "cafe\u0301.png"),
+    ],
+)
+def test_a_cell_names_the_file_that_is_there(tmp_path, on_disk, written):
+    write(tmp_path / "set/m" / on_disk)
+    write(tmp_path / "set/index.csv", f"\ufeffimage,mask\nm/{written},m/{written}\n")
+    (record,) = read_index(tmp_path, (), ()).records
+    assert record.image == record.mask == tmp_path / "set/m" / on_disk
+    write(tmp_path / "lists/client_1.txt", f"set/m/{written}\n")
+    if on_disk.strip() == on_disk:
+        assert read_lists(tmp_path, "lists").records[0].image == tmp_path / "set/m" / on_disk
+
+
+def test_cells_of_an_index_are_read_at_the_one_door(tmp_path):
+    write(
+        tmp_path / "set/index.csv",
+        ' image ,label,patient,split,px_mm\na.png, poor ,1.0,N/A,"0,25"\nb.png,NaN,nan,train ,\n',
+    )
+    first, second = read_index(tmp_path, (), ()).records
+    assert (first.label, first.group, first.split) == ("poor", "set/1", "")
+    assert (second.label, second.group, second.split) == (None, None, "train")
+    assert first.attributes["px_mm"] == "0,25"
+    assert first.place.endswith("index.csv, row 2")
+
+
+@pytest.mark.parametrize(
+    ("column", "known"), [("Group", "group"), ("PATIENT", "patient"), ("spl it", "split")]
+)
+def test_columns_that_are_nearly_understood_are_listed(tmp_path, column, known):
+    write(tmp_path / "set/index.csv", f"image,{column},age\na.png,x,y\n")
+    (issue,) = read_index(tmp_path, (), ()).issues
+    assert issue.kind == "near_equal"
+    assert f"'{column}'" in issue.reason
+    assert f"only '{known}' is understood" in issue.reason
+
+
 def test_index_that_is_absent_or_outside_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"no index\.csv"):
         read_index(tmp_path, (), ())
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match=r"x\.csv cannot be read"):
         read_index(tmp_path, ("x.csv",), ())
     with pytest.raises(DataError, match="outside the root"):
         read_index(tmp_path / "root", (str(tmp_path / "index.csv"),), ())
@@ -111,7 +154,7 @@ def test_folders_are_read_at_any_depth_and_name_what_they_pass_over(tmp_path):
     write(tmp_path / "stray.png")
     (tmp_path / "empty").mkdir()
     (tmp_path / "b/link").symlink_to(tmp_path / "a")
-    listing = read_folders(tmp_path, ("masks",))
+    listing = read_folders(tmp_path, Exclusions(("masks",)))
     assert listing.clients == ("a", "b", "empty")
     assert images(listing) == [("a", "a/z.tif"), ("b", "b/x.PNG"), ("b", "b/deep/er/y.jpg")]
     assert listing.excluded == {"folder 'masks'": 1}
@@ -121,9 +164,9 @@ def test_folders_are_read_at_any_depth_and_name_what_they_pass_over(tmp_path):
 
 def test_root_without_folders_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no folder of a client"):
-        read_folders(tmp_path, ())
+        read_folders(tmp_path, Exclusions())
     with pytest.raises(DataError, match="is not a folder"):
-        read_folders(tmp_path / "absent", ())
+        read_folders(tmp_path / "absent", Exclusions())
 
 
 def test_paths_that_leave_the_root_are_found_and_links_inside_are_not(tmp_path):

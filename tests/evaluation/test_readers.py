@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ufm_jax.evaluation.readers import ReadersError, compare_readers, read_calls, wilson
+from ufm_jax.errors import DataError
+from ufm_jax.evaluation.readers import compare_readers, read_calls, wilson
 
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 CLASSES = ("benign", "malignant")
@@ -34,7 +35,7 @@ def test_calls_of_many_classes_are_names(tmp_path):
     text = "image,reader,call\na.png,Li,covid\nb.png,Li,regular\n"
     read = read_calls(written(tmp_path, text), NAMES, ("regular", "bacterial", "covid"))
     np.testing.assert_array_equal(read.calls, [[2, 0, -1, -1]])
-    with pytest.raises(ReadersError, match="none of regular, bacterial, covid"):
+    with pytest.raises(DataError, match="none of regular, bacterial, covid"):
         read_calls(
             written(tmp_path, text.replace("covid", "1")), NAMES, ("regular", "bacterial", "covid")
         )
@@ -43,33 +44,35 @@ def test_calls_of_many_classes_are_names(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image;reader;call\na.png;Li;1\n", "lacks the columns image, reader, call"),
-        ("image,reader,decision\na.png,Li,1\n", "lacks the columns call"),
+        ("image;reader;call\na.png;Li;1\n", r"lacks the columns \['image', 'reader', 'call'\]"),
+        ("image,reader,decision\na.png,Li,1\n", r"lacks the columns \['call'\]"),
         ("", "lacks the columns"),
         ("image,reader,call\n", "no calls"),
-        ("image,reader,call\na.png,Li,1\nx.png,Li,1\n", "line 3: image 'x.png'"),
-        ("image,reader,call\na.png,Li,maybe\n", "line 2: call 'maybe'"),
-        ("image,reader,call\na.png,Li\n", "line 2: call ''"),
-        ("image,reader,call\na.png,,1\n", "line 2: the reader is empty"),
-        ("image,reader,call\na.png,Li,1\na.png,Li,0\n", "line 3: reader 'Li' has called"),
-        ("image,reader,call\n" + "x,Li,1\n" * 9, "9 lines.*\n(.*\n){5}.*4 more"),
-        ('image,reader,call\n"' + 200_000 * "x", "cannot be read as CSV"),
-        ("image,reader,call\na.png,Li\0,1\n", "no UTF-8 text"),
+        ("image,reader,call\na.png,Li,1\nx.png,Li,1\n", "row 3: image 'x.png'"),
+        ("image,reader,call\na.png,Li,maybe\n", "row 2: call 'maybe'"),
+        ("image,reader,call\na.png,Li,N/A\n", "row 2: call 'N/A'"),
+        ("image,reader,call\na.png,N/A,1\n", "row 2: the reader is empty"),
+        ("image,reader,call\na.png,Li,1\nb.png,li,1\n", r"readers \('Li', 'li'\) may be one"),
+        ("image,reader,call\na.png,,1\n", "row 2: the reader is empty"),
+        ("image,reader,call\na.png,Li,1\na.png,Li,0\n", "row 3: reader 'Li' has called"),
+        ("image,reader,call\n" + "x,Li,1\n" * 9, "9 rows.*\n(.*\n){5}.*4 more"),
+        ('image,reader,call\n"' + 200_000 * "x", "is not a UTF-8 CSV file"),
+        ("image,reader,call\na.png,Li\0,1\n", "is not a UTF-8 CSV file"),
     ],
 )
 def test_a_wrong_csv_is_an_error_that_names_the_line(tmp_path, text, message):
-    with pytest.raises(ReadersError, match=message):
+    with pytest.raises(DataError, match=message):
         read_calls(written(tmp_path, text), NAMES, CLASSES)
 
 
 def test_files_that_are_no_text(tmp_path):
-    with pytest.raises(ReadersError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_calls(tmp_path / "none.csv", NAMES, CLASSES)
     path = tmp_path / "calls.csv"
     path.write_bytes(b"\x89PNG\xff\xfe")
-    with pytest.raises(ReadersError, match="no UTF-8 text"):
+    with pytest.raises(DataError, match="is not a UTF-8 CSV file"):
         read_calls(path, NAMES, CLASSES)
-    with pytest.raises(ReadersError, match="'normal' is none"):
+    with pytest.raises(DataError, match="'normal' is none"):
         read_calls(path, NAMES, CLASSES, positive="normal")
 
 

@@ -13,7 +13,7 @@ from tools.audits.inversion import Attack, invert, matched, peak_signal
 from tools.audits.leak import as_sent, attack_message, loss_of_views, view_of
 from tools.audits.membership import MEMBERSHIP_FILE, audit_members
 from tools.audits.picture import write_picture
-from ufm_jax.errors import ConfigError
+from ufm_jax.errors import DataError
 from ufm_jax.fed.keys import fold
 from ufm_jax.train.config import FederationConfig, ModelConfig, PretrainConfig
 from ufm_jax.train.methods_config import PrivacyConfig
@@ -133,7 +133,7 @@ def test_members_are_told_by_how_sure_the_model_is(tmp_path):
 
 
 def test_without_the_training_predictions_it_says_what_is_missing(tmp_path):
-    with pytest.raises(ConfigError, match=r"predictions_train\.csv"):
+    with pytest.raises(DataError, match=r"predictions_train\.csv"):
         audit_members(tmp_path)
 
 

@@ -139,5 +139,5 @@ def test_a_table_without_file_names_is_named(tmp_path):
     for folder in ("training_set", "test_set"):
         _save(tmp_path / "hc18" / folder / "000_HC.png", 1)
     (tmp_path / "hc18" / "training_set_pixel_size_and_HC.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataError, match=r"pixel_size_and_HC\.csv lacks the column 'filename'"):
+    with pytest.raises(DataError, match=r"pixel_size_and_HC\.csv lacks the columns"):
         _build("hc18", tmp_path / "hc18", tmp_path / "built")

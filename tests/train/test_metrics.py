@@ -29,7 +29,7 @@ def record(round_: int, **changes) -> RoundRecord:
     base = RoundRecord(
         round=round_, loss=1.0 / (round_ + 1), lr_factor=0.5, seconds=2.0, images=64,
         images_per_second=32.0, useful_fraction=0.75, update_norm=0.2, cohort=1, rejected=[],
-        clients=[CLIENT],
+        clients=[CLIENT], virtual_seconds=90.0,
     )  # fmt: skip
     return dataclasses.replace(base, **changes)
 
@@ -59,7 +59,9 @@ def test_a_round_is_on_disk_before_the_writer_closes(tmp_path):
 def test_numbers_that_are_not_finite_are_valid_json_and_come_back_as_nan(tmp_path):
     bad = dataclasses.replace(CLIENT, loss=math.nan, update_norm=-math.inf, finite=False)
     with MetricWriter(tmp_path, 0) as writer:
-        writer.write(record(0, loss=math.inf, rejected=["turin"], clients=[bad]))
+        writer.write(
+            record(0, loss=math.inf, virtual_seconds=math.nan, rejected=["turin"], clients=[bad])
+        )
     line = (tmp_path / HISTORY_FILE).read_text()
 
     def refuse(constant):
@@ -70,6 +72,7 @@ def test_numbers_that_are_not_finite_are_valid_json_and_come_back_as_nan(tmp_pat
     assert math.isnan(back.loss)
     assert math.isnan(back.clients[0].loss)
     assert math.isnan(back.clients[0].update_norm)
+    assert math.isnan(back.virtual_seconds)
     assert back.rejected == ["turin"]
 
 

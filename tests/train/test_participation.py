@@ -17,7 +17,7 @@ def written(tmp_path, text):
 
 
 def test_a_trace_is_read_by_the_clients_names(tmp_path):
-    path = written(tmp_path, "south,elsewhere,north\n1,0,0\n1,1,1\n")
+    path = written(tmp_path, "\ufeffsouth , elsewhere,north\n1.0,0,0\n\n1,1, 1\n")
     np.testing.assert_array_equal(read_trace(path, NAMES), [[False, True], [True, True]])
     config = ParticipationConfig(trace=str(path))
     assert list(make_participation(config, NAMES).draw(2, np.ones(2), 2, None)) == [1]
@@ -28,15 +28,23 @@ def test_a_trace_is_read_by_the_clients_names(tmp_path):
     [
         ("north\n1\n", "no column for client 'south'"),
         ("north,south\n", "no rounds"),
-        ("north,south\n1,0\n1,yes\n", "line 3: give 0 or 1"),
-        ("north,south\n1\n", "line 2: give 0 or 1 for each of 2 columns"),
-        ("", "cannot be read as a CSV with a header"),
+        ("north,south\n1,0\n1,yes\n", "row 3, column 'south': 'yes' is neither 0 nor 1"),
+        ("north,south\n1\n", "row 2: it has 1 cells, the header 2"),
+        ("", "no column for client 'north'"),
+        ("north,south,north\n1,0,1\n", "two columns of one name"),
+        ("north,south\n1,NA\n", "row 2, column 'south': '' is neither"),
     ],
 )
 def test_a_trace_that_does_not_fit_names_file_and_line(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         read_trace(written(tmp_path, text), NAMES)
     assert "trace.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("trace", ["absent.csv", "."])
+def test_a_trace_that_is_no_file_is_refused_by_key(tmp_path, trace):
+    with pytest.raises(ConfigError, match=r"config\.federation\.participation\.trace=.*cannot be"):
+        read_trace(tmp_path / trace, NAMES)
 
 
 def test_a_clock_has_the_numbers_of_the_configuration():

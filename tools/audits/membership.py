@@ -23,7 +23,8 @@ def audit_members(folder: Path) -> str:
         The figures in a sentence.
 
     Raises:
-        ConfigError: If they are not there, or not of a single-label diagnosis.
+        ConfigError: If they are not of a single-label diagnosis.
+        DataError: If they are not there.
     """
     scores, members, groups = [], [], []
     for split in ("train", "test"):

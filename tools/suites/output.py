@@ -1,14 +1,14 @@
 """Tables as Markdown and as CSV."""
 
-import csv
 import math
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tools.suites.plan import Label, Suite
 from tools.suites.table import Gap, GapRow, Row, Tables
+from ufm_jax.data.csv_files import writing_csv
 from ufm_jax.evaluation.results import Estimate
-from ufm_jax.files import private_folder, replacing, write_text
+from ufm_jax.files import private_folder, write_text
 
 TABLE_FILE = "table.md"
 FIGURES_CSV = "table.csv"
@@ -217,8 +217,7 @@ def _fields(title: str, estimate: Estimate) -> Line:
 def _write_csv(path: Path, lines: Sequence[Line]) -> None:
     """A long table, one figure a line; nan is an empty field."""
     columns = list(dict.fromkeys(column for line in lines for column in line))
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
+    with writing_csv(path, columns) as add:
         for line in lines:
-            writer.writerow({key: "" if value != value else value for key, value in line.items()})
+            cells = (line.get(column, "") for column in columns)
+            add("" if cell != cell else cell for cell in cells)

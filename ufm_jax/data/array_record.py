@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ufm_jax.data.cells import text_of
 from ufm_jax.data.decode import CorruptImage
 from ufm_jax.data.fingerprint import digest
 from ufm_jax.data.optional import needed_packages
@@ -23,6 +24,8 @@ from ufm_jax.errors import DataError
 from ufm_jax.files import private_folder, user_path, write_text
 
 INDEX = "index.jsonl"
+
+_FACTS = ("client", "label", "group", "split")
 
 
 @dataclass(frozen=True)
@@ -150,9 +153,9 @@ def read_records(settings: DataSettings) -> Iterator[Record]:
             entry = json.loads(line)
             shard, position = root / Path(entry["shard"]).name, int(entry["position"])
             hexdigest = bytes.fromhex(entry["digest"]).hex()
-            facts = {name: entry[name] for name in ("client", "label", "group", "split")}
+            facts = {name: text_of(entry[name] or "") for name in _FACTS}
             original = entry["image"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{index}: line {number} is malformed ({error}): pack again") from error
         if shard not in shards:
             shards[shard] = _inspect(shard, index)
@@ -162,7 +165,16 @@ def read_records(settings: DataSettings) -> Iterator[Record]:
                 f"{index}: line {number} names image {position} of {shard}, which holds {count}: "
                 "copy the whole folder, or pack again"
             )
-        yield Record(image=PackedImage(shard, position, original, hexdigest, untouched), **facts)
+        image = PackedImage(shard, position, original, hexdigest, untouched)
+        place = f"{index}, line {number}"
+        yield Record(
+            client=facts["client"],
+            image=image,
+            label=facts["label"] or None,
+            group=facts["group"] or None,
+            split=facts["split"],
+            place=place,
+        )
 
 
 def _inspect(shard: Path, index: Path) -> tuple[int, bool]:

@@ -14,7 +14,7 @@ A row of the store is one decoded image:
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from ufm_jax.data.issues import DataIssues
 from ufm_jax.data.records import Listing
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.shared_cache import ALONE, Share
-from ufm_jax.data.sources.folders import read_folders
+from ufm_jax.data.sources.folders import exclusions, named_like_masks, read_folders
 from ufm_jax.data.sources.index_csv import read_index
 from ufm_jax.data.sources.lists import read_lists
 from ufm_jax.data.store import ArrayStore, CachedStore, RowStore
@@ -167,7 +167,8 @@ def read_listing(settings: DataSettings) -> Listing:
         case "index":
             return read_index(root, settings.index, settings.client_columns)
         case "folders":
-            return read_folders(root, settings.exclude_folders)
+            found = read_folders(root, exclusions(settings))
+            return replace(found, issues=(*found.issues, *named_like_masks(found)))
         case "tfds":
             from ufm_jax.data.tfds_source import read_records
         case "array_record":
@@ -197,11 +198,14 @@ def load_federated(
     listing = read_listing(settings)
     require, on_bad = settings.require_labels, settings.on_bad
     issues = list(screening.stop_on_faults(listing.issues, on_bad))
+    issues += screening.near_equal_names(listing.records)
     records, left_out = screening.exclude_records(listing.records, settings.exclusions())
     records, excluded, torn = screening.keep_splits(records, settings.splits)
     faults = screening.faults_before_decoding(records, listing.root, require)
     issues += [*torn, *screening.stop_on_faults(faults.values(), on_bad)]
     usable = [record for index, record in enumerate(records) if index not in faults]
+    out = {**listing.excluded, **left_out, **excluded}
+    screening.refuse_nothing(usable, issues, out)
 
     workers = settings.num_workers or os.cpu_count() or 1
     cache_dir = cache_folder(settings.cache_dir)
@@ -211,6 +215,7 @@ def load_federated(
     faults, notes = screening.faults_of_decoding(decoded, require)
     issues += [*notes, *screening.stop_on_faults(faults.values(), on_bad)]
     decoded = decoded.without(faults)
+    screening.refuse_nothing(decoded.records, issues, out)
 
     label_names, labels = _number_labels(decoded)
     names, owner = _assign(decoded, labels, listing.clients, settings)
@@ -229,7 +234,7 @@ def load_federated(
         names=tuple(name for name, size in zip(names, sizes, strict=True) if size),
         offsets=offsets,
         store=CachedStore(decoded.cached, decoded.rows[order], labels[order]),
-        issues=DataIssues(tuple(issues), {**listing.excluded, **left_out, **excluded}),
+        issues=DataIssues(tuple(issues), out),
         labels=labels[order],
         label_names=label_names,
         groups=groups[order],

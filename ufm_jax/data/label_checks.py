@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.issues import Issue, described, enforce
+from ufm_jax.data.issues import Issue, enforce
 from ufm_jax.data.label_settings import SPLITS, LabelSettings
 from ufm_jax.data.records import Record
 from ufm_jax.data.screening import Decoded
@@ -108,38 +108,38 @@ def check_splits(
 def copies_across_splits(
     decoded: Decoded, splits: np.ndarray, policy: str
 ) -> tuple[set[int], list[Issue]]:
-    """Finds images whose pixels another split holds too, which makes a figure worthless.
+    """Finds images whose pixels another split holds too, which would make a figure worthless.
 
     Args:
       decoded: R usable records.
       splits: str [R].
-      policy: 'error', 'skip' (the copy that is tested on stays, then the one chosen by) or 'keep'.
+      policy: 'error'; or which copy stays: 'keep', that in the first of train, val, test, so that
+        nothing tests or chooses that was trained on; 'skip', that in the last of them.
 
     Returns:
-      Positions to leave out, and an issue for each copy.
+      Positions to leave out, and an issue for each.
 
     Raises:
       DataError: under 'error', if there is a copy.
     """
-    first: dict[bytes, int] = {}
+    stays: dict[bytes, int] = {}
     copies: dict[int, Issue] = {}
     pixels = decoded.cached.digests[decoded.rows]
-    by_split = sorted(range(len(splits)), key=lambda i: -SPLITS.index(str(splits[i])))
-    for index in by_split:
-        original = first.setdefault(pixels[index].tobytes(), index)
+    places = [SPLITS.index(str(split)) for split in splits]
+    for index in sorted(range(len(places)), key=places.__getitem__, reverse=policy == "skip"):
+        original = stays.setdefault(pixels[index].tobytes(), index)
         if splits[original] != splits[index]:
             record = decoded.records[index]
             reason = (
-                f"in {splits[index]}, same pixels as {decoded.records[original].name} in "
+                f"left out of {splits[index]}: same pixels as {decoded.records[original].name} in "
                 f"{splits[original]}"
             )
             copies[index] = Issue("duplicate_split", record.client, record.name, reason)
-    if copies and policy == "error":
-        raise DataError(
-            f"{described(copies.values())}\nGroup them, or set duplicates='skip' to keep the copy "
-            "that is tested on, or 'keep' to only list them"
-        )
-    return set(copies) if policy == "skip" else set(), list(copies.values())
+    remedy = (
+        "Give them one group, or set duplicates='keep' to leave them out of what tests, or 'skip' "
+        "to leave them out of what is trained on"
+    )
+    return set(copies), list(enforce(copies.values(), policy, remedy))
 
 
 def ungrouped(records: Sequence[Record]) -> list[Issue]:

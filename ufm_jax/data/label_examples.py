@@ -10,11 +10,12 @@ from ufm_jax.data import screening
 from ufm_jax.data.cache import Progress
 from ufm_jax.data.federated import decode_settings
 from ufm_jax.data.issues import Issue
+from ufm_jax.data.joined_mask import JoinedMask
 from ufm_jax.data.label_issues import stop_or_list
 from ufm_jax.data.label_settings import LabelSettings
 from ufm_jax.data.label_sizes import native_sizes
 from ufm_jax.data.label_sources import leave_out
-from ufm_jax.data.label_task import read_targets
+from ufm_jax.data.label_task import check_classes, read_targets
 from ufm_jax.data.mask_classes import AUTO, MaskClasses, parse_mask_classes
 from ufm_jax.data.mask_rows import MaskRows, MaskSource, decode_masks, values_in_masks
 from ufm_jax.data.records import Record, file_faults
@@ -132,9 +133,13 @@ def read_examples(
     native = native_sizes(decoded, num_workers)
     faults, notes = screening.faults_of_decoding(decoded, require_labels=False)
     issues: list[Issue] = [*notes, *_listed(faults.values(), settings)]
-    labels = [None if i in faults else decoded.label(i) for i in range(len(decoded.records))]
-    dropped = {i for i, label in enumerate(labels) if label in settings.leave_out}
-    _, left_out = leave_out(decoded.records, labels, settings.leave_out)
+    # Records whose source says their label have been through `leave_out`.
+    labels = [
+        decoded.label(index) if record.label is None and index not in faults else None
+        for index, record in enumerate(decoded.records)
+    ]
+    kept, left_out = leave_out(labels, settings.leave_out)
+    dropped = set(range(len(labels))).difference(kept)
     unknown = np.zeros((len(labels), 0), np.float32)
     examples = Examples(decoded, native, (), unknown).without({*faults, *dropped})
     if settings.kind == "segment":
@@ -147,6 +152,7 @@ def read_examples(
 def _with_labels(examples: Examples, settings: LabelSettings) -> tuple[Examples, Iterable[Issue]]:
     """Reads the labels; leaves out what has none that can be used."""
     labels = [examples.decoded.label(index) for index in range(len(examples.records))]
+    check_classes(labels, settings)
     targets = read_targets(examples.records, labels, settings)
     issues = _listed(targets.faults.values(), settings)
     labelled = replace(examples, classes=targets.classes, targets=targets.values)
@@ -204,10 +210,14 @@ def _mask_faults(
         for index, record in enumerate(records)
         if record.mask is None
     }
-    masked = [index for index in range(len(records)) if index not in faults]
-    masks = [Record(records[i].client, records[i].mask or Path()) for i in masked]
-    found = file_faults(masks, root) if root is not None else {}
-    return faults | {masked[position]: issue for position, issue in found.items()}
+    files = [
+        (index, Record(record.client, file))
+        for index, record in enumerate(records)
+        for file in (record.mask.files if isinstance(record.mask, JoinedMask) else (record.mask,))
+        if file is not None
+    ]
+    found = file_faults([record for _, record in files], root) if root is not None else {}
+    return faults | {files[position][0]: issue for position, issue in found.items()}
 
 
 def _listed(issues: Iterable[Issue], settings: LabelSettings) -> tuple[Issue, ...]:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_type_hints
 
+from ufm_jax.data.cells import name_of, text_of
 from ufm_jax.data.mask_classes import parse_mask_classes
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
@@ -143,13 +144,14 @@ def parse_classes(entries: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, 
     """Class names, and the class number of each value: 'name' or 'name=value|value'.
 
     Raises:
-      DataError: a name or a value occurs twice, or is empty.
+      DataError: a name or a value occurs twice, is empty, or stands for a missing value (NA).
     """
     names: list[str] = []
     number: dict[str, int] = {}
     for entry in entries:
-        name, equals, values = entry.partition("=")
-        for value in values.split("|") if equals else [name]:
+        label, equals, values = entry.partition("=")
+        name = name_of(label)
+        for value in map(text_of, values.split("|") if equals else [name]):
             if not name or not value or name in names or value in number:
                 raise DataError(f"classes: {entry!r} is empty, or names something a second time")
             number[value] = len(names)

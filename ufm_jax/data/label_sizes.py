@@ -1,16 +1,21 @@
 """Native sizes of images, and the millimetres of a pixel."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from ufm_jax.data.records import ImageHandle, Picture
+from ufm_jax.data.cells import integer_of, positive
+from ufm_jax.data.records import ImageHandle, Picture, Record
 from ufm_jax.data.screening import Decoded
+from ufm_jax.errors import DataError
 from ufm_jax.files import replacing
+
+T = TypeVar("T")
 
 _FILE = "upright_sizes.npy"
 _TURNED = frozenset((5, 6, 7, 8))
@@ -53,7 +58,7 @@ def native_sizes(decoded: Decoded, num_workers: int) -> np.ndarray:
 
 
 def spacing_mm(
-    attributes: Mapping[str, str], native: tuple[int, int], key: str, size_columns: tuple[str, str]
+    record: Record, native: tuple[int, int], key: str, size_columns: tuple[str, str]
 ) -> float:
     """Millimetres of a pixel of the file, nan where unknown.
 
@@ -61,16 +66,53 @@ def spacing_mm(
     what the copy shrank (the geometric mean of both axes, which differ by rounding only).
 
     Args:
-      attributes: what the source says.
+      record: the image, with what the source says of it.
       native: (height, width) of the file.
       key: where the spacing stands.
       size_columns: where the (width, height) stand that it refers to.
+
+    Raises:
+      DataError: one of the three is not a positive number, or only one side of the size is given.
     """
-    spacing = _positive(attributes.get(key, ""))
-    width, height = (_positive(attributes.get(column, "")) for column in size_columns)
-    if np.isnan(width) or np.isnan(height):
+    place, cells = record.place or record.name, record.attributes
+    spacing = read_attribute(cells, key, positive, place)
+    width, height = (read_attribute(cells, column, _side, place) for column in size_columns)
+    if (width is None) != (height is None):
+        raise DataError(
+            f"{place}: one of the columns {size_columns} is empty: give both sides or none"
+        )
+    if width is None or height is None:
         return spacing
     return float(spacing * np.sqrt(width / native[1] * height / native[0]))
+
+
+def read_attribute(
+    attributes: Mapping[str, str], key: str, read: Callable[[str], T], place: str
+) -> T:
+    """What an image has under a column or key.
+
+    Args:
+      attributes: what the source says of it.
+      key: the column or key; '' is read where it has none.
+      read: reads a cell, such as `cells.positive`.
+      place: the image or its row, for messages.
+
+    Raises:
+      DataError: the cell cannot be read; names file, row, column and cell.
+    """
+    cell = attributes.get(key, "")
+    try:
+        return read(cell)
+    except ValueError as error:
+        raise DataError(f"{place}: {key} {cell!r} {error}") from None
+
+
+def _side(cell: str) -> int | None:
+    """A side of an image in pixels, None where it is not known."""
+    side = integer_of(cell)
+    if side is not None and side < 1:
+        raise ValueError("is not a number of pixels")
+    return side
 
 
 def _native_size(image: Path | ImageHandle) -> tuple[int, int]:
@@ -83,12 +125,3 @@ def _native_size(image: Path | ImageHandle) -> tuple[int, int]:
         # Of some formats Pillow exchanges the header's sides itself; the turned picture is certain.
         width, height = ImageOps.exif_transpose(opened).size if turned else opened.size
     return height, width
-
-
-def _positive(text: str) -> float:
-    """A positive number, nan for anything else."""
-    try:
-        value = float(text)
-    except ValueError:
-        return float("nan")
-    return value if 0 < value < float("inf") else float("nan")

@@ -1,25 +1,18 @@
-"""From any source to records with label, mask, group, split and attributes.
-
-Folder layouts, each with or without the folders train, val and test, in upper or lower case:
-
-    ROOT/train/CLASS/*.png                       diagnosis
-    ROOT/train/image/*.png, ROOT/train/mask/*.png    segmentation, equal stems
-"""
+"""From any source to records with label, mask, group, split and attributes."""
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ufm_jax.data.cells import matched, text_of
 from ufm_jax.data.federated import read_listing
-from ufm_jax.data.issues import Issue
-from ufm_jax.data.label_settings import LabelSettings, SplitSettings
+from ufm_jax.data.label_folders import read_split_folders
+from ufm_jax.data.label_settings import LabelSettings
 from ufm_jax.data.records import Listing, Record
-from ufm_jax.data.sources.folders import read_folders
-from ufm_jax.data.sources.index_csv import SET_COLUMN
+from ufm_jax.data.sources.index_csv import SET_COLUMN, found_file
 from ufm_jax.errors import DataError
-from ufm_jax.files import user_path
 
 _PAIR = re.compile(r"(\w+)=(.*?)(?=\s+\w+=|\s*;|\s*$)")
 
@@ -39,27 +32,32 @@ def read_labelled(settings: LabelSettings) -> Listing:
       DataError: the source is malformed, or lacks a column that the settings name.
     """
     if settings.data.source == "folders":
-        listing = _read_split_folders(settings)
+        listing = read_split_folders(settings)
         records = listing.records
     else:
         listing = read_listing(settings.data)
         records = tuple(_from_index(record, listing.root, settings) for record in listing.records)
         _check_columns(records, settings)
     if settings.group_pattern:
-        records = tuple(
-            _grouped(record, listing.root, settings.group_pattern) for record in records
-        )
-    records, left_out = leave_out(records, [r.label for r in records], settings.leave_out)
+        records = _grouped(records, listing.root, settings.group_pattern)
+    kept, left_out = leave_out([r.label for r in records], settings.leave_out)
+    records = tuple(records[index] for index in kept)
     return replace(listing, records=records, excluded={**listing.excluded, **left_out})
 
 
 def leave_out(
-    records: Sequence[Record], labels: Sequence[str | None], values: Sequence[str]
-) -> tuple[tuple[Record, ...], dict[str, int]]:
-    """Drops the records whose label is among some values, and counts them by reason."""
-    kept = [r for r, label in zip(records, labels, strict=True) if label not in values]
+    labels: Sequence[str | None], values: Sequence[str]
+) -> tuple[list[int], dict[str, int]]:
+    """Which labels are not among some values, and how many are, by reason.
+
+    Raises:
+      DataError: there are labels, but none of a value.
+    """
+    present = [label for label in labels if label is not None]
+    values = matched("leave_out", values, present) if present else ()
+    kept = [index for index, label in enumerate(labels) if label not in values]
     dropped = Counter(f"label {label!r} is left out" for label in labels if label in values)
-    return tuple(kept), dict(dropped)
+    return kept, dict(dropped)
 
 
 def unique_name(record: Record, root: Path | None) -> str:
@@ -82,7 +80,8 @@ def _from_index(record: Record, root: Path | None, settings: LabelSettings) -> R
     columns = dict(record.attributes)
     if record.label is not None:
         columns["label"] = record.label
-    columns = {**notes_of(columns.get(settings.notes_column, "")), **columns}
+    notes = notes_of(columns.get(settings.notes_column, ""))
+    columns = {**{key: text_of(value) for key, value in notes.items()}, **columns}
     if record.split:
         columns["split"] = record.split
     base = _index_folder(record, root)
@@ -95,7 +94,7 @@ def _from_index(record: Record, root: Path | None, settings: LabelSettings) -> R
     mask = record.mask
     if settings.mask_column != "mask":
         path = columns.get(settings.mask_column, "")
-        mask = base / path if base is not None and path else None
+        mask = found_file(base, path) if base is not None and path else None
     label = columns.get(settings.label_columns[0]) or None
     return replace(record, label=label, mask=mask, group=group, attributes=columns)
 
@@ -122,6 +121,10 @@ def _check_columns(records: Sequence[Record], settings: LabelSettings) -> None:
         "group_column": (settings.group_column,) if settings.group_column else (),
         "split.column": (split.column,) if split.policy == "column" else (),
         "split.fold_column": (split.fold_column,) if split.policy == "fold" else (),
+        "notes_column": {settings.notes_column} - {LabelSettings.notes_column},
+        "spacing_key": {settings.spacing_key} - {LabelSettings.spacing_key},
+        "spacing_size_columns": set(settings.spacing_size_columns)
+        - set(LabelSettings.spacing_size_columns),
     }
     for setting, columns in wanted.items():
         if absent := [column for column in columns if column not in present]:
@@ -131,127 +134,17 @@ def _check_columns(records: Sequence[Record], settings: LabelSettings) -> None:
             )
 
 
-def _grouped(record: Record, root: Path | None, pattern: str) -> Record:
-    """Finds the group of a record that has none in its path."""
-    if record.group is not None:
-        return record
-    found = re.search(pattern, unique_name(record, root))
-    return replace(record, group="/".join(filter(None, found.groups()))) if found else record
-
-
-def _read_split_folders(settings: LabelSettings) -> Listing:
-    """Reads ROOT/train and so on, or ROOT itself where it has no such folders."""
-    root = user_path(settings.data.root)
-    if not root.is_dir():
-        raise DataError(f"root {root} is not a folder")
-    found = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
-    splits = _split_folders(found, settings.split)
-    if splits and (beside := [name for name in found if name not in splits and name[0] != "."]):
+def _grouped(records: Sequence[Record], root: Path | None, pattern: str) -> tuple[Record, ...]:
+    """Finds the groups of records that have none in their paths."""
+    alone = [unique_name(record, root) for record in records if record.group is None]
+    found = {name: match for name in alone if (match := re.search(pattern, name))}
+    if alone and not found:
         raise DataError(
-            f"{root} has the folders {beside} beside {list(splits)}: move them into these, or away,"
-            " or name what they mean in split.train_values, val_values or test_values"
+            f"group_pattern={pattern!r} finds no group in any of {len(alone)} paths, such as "
+            f"{alone[0]!r}"
         )
-    _check_policy(root, splits, settings)
-    read = _masked_folders if settings.kind == "segment" else _class_folders
-    parts = [read(root / name, split, settings) for name, split in (splits or {"": ""}).items()]
-    client = root.resolve().name
-    records = tuple(
-        replace(r, client=client, attributes={"split": r.split, **r.attributes})
-        for part in parts
-        for r in part.records
+    group_of = {name: "/".join(filter(None, match.groups())) for name, match in found.items()}
+    return tuple(
+        replace(record, group=record.group or group_of.get(unique_name(record, root)))
+        for record in records
     )
-    excluded: Counter[str] = sum((Counter(part.excluded) for part in parts), Counter())
-    issues = tuple(issue for part in parts for issue in part.issues)
-    return Listing((client,), records, root, issues, dict(excluded))
-
-
-def _split_folders(found: Sequence[str], split: SplitSettings) -> dict[str, str]:
-    """The folders that mean a split, and the value of the settings that each is."""
-    values = (*split.train_values, *split.val_values, *split.test_values)
-    value_of = {value.casefold(): value for value in values}
-    return {
-        name: name if name in values else value_of[name.casefold()]
-        for name in found
-        if name.casefold() in value_of
-    }
-
-
-def _check_policy(root: Path, splits: Mapping[str, str], settings: LabelSettings) -> None:
-    """Refuses a policy that would train on images which lie in a folder to test or choose by."""
-    split, asked = settings.split, settings.data.splits
-    used = {value for value in splits.values() if not asked or value in asked}
-    heeded = split.policy == "column" or (split.policy == "fold" and split.fold_column == "split")
-    # Where nothing is trained, all images may be taken together.
-    if heeded or used <= set(split.train_values) or "train" not in split.required:
-        return
-    raise DataError(
-        f"{root} has the folders {list(splits)}, which say what is trained on and what tests, and "
-        f"split.policy={split.policy!r} takes no notice of them: set split.policy='column', or "
-        "data.root to one of the folders to split its images alone"
-    )
-
-
-def _class_folders(root: Path, split: str, settings: LabelSettings) -> Listing:
-    """ROOT/CLASS/.../*.png; the class is the label."""
-    listing = read_folders(root, settings.data.exclude_folders)
-    filled = {record.client for record in listing.records}
-    empty = [
-        Issue("empty_class", name, str(root / name), "holds no image")
-        for name in listing.clients
-        if name not in filled
-    ]
-    records = tuple(
-        replace(r, label=r.client, split=split, attributes={"label": r.client})
-        for r in listing.records
-    )
-    return replace(listing, records=records, issues=(*listing.issues, *empty))
-
-
-def _masked_folders(root: Path, split: str, settings: LabelSettings) -> Listing:
-    """ROOT/image/*.png with ROOT/mask/*.png, paired by path without suffix."""
-    listing = read_folders(root, ())
-    image_folder = _one_of(root, listing.clients, settings.image_folders, "image_folders")
-    mask_folder = _one_of(root, listing.clients, settings.mask_folders, "mask_folders")
-    masks = _by_stem(listing.records, root / mask_folder)
-    images = _by_stem(listing.records, root / image_folder)
-    records = tuple(
-        replace(record, split=split, mask=masks[stem][1] if stem in masks else None)
-        for stem, (record, _) in images.items()
-    )
-    lone = [
-        Issue("lone_mask", image_folder, str(masks[stem][1]), f"no image {stem!r} in its place")
-        for stem in masks
-        if stem not in images
-    ]
-    used = {image_folder, mask_folder}
-    beside = Counter(f"folder {r.client!r}" for r in listing.records if r.client not in used)
-    issues: tuple[Issue, ...] = (*listing.issues, *lone)
-    return Listing(listing.clients, records, root, issues, dict(beside))
-
-
-def _by_stem(records: Sequence[Record], folder: Path) -> dict[str, tuple[Record, Path]]:
-    """Records of the images below a folder, by path in it without suffix."""
-    found: dict[str, tuple[Record, Path]] = {}
-    for record in records:
-        path = record.image
-        if not isinstance(path, Path) or not path.is_relative_to(folder):
-            continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in found:
-            raise DataError(
-                f"{found[stem][1]} and {path} have one stem, by which images and masks are paired: "
-                "rename or remove one"
-            )
-        found[stem] = record, path
-    return found
-
-
-def _one_of(root: Path, present: Sequence[str], names: Sequence[str], setting: str) -> str:
-    """The one folder of some names that is there."""
-    found = [name for name in names if name in present]
-    if len(found) != 1:
-        raise DataError(
-            f"{root} has the folders {sorted(present)}, of which {found or 'none'} are among "
-            f"{setting}={tuple(names)}: there must be one"
-        )
-    return found[0]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ufm_jax.data.cells import matched
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.label_settings import SPLITS, SplitSettings
 from ufm_jax.data.records import Record
@@ -175,8 +176,11 @@ def _from_column(
     records: Sequence[Record], names: Sequence[str], settings: SplitSettings
 ) -> list[str]:
     values = (settings.train_values, settings.val_values, settings.test_values)
-    meaning = {value: split for split, mean in zip(SPLITS, values, strict=True) for value in mean}
-    found = [r.attributes.get(settings.column, "").strip() for r in records]
+    found = [r.attributes.get(settings.column, "") for r in records]
+    meaning: dict[str, str] = {}
+    for split, mean in zip(SPLITS, values, strict=True):
+        usual = getattr(SplitSettings, f"{split}_values")
+        meaning |= dict.fromkeys(matched(f"split.{split}_values", mean, found, usual), split)
     for value, name in zip(found, names, strict=True):
         if value not in meaning:
             raise DataError(
@@ -190,7 +194,7 @@ def _from_folds(
     records: Sequence[Record], names: Sequence[str], settings: SplitSettings
 ) -> list[str]:
     column = settings.fold_column
-    found = [r.attributes.get(column, "").strip() for r in records]
+    found = [r.attributes.get(column, "") for r in records]
     for value, name in zip(found, names, strict=True):
         if not value.isdecimal():
             known = sorted({key for record in records for key in record.attributes})

@@ -6,13 +6,14 @@ from typing import Literal
 
 import numpy as np
 
+from ufm_jax.data.cells import matched, text_of
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.label_settings import LabelSettings, parse_classes
 from ufm_jax.data.records import Record
 
-_YES = frozenset(("1", "1.0", "yes", "true", "positive"))
-_NO = frozenset(("0", "0.0", "no", "false", "negative"))
-_UNKNOWN = frozenset(("", "-1", "-1.0", "nan", "unknown"))
+_YES = frozenset(("1", "yes", "true", "positive"))
+_NO = frozenset(("0", "no", "false", "negative"))
+_UNKNOWN = frozenset(("", "-1", "unknown"))
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,7 @@ def read_targets(
     """
     if len(settings.label_columns) > 1:
         return _columns_of_findings(records, settings)
-    separator = settings.separator
-    found = [() if x is None else tuple(x.split(separator)) if separator else (x,) for x in labels]
-    texts = [tuple(text.strip() for text in label if text.strip()) for label in found]
+    texts = [_values(label, settings.separator) for label in labels]
     names, number = parse_classes(settings.classes)
     if not names:
         names = tuple(sorted({text for label in texts for text in label}))
@@ -90,6 +89,24 @@ def read_targets(
     return Targets(names, values, faults)
 
 
+def check_classes(labels: Sequence[str | None], settings: LabelSettings) -> None:
+    """Refuses values in `classes` that no image has, unless nothing is to be learnt from them.
+
+    Raises:
+      DataError: names such a value, and those that there are.
+    """
+    if len(settings.label_columns) == 1 and "train" in settings.split.required:
+        _, number = parse_classes(settings.classes)
+        found = {text for label in labels for text in _values(label, settings.separator)}
+        matched("classes", tuple(number), found)
+
+
+def _values(label: str | None, separator: str) -> tuple[str, ...]:
+    """The values in a label."""
+    parts = (label or "").split(separator) if separator else [label or ""]
+    return tuple(filter(None, map(text_of, parts)))
+
+
 def _columns_of_findings(records: Sequence[Record], settings: LabelSettings) -> Targets:
     """A finding for each column."""
     columns = settings.label_columns
@@ -97,7 +114,7 @@ def _columns_of_findings(records: Sequence[Record], settings: LabelSettings) -> 
     faults: dict[int, Issue] = {}
     for index, record in enumerate(records):
         for place, column in enumerate(columns):
-            text = record.attributes.get(column, "").strip().lower()
+            text = text_of(record.attributes.get(column, "")).lower()
             if text in _YES or text in _NO:
                 values[index, place] = text in _YES
             elif text not in _UNKNOWN:

@@ -49,6 +49,7 @@ def load_labelled(
     listing = read_labelled(settings)
     data = settings.data
     issues = list(stop_or_list(listing.issues, data.on_bad, settings.unlabelled))
+    issues += screening.near_equal_names(listing.records)
     chosen, ruled_out = screening.exclude_records(listing.records, data.exclusions())
     records, excluded, torn = screening.keep_splits(chosen, data.splits)
     faults = faults_before_decoding(records, listing.root, settings)
@@ -56,6 +57,8 @@ def load_labelled(
     usable, listed_twice = checks.once_each(
         [record for index, record in enumerate(records) if index not in faults], data.duplicates
     )
+    out = {**listing.excluded, **ruled_out, **excluded}
+    screening.refuse_nothing(usable, issues, out)
     names = [unique_name(record, listing.root) for record in usable]
     placed, moved = given_splits(usable, names, settings.split)
 
@@ -63,10 +66,11 @@ def load_labelled(
     cache_dir = cache_folder(data.cache_dir)
     examples, found, left_out = read_examples(placed, settings, cache_dir, workers, progress, share)
     issues += [*listed_twice, *moved, *found]
+    out |= left_out
+    screening.refuse_nothing(examples.records, issues, out)
     checked = _split_and_share(examples, listing.root, settings)
     issues += checked.issues
-    out = DataIssues(tuple(issues), {**listing.excluded, **ruled_out, **excluded, **left_out})
-    return _assembled(checked, out, settings)
+    return _assembled(checked, DataIssues(tuple(issues), out), settings)
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,8 @@ def _split_and_share(examples: Examples, root: Path | None, settings: LabelSetti
     )
     policy = settings.data.duplicates
     leaked, copies = checks.copies_across_splits(examples.decoded, splits, policy)
+    if "train" not in settings.split.required:
+        leaked, copies = set(), []  # Nothing is trained on these images.
     kept = np.array([i for i in range(len(records)) if i not in leaked], np.int64)
     left = examples.without(leaked)
     # Among what is left: else of a copy in another split and at another client neither would stay.
@@ -155,9 +161,7 @@ def _assembled(shared: _Shared, issues: DataIssues, settings: LabelSettings) -> 
     images = CachedStore(decoded.cached, decoded.rows[order], labels)
     mask_store = None if masks is None else CachedStore(masks.rows.cached, masks.rows.rows, labels)
     spacing = [
-        spacing_mm(
-            r.attributes, (int(h), int(w)), settings.spacing_key, settings.spacing_size_columns
-        )
+        spacing_mm(r, (int(h), int(w)), settings.spacing_key, settings.spacing_size_columns)
         for r, (h, w) in zip(records, native, strict=True)
     ]
     offsets = np.concatenate([[0], np.cumsum(sizes[sizes > 0])])

@@ -58,19 +58,21 @@ class Record:
       client: name of the institution (or of the set) that the source gives it to.
       image: a file, or a handle that loads its bytes or pixels.
       label: class name, None if there is none.
-      mask: segmentation mask of the image's size, None if there is none.
+      mask: segmentation mask of the image's size, a file or a handle; None if there is none.
       group: images of one group (a patient) never part; None stands alone.
       split: 'train', 'test', ...; '' if the source makes no difference.
       attributes: what else the source says about it.
+      place: file and row of a table that name it, for messages; '' if there is none.
     """
 
     client: str
     image: Path | ImageHandle
     label: str | None = None
-    mask: Path | None = None
+    mask: "Path | ImageHandle | None" = None
     group: str | None = None
     split: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
+    place: str = ""
 
     @property
     def name(self) -> str:

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, open_cache_dir
+from ufm_jax.data.cells import matched, name_of, near_equal
 from ufm_jax.data.fingerprint import content_digests, memo_of
-from ufm_jax.data.issues import FAULTS, Issue, enforce
+from ufm_jax.data.issues import FAULTS, DataIssues, Issue, enforce
 from ufm_jax.data.records import Record, file_faults
 from ufm_jax.data.shared_cache import ALONE, Share, decoded_together
 from ufm_jax.errors import DataError
@@ -64,11 +65,15 @@ def keep_splits(
     Returns:
       The records kept; the number left out for each reason; and an issue for each group that has
       images on both sides, because a patient on both sides of a split makes a figure worthless.
+
+    Raises:
+      DataError: no record is of a split that is asked for.
     """
     if not splits:
         return tuple(records), {}, []
-    kept = tuple(record for record in records if record.split in splits)
-    left_out = [record for record in records if record.split not in splits]
+    asked = matched("splits", splits, [record.split for record in records], default=("",))
+    kept = tuple(record for record in records if record.split in asked)
+    left_out = [record for record in records if record.split not in asked]
     excluded = Counter(f"split {record.split!r} is not asked for" for record in left_out)
     torn = {record.group: record for record in left_out if record.group is not None}
     both = {record.group: record for record in kept if record.group in torn}
@@ -96,20 +101,44 @@ def exclude_records(
     """
     kept, counts = tuple(records), {}
     for of_set, column, value in rules:
-        left = tuple(r for r in kept if not _applies(r, of_set, column, value))
         name = f"{of_set}:{column}={value}" if of_set else f"{column}={value}"
-        if len(left) == len(kept):
-            raise DataError(f"exclude: no record is left out by {name!r}: mend or remove it")
+        held = [_value(record, of_set, column) for record in kept]
+        matched(f"exclude ({name})", (value,), held)
+        left = tuple(r for r, own in zip(kept, held, strict=True) if own != name_of(value))
         counts[f"excluded by {name}"] = len(kept) - len(left)
         kept = left
     return kept, counts
 
 
-def _applies(record: Record, of_set: str, column: str, value: str) -> bool:
+def _value(record: Record, of_set: str, column: str) -> str:
+    """What a record of a set has in a column, '' if nothing or of another set."""
     if of_set not in ("", record.attributes.get("set")):
-        return False
+        return ""
     known = {"label": record.label, "group": record.group, "split": record.split}
-    return (known | dict(record.attributes)).get(column) == value
+    return (known | dict(record.attributes)).get(column) or ""
+
+
+def near_equal_names(records: Sequence[Record]) -> list[Issue]:
+    """An issue for names of groups, clients, labels or splits that nearly are one name."""
+    issues = []
+    for what in ("group", "client", "label", "split"):
+        first: dict[str, Record] = {}
+        for record in records:
+            first.setdefault(getattr(record, what) or "", record)
+        for alike in near_equal(first):
+            record = first[alike[0]]
+            reason = f"{what} {' and '.join(map(repr, alike))}: if they are one, write them alike"
+            issues.append(Issue("near_equal", record.client, record.place or record.name, reason))
+    return issues
+
+
+def refuse_nothing(
+    records: Sequence[Record], issues: Iterable[Issue], excluded: Mapping[str, int]
+) -> None:
+    """Raises DataError if no record is left; it says what was skipped or left out, and why."""
+    if not records:
+        why = DataIssues(tuple(issues), excluded).summary() or ["the source lists none"]
+        raise DataError(f"no usable image is left: {'; '.join(why)}")
 
 
 def faults_before_decoding(
@@ -159,10 +188,8 @@ def decode_records(
       All records, those that failed too: see `faults_of_decoding`.
 
     Raises:
-      DataError: there is no record.
+      DataError: no image can be read.
     """
-    if not records:
-        raise DataError("no usable image is left: see the source's settings, `splits` and `root`")
     open_cache_dir(cache_dir)
     listed = [record.image for record in records]
     digests, unreadable = content_digests(listed, memo_of(listed, cache_dir), num_workers)

@@ -18,7 +18,9 @@ class DataSettings:
       index: 'index': the files, relative to `root`; none = all index.csv at most one folder deep.
       client_columns: 'index', 'tfds': columns or features that name the client; none = a client
         for each set.
-      exclude_folders: 'folders': names of folders that hold no images to learn from.
+      exclude_folders: 'folders': names, in any case, of folders that hold no images to learn from.
+      exclude_files: 'folders': patterns, in any case, of names of files that are no images to learn
+        from, such as a mask beside its image; '*' stands for anything.
       partition: 'site' (as the source gives it), 'iid', 'dirichlet' (label skew), 'lognormal'.
       num_clients: clients of every partition but 'site'.
       clients_per_set: 'site': 'set:count' splits a large site into several clients.
@@ -33,7 +35,9 @@ class DataSettings:
       detect_geometry: find the scan geometry where the source does not bring it.
       cache_dir: decoded images are kept here, readable by the owner alone; '' = ~/.cache/ufm_jax.
       on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
-      duplicates: images that several clients hold: 'error', 'skip' (keep the first), 'keep'.
+      duplicates: images that several clients hold: 'error', 'skip' (keep the first), 'keep'. Of
+        labelled images that several splits hold, 'keep' leaves them out of the test, and of the
+        validation if they are trained on; 'skip' leaves them out of what is trained on.
       num_workers: decoding threads; 0 = one a core. No number changes the result.
       seed: seed of partitions and phantoms.
       num_sites: 'synthetic': institutions.
@@ -46,7 +50,11 @@ class DataSettings:
     lists: str = "16_clients/split_1"
     index: tuple[str, ...] = ()
     client_columns: tuple[str, ...] = ()
-    exclude_folders: tuple[str, ...] = ("mask", "masks")
+    exclude_folders: tuple[str, ...] = (
+        *("mask", "masks", "label", "labels", "annotation", "annotations"),
+        *("segmentation", "segmentations", "groundtruth", "ground_truth"),
+    )
+    exclude_files: tuple[str, ...] = ("*_mask.*", "*_mask_*.*", "*_annotation.*", "*_gt.*")
     partition: Literal["site", "iid", "dirichlet", "lognormal"] = "site"
     num_clients: int = 16
     clients_per_set: tuple[str, ...] = ()

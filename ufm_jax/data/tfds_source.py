@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from ufm_jax.data.cells import name_of, text_of
 from ufm_jax.data.decode import CorruptImage
 from ufm_jax.data.fingerprint import digest
 from ufm_jax.data.optional import needed_packages
@@ -136,13 +137,13 @@ def _faults_named(folder: Path, split: str) -> Iterator[None]:
 
 
 def _text(features: Any, name: str, value: Any) -> str:
-    """A feature's value as text; class numbers by their names, -1 (not known) as ''."""
+    """A feature's value as a cell's text; class numbers by their names, -1 (not known) as ''."""
     if isinstance(value, bytes):
-        return value.decode()
+        return text_of(value.decode())
     names = getattr(features[name], "names", None) if name in features else None
     if names and not isinstance(value, str):
-        return str(names[int(value)]) if int(value) >= 0 else ""
-    return str(value)
+        return name_of(str(names[int(value)])) if int(value) >= 0 else ""
+    return text_of(str(value))
 
 
 @lru_cache(maxsize=32)

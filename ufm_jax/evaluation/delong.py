@@ -37,7 +37,7 @@ def areas_and_covariance(
     if not np.isin(positive, (0, 1)).all() or not np.isfinite(scores).all():
         raise ValueError("labels must be 0 or 1 and scores finite: leave the other rows out")
     positive = positive.astype(bool)
-    numbers = np.unique(groups, return_inverse=True)[1]
+    names, numbers = np.unique(groups, return_inverse=True)
     with_positive, with_negative = (len(np.unique(numbers[x])) for x in (positive, ~positive))
     if min(with_positive, with_negative) < 2:
         raise ValueError(
@@ -46,7 +46,7 @@ def areas_and_covariance(
         )
     above, below = _placements(positive, scores)
     areas = above.mean(1)
-    count, num_positive, num_negative = numbers.max() + 1, above.shape[1], below.shape[1]
+    count, num_positive, num_negative = len(names), above.shape[1], below.shape[1]
     of_positive = _sum_by(numbers[positive], above - areas[:, None], count)
     of_negative = _sum_by(numbers[~positive], below - areas[:, None], count)
     cross = of_positive @ of_negative.T * count / (count - 1)

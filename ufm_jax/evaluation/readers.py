@@ -4,8 +4,6 @@ Columns `image`, `reader` and `call`; further columns are ignored. A call is a c
 task of two classes 1 for the positive class and 0 for the other.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +12,14 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from ufm_jax.data.cells import name_of, near_equal, text_of
+from ufm_jax.data.csv_files import read_csv
+from ufm_jax.errors import DataError
 from ufm_jax.evaluation.compare import McNemar, mcnemar
 from ufm_jax.evaluation.results import Estimate, plain
 
 _COLUMNS = ("image", "reader", "call")
 _SHOWN = 5
-
-
-class ReadersError(ValueError):
-    """A CSV of calls that cannot be used; the message names file, lines and remedy."""
 
 
 @dataclass(frozen=True)
@@ -79,38 +76,47 @@ def read_calls(
       positive: the class that '1' stands for in a task of two classes; None: the second.
 
     Raises:
-      ReadersError: the file is no CSV of these columns, names an image that is not among the rows,
-        has a call that is no class, an empty reader, or two calls of a reader on an image.
+      DataError: the file is no CSV of these columns, names an image that is not among the rows,
+        has a call that is no class, an empty reader, two calls of a reader on an image, or readers
+        whose names differ by case, blanks or leading zeros alone.
     """
     path, classes = Path(path), tuple(classes)
     positive = positive or classes[-1]
     if positive not in classes:
-        raise ReadersError(f"positive class {positive!r} is none of {', '.join(classes)}")
+        raise DataError(f"positive class {positive!r} is none of {', '.join(classes)}")
     numbers = _call_numbers(classes, positive)
-    rows = {name: row for row, name in enumerate(names)}
+    rows = {name_of(name): row for row, name in enumerate(names)}
+    rows |= {name: row for row, name in enumerate(names)}
     found: dict[tuple[str, int], int] = {}
     faults: list[str] = []
-    for line, image, reader, call in _lines(path):
-        if image not in rows:
-            faults.append(f"line {line}: image {image!r} is not among the {len(rows)} evaluated")
+    for row in read_csv(path, _COLUMNS)[1]:
+        image, reader = row.cells["image"], text_of(row.cells["reader"])
+        call = name_of(row.cells["call"])
+        number = rows.get(image, rows.get(name_of(image)))
+        if number is None:
+            faults.append(f"{row.place}: image {image!r} is not among the {len(names)} evaluated")
         elif not reader:
-            faults.append(f"line {line}: the reader is empty")
+            faults.append(f"{row.place}: the reader is empty")
         elif call not in numbers:
-            faults.append(f"line {line}: call {call!r} is none of {', '.join(numbers)}")
-        elif (reader, rows[image]) in found:
-            faults.append(f"line {line}: reader {reader!r} has called {image!r} before")
+            faults.append(f"{row.place}: call {call!r} is none of {', '.join(numbers)}")
+        elif (reader, number) in found:
+            faults.append(f"{row.place}: reader {reader!r} has called {image!r} before")
         else:
-            found[reader, rows[image]] = numbers[call]
+            found[reader, number] = numbers[call]
     if faults:
         more = f"\n  ... and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         shown = "\n".join(f"  {fault}" for fault in faults[:_SHOWN])
-        raise ReadersError(f"{path}: {len(faults)} lines cannot be used; mend them:\n{shown}{more}")
+        raise DataError(f"{path}: {len(faults)} rows cannot be used; mend them:\n{shown}{more}")
     if not found:
-        raise ReadersError(f"{path} has no calls below its header")
+        raise DataError(f"{path} has no calls below its header")
     readers = tuple(sorted({reader for reader, _ in found}))
-    calls = np.full((len(readers), len(rows)), -1, np.int64)
-    for (reader, row), number in found.items():
-        calls[readers.index(reader), row] = number
+    if alike := near_equal(readers):
+        raise DataError(
+            f"{path}: the readers {alike[0]} may be one: write them alike or rename one"
+        )
+    calls = np.full((len(readers), len(names)), -1, np.int64)
+    for (reader, place), number in found.items():
+        calls[readers.index(reader), place] = number
     return ReaderCalls(readers, calls)
 
 
@@ -182,36 +188,6 @@ def _compare(
 def _call_numbers(classes: tuple[str, ...], positive: str) -> dict[str, int]:
     """Text of a call -> class number; names go before 0 and 1."""
     if len(classes) != 2:
-        return {name: number for number, name in enumerate(classes)}
+        return {name_of(name): number for number, name in enumerate(classes)}
     number = classes.index(positive)
-    return {"0": 1 - number, "1": number} | {name: n for n, name in enumerate(classes)}
-
-
-def _lines(path: Path) -> list[tuple[int, str, str, str]]:
-    """(line number, image, reader, call) of each line below the header."""
-    text: str | None = None
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ReadersError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        pass
-    if text is None or "\0" in text:
-        raise ReadersError(f"{path} is no UTF-8 text: save the table as CSV in UTF-8")
-    table = csv.DictReader(io.StringIO(text, newline=""))
-    header = [(name or "").strip() for name in table.fieldnames or ()]
-    missing = [name for name in _COLUMNS if name not in header]
-    if missing:
-        raise ReadersError(
-            f"{path} lacks the columns {', '.join(missing)}; its header is {', '.join(header)!r}: "
-            f"use {', '.join(_COLUMNS)}, separated by commas"
-        )
-    table.fieldnames = header
-    lines = []
-    try:
-        for row in table:
-            image, reader, call = ((row[name] or "").strip() for name in _COLUMNS)
-            lines.append((table.line_num, image, reader, call))
-    except csv.Error as error:
-        raise ReadersError(f"{path} cannot be read as CSV: {error}; is a quote open?") from error
-    return lines
+    return {"0": 1 - number, "1": number} | {name_of(name): n for n, name in enumerate(classes)}

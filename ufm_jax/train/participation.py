@@ -1,12 +1,13 @@
 """From the configuration of participation to who takes part."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ufm_jax.errors import ConfigError
+from ufm_jax.data.cells import name_of, text_of
+from ufm_jax.data.csv_files import read_csv
+from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.fed.participation import Clock, Participation, drawn_clock
 from ufm_jax.files import user_path
 from ufm_jax.train.methods_config import ParticipationConfig
@@ -48,23 +49,23 @@ def read_trace(path: Path, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
     """Who can be asked, bool [T, K], from a CSV with a column a client and a row a round.
 
     Raises:
-        ConfigError: Naming the file, and the line or the client.
+        ConfigError: Naming the file, and the row and the client.
     """
     key = f"config.federation.participation.trace={str(path)!r}"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *lines = csv.reader(file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{key}: it cannot be read as a CSV with a header ({error})") from None
-    missing = [name for name in names if name not in header]
-    if missing or not lines:
-        raise ConfigError(
-            f"{key}: it has no column for client {missing[0]!r}" if missing else f"{key}: no rounds"
-        )
-    columns = [header.index(name) for name in names]
-    for number, line in enumerate(lines, start=2):
-        if len(line) != len(header) or not set(line) <= {"0", "1"}:
-            raise ConfigError(
-                f"{key}, line {number}: give 0 or 1 for each of {len(header)} columns"
-            )
-    return np.array([[line[c] == "1" for c in columns] for line in lines])
+        header, rows = read_csv(path, ())
+    except DataError as error:
+        raise ConfigError(f"{key}: {error}") from None
+    columns = [name_of(name) for name in names]
+    if missing := [name for name in columns if name not in header]:
+        raise ConfigError(f"{key}: it has no column for client {missing[0]!r}; it has {header}")
+    if not rows:
+        raise ConfigError(f"{key}: no rounds")
+    cells = [[text_of(row.cells[column]) for column in columns] for row in rows]
+    for row, values in zip(rows, cells, strict=True):
+        for column, value in zip(columns, values, strict=True):
+            if value not in ("0", "1"):
+                raise ConfigError(
+                    f"{key}: {row.place}, column {column!r}: {value!r} is neither 0 nor 1"
+                )
+    return np.array(cells) == "1"

@@ -6,7 +6,6 @@ ones would give figures that no configuration explains, so it is an error that n
 
 import hashlib
 import json
-import logging
 import secrets
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,6 @@ from ufm_jax.files import (
 from ufm_jax.train import cluster
 from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.schema import flatten
-
-_log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"
@@ -197,7 +194,9 @@ def _content(key: str, value: str) -> str:
             found.update(f"{file.relative_to(folder)} {file.stat().st_size} ".encode())
             found.update(file.read_bytes())
     except OSError as error:
-        raise ConfigError(f"{key}={value!r}: it cannot be read ({error.strerror})") from None
+        raise ConfigError(
+            f"{key}={value!r}: it cannot be read ({error.strerror}); check the path"
+        ) from None
     return found.hexdigest()
 
 

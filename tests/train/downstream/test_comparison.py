@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ufm_jax.errors import ConfigError
+from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.evaluation.compare import delong_test
 from ufm_jax.evaluation.readers import wilson
 from ufm_jax.train.downstream.comparison import compare_runs, read_and_compare
@@ -151,7 +151,7 @@ def test_readers_of_several_classes_have_a_result_for_each(tmp_path, diagnosis, 
     result = evaluate_diagnosis(mine, settings, {})
     assert list(read_and_compare(path, mine, result)) == ["a", "b", "c"]
     path.write_text("image,reader,call\nnone.png,Ann,a\n")
-    with pytest.raises(ConfigError, match=r"readers\.csv.*\n.*none\.png"):
+    with pytest.raises(DataError, match=r"readers\.csv.*\n.*none\.png"):
         read_and_compare(path, mine, result)
     findings = diagnosis(kind="multi")
     with pytest.raises(ConfigError, match=r"several findings"):

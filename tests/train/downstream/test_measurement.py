@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ufm_jax.errors import ConfigError
+from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.measurement import measure, measured_numbers, reference_of
@@ -58,12 +58,22 @@ def test_classes_that_do_not_fit_are_refused_by_key(changes, classes, key):
         measured_numbers(settings, classes)
 
 
-def test_true_values_are_read_and_what_is_no_positive_number_is_nan():
-    texts = ("250.5", "", "n/a", "-3", "inf", "nan", " 12 ")
+def truths(*texts):
     attributes = ({}, *({"HC_mm": text} for text in texts))
-    data = SimpleNamespace(attributes=attributes)
-    found = reference_of(data, np.arange(len(attributes)), EvaluationConfig())
-    np.testing.assert_array_equal(found, [np.nan, 250.5, *[np.nan] * 5, 12])
+    names = tuple(f"{row}.png" for row in range(len(attributes)))
+    data = SimpleNamespace(attributes=attributes, names=names)
+    return reference_of(data, np.arange(len(attributes)), EvaluationConfig())
+
+
+def test_true_values_are_read_as_a_spreadsheet_writes_them_and_missing_ones_are_nan():
+    found = truths("250.5", "", "n/a", "44,3", "nan", " 12 ")
+    np.testing.assert_array_equal(found, [np.nan, 250.5, np.nan, np.nan, 44.3, np.nan, 12])
+
+
+@pytest.mark.parametrize("text", ["-3", "0", "inf", "44.3 mm", "44,300", "about 44"])
+def test_a_true_value_that_is_no_positive_number_is_refused_by_image_and_column(text):
+    with pytest.raises(DataError, match=rf"2\.png: HC_mm '{text}'"):
+        truths("250", text)
 
 
 def test_a_key_that_no_image_has_is_refused_by_name():

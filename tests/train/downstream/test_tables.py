@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ufm_jax.errors import ConfigError
+from ufm_jax.errors import DataError
 from ufm_jax.evaluation.segmentation import MaskScores
 from ufm_jax.train.downstream.tables import read_table, table_path, write_table
 
@@ -58,10 +58,13 @@ def test_a_diagnosis_without_calls_is_not_written(tmp_path, diagnosis):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"no predictions"),
+        ("", r"lacks the columns \['image'\]"),
         ("image,mask\nx,y\n", r"no predictions"),
         ("image,client,group,label,called,prob_a,prob_b\n", r"no predictions"),
-        ("image,client,group,label,called,prob_a,prob_b\nx,s,0,a,a,1\n", r"row 2 .* 7 cells"),
+        (
+            "image,client,group,label,called,prob_a,prob_b\nx,s,0,a,a,1\n",
+            r"row 2: it has 6 cells, the header 7",
+        ),
         ("image,client,label,called,prob_a,prob_b\nx,s,a,a,1,0\n", r"lacks the column 'group'"),
         (
             "image,client,group,label,called,prob_a,prob_b\nx,s,0,c,a,1,0\n",
@@ -73,7 +76,7 @@ def test_a_diagnosis_without_calls_is_not_written(tmp_path, diagnosis):
         ),
         (
             "image,client,group,label,called,prob_a,prob_b\nx,s,u,a,a,1,0\n",
-            r"group of x is 'u', which is no number",
+            r"row 2: group of x is 'u', which is not a number",
         ),
         (
             "image,client,group,label_a,called,prob_a\nx,s,0,2,a,1\n",
@@ -84,17 +87,17 @@ def test_a_diagnosis_without_calls_is_not_written(tmp_path, diagnosis):
             r"image x has two rows",
         ),
         ("image,group,group,prob_a\nx,s,0,1\n", r"two columns of one name"),
-        ('image,prob_a\n"x,1\n', r"is no CSV"),
+        ('image,prob_a\n"x,1\n', r"is not a UTF-8 CSV file"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_refused_by_name(tmp_path, text, message):
     path = tmp_path / "p.csv"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read_table(path)
     assert str(path) in str(caught.value)
 
 
 def test_an_absent_table_is_refused_by_name(tmp_path):
-    with pytest.raises(ConfigError, match=r"gone\.csv cannot be read .* evaluate that run first"):
+    with pytest.raises(DataError, match=r"gone\.csv does not exist: evaluate that run first"):
         read_table(tmp_path / "gone.csv")

@@ -1,12 +1,21 @@
 """A folder a client: every image below it, at any depth, is the client's."""
 
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase, translate
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
+from ufm_jax.data.cells import matched, same_folder
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Listing, Record
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
+from ufm_jax.files import user_path
 
 SUFFIXES = frozenset(
     (
@@ -25,13 +34,61 @@ SUFFIXES = frozenset(
     )
 )
 
+_MASKS = re.compile(
+    r"(?<![^\W\d_])(masks?|labels?|annotations?|segmentations?|ground_?truth|gt)(?![^\W\d_])"
+)
+"""A word in the name of a folder that plainly holds masks or labels."""
 
-def read_folders(root: Path, exclude: Sequence[str]) -> Listing:
+
+@dataclass(frozen=True)
+class Exclusions:
+    """What holds no images to learn from.
+
+    Attributes:
+      folders: names of folders.
+      files: patterns of names of files.
+    """
+
+    folders: Sequence[str] = ()
+    files: Sequence[str] = ()
+
+    def folder(self, parts: Sequence[str]) -> str:
+        """The first of some nested folders that is left out, '' if none is."""
+        return next((p for p in parts if any(same_folder(p, name) for name in self.folders)), "")
+
+    def pattern(self, name: str) -> str:
+        """The first pattern that a file's name is like, '' if there is none."""
+        if not self._any_pattern.match(name.casefold()):
+            return ""
+        return next(pattern for pattern in self.files if _is_like(name, pattern))
+
+    @cached_property
+    def _any_pattern(self) -> re.Pattern[str]:
+        return re.compile("|".join(translate(p.casefold()) for p in self.files) or r"(?!)")
+
+
+def exclusions(settings: DataSettings) -> Exclusions:
+    """What a source leaves out.
+
+    Raises:
+      DataError: an entry that is not a default matches no folder or file below `settings.root`.
+    """
+    folders, files = settings.exclude_folders, settings.exclude_files
+    usual = DataSettings.exclude_folders, DataSettings.exclude_files
+    if (folders, files) == usual:
+        return Exclusions(*usual)
+    walked = list(os.walk(user_path(settings.root)))
+    below, there = (chain(*(step[place] for step in walked)) for place in (1, 2))
+    matched("exclude_files", files, there, usual[1], _is_like)
+    return Exclusions(matched("exclude_folders", folders, below, usual[0], same_folder), files)
+
+
+def read_folders(root: Path, exclude: Exclusions) -> Listing:
     """Reads one client from each folder in `root`.
 
     Args:
       root: folder of the clients' folders.
-      exclude: names of folders, at any depth, that hold no images to learn from (masks).
+      exclude: folders and files that are no images to learn from (masks).
 
     Returns:
       Clients named by their folders, sorted; images sorted by path. Hidden files and folders are
@@ -51,31 +108,50 @@ def read_folders(root: Path, exclude: Sequence[str]) -> Listing:
         for file in sorted(root.iterdir())
         if file.suffix.lower() in SUFFIXES
     ]
-    excluded: dict[str, int] = {}
+    excluded: Counter[str] = Counter()
     for client in clients:
-        for path, reason in _walk(client, frozenset(exclude)):
-            if reason.startswith("folder "):
-                excluded[reason] = excluded.get(reason, 0) + 1
-            elif reason:
-                issues.append(Issue("not_image", client.name, str(path), reason))
+        for path, left_out, fault in _walk(client, exclude):
+            if left_out:
+                excluded[left_out] += 1
+            elif fault:
+                issues.append(Issue("not_image", client.name, str(path), fault))
             else:
                 records.append(Record(client.name, path))
-    names = tuple(client.name for client in clients)
-    return Listing(names, tuple(records), root, tuple(issues), excluded)
+    names = tuple(path.name for path in clients if not exclude.folder((path.name,)))
+    return Listing(names, tuple(records), root, tuple(issues), dict(excluded))
 
 
-def _walk(client: Path, exclude: frozenset[str]) -> Iterator[tuple[Path, str]]:
-    """Every file below a client's folder, and why it is no image to learn from ('' if it is)."""
+def named_like_masks(listing: Listing) -> list[Issue]:
+    """An issue for each folder of images whose name says that it holds masks or labels."""
+    folders: dict[Path, str] = {}
+    for record in listing.records:
+        if isinstance(record.image, Path):
+            folders.setdefault(record.image.parent, record.client)
+    return [
+        Issue("mask_folder", client, str(folder), "if so, leave it out with exclude_folders")
+        for folder, client in folders.items()
+        if _MASKS.search(folder.relative_to(listing.root or "/").as_posix().casefold())
+    ]
+
+
+def _walk(client: Path, exclude: Exclusions) -> Iterator[tuple[Path, str, str]]:
+    """Every file below a client's folder, what it is left out by, and why it is no image."""
     for folder, subfolders, files in os.walk(client):
         here = Path(folder)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in subfolders:
             if (here / name).is_symlink():
-                yield here / name, "links to a folder; links to folders are not followed"
-        left_out = exclude.intersection(here.relative_to(client).parts)
-        for name in sorted(files):
-            is_image = Path(name).suffix.lower() in SUFFIXES
-            if is_image and left_out:
-                yield here / name, f"folder {min(left_out)!r}"
-            elif not name.startswith("."):
-                yield here / name, "" if is_image else "does not have the suffix of an image"
+                yield here / name, "", "links to a folder; links to folders are not followed"
+        left_out = exclude.folder(here.relative_to(client.parent).parts)
+        for name in sorted(name for name in files if not name.startswith(".")):
+            if Path(name).suffix.lower() not in SUFFIXES:
+                yield here / name, "", "does not have the suffix of an image"
+            elif left_out:
+                yield here / name, f"folder {left_out!r}", ""
+            else:
+                pattern = exclude.pattern(name)
+                yield here / name, f"name like {pattern!r}" if pattern else "", ""
+
+
+def _is_like(name: str, pattern: str) -> bool:
+    return fnmatchcase(name.casefold(), pattern.casefold())

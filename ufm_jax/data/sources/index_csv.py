@@ -5,16 +5,22 @@ The column `image` is required; `mask`, `label`, `group`, `patient` (the group w
 file they stand in.
 """
 
-import csv
 import os
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
+from ufm_jax.data.cells import near_equal, text_of
+from ufm_jax.data.csv_files import Row, read_csv
+from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Listing, Record
 from ufm_jax.errors import DataError
 
 SET_COLUMN = "set"
 """A column that every index has: the name of the folder it lies in."""
+
+_TAKEN = frozenset(("image", "mask", "label", "group", "split"))
+_UNDERSTOOD = _TAKEN | {"patient"}
 
 
 def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) -> Listing:
@@ -31,58 +37,66 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
       number their patients alike.
 
     Raises:
-      DataError: a file is missing or malformed, or lacks a column.
+      DataError: a file is missing or malformed, lacks a column, or has a row without an image.
     """
     files = [root / name for name in index] or sorted(
         [*root.glob("index.csv"), *root.glob("*/index.csv")]
     )
     if not files:
         raise DataError(f"no index.csv in {root} or in its folders: set `root` or `index`")
-    records = []
+    records: list[Record] = []
+    issues: list[Issue] = []
     for file in files:
         folder = Path(os.path.relpath(file.parent, root)).as_posix()
         if folder.startswith(".."):
             raise DataError(f"index {file} lies outside the root {root}: set `root` or `index`")
         set_name = root.resolve().name if folder == "." else folder
         columns = tuple(client_columns) or (SET_COLUMN,)
-        records += [_record(row, file, set_name, columns) for row in _rows(file, columns)]
+        header, rows = read_csv(file, ["image", *(c for c in columns if c != SET_COLUMN)])
+        issues += _near_columns(header, file)
+        records += [_record(row, file, set_name, columns) for row in rows]
     clients = tuple(dict.fromkeys(record.client for record in records if record.client))
-    return Listing(clients, tuple(records), root)
+    return Listing(clients, tuple(records), root, tuple(issues))
 
 
-def _rows(file: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of one file, after checks that every later look-up succeeds."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.DictReader(text, strict=True)
-            rows = list(reader)
-            present = reader.fieldnames or []
-    except FileNotFoundError as error:
-        raise DataError(f"index {file} does not exist: set `root` or `index`") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"index {file} is not a UTF-8 CSV file: {error}") from error
-    absent = [c for c in ("image", *columns) if c not in present and c != SET_COLUMN]
-    if absent:
-        raise DataError(f"index {file} lacks the columns {absent}; it has {list(present)}")
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise DataError(f"index {file}: row {number} has not {len(present)} fields")
-        if not row["image"]:
-            raise DataError(f"index {file}: row {number} names no image")
-    return rows
+def _near_columns(header: Sequence[str], file: Path) -> list[Issue]:
+    """An issue for columns that are understood but for case or blanks, such as 'Group'."""
+    reason = "columns {}: only {} is understood unless a setting names the other"
+    return [
+        Issue("near_equal", "", str(file), reason.format(" and ".join(map(repr, names)), known))
+        for names in near_equal((*_UNDERSTOOD, *header))
+        for known in map(repr, _UNDERSTOOD & set(names))
+    ]
 
 
-def _record(row: Mapping[str, str], file: Path, set_name: str, columns: Sequence[str]) -> Record:
-    values = [set_name if column == SET_COLUMN else row[column] for column in columns]
-    group = row.get("group") or row.get("patient")
-    mask = row.get("mask")
-    known = ("image", "mask", "label", "group", "split")
+def found_file(folder: Path, cell: str) -> Path:
+    """The file that a cell names, blanks at its ends aside.
+
+    Where there is no file of that name but one whose name composes its letters otherwise, as a
+    copy from another system does, it is that one.
+    """
+    name = cell.strip()
+    if name == cell and name.isascii():
+        return folder / name
+    composed = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    spelt = [folder / other for other in (name, cell, *composed)]
+    return next(filter(os.path.exists, spelt), spelt[0])
+
+
+def _record(row: Row, file: Path, set_name: str, columns: Sequence[str]) -> Record:
+    cells = {column: text_of(cell) for column, cell in row.cells.items()}
+    if not cells["image"]:
+        raise DataError(f"{row.place}: it names no image")
+    values = [set_name if column == SET_COLUMN else cells[column] for column in columns]
+    group = cells.get("group") or cells.get("patient")
+    mask = row.cells["mask"] if cells.get("mask") else ""
     return Record(
         client="/".join(values) if all(values) else "",
-        image=file.parent / row["image"],
-        label=row.get("label") or None,
-        mask=file.parent / mask if mask else None,
+        image=found_file(file.parent, row.cells["image"]),
+        label=cells.get("label") or None,
+        mask=found_file(file.parent, mask) if mask else None,
         group=f"{set_name}/{group}" if group else None,
-        split=row.get("split", ""),
-        attributes={SET_COLUMN: set_name, **{k: v for k, v in row.items() if k not in known}},
+        split=cells.get("split", ""),
+        attributes={SET_COLUMN: set_name, **{k: v for k, v in cells.items() if k not in _TAKEN}},
+        place=row.place,
     )

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from ufm_jax.data.records import Listing, Record
+from ufm_jax.data.sources.index_csv import found_file
 from ufm_jax.errors import DataError
 
 
@@ -26,7 +27,9 @@ def read_lists(root: Path, folder: str) -> Listing:
             f"no list of a client (*.txt) in {root / folder}: point `root` and `lists` to where "
             "client_1.txt and its like are"
         )
-    records = tuple(Record(file.stem, root / line) for file in lists for line in _lines(file))
+    records = tuple(
+        Record(file.stem, found_file(root, line)) for file in lists for line in _lines(file)
+    )
     return Listing(tuple(file.stem for file in lists), records, root)
 
 

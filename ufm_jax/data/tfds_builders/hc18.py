@@ -1,14 +1,13 @@
 """HC18: fetal heads with their circumference (van den Heuvel et al., PLoS ONE 13(8), 2018)."""
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from ufm_jax.data.csv_files import read_csv
 from ufm_jax.data.tfds_builders.examples import describe, find
-from ufm_jax.errors import DataError
 
 _LAYOUT = (
     "training_set/ and test_set/ with 000_HC.png, 000_HC_Annotation.png, and "
@@ -64,13 +63,10 @@ def _measurements(root: Path) -> dict[str, dict[str, str]]:
     """Rows of the training set's table, by file name; empty where it is absent.
 
     Raises:
-      DataError: the table does not name its files.
+      DataError: the table cannot be read, or does not name its files.
     """
     table = root / "training_set_pixel_size_and_HC.csv"
     if not table.exists():
         return {}
-    with table.open(newline="", encoding="utf-8-sig") as text:
-        reader = csv.DictReader(text)
-        if "filename" not in (reader.fieldnames or []):
-            raise DataError(f"{table} lacks the column 'filename': download it again")
-        return {row["filename"]: row for row in reader}
+    _, rows = read_csv(table, ["filename"])
+    return {row.cells["filename"]: row.cells for row in rows}

@@ -13,7 +13,7 @@ from ufm_jax.evaluation.calibration import BINS
 from ufm_jax.evaluation.compare import Comparison, delong_test, paired_bootstrap
 from ufm_jax.evaluation.intervals import Bootstrap, Measure, measure_mean
 from ufm_jax.evaluation.macro import measure_macro, measure_whole
-from ufm_jax.evaluation.readers import ReaderResult, ReadersError, compare_readers, read_calls
+from ufm_jax.evaluation.readers import ReaderResult, compare_readers, read_calls
 from ufm_jax.evaluation.results import DiagnosisResult, plain
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.predictions import (
@@ -95,15 +95,13 @@ def read_and_compare(
         Class -> a result for each reader, the class against the rest; of two classes the positive.
 
     Raises:
-        ConfigError: If the file cannot be used, or images may have several findings.
+        ConfigError: If images may have several findings.
+        DataError: If the file cannot be used.
     """
     if predictions.kind == "multi":
         raise ConfigError(f"{path}: readers give an image one class; here it has several findings")
     classes, called = predictions.classes, predictions.calls()
-    try:
-        read = read_calls(path, predictions.names, classes, result.positive or None)
-    except ReadersError as error:
-        raise ConfigError(str(error)) from None
+    read = read_calls(path, predictions.names, classes, result.positive or None)
     numbers = {name: classes.index(name) for name in result.per_class}
     return {
         name: compare_readers(read, predictions.labels, called[:, number], number)

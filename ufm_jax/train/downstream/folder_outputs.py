@@ -9,7 +9,6 @@ Diagnosis: image, called, prob_<class>..., error. Segmentation: image, mask, pix
     OUT/classes.csv         value in the masks, class, colour in the overlays
 """
 
-import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,9 +19,10 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
+from ufm_jax.data.csv_files import writing_csv
 from ufm_jax.data.decode import CorruptImage
 from ufm_jax.data.labelled import Task
-from ufm_jax.files import private_file, private_folder, replacing
+from ufm_jax.files import private_file, private_folder
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.folder import FolderImage, read_pixels
 from ufm_jax.train.downstream.masks import native_mask
@@ -63,17 +63,10 @@ class Output(Protocol):
 
 @contextmanager
 def open_table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Cells], None]]:
-    """Yields a function that adds a row; the table is there whole or not at all.
-
-    File names that are no UTF-8 are written byte by byte as they are.
-    """
-    with (
-        replacing(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        table = csv.DictWriter(file, ("image", *columns, "error"), restval="")
-        table.writeheader()
-        yield table.writerow
+    """Yields a function that adds a row; the table is there whole or not at all."""
+    header = ("image", *columns, "error")
+    with writing_csv(path, header) as add:
+        yield lambda cells: add([cells.get(column, "") for column in header])
 
 
 @dataclass(frozen=True)
@@ -185,14 +178,11 @@ class SegmentationOutput:
 
     def write_key(self) -> None:
         """Writes what values and colours mean."""
-        path = private_file(self.out / KEY)
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            table = csv.writer(file)
-            table.writerow(("value", "class", "colour"))
-            table.writerow((0, "background", ""))
+        with writing_csv(self.out / KEY, ("value", "class", "colour")) as add:
+            add((0, "background", ""))
             for number, name in enumerate(self.task.classes, start=1):
                 colour = "#{:02x}{:02x}{:02x}".format(*class_colour(number))
-                table.writerow((number * self._scale, name, colour))
+                add((number * self._scale, name, colour))
 
     def __call__(self, image: FolderImage, probabilities: np.ndarray) -> Cells:
         """See ``Output``; ``probabilities`` is [P, P, 1 + C]."""

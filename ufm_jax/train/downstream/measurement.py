@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ufm_jax.data.cells import positive
+from ufm_jax.data.label_sizes import read_attribute
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
@@ -76,10 +78,11 @@ def measure(
 
 
 def reference_of(data: LabelledData, rows: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
-    """True measurements of rows, float64 [R]; nan where there is none or it is no positive number.
+    """True measurements of rows, float64 [R]; nan where there is none.
 
     Raises:
         ConfigError: If no image of the data has the key that is to hold them.
+        DataError: If one is not a positive number.
     """
     key = settings.reference_key
     if not any(key in attributes for attributes in data.attributes):
@@ -89,13 +92,5 @@ def reference_of(data: LabelledData, rows: np.ndarray, settings: EvaluationConfi
             f"{', '.join(known) or 'none'}; name one of them, or set config.evaluation.measurement="
             "''"
         )
-    return np.array([_positive(data.attributes[row].get(key, "")) for row in rows], np.float64)
-
-
-def _positive(text: str) -> float:
-    """A positive number, else nan."""
-    try:
-        value = float(text)
-    except ValueError:
-        return np.nan
-    return value if 0 < value < np.inf else np.nan
+    found = [read_attribute(data.attributes[row], key, positive, data.names[row]) for row in rows]
+    return np.array(found, np.float64)

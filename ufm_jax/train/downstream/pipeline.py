@@ -225,7 +225,7 @@ def check_evaluation(settings: EvaluationConfig, data: LabelledData) -> None:
         positive_class(settings, classes)
     if settings.measurement:
         measured_numbers(settings, classes)
-        reference_of(data, np.zeros(0, np.int64), settings)
+        reference_of(data, np.arange(data.num_rows), settings)
 
 
 def predicts_with(config: FinetuneConfig, data: LabelledData, model: TrainedModel) -> Predict:

@@ -1,5 +1,6 @@
 """What a run leaves behind of its evaluation: tables, evaluation.json, report."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +87,27 @@ def evaluate_predictions(
     if beside and (beside.run or beside.readers):
         comparison, readers = _beside(config, called, splits, beside)
     evaluation = Evaluation(
-        config.name, data.task, splits, thresholds, measurement, comparison, readers, note
+        config.name,
+        data.task,
+        splits,
+        thresholds,
+        measurement,
+        comparison,
+        readers,
+        " ".join(filter(None, (note, _copies(data)))),
     )
     return evaluation, called
+
+
+def _copies(data: LabelledData) -> str:
+    """How many images were left out of the figures because another split holds them too."""
+    copies = data.issues.by_kind().get("duplicate_split", ())
+    counts = Counter(reason.partition(":")[0] for _, _, reason in copies)
+    return " ".join(
+        f"{count} {'image' if count == 1 else 'images'} {left_out}: another split holds the same "
+        "pixels."
+        for left_out, count in counts.items()
+    )
 
 
 def write_tables(

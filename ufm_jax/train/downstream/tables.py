@@ -10,16 +10,17 @@
 or 0. What is unknown or undefined is empty.
 """
 
-import csv
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.errors import ConfigError
+from ufm_jax.data.cells import number_of
+from ufm_jax.data.csv_files import read_csv, writing_csv
+from ufm_jax.errors import DataError
 from ufm_jax.evaluation.segmentation import FIGURES, MaskScores
-from ufm_jax.files import replacing
 from ufm_jax.train.downstream.measurement import UNITS
 from ufm_jax.train.downstream.predictions import (
     DiagnosisPredictions,
@@ -37,10 +38,7 @@ def table_path(workdir: Path, split: str) -> Path:
 
 
 def write_table(path: Path, predictions: Predictions) -> None:
-    """Writes predictions, whole or not at all; those of a diagnosis with their calls.
-
-    File names that are no UTF-8 are written byte by byte as they are.
-    """
+    """Writes predictions, whole or not at all; those of a diagnosis with their calls."""
     columns: dict[str, Sequence[str]] = {
         "image": predictions.names,
         "client": predictions.clients,
@@ -50,21 +48,17 @@ def write_table(path: Path, predictions: Predictions) -> None:
         columns |= _diagnosis_columns(predictions)
     else:
         columns |= _segmentation_columns(predictions)
-    with (
-        replacing(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        table = csv.writer(file)
-        table.writerow(columns)
-        table.writerows(zip(*columns.values(), strict=True))
+    with writing_csv(path, tuple(columns)) as add:
+        for cells in zip(*columns.values(), strict=True):
+            add(cells)
 
 
 def read_table(path: Path) -> Predictions:
     """Reads what ``write_table`` wrote.
 
     Raises:
-        ConfigError: If the file is absent, no such table, or has a cell that cannot be read; names
-            file, column and image.
+        DataError: If the file is absent, no such table, or has a cell that cannot be read; names
+            file, row, column and image.
     """
     table = _read(path)
     classes = tuple(
@@ -77,7 +71,7 @@ def read_table(path: Path) -> Predictions:
     )
     if classes:
         return _read_segmentation(table, classes)
-    raise ConfigError(f"{path} has columns neither of probabilities nor of Dice: no predictions")
+    raise DataError(f"{path} has columns neither of probabilities nor of Dice: no predictions")
 
 
 @dataclass(frozen=True)
@@ -86,11 +80,12 @@ class _Table:
 
     path: Path
     columns: Mapping[str, tuple[str, ...]]
+    places: tuple[str, ...]
 
     def texts(self, column: str) -> tuple[str, ...]:
         """The cells of a column."""
         if column not in self.columns:
-            raise ConfigError(f"{self.path} lacks the column {column!r}; evaluate that run again")
+            raise DataError(f"{self.path} lacks the column {column!r}; evaluate that run again")
         return self.columns[column]
 
     def floats(self, column: str) -> np.ndarray:
@@ -98,9 +93,9 @@ class _Table:
         found = np.full(len(self.texts(column)), np.nan)
         for row, text in enumerate(self.texts(column)):
             try:
-                found[row] = float(text or "nan")
-            except ValueError:
-                raise self._fault(column, row, "is no number") from None
+                found[row] = number_of(text)
+            except ValueError as error:
+                raise self._fault(column, row, str(error)) from None
         return found
 
     def integers(self, column: str) -> np.ndarray:
@@ -135,35 +130,23 @@ class _Table:
         if not good.all():
             raise self._fault(column, int(good.argmin()), what)
 
-    def _fault(self, column: str, row: int, what: str) -> ConfigError:
+    def _fault(self, column: str, row: int, what: str) -> DataError:
         cell, image = self.columns[column][row], self.columns["image"][row]
-        return ConfigError(f"{self.path}: {column} of {image} is {cell!r}, which {what}")
+        return DataError(f"{self.places[row]}: {column} of {image} is {cell!r}, which {what}")
 
 
 def _read(path: Path) -> _Table:
     """The cells of a file; the images are there, each once."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            header, *lines = list(csv.reader(file, strict=True)) or [[]]
-    except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}): evaluate that run first"
-        ) from None
-    except csv.Error as error:
-        raise ConfigError(f"{path} is no CSV: {error}") from None
-    if len(set(header)) != len(header):
-        raise ConfigError(f"{path} has two columns of one name: {', '.join(header)}")
-    uneven = [number for number, line in enumerate(lines, 2) if len(line) != len(header)]
-    if uneven:
-        raise ConfigError(f"{path}: row {uneven[0]} does not have the {len(header)} cells of row 1")
-    if not lines:
-        raise ConfigError(f"{path} has no row below its header: no predictions")
-    table = _Table(path, dict(zip(header, zip(*lines, strict=True), strict=True)))
-    names = table.texts("image")
-    if len(set(names)) != len(names):
-        twice = next(name for row, name in enumerate(names) if name in names[:row])
-        raise ConfigError(f"{path}: image {twice} has two rows")
-    return table
+    if not path.exists():
+        raise DataError(f"{path} does not exist: evaluate that run first")
+    header, rows = read_csv(path, ["image"], errors="surrogateescape")
+    if not rows:
+        raise DataError(f"{path} has no row below its header: no predictions")
+    names = Counter(row.cells["image"] for row in rows)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise DataError(f"{path}: image {twice[0]} has two rows")
+    columns = {name: tuple(row.cells[name] for row in rows) for name in header}
+    return _Table(path, columns, tuple(row.place for row in rows))
 
 
 def _numbers(values: np.ndarray) -> list[str]:

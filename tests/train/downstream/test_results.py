@@ -1,0 +1,27 @@
+"""What an evaluation says beside its figures."""
+
+from types import SimpleNamespace
+
+from ufm_jax.data.issues import DataIssues, Issue
+from ufm_jax.data.labelled import Task
+from ufm_jax.train.downstream.results import evaluate_predictions
+
+
+def test_figures_say_how_many_images_left_a_split_because_another_holds_them(diagnosis, settings):
+    left = ("left out of test", "left out of test", "left out of val")
+    issues = [
+        Issue("duplicate_split", "a", f"{row}.png", f"{reason}: same pixels as b.png in train")
+        for row, reason in enumerate(left)
+    ]
+    found = diagnosis()
+    config = SimpleNamespace(name="run", evaluation=settings, seed=0)
+
+    def note(*issues, before=""):
+        data = SimpleNamespace(task=Task("single", found.classes), issues=DataIssues(issues))
+        return evaluate_predictions(config, data, {"test": found}, {}, before)[0].note
+
+    assert note(*issues, before="Private.") == (
+        "Private. 2 images left out of test: another split holds the same pixels. 1 image left out "
+        "of val: another split holds the same pixels."
+    )
+    assert note() == ""

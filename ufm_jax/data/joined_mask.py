@@ -1,0 +1,53 @@
+"""Several mask files of one image as one mask: BUSI writes a file for each lesion."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ufm_jax.data import mask_decode
+from ufm_jax.data.decode import CorruptImage
+from ufm_jax.data.fingerprint import digest
+from ufm_jax.data.mask_decode import MaskFault
+from ufm_jax.data.records import Picture
+
+
+@dataclass(frozen=True)
+class JoinedMask:
+    """Handle of a mask in several files of one size; where they overlap the greatest value counts.
+
+    Attributes:
+      files: two or more.
+    """
+
+    files: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return " + ".join(map(str, self.files))
+
+    def fingerprint(self) -> bytes:
+        """The content of the files, or what stands for one that cannot be read."""
+        try:
+            return digest(b"joined", *(digest(content) for content in self._contents()))
+        except CorruptImage:
+            return digest(b"unreadable", self.name.encode(errors="surrogateescape"))
+
+    def load(self) -> Picture:
+        """The values of all files together.
+
+        Raises:
+          MaskFault: a file cannot be read or decoded, or is of another size than the others.
+        """
+        values = [mask_decode.decode_values(content) for content in self._contents()]
+        if any(one.shape != values[0].shape for one in values):
+            raise MaskFault("mask_size", "its files are of different sizes")
+        return Picture(np.maximum.reduce(values))
+
+    def _contents(self) -> list[bytes]:
+        try:
+            return [file.read_bytes() for file in self.files]
+        except OSError as error:
+            reason = f"{error.filename} cannot be read: {error.strerror}"
+            raise MaskFault("missing", reason) from error
