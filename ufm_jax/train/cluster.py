@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ufm_jax.errors import ConfigError, UserError, one_line
 from ufm_jax.train.cluster_config import ClusterConfig
-from ufm_jax.train.door import FAULT, LOST, SYSTEMS, Stopped, explain
+from ufm_jax.train.door import FAULT, LOST, SYSTEMS, explain, stopped_by
 from ufm_jax.train.last_words import LastWords
 from ufm_jax.train.runtime import StopSignal
 
@@ -245,8 +245,9 @@ def _explain(error: BaseException) -> tuple[str, int]:
     # XLA's errors reach Python as either.
     if isinstance(error, RuntimeError | ValueError) and any(w in line.lower() for w in _GONE):
         return f"another process of this run ended ({line})", LOST
-    if isinstance(error, Stopped):
-        return f"{mine} was stopped by {signal.Signals(error.number).name}", 128 + error.number
+    if isinstance(error, KeyboardInterrupt):
+        words, code = stopped_by(error)
+        return f"{mine} was {words}", code
     if (failure := explain(error)) is not None:
         return f"{mine}: {one_line(failure)}", SYSTEMS
     traceback.print_exception(error)

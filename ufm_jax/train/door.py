@@ -53,6 +53,9 @@ _LIBRARIES = {
 """Words by which a library's errors are known, and what to do."""
 
 
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
 class Stopped(KeyboardInterrupt):
     """A signal that ends a command at once."""
 
@@ -65,17 +68,18 @@ def enter(work: Callable[[], int]) -> int:
     """Runs a command and returns its exit code; for a process that does nothing else."""
     os.umask(0o077)  # Covers what libraries write.
     _show_in_lines()
-    signal.signal(signal.SIGTERM, stop_at_once)
+    for number in _STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # As nohup has it.
+            signal.signal(number, stop_at_once)
     try:
         return work()
     except UserError as error:
         return _told(str(error), USERS)
     except KeyboardInterrupt as error:
         # What still runs may be in the midst of anything: another signal ends it without a word.
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
-        number = getattr(error, "number", signal.SIGINT)
-        return _told(f"stopped by {signal.Signals(number).name}", 128 + number)
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_DFL)
+        return _told(*stopped_by(error))
     except Exception as error:
         failure = explain(error)
         if failure is not None:
@@ -83,6 +87,12 @@ def enter(work: Callable[[], int]) -> int:
         for line in "".join(traceback.format_exception(error)).splitlines():
             print(printable(line), file=sys.stderr)
         return FAULT
+
+
+def stopped_by(error: KeyboardInterrupt) -> tuple[str, int]:
+    """The signal that ended a command, in words, and the exit code."""
+    number = getattr(error, "number", signal.SIGINT)
+    return f"stopped by {signal.Signals(number).name}", 128 + number
 
 
 def stop_at_once(number: int, frame: FrameType | None) -> None:
@@ -111,7 +121,7 @@ def explain(error: BaseException) -> str | None:
         elif isinstance(cause, MemoryError):
             return _with_notes(f"out of memory ({text}): free memory, {_AGAIN}", error)
         elif remedy := next((r for words, r in _LIBRARIES.items() if words in text), None):
-            return _with_notes(f"{text}: {remedy}", error)
+            return _with_notes(f"{text.splitlines()[0]}: {remedy}", error)
         else:
             continue
         remedy = _REMEDIES.get(code, f"mend it, {_AGAIN}")

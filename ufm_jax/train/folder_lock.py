@@ -54,10 +54,12 @@ def _locked(folder: Path, flag: str) -> Iterator[None]:
         try:
             descriptor = stack.enter_context(exclusive(lock, wait=False))
         except BlockingIOError:
-            owner = lock.read_text(encoding="utf-8", errors="replace") or "another process"
+            owner = ""
+            with suppress(FileNotFoundError):  # It may have ended meanwhile.
+                owner = lock.read_text(encoding="utf-8", errors="replace")
             raise RunError(
-                f"--{flag}={folder}: {owner} writes there at this moment: wait for its end, stop "
-                "it, or name another folder"
+                f"--{flag}={folder}: {owner or 'another process'} writes there at "
+                "this moment: wait for its end, stop it, or name another folder"
             ) from None
         stack.callback(lock.unlink, missing_ok=True)
         if descriptor is None:

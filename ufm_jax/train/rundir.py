@@ -15,12 +15,7 @@ import jax
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
-from ufm_jax.files import (
-    private_folder,
-    read_json,
-    user_path,
-    write_json,
-)
+from ufm_jax.files import private_folder, read_json, user_path, write_json
 from ufm_jax.train import cluster
 from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.schema import flatten
@@ -40,7 +35,6 @@ _FREE_EXACT = frozenset(
 )
 _ROOTS = ("config.data.root", "config.data.data.root")
 _FILES = ("config.federation.participation.trace", "config.start.weights")
-"""Where something lies. What binds a run is what was found there: its fingerprint, its content."""
 
 
 def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
@@ -49,7 +43,8 @@ def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
     Raises:
         ConfigError: Naming the process and what differs.
     """
-    facts = {key: value for key, value in _settings(config).items() if not _is_free(key)}
+    settings = _settings(config).items()
+    facts = {key: value for key, value in settings if not _is_free(key, data.fingerprint)}
     for what, mine in (("configuration", facts), ("data", [data.names, data.fingerprint])):
         other = cluster.first_to_differ(json.dumps(mine, sort_keys=True))
         if other is not None:
@@ -105,12 +100,11 @@ def _claim(workdir: Path, config: Any, data: FederatedData, placement: Placement
     path = workdir / CONFIG_FILE
     if _holds_run(workdir):
         before = _facts_of(path)
-        known = before.get("data.fingerprint")
         changed = [
             f"{key}: {before.get(key)!r} there, {facts.get(key)!r} here"
             for key in sorted(before.keys() | facts.keys())
             if before.get(key) != facts.get(key)
-            and not (_is_free(key) or (known and key in _ROOTS))
+            and not _is_free(key, before.get("data.fingerprint"))
         ]
         if changed:
             raise ConfigError(
@@ -170,9 +164,14 @@ def lanes_begun_with(workdir: Path) -> int | None:
     return _facts_of(workdir / CONFIG_FILE).get("config.placement.lanes")
 
 
-def _is_free(key: str) -> bool:
-    """Whether a run may go on with another value, since no figure depends on it."""
-    return key.startswith(_FREE) or key in _FREE_EXACT or key in _FILES
+def _is_free(key: str, fingerprint: str | None) -> bool:
+    """Whether a run on data of that fingerprint may have another value of a setting.
+
+    No figure depends on it: the fingerprint tells other data, wherever they lie, and the content of
+    a file is a setting of its own.
+    """
+    anywhere = (*_FILES, *_ROOTS) if fingerprint else _FILES
+    return key.startswith(_FREE) or key in _FREE_EXACT or key in anywhere
 
 
 def _settings(config: Any) -> dict[str, Any]:
