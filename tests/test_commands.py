@@ -1,7 +1,6 @@
 """The commands themselves, as a user starts them: what they leave behind, and how they end."""
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -15,21 +14,20 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start(name, *flags, **options):
+def start(name, *flags, before=()):
     """Starts a command with a loose umask; it compiles in a hurry."""
     environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
     environment["XLA_FLAGS"] = (
         "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     )
     return subprocess.Popen(
-        [sys.executable, "-m", f"ufm_jax.{name}", *map(str, flags)],
+        [*before, sys.executable, "-m", f"ufm_jax.{name}", *map(str, flags)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         cwd=ROOT,
         env=environment,
         umask=0,
-        **options,
     )
 
 
@@ -149,8 +147,8 @@ def test_every_file_and_folder_that_a_command_writes_is_its_owners_alone(written
 
 def test_a_run_that_its_limit_of_file_sizes_ends_is_told_in_few_lines_and_goes_on(place, written):
     workdir = place.folder / "limited"
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))  # noqa: E731
-    code, output = end(start(*place.pretrain(workdir), preexec_fn=limit))
+    limited = ("bash", "-c", 'ulimit -f 29; exec "$@"', "bash")  # KiB
+    code, output = end(start(*place.pretrain(workdir), before=limited))
     assert code == 74, output
     assert output.count("\n") < 12
     assert "Traceback" not in output
@@ -174,7 +172,9 @@ def test_of_two_commands_in_one_folder_the_second_is_refused_and_the_first_ends_
     workdir = place.folder / "shared"
     first = start(*place.pretrain(workdir))
     wait_for(workdir / "lock", first)
+    first.send_signal(signal.SIGSTOP)  # It is not done before the second one looks.
     code, output = end(start(*place.pretrain(workdir)))
+    first.send_signal(signal.SIGCONT)
     assert code == 2
     one_line(output, f"--workdir={workdir}: process {first.pid} on ", "wait for its end")
     assert end(first)[0] == 0
@@ -182,8 +182,10 @@ def test_of_two_commands_in_one_folder_the_second_is_refused_and_the_first_ends_
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_training_ends_it_in_one_line_and_leaves_nothing(place, number):
-    workdir = place.folder / f"stopped_{number}"
-    process = start(*place.pretrain(workdir))
+    workdir, endless = place.folder / f"stopped_{number}", place.folder / f"pipe_{number}"
+    os.mkfifo(endless)  # It is read before training, and gives nothing.
+    trace = f"--config.federation.participation.trace={endless}"
+    process = start(*place.pretrain(workdir), trace)
     wait_for(workdir / "lock", process)
     process.send_signal(number)
     code, output = end(process)
