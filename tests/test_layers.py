@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ufm_jax"
-BOTTOM = ("errors", "files")
+BOTTOM = ("errors", "files", "ranges")
 """Modules at the root that everybody may import, and that import no room of it."""
 MAY_IMPORT = {
     "bottom": set(),

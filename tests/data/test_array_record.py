@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from ufm_jax.data.array_record import INDEX, PackedImage, pack, read_records
-from ufm_jax.data.decode import CorruptImage
 from ufm_jax.data.federated import load_federated, read_listing
+from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 

@@ -3,6 +3,7 @@
 import importlib
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,19 @@ import pytest
 from PIL import Image
 
 from ufm_jax.data import cache
-from ufm_jax.data.cache import CachedRows, DecodeSettings, decoded_rows
+from ufm_jax.data.cache import DecodeSettings, decoded_rows
+from ufm_jax.data.cache_folder import CachedRows
 from ufm_jax.data.decode import make_row
-from ufm_jax.data.fingerprint import code_stamp, content_digests, digest
+from ufm_jax.data.fingerprint import (
+    code_stamp,
+    content_digests,
+    digest,
+    read_sealed,
+    write_sealed,
+)
 from ufm_jax.data.records import Picture
 from ufm_jax.data.store import ArrayStore, CachedStore
+from ufm_jax.errors import DataError
 from ufm_jax.files import exclusive
 
 SETTINGS = DecodeSettings(size=16)
@@ -44,7 +53,7 @@ def cache_dir(tmp_path: Path) -> Path:
 
 
 def read(files, cache_dir: Path, settings=SETTINGS, workers=2, progress=None) -> CachedRows:
-    digests, unreadable = content_digests(files, cache_dir / "memo.npy", workers)
+    digests, unreadable = content_digests(files, cache_dir / "memo", workers)
     assert not unreadable
     return decoded_rows(files, digests, settings, cache_dir, workers, progress)
 
@@ -103,7 +112,7 @@ def test_changed_content_of_equal_size_and_time_is_noticed(files, cache_dir, mon
 
 def test_memo_saves_reading_unchanged_files(files, tmp_path, monkeypatch):
     monkeypatch.setattr("ufm_jax.data.fingerprint._SETTLED_NS", -(10**12))
-    memo = tmp_path / "memo.npy"
+    memo = tmp_path / "memo"
     first, _ = content_digests(files, memo, 1)
     monkeypatch.setattr(
         "ufm_jax.data.fingerprint._hash_file", lambda path: pytest.fail(f"read {path}")
@@ -111,15 +120,24 @@ def test_memo_saves_reading_unchanged_files(files, tmp_path, monkeypatch):
     assert content_digests(files, memo, 1)[0] == first
 
 
-def test_damaged_memo_is_replaced(files, tmp_path):
-    memo = tmp_path / "memo.npy"
+@pytest.mark.parametrize("damage", [b"", b"no memo", b"0" * 32 + b"\n" + bytes(64)])
+def test_damaged_memo_is_replaced(files, tmp_path, damage):
+    memo = tmp_path / "memo"
     expected, _ = content_digests(files, memo, 1)
-    memo.write_bytes(b"not an array")
+    memo.write_bytes(damage)
     assert content_digests(files, memo, 1)[0] == expected
 
 
+def test_a_sealed_file_holds_under_its_own_name_alone(tmp_path):
+    write_sealed(tmp_path / "a", b"content\nof two lines")
+    assert read_sealed(tmp_path / "a") == b"content\nof two lines"
+    (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes())
+    assert read_sealed(tmp_path / "b") is None
+    assert read_sealed(tmp_path / "absent") is None
+
+
 def test_fresh_files_are_not_remembered(files, tmp_path):
-    memo = tmp_path / "memo.npy"
+    memo = tmp_path / "memo"
     content_digests(files, memo, 1)
     assert not memo.exists()
 
@@ -136,9 +154,10 @@ def test_settings_detector_and_order_are_part_of_the_key():
             ([b"a" * 16, b"b" * 16], DecodeSettings(17)),
             ([b"a" * 16, b"b" * 16], DecodeSettings(16, 1)),
             ([b"a" * 16, b"b" * 16], DecodeSettings(16, None, other)),
+            ([b"a" * 16, b"b" * 16], DecodeSettings(16, None, None, (0, 4095))),
         ]
     ]
-    assert len(set(keys)) == 5
+    assert len(set(keys)) == 6
 
 
 def test_one_colour_image_makes_all_rows_colour_and_changes_no_grey(files, cache_dir):
@@ -165,13 +184,78 @@ def test_failures_are_kept_with_their_reason(files, cache_dir):
     assert not images_of(rows)[3].any()
 
 
-@pytest.mark.parametrize("name", ["images.npy", "geometry.npy", "meta.json"])
-def test_truncated_cache_is_written_again(files, cache_dir, name):
+def flip(file: Path) -> None:
+    """Changes one bit in the last quarter."""
+    content = bytearray(file.read_bytes())
+    content[-1 - len(content) // 8] ^= 4
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def make_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+FILES = [
+    *(f"{name}.npy" for name in ("images", "extents", "natives", "geometry", "digests", "frames")),
+    *("peaks.npy", "sums.npy", "meta.sealed"),
+]
+DAMAGES = [flip, cut, Path.unlink, make_folder]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_cache_is_decoded_again_with_a_warning_or_is_an_error(
+    files, cache_dir, name, damage, caplog
+):
+    rows = read(files[:3], cache_dir)
+    whole = {file.name: file.read_bytes() for file in rows.folder.iterdir()}
+    assert sorted(whole) == sorted(FILES)
+    damage(rows.folder / name)
+    again = read(files[:3], cache_dir)
+    if (name, damage) == ("images.npy", flip):
+        with pytest.raises(DataError, match=f"is not what was written; remove .*{rows.folder}"):
+            again.images().read(np.arange(3))
+        shutil.rmtree(rows.folder)
+        read(files[:3], cache_dir)
+    else:
+        (warning,) = caplog.messages
+        assert warning == f"{rows.folder} is damaged: its images are decoded again"
+    assert {file.name: file.read_bytes() for file in rows.folder.iterdir()} == whole
+
+
+def test_a_folder_under_another_ones_name_is_not_taken_for_it(files, cache_dir, caplog):
+    first, second = read(files[:3], cache_dir), read(files[3:6], cache_dir)
+    expected = images_of(first)
+    shutil.rmtree(first.folder)
+    shutil.copytree(second.folder, first.folder)
+    np.testing.assert_array_equal(images_of(read(files[:3], cache_dir)), expected)
+    assert "is damaged" in caplog.text
+
+
+def test_the_damage_of_one_image_does_not_keep_the_others_from_being_read(files, cache_dir):
     rows = read(files, cache_dir)
-    expected = images_of(rows)
-    whole = (rows.folder / name).read_bytes()
-    (rows.folder / name).write_bytes(whole[: len(whole) // 2])
-    np.testing.assert_array_equal(images_of(read(files, cache_dir)), expected)
+    file = rows.folder / "images.npy"
+    content = bytearray(file.read_bytes())
+    content[-256 * 5] ^= 1  # in row 7 of 12, each of 16 x 16
+    file.write_bytes(content)
+    store = CachedStore(read(files, cache_dir), np.arange(12), np.zeros(12, np.int32))
+    for candidate in (store, pickle.loads(pickle.dumps(store))):
+        assert len(candidate.read(np.array([0, 11, 6, 8]))["image"]) == 4
+        with pytest.raises(DataError, match="row 7 is not what was written"):
+            candidate.read(np.array([8, 7]))
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "link", "nul\0"])
+def test_a_cache_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "else")
+    with pytest.raises(DataError, match=r"cache_dir=.* cannot be made: .*; name another"):
+        cache.open_cache_dir(tmp_path / name)
 
 
 SLOW_WRITER = """
@@ -181,7 +265,7 @@ from pathlib import Path
 from ufm_jax.data.cache import DecodeSettings, decoded_rows
 from ufm_jax.data.fingerprint import content_digests
 cache_dir, pause, files = Path(sys.argv[1]), float(sys.argv[2]), [Path(f) for f in sys.argv[3:]]
-digests, _ = content_digests(files, cache_dir / "memo.npy", 1)
+digests, _ = content_digests(files, cache_dir / "memo", 1)
 print("start", flush=True)
 def progress(done, total):
     time.sleep(pause)

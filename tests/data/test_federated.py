@@ -2,6 +2,8 @@
 
 import csv
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from ufm_jax.data.federated import (
     read_listing,
 )
 from ufm_jax.data.issues import DataIssues, Issue
-from ufm_jax.errors import DataError
+from ufm_jax.errors import DataError, UserError
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (20, 30)) -> Path:
@@ -61,6 +63,79 @@ def indexed(tmp_path: Path) -> Path:
         with (root / set_name / "index.csv").open("w", newline="") as file:
             csv.writer(file).writerows(rows)
     return root
+
+
+def deep_tree(root: Path, *peaks: int) -> Path:
+    """A client with a picture of 16 bits for each largest value, and one of 8 bits."""
+    picture(root / "a" / "shallow.png", seed=1)
+    for peak in peaks:
+        values = np.linspace(0, peak, 120).astype(np.uint16).reshape(10, 12)
+        Image.fromarray(values).save(root / "a" / f"{peak}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("peaks", "bits"), [((900, 1023), 10), ((1024, 700), 12), ((4095,), 12), ((4096, 16383), 14)]
+)
+def test_a_set_that_leaves_16_bits_unused_must_say_its_depth(tmp_path, peaks, bits):
+    root = deep_tree(tmp_path / "root", *peaks)
+    message = rf"{len(peaks)} files have 16 bits.*data.value_range=\(0, {2**bits - 1}\) if they"
+    for _ in range(2):  # decoded, then from the cache
+        with pytest.raises(DataError, match=message):
+            load_federated(settings(root))
+    said = load_federated(settings(root, value_range=(0, 2**bits - 1)))
+    assert said.num_rows == 1 + len(peaks)
+    assert load_federated(settings(root, value_range=(0, 65535))).num_rows == 1 + len(peaks)
+
+
+def test_one_file_that_uses_16_bits_speaks_for_the_set(tmp_path):
+    assert load_federated(settings(deep_tree(tmp_path / "root", 300, 40_000))).num_rows == 3
+
+
+def test_a_value_beyond_the_range_is_a_fault_of_its_file(tmp_path):
+    root = deep_tree(tmp_path / "root", 4095, 40_000)
+    with pytest.raises(DataError, match=r"a/40000.png .*beyond data.value_range \(0, 4095\)"):
+        load_federated(settings(root, value_range=(0, 4095)))
+    data = load_federated(settings(root, value_range=(0, 4095), on_bad="skip"))
+    assert data.num_rows == 2
+    assert data.issues.counts()["corrupt"] == 1
+
+
+def test_a_file_that_declares_too_many_pixels_is_a_fault_of_its_own(tree):
+    header = struct.pack(">IIBBBBB", 1, 100_000_000, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+    (tree / "b" / "bomb.png").write_bytes(content)
+    with pytest.raises(DataError, match=r"b/bomb.png .*100000000 pixels"):
+        load_federated(settings(tree))
+    data = load_federated(settings(tree, on_bad="skip"))
+    assert data.num_rows == 9
+    assert [issue.kind for issue in data.issues] == ["corrupt"]
+
+
+@pytest.mark.parametrize("value", [(1,), (0, 0), (5, 1), (0, float("inf")), (float("nan"), 1)])
+def test_a_range_that_is_none_is_refused(value):
+    with pytest.raises(UserError, match="value_range"):
+        DataSettings(value_range=value)
+
+
+@pytest.mark.parametrize("suffixes", [(".dcm",), (".DCM", ".avi"), (".nii.gz", "")])
+def test_a_folder_without_any_image_says_what_it_holds(tmp_path, suffixes):
+    for client in ("a", "b"):
+        for number, suffix in enumerate(suffixes):
+            (tmp_path / "root" / client).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "root" / client / f"{number}{suffix}").write_bytes(b"DICM")
+    with pytest.raises(
+        DataError, match=r"no image that can be read.* convert them to PNG"
+    ) as found:
+        load_federated(settings(tmp_path / "root"))
+    for suffix in suffixes:
+        kind = Path(f"x{suffix}").suffix.lower() or "without a suffix"
+        assert f"2 files {kind}" in str(found.value)
+    assert "\n" not in str(found.value)
 
 
 def test_rows_are_grouped_by_client_and_hold_its_images(tree):
@@ -337,10 +412,10 @@ def test_lists_of_the_published_layout_load(tree):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "folder"}, "source must be one of"),
-        ({"channels": 2}, "channels must be one of"),
-        ({"on_bad": "ignore"}, "on_bad must be one of"),
-        ({"working_size": 0}, "working_size must be at least 1"),
+        ({"source": "folder"}, "source='folder': choose one of"),
+        ({"channels": 2}, "channels=2: choose one of"),
+        ({"on_bad": "ignore"}, "on_bad='ignore': choose one of"),
+        ({"working_size": 0}, "working_size=0: use a number from 1"),
         ({"root": ""}, "needs `root`"),
         ({"client_columns": ("label",)}, "set source='index'"),
         ({"clients_per_set": ("x:0",)}, "'x:0' is not 'set:count'"),
@@ -349,7 +424,7 @@ def test_lists_of_the_published_layout_load(tree):
     ],
 )
 def test_senseless_settings_are_refused_by_name(tmp_path, changes, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         settings(tmp_path / "root", **changes)
 
 

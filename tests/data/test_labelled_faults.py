@@ -12,7 +12,7 @@ from ufm_jax.data.issues import DataIssues, Issue
 from ufm_jax.data.labelled import LabelSettings, SplitSettings
 from ufm_jax.data.labelled_load import load_labelled
 from ufm_jax.data.settings import DataSettings
-from ufm_jax.errors import DataError
+from ufm_jax.errors import DataError, UserError
 
 COLUMNS = ("image", "mask", "label", "group", "split", "site")
 NUM = 24
@@ -429,21 +429,21 @@ def test_mask_that_changed_since_it_was_checked_is_named(folder):
 @pytest.mark.parametrize(
     ("data", "changes", "message"),
     [
-        ({}, {"kind": "detect"}, "kind must be one of"),
+        ({}, {"kind": "detect"}, "kind='detect': choose one of"),
         ({}, {"label_columns": ("a", "b")}, "are for kind='multi'"),
         ({}, {"kind": "multi"}, "needs several label_columns"),
         ({}, {"label_columns": ()}, "label_columns is empty"),
         ({}, {"classes": ("a", "b=a")}, "'b=a' is empty, or names something a second time"),
         ({}, {"mask_classes": ("1:a", "b")}, "mask_classes: 'b'"),
-        ({}, {"group_pattern": "("}, "group_pattern='\\('"),
+        ({}, {"group_pattern": "("}, "group_pattern='\\(': it is not a regular"),
         ({}, {"group_pattern": "p[0-9]"}, "has no parentheses"),
-        ({}, {"unlabelled": "keep"}, "unlabelled must be one of"),
+        ({}, {"unlabelled": "keep"}, "unlabelled='keep': choose one of"),
         ({"source": "lists"}, {}, "'lists' knows no labels"),
         ({"source": "tfds"}, {"kind": "segment"}, "'tfds' hands over no masks"),
     ],
 )
 def test_senseless_settings_are_refused_by_name(tmp_path, data, changes, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         LabelSettings(data_settings(tmp_path, **data), **changes)
 
 

@@ -3,8 +3,10 @@
 import io
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,6 +23,12 @@ BINARY = MaskClasses()
 def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def tiff(values: np.ndarray, **options) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, **options)
     return file.getvalue()
 
 
@@ -59,6 +67,112 @@ def test_greys_of_jpeg_are_thresholded_and_said():
 def test_binary_mask_of_other_values_is_refused_with_its_values(values):
     with pytest.raises(MaskFault, match=f"unknown_class: holds .*{values[-1]}.*mask_classes"):
         class_mask(np.array([values]), BINARY)
+
+
+@pytest.mark.parametrize(
+    "values", [(0, 1, 255), (1, 255), (0, 2, 255), (0, 1, 2, 3, 255), (0, 17, 255)]
+)
+def test_codes_beside_255_are_refused_until_they_are_named(values):
+    codes = np.array([values], np.uint8)
+    palette = Image.fromarray(codes).convert("P")
+    palette.putpalette(VOC)
+    for image in (Image.fromarray(codes), palette, Image.fromarray(codes.astype(np.uint16))):
+        found = decode_values(encoded(image))
+        with pytest.raises(MaskFault, match=r"mask_classes=\('1:object', '255:ignore'\)"):
+            class_mask(found, BINARY)
+    named = parse_mask_classes((*(f"{v}:c{v}" for v in values if 0 < v < 255), "255:ignore"))
+    assert class_mask(decode_values(encoded(palette)), named).numbers[0, -1] == 255
+
+
+def test_antialiased_edges_are_no_codes():
+    smooth = Image.fromarray(disc().astype(np.uint8) * 255).resize((37, 29), Image.Resampling.BOX)
+    assert class_mask(decode_values(encoded(smooth)), BINARY).grey
+    assert class_mask(np.array([[0, 128, 255]]), BINARY).grey
+
+
+def test_one_mask_with_void_stops_a_set_that_does_not_name_it(tmp_path: Path):
+    """Leaving it out would not tell whether 255 is the object of the others."""
+    for name, values in (("a", (0, 255)), ("b", (0, 1)), ("ring", (1, 255))):
+        Image.fromarray(np.array([values], np.uint8)).save(tmp_path / f"{name}.png")
+    sources, natives = [tmp_path / f"{name}.png" for name in ("a", "b", "ring")], [(1, 2)] * 3
+    for _ in range(2):  # read, then from the cache
+        with pytest.raises(DataError, match=r"ring.png holds the values 1, 255: 255 may be void"):
+            decode_masks(sources, natives, BINARY, 8, tmp_path / "cache", 1)
+    assert not decode_masks(sources[:2], natives[:2], BINARY, 8, tmp_path / "cache", 1).faults
+
+
+FULL = np.where(disc(), np.uint16(65535), np.uint16(0))
+SIXTEEN = {
+    "grey 1": imagecodecs.png_encode(FULL // 65535),
+    "grey 255": imagecodecs.png_encode(FULL // 257),
+    "grey 65535": imagecodecs.png_encode(FULL),
+    "rgb 1": imagecodecs.png_encode(np.stack([FULL // 65535] * 3, -1)),
+    "rgb 255": imagecodecs.png_encode(np.stack([FULL // 257] * 3, -1)),
+    "rgb 65535": imagecodecs.png_encode(np.stack([FULL] * 3, -1)),
+    "grey and opaque": imagecodecs.png_encode(np.stack([FULL, np.full_like(FULL, 65535)], -1)),
+    "tiff rgb 1": tiff(np.stack([FULL // 65535] * 3, -1), photometric="rgb"),
+    "tiff 0 is white": tiff(65535 - FULL, photometric="miniswhite"),
+    "tiff 0 is white, 8 bits": tiff((255 - FULL // 257).astype(np.uint8), photometric="miniswhite"),
+    "tiff of 32 bits": tiff(FULL.astype(np.uint32) // 257),
+    "tiff of signed numbers": tiff((FULL // 257).astype(np.int16)),
+}
+
+
+@pytest.mark.parametrize("name", SIXTEEN)
+def test_deep_masks_keep_their_values_and_polarity(name):
+    mask, grey = class_mask(decode_values(SIXTEEN[name]), BINARY)
+    np.testing.assert_array_equal(mask, disc())
+    assert not grey
+
+
+def test_colours_written_with_16_bits_are_those_of_8():
+    colours = np.array([[[0, 0, 0], [255, 0, 0], [9, 9, 9]]], np.uint16)
+    red = parse_mask_classes(("#ff0000:vessel", "#090909:wall"))
+    values = decode_values(imagecodecs.png_encode(colours * 257))
+    assert class_mask(values, red).numbers.tolist() == [[0, 1, 2]]
+    with pytest.raises(MaskFault, match="colours of more than 8 bits"):
+        decode_values(imagecodecs.png_encode(colours))
+
+
+def test_what_a_format_scales_is_no_mask():
+    deep = b"P6 2 1 65535\n" + np.array([0, 0, 0, 1, 1, 1], ">u2").tobytes()
+    with pytest.raises(MaskFault, match="scaled to another depth"):
+        decode_values(deep)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+@pytest.mark.parametrize(
+    ("alpha", "fine"),
+    [
+        (np.full((48, 64), 255), True),
+        (np.full((48, 64), 0), True),
+        (np.where(disc(), 255, 0), True),
+        (np.where(disc(), 0, 255), False),
+        (np.where(disc(), 255, 128), False),
+        (np.arange(48 * 64).reshape(48, 64) % 256, False),
+    ],
+    ids=["opaque", "clear", "as the values", "against them", "half", "any"],
+)
+def test_alpha_never_decides(mode, alpha, fine):
+    image = Image.fromarray(disc().astype(np.uint8) * 255).convert(mode)
+    image.putalpha(Image.fromarray(alpha.astype(np.uint8)))
+    if fine:
+        np.testing.assert_array_equal(
+            class_mask(decode_values(encoded(image)), BINARY).numbers, disc()
+        )
+    else:
+        with pytest.raises(MaskFault, match="has alpha from"):
+            decode_values(encoded(image))
+
+
+def test_a_mask_drawn_in_alpha_alone_is_refused():
+    image = Image.fromarray(np.zeros((48, 64), np.uint8)).convert("LA")
+    image.putalpha(Image.fromarray(disc().astype(np.uint8) * 255))
+    palette = Image.fromarray(disc().astype(np.uint8)).convert("P")
+    palette.putpalette([255] * 6)
+    for content in (encoded(image), encoded(palette, transparency=bytes([0, 255]))):
+        with pytest.raises(MaskFault, match="has alpha from 0 to 255"):
+            decode_values(content)
 
 
 def test_label_map_palette_and_colours_become_the_named_classes():

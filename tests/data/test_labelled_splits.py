@@ -9,7 +9,7 @@ from ufm_jax.data.label_settings import SplitSettings
 from ufm_jax.data.label_splits import drawn_splits, given_splits, make_groups
 from ufm_jax.data.label_subsets import nested_subset
 from ufm_jax.data.records import Record
-from ufm_jax.errors import DataError
+from ufm_jax.errors import DataError, UserError
 
 
 def record(name: str, group: str | None, **columns: str) -> Record:
@@ -174,14 +174,14 @@ def test_group_in_two_splits_is_an_error_or_moves_whole():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"policy": "random"}, "policy must be one of"),
+        ({"policy": "random"}, "policy='random': choose one of"),
         ({"val_fraction": 1.0}, "val_fraction=1.0"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "nothing to train on"),
-        ({"test_fold": -1}, "numbered from 0"),
+        ({"test_fold": -1}, "test_fold=-1: use a number from 0"),
         ({"test_values": ("train",)}, r"\['train'\] mean two splits"),
         ({"required": ("dev",)}, "required"),
     ],
 )
 def test_senseless_split_settings_are_refused_by_name(changes, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         SplitSettings(**changes)

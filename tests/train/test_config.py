@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.train.config import (
@@ -15,7 +17,8 @@ from ufm_jax.train.config import (
     pretrain_config,
     resolve,
 )
-from ufm_jax.train.schema import flatten, to_config_dict
+from ufm_jax.train.downstream.config import finetune_config, resolve_finetune
+from ufm_jax.train.schema import ListParser, flatten, to_config_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAINING = [
@@ -49,15 +52,18 @@ def test_the_defaults_are_the_schemas():
         ({"model__decoder_heads": 7}, r"config\.model\.decoder_width: width 512 .* 7 heads"),
         ({"federation__cohort": 3}, r"federation\.cohort=3: unknown key; did you mean .*cohort_si"),
         ({"federation__local_steps": 4}, r"local_epochs=1, local_steps=4: set one of them"),
-        ({"augment__degrade": 1.5}, r"config\.augment\.degrade=1\.5: it is a probability"),
-        ({"augment__crop_area": (0.5, 0.2)}, r"crop_area=\(0\.5, 0\.2\): give a range"),
-        ({"augment__crop_area": 0.5}, r"crop_area=0\.5: expected a tuple"),
+        ({"augment__degrade": 1.5}, r"config\.augment\.degrade=1\.5: use a number from 0 to 1"),
+        ({"augment__crop_area": (0.5, 0.2)}, r"crop_area=\(0\.5, 0\.2\): give the least first"),
+        ({"augment__crop_area": 0.5}, r"crop_area=0\.5: give a tuple"),
         ({"schedule__warmup_rounds": 999}, r"warmup_rounds=999: there are 300 rounds"),
         ({"placement__lanes": -1}, r"config\.placement\.lanes=-1"),
-        ({"client_optimizer__clip_norm": -1.0}, r"config\.client_optimizer\.clip_norm=-1\.0: it"),
-        ({"client_optimizer__learning_rate": -1.0}, r"client_optimizer\.learning_rate=-1\.0: it"),
-        ({"server_optimizer__betas": (1.5, 0.9)}, r"server_optimizer\.betas=\(1\.5, 0\.9\): they"),
-        ({"schedule__min_factor": 1.5}, r"config\.schedule\.min_factor=1\.5: it is a share"),
+        ({"client_optimizer__clip_norm": -1.0}, r"config\.client_optimizer\.clip_norm=-1\.0: use"),
+        ({"client_optimizer__learning_rate": -1.0}, r"client_optimizer\.learning_rate=-1\.0: use"),
+        (
+            {"server_optimizer__betas": (1.5, 0.9)},
+            r"server_optimizer\.betas\[0\]=1\.5: use a number from 0 to below 1",
+        ),
+        ({"schedule__min_factor": 1.5}, r"config\.schedule\.min_factor=1\.5: use"),
         ({"data__source": "folders"}, r"config\.data: source 'folders' needs `root`"),
     ],
 )
@@ -67,11 +73,72 @@ def test_a_wrong_value_is_an_error_of_one_line(changes, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "entries"),
+    [
+        ("train,val", ("train", "val")),
+        ("train, val", ("train", "val")),
+        ("train", ("train",)),
+        ("(train,val)", ("train", "val")),
+        ("[train, val]", ("train", "val")),
+        ("('train', 'val')", ("train", "val")),
+        ("['train']", ("train",)),
+        ("('a,b', 'c')", ("a,b", "c")),
+        ("'a,b',", ("a,b",)),
+        ("breast:5,thyroid:6", ("breast:5", "thyroid:6")),
+        ("#ff0000:vessel,1:liver", ("#ff0000:vessel", "1:liver")),
+        ("a b,c-d", ("a b", "c-d")),
+        ("01,02", ("01", "02")),
+        ("head/.*,.*norm.*", ("head/.*", ".*norm.*")),
+        ("(head|norm)/.*", ("(head|norm)/.*",)),
+        ("", ()),
+        ("()", ()),
+        ("0.1,0.5", (0.1, 0.5)),
+        ("(1, 2)", (1, 2)),
+        (("kept", "as it is"), ("kept", "as it is")),
+    ],
+)
+def test_a_list_of_the_command_line_is_read_with_and_without_brackets(text, entries):
+    assert ListParser().parse(text) == entries
+
+
+@pytest.mark.parametrize("text", ["'a,b',c", "('train',val)", 'a,"b'])
+def test_a_list_that_is_quoted_in_part_is_refused(text):
+    with pytest.raises(ValueError, match="put each entry in quotes, or none"):
+        ListParser().parse(text)
+
+
+def test_ml_collections_reads_tuples_with_our_parser(monkeypatch):
+    given = ["--config.data.splits=train,val", "--config.augment.crop_area=0.1,0.5"]
+    given += ["--config.data.index=a.csv", "--config.data.index=b.csv"]
+    monkeypatch.setattr(sys, "argv", ["command", *given])
+    values, config = flags.FlagValues(), pretrain_config()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values)
+    values(sys.argv)
+    read = resolve(config)
+    assert read.data.splits == ("train", "val")
+    assert read.augment.crop_area == (0.1, 0.5)
+    assert read.data.index == ("a.csv", "b.csv")
+
+
+def test_text_in_the_place_of_a_list_is_refused_with_the_list():
+    with pytest.raises(ConfigError, match=r"splits='train,val': give .* \('train', 'val'\)"):
+        _resolved(data__splits="train,val")
+
+
 def test_a_section_cannot_be_a_value():
     config = pretrain_config()
     config.model = 3
     with pytest.raises(ConfigError, match=r"config\.model=3: it is a section"):
         resolve(config)
+
+
+def test_a_configuration_of_the_other_command_is_an_error_of_one_short_line():
+    for resolved, config in ((resolve, finetune_config()), (resolve_finetune, pretrain_config())):
+        with pytest.raises(ConfigError, match="unknown key; ") as caught:
+            resolved(config)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 700
 
 
 def test_integers_serve_as_floats_and_lists_as_tuples():

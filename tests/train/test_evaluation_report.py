@@ -134,6 +134,36 @@ def test_what_is_undefined_says_why():
     assert "test: no c (AUROC)" in text
 
 
+@pytest.mark.parametrize("missing", [np.nan, np.inf, -np.inf])
+def test_undefined_figures_are_drawn_as_undefined(missing):
+    nothing = np.full(3, missing)
+    result = diagnosis(classes=("sick", "well"))
+    curves = result.curves["sick"]
+    gone = {
+        part: replace(curve, **{key: np.full(len(getattr(curve, key)), missing) for key in keys})
+        for part, curve, keys in (
+            ("roc", curves.roc, ("false_positive_rate", "true_positive_rate")),
+            ("precision_recall", curves.precision_recall, ("recall", "precision")),
+            ("calibration", curves.calibration, ("predicted", "observed")),
+        )
+    }
+    none = {
+        name: replace(figure, value=missing, low=missing, high=missing)
+        for name, figure in result.overall.items()
+    }
+    undefined = replace(result, overall=none, curves={"sick": replace(curves, **gone)})
+    page = render(
+        report(
+            Evaluation("run", TASK, {"test": undefined}),
+            training=Training(nothing, [1, 2, 3], nothing, "auroc", 3),
+            measured={"test": (nothing, nothing)},
+        )
+    )
+    text = text_of(page)
+    assert "AUROC on the validation split is undefined after every round." in text
+    assert not re.search(r"\b(nan|inf)\b", text), "an en dash stands for what is undefined"
+
+
 def test_a_measurement_is_shown_with_its_plots():
     rng = np.random.default_rng(6)
     reference = rng.uniform(100, 300, 30)

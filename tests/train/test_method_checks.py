@@ -6,7 +6,7 @@ import pytest
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.train.config import FederationConfig, OptimizerConfig
-from ufm_jax.train.method_checks import check_method
+from ufm_jax.train.method_checks import check_method, check_personal
 from ufm_jax.train.methods_config import (
     AggregationConfig,
     AlgorithmConfig,
@@ -75,6 +75,17 @@ def test_wrong_combinations_are_refused(changes, said):
 )
 def test_right_combinations_pass(changes):
     check_method(replace(BASE, **changes), SGD, SGD, ())
+
+
+@pytest.mark.parametrize("patterns", [("heads/.*",), ("head/.*", "norm"), ("encoder",)])
+def test_a_pattern_that_matches_no_parameter_is_refused_with_the_paths_there_are(patterns):
+    blocks = {f"block_{i}": {"norm": {"scale": 0.0}} for i in range(12)}
+    params = {"encoder": blocks, "head": {"kernel": 0.0}}
+    known = r"encoder/block_\[0-9\]\+/norm/scale, head/kernel$"
+    wrong = patterns[-1]
+    with pytest.raises(ConfigError, match=rf"federation\.personal: '{wrong}' matches no.*{known}"):
+        check_personal(patterns, params)
+    check_personal(("head/.*", ".*norm.*", "encoder/block_[0-9]+/norm/scale"), params)
 
 
 @pytest.mark.parametrize("name", ["feddyn", "mimelite"])

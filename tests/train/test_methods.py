@@ -43,13 +43,14 @@ from ufm_jax.train.methods_config import (
     ParticipationConfig,
     PrivacyConfig,
 )
-from ufm_jax.train.optimizers import make_optimizer
+from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 
 SIZES = np.array([12, 5, 8, 3, 9])
 LOCAL = OptimizerConfig(
     name="sgd", learning_rate=0.1, scale_by_batch=False, betas=(0.5, 0.0), weight_decay=0.0
 )
 ADDS = replace(LOCAL, learning_rate=1.0, betas=(0.0, 0.0))
+ONE_DEVICE = PlacementConfig(devices=1)
 BASE = FederationConfig(client_state="reset", client_weights="uniform", cohort_size=4)
 
 
@@ -258,14 +259,44 @@ def test_hostile_clients_are_named_and_exist():
         check_clients(config, 5)
 
 
-def built(**changes):
+def built(placement=ONE_DEVICE, optimizers_=None, **changes):
     data = SimpleNamespace(
-        offsets=np.concatenate([[0], np.cumsum(SIZES)]), num_clients=5, names=tuple("abcde")
+        offsets=np.concatenate([[0], np.cumsum(SIZES)]),
+        num_clients=5,
+        names=tuple("abcde"),
+        store=SimpleNamespace(image_shape=(8, 8, 1)),
     )
-    config = replace(BASE, batch_size=4, **changes)
+    config = replace(BASE, **{"batch_size": 4} | changes)
     return build_federation(
-        config, PlacementConfig(devices=1), data, loss, optimizers(), personal=(), seed=0
+        config, placement, data, loss, optimizers_ or optimizers(), personal=(), seed=0
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "placement", "what"),
+    [
+        ({"batch_size": 65_536}, {"lanes": 65_536}, "the images of one step"),
+        ({"local_epochs": 10_000, "batch_size": 65_536}, {"lanes": 40}, "the order of the examp"),
+        ({"local_epochs": 0, "local_steps": 10**6, "batch_size": 65_536}, {}, "of 5000000 steps"),
+    ],
+)
+def test_a_round_larger_than_the_memory_is_refused_before_it_is_allocated(
+    method, placement, what, monkeypatch
+):
+    for memory in ("device_memory", "host_memory"):
+        monkeypatch.setattr(f"ufm_jax.train.build.{memory}", lambda *_: 64e9)
+    with pytest.raises(ConfigError, match=rf"batch_size=65536 with .*{what}.*GB.*lower"):
+        built(placement=PlacementConfig(devices=1, **placement), cohort_size=0, **method)
+
+
+def test_a_run_of_the_first_step_of_a_warm_up_alone_is_refused():
+    warming = replace(optimizers(), lr_factor=warmup_cosine(rounds=1, warmup_rounds=1))
+    one_step = {"rounds": 1, "local_epochs": 0, "local_steps": 1}
+    with pytest.raises(ConfigError, match=r"schedule\.warmup_rounds: the run has one step"):
+        built(optimizers_=warming, **one_step)
+    built(optimizers_=warming, **one_step | {"rounds": 2})
+    built(optimizers_=warming, **one_step | {"local_steps": 2})
+    built(**one_step)
 
 
 def test_a_federation_without_rounds_is_built_where_it_is_asked_for():

@@ -1,11 +1,16 @@
 """Traces and clocks from a configuration."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from ufm_jax.errors import ConfigError
+from ufm_jax.train.config import FederationConfig
+from ufm_jax.train.downstream.pipeline import finetune
 from ufm_jax.train.methods_config import ParticipationConfig
 from ufm_jax.train.participation import make_clock, make_participation, read_trace
+from ufm_jax.train.pretraining import pretrain
 
 NAMES = ("north", "south")
 
@@ -21,6 +26,16 @@ def test_a_trace_is_read_by_the_clients_names(tmp_path):
     np.testing.assert_array_equal(read_trace(path, NAMES), [[False, True], [True, True]])
     config = ParticipationConfig(trace=str(path))
     assert list(make_participation(config, NAMES).draw(2, np.ones(2), 2, None)) == [1]
+
+
+@pytest.mark.parametrize("trace", ["nowhere.csv", "", "trace.csv/inside"])
+@pytest.mark.parametrize("run", [pretrain, finetune], ids=["pretrain", "finetune"])
+def test_a_trace_that_cannot_be_read_is_refused_before_the_data_are(tmp_path, run, trace):
+    written(tmp_path, "north\n1\n")
+    config = FederationConfig(participation=ParticipationConfig(trace=str(tmp_path / trace)))
+    with pytest.raises(ConfigError, match=r"participation\.trace=.*cannot be read \(") as caught:
+        run(SimpleNamespace(federation=config), tmp_path / "run")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

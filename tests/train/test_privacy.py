@@ -28,7 +28,10 @@ CLIENT = PrivacyConfig("client", noise_multiplier=4.0, delta=0.1)
 
 def federation(config):
     data = SimpleNamespace(
-        offsets=np.concatenate([[0], np.cumsum(SIZES)]), num_clients=3, names=NAMES
+        offsets=np.concatenate([[0], np.cumsum(SIZES)]),
+        num_clients=3,
+        names=NAMES,
+        store=SimpleNamespace(image_shape=(8, 8, 1)),
     )
     sgd = OptimizerConfig(name="sgd", betas=(0.0, 0.0), weight_decay=0.0)
     optimizers = Optimizers(optax.sgd(0.1), optax.sgd(1.0), sgd, sgd, lambda progress: 1.0)

@@ -4,21 +4,17 @@ One folder for each combination of content, settings and decoding code, named by
 nothing in it ever changes, and a changed file means another folder. The client of an image is not
 part of the name, so another partition of the same images decodes nothing.
 
-    CACHE/<key>/images.npy      uint8   [N, S, S, C], zeros where decoding failed
-                extents.npy     int32   [N, 2]
-                geometry.npy    float32 [N, 7]
-                digests.npy     uint8   [N, 16], hash of the native pixels
-                frames.npy      int32   [N]
-                meta.json       shapes, file sizes, failures, labels
-    CACHE/<key>.lock            held while <key> is written
-    CACHE/<key>.partial-*/      a folder being written, or left by a writer that was killed
+    CACHE/<key>/            see `cache_folder`
+    CACHE/<key>.lock        held while <key> is written
+    CACHE/<key>.partial-*/  a folder being written, or left by a writer that was killed
 
 A folder is written under another name and renamed when complete. Of two writers one waits for the
-other, and finds the work done; where the file system has no locks both write, and one wins.
+other, and finds the work done; where the file system has no locks both write, and one wins. A
+damaged folder is decoded anew, with a warning.
 """
 
 import contextlib
-import json
+import logging
 import os
 import secrets
 import shutil
@@ -26,23 +22,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-import ufm_jax.data.decode as decode
-from ufm_jax.data.decode import CorruptImage, GeometryDetector, Row
+from ufm_jax.data import decode, image_file
+from ufm_jax.data.cache_folder import FORMAT, CachedRows, open_rows, write_rows
+from ufm_jax.data.decode import GeometryDetector, Row
 from ufm_jax.data.fingerprint import code_stamp, digest
+from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import ImageHandle
-from ufm_jax.data.row_file import RowFile
 from ufm_jax.data.threads import map_in_order
+from ufm_jax.errors import DataError
 from ufm_jax.files import exclusive, naming, private_folder
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) from the writing thread."""
 
-_FORMAT = b"ufm_jax rows 1"
-_ARRAYS = ("images", "extents", "geometry", "digests", "frames")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,52 +47,39 @@ class DecodeSettings:
       size: S, the working size.
       channels: 1 or 3; None = 3 if any image has colour, else 1.
       detector: finds the scan geometry; None leaves it unknown.
+      value_range: black and white of files of more than 8 bits; () = what their headers say.
     """
 
     size: int
     channels: int | None = None
     detector: GeometryDetector | None = None
-
-
-@dataclass(frozen=True)
-class CachedRows:
-    """A complete cache folder; everything but the pixels is in memory.
-
-    Attributes:
-      folder: where it lies.
-      image_shape: (S, S, C).
-      extents: int32 [N, 2].
-      geometry: float32 [N, 7].
-      digests: uint8 [N, 16], equal for equal native pixels.
-      frames: int32 [N], frames in the file.
-      failures: reason, by row, of images that did not decode.
-      labels: label, by row, of pictures that bring their own.
-    """
-
-    folder: Path
-    image_shape: tuple[int, int, int]
-    extents: np.ndarray
-    geometry: np.ndarray
-    digests: np.ndarray
-    frames: np.ndarray
-    failures: dict[int, str]
-    labels: dict[int, str]
-
-    def __len__(self) -> int:
-        return len(self.extents)
+    value_range: tuple[float, ...] = ()
 
 
 def open_cache_dir(cache_dir: Path) -> None:
-    """Makes the cache's folder, readable by its owner alone: it will hold patients' images."""
-    private_folder(cache_dir)
+    """Makes the cache's folder, readable by its owner alone: it will hold patients' images.
+
+    Raises:
+      DataError: it cannot be made.
+    """
+    try:
+        private_folder(cache_dir)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"cache_dir={str(cache_dir)!r} cannot be made: {reason}; name another folder"
+        ) from error
 
 
 def cache_key(digests: Sequence[bytes], settings: DecodeSettings) -> str:
     """Name of the cache folder of these contents, in this order, under these settings."""
     detector = settings.detector
-    modules = [decode] if detector is None else [decode, sys.modules[detector.__module__]]
-    plain = f"{settings.size} {settings.channels} {detector and detector.__qualname__}"
-    return digest(_FORMAT, plain.encode(), code_stamp(*modules), b"".join(digests)).hex()
+    modules = [image_file, decode]
+    if detector is not None:
+        modules.append(sys.modules[detector.__module__])
+    name = detector and detector.__qualname__
+    plain = f"{settings.size} {settings.channels} {name} {settings.value_range}"
+    return digest(FORMAT, plain.encode(), code_stamp(*modules), b"".join(digests)).hex()
 
 
 def decoded_rows(
@@ -131,18 +112,22 @@ def decoded_rows(
     folder = cache_dir / key
     if (rows := open_rows(folder)) is not None:
         return rows
-    with naming(folder), exclusive(cache_dir / f"{key}.lock") as lock:
-        locked = lock is not None
-        if locked and (rows := open_rows(folder)) is not None:
+    with naming(folder), exclusive(cache_dir / f"{key}.lock") as locked:
+        # Asked first: a folder that comes later is another writer's, and whole.
+        occupied = os.path.lexists(folder)
+        if (rows := open_rows(folder)) is not None:
             return rows
-        if locked:
-            shutil.rmtree(folder, ignore_errors=True)
+        if locked is not None:
             _remove_abandoned(cache_dir, key)
+        if occupied:
+            _log.warning("%s is damaged: its images are decoded again", folder)
+            _remove(folder)
         partial = cache_dir / f"{key}.partial-{secrets.token_hex(4)}"
         partial.mkdir(mode=0o700)
         try:
             decoded = source() if source else _decode_in_order(images, settings, num_workers)
-            _write(partial, decoded, len(images), settings, progress)
+            shape = (len(images), settings.size, settings.channels)
+            write_rows(partial, key, _counted(decoded, len(images), progress), shape)
             _rename(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -152,49 +137,14 @@ def decoded_rows(
     return rows
 
 
-def _write(
-    partial: Path,
-    rows: Iterable[Row | CorruptImage],
-    count: int,
-    settings: DecodeSettings,
-    progress: Progress | None,
-) -> None:
-    """Writes rows into a folder; its meta.json comes last."""
-    extents, geometry = np.zeros((count, 2), np.int32), np.zeros((count, 7), np.float32)
-    digests, frames = np.zeros((count, 16), np.uint8), np.zeros(count, np.int32)
-    failures: dict[str, str] = {}
-    labels: dict[str, str] = {}
-    with RowFile(partial / "images.npy", count, settings.size, settings.channels) as file:
-        for index, row in enumerate(rows):
-            if isinstance(row, CorruptImage):
-                failures[str(index)] = str(row)
-                file.append(np.zeros((settings.size, settings.size, 1), np.uint8))
-            else:
-                file.append(row.image)
-                extents[index], geometry[index] = row.extent, row.geometry
-                digests[index], frames[index] = np.frombuffer(row.digest, np.uint8), row.frames
-                if row.label is not None:
-                    labels[str(index)] = row.label
-            if progress is not None:
-                progress(index + 1, count)
-    arrays: dict[str, np.ndarray] = {
-        "extents": extents,
-        "geometry": geometry,
-        "digests": digests,
-        "frames": frames,
-    }
-    for name, array in arrays.items():
-        np.save(partial / f"{name}.npy", array)
-    sizes = {name: (partial / f"{name}.npy").stat().st_size for name in _ARRAYS}
-    meta = {
-        "image_shape": [settings.size, settings.size, file.channels],
-        "bytes": sizes,
-        "failures": failures,
-        "labels": labels,
-    }
-    (partial / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-    for name in (*(f"{name}.npy" for name in _ARRAYS), "meta.json"):
-        _flush(partial / name)
+def _counted(
+    rows: Iterable[Row | CorruptImage], count: int, progress: Progress | None
+) -> Iterator[Row | CorruptImage]:
+    """The same rows; progress is called after each was taken."""
+    for index, row in enumerate(rows):
+        yield row
+        if progress is not None:
+            progress(index + 1, count)
 
 
 def _decode_in_order(
@@ -205,30 +155,17 @@ def _decode_in_order(
     def decode_one(image: Path | ImageHandle) -> Row | CorruptImage:
         try:
             content = image.read_bytes() if isinstance(image, Path) else image.load()
-            return decode.make_row(content, settings.size, settings.channels, settings.detector)
+            return decode.make_row(
+                content,
+                settings.size,
+                settings.channels,
+                settings.detector,
+                settings.value_range,
+            )
         except CorruptImage as error:
             return error
 
     return map_in_order(decode_one, images, num_workers)
-
-
-def open_rows(folder: Path) -> CachedRows | None:
-    """Opens a cache folder; None if there is none, or if a file of it is not of its size."""
-    try:
-        meta: dict[str, Any] = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        for name, size in meta["bytes"].items():
-            if (folder / f"{name}.npy").stat().st_size != size:
-                return None
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    size, _, channels = meta["image_shape"]
-    return CachedRows(
-        folder=folder,
-        image_shape=(size, size, channels),
-        **{name: np.load(folder / f"{name}.npy") for name in _ARRAYS[1:]},
-        failures={int(row): reason for row, reason in meta["failures"].items()},
-        labels={int(row): label for row, label in meta["labels"].items()},
-    )
 
 
 def _remove_abandoned(cache_dir: Path, held_key: str) -> None:
@@ -246,6 +183,14 @@ def _remove_abandoned(cache_dir: Path, held_key: str) -> None:
                 shutil.rmtree(partial, ignore_errors=True)
 
 
+def _remove(path: Path) -> None:
+    """Removes a folder, or what stands in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _rename(partial: Path, folder: Path) -> None:
     """Puts a complete folder in its place, unless another writer was faster."""
     try:
@@ -253,9 +198,3 @@ def _rename(partial: Path, folder: Path) -> None:
     except OSError:
         if open_rows(folder) is None:
             raise
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -6,13 +6,14 @@ pictures are enlarged too, so that a 60 x 60 image fills the same canvas as an 8
 """
 
 import hashlib
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
+from ufm_jax.data.image_file import CorruptImage, Stored, read_stored
 from ufm_jax.data.records import Picture
 
 GeometryDetector = Callable[[np.ndarray], np.ndarray]
@@ -25,10 +26,6 @@ _GREY_EXCEPTIONS = 1e-3
 _DIGEST_BYTES = 16
 
 
-class CorruptImage(ValueError):
-    """Bytes that do not decode to an image; the message is the reason."""
-
-
 @dataclass(frozen=True)
 class Row:
     """One decoded image at the working size.
@@ -38,7 +35,9 @@ class Row:
       extent: (height, width) of the picture on the canvas.
       geometry: float32 [7], zeros where unknown.
       digest: 16 bytes of the picture's native pixels; equal pixels, equal digest.
+      native: (height, width) before scaling.
       frames: frames in the file, of which the first is used.
+      peak: largest value of a file whose header says 16 bits, read by its header alone; else 0.
       label: class name, if the picture brings one.
     """
 
@@ -46,84 +45,76 @@ class Row:
     extent: tuple[int, int]
     geometry: np.ndarray
     digest: bytes
+    native: tuple[int, int]
     frames: int = 1
+    peak: int = 0
     label: str | None = None
 
 
-def decode_bytes(data: bytes) -> tuple[np.ndarray, int]:
+class DecodedFile(NamedTuple):
+    """A decoded file.
+
+    Attributes:
+      pixels: uint8 [H, W, 1] if grey, else uint8 [H, W, 3]; upright.
+      frames: frames in the file, of which this is the first.
+      peak: see `Row`.
+    """
+
+    pixels: np.ndarray
+    frames: int
+    peak: int
+
+
+def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFile:
     """Decodes an encoded image.
 
-    EXIF orientation is applied and alpha dropped. 8-bit values stay as they are; 16-bit, 32-bit
-    and float values are scaled as `to_uint8` says.
+    EXIF orientation is applied and alpha dropped. 8-bit values stay as they are, deeper ones are
+    scaled from black and white to 0 and 255.
 
     Args:
-      data: content of an image file in any format that Pillow reads.
-
-    Returns:
-      uint8 [H, W, 1] if grey, else uint8 [H, W, 3]; and the number of frames in the file.
-
-    Raises:
-      CorruptImage: the bytes do not decode.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            frames = int(getattr(image, "n_frames", 1))
-            image.seek(0)
-            upright = ImageOps.exif_transpose(image)
-            pixels = _pixels(upright)
-    except MemoryError:
-        raise
-    except UnidentifiedImageError as error:  # Its own text ends in an address in memory.
-        raise CorruptImage(
-            "does not decode: no image, or of a format that cannot be read"
-        ) from error
-    except Exception as error:  # Pillow's plugins raise anything at all on broken bytes
-        raise CorruptImage(f"does not decode: {error}") from error
-    return drop_equal_channels(pixels), frames
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    """Pixels of an opened Pillow image of any mode, uint8 [H, W, 1 or 3], alpha dropped."""
-    if image.mode.startswith(("I", "F")):
-        return to_uint8(np.asarray(image))[..., None]
-    if image.mode in ("1", "L", "LA", "La"):
-        return np.asarray(image.convert("L"))[..., None]
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def to_uint8(values: np.ndarray) -> np.ndarray:
-    """Scales integers or floats of any depth to 0..255.
-
-    Values within 0..1 (floats only) are taken as fractions of full scale; within 0..255 as they
-    are; integers beyond as the smallest of 10, 12, 14 and 16 bits that holds them, because
-    scanners store 10 or 12 bits in 16; anything else is stretched from its minimum to its maximum.
-
-    Args:
-      values: [...] numbers.
-
-    Returns:
-      uint8 [...], rounded to nearest.
+      data: content of an image file of `image_file.FORMATS`.
+      value_range: what is black and what is white in files of more than 8 bits; () = what the
+        header says. JPEG 2000 and PPM of other depths than 8 and 16 always go by their headers.
 
     Raises:
-      CorruptImage: a value is not finite.
+      CorruptImage: the bytes do not decode, or the range is not known or left.
     """
-    wide = values.astype(np.float64)
-    if not np.isfinite(wide).all():
+    stored = read_stored(data)
+    deep = stored.samples.dtype != np.uint8
+    if not stored.exact:
+        value_range = ()
+    pixels = _scaled(stored, value_range) if deep else stored.samples
+    peak = int(stored.samples.max()) if deep and not value_range and _full_16(stored) else 0
+    return DecodedFile(drop_equal_channels(pixels), stored.frames, peak)
+
+
+def _full_16(stored: Stored) -> bool:
+    """Whether a header says 16 bits and nothing of how many of them are in use."""
+    return stored.exact and stored.range == (0, 2**16 - 1)
+
+
+def _scaled(stored: Stored, value_range: tuple[float, ...]) -> np.ndarray:
+    """Samples deeper than 8 bits as uint8, rounded to nearest."""
+    samples = stored.samples
+    if not np.isfinite(samples).all():
         raise CorruptImage("holds values that are not finite")
-    low, high = float(wide.min()), float(wide.max())
-    integral = np.issubdtype(values.dtype, np.integer)
-    if low >= 0 and high <= 1 and not integral:
-        scaled = wide * 255
-    elif low >= 0 and high <= 255:
-        scaled = wide
-    elif low >= 0 and integral and high < 2**16:
-        depth = next(bits for bits in (10, 12, 14, 16) if high < 2**bits)
-        scaled = wide * (255 / (2**depth - 1))
-    else:
-        scaled = (wide - low) * (255 / (high - low)) if high > low else np.zeros_like(wide)
-    return np.rint(scaled).astype(np.uint8)
+    given = value_range or stored.range
+    if given is None:
+        raise CorruptImage(
+            f"holds {samples.dtype} values, and its header does not say which are black and which "
+            "white: set data.value_range, such as (0, 1)"
+        )
+    low, high = given
+    least, most = samples.min().item(), samples.max().item()
+    if least < low or most > high:
+        source = "data.value_range" if value_range else "the range of its header"
+        raise CorruptImage(f"holds values from {least} to {most}, beyond {source} ({low}, {high})")
+    if stored.white_is_zero:
+        low, high = high, low
+    out = np.empty(samples.shape, np.uint8)
+    for row, values in zip(out, samples, strict=True):  # one at a time, for the memory of doubles
+        row[:] = np.rint((values.astype(np.float64) - low) * (255 / (high - low)))
+    return out
 
 
 def drop_equal_channels(pixels: np.ndarray) -> np.ndarray:
@@ -175,7 +166,11 @@ def pixel_digest(pixels: np.ndarray) -> bytes:
 
 
 def make_row(
-    content: bytes | Picture, size: int, channels: int | None, detector: GeometryDetector | None
+    content: bytes | Picture,
+    size: int,
+    channels: int | None,
+    detector: GeometryDetector | None,
+    value_range: tuple[float, ...] = (),
 ) -> Row:
     """Turns one loaded image into a row.
 
@@ -184,6 +179,7 @@ def make_row(
       size: S, the working size.
       channels: 1 or 3 to force it, None to keep the picture's own.
       detector: finds the scan geometry where the content does not bring it; None leaves it unknown.
+      value_range: see `decode_bytes`.
 
     Returns:
       The row. A given geometry is scaled with the pixels.
@@ -192,22 +188,24 @@ def make_row(
       CorruptImage: the content does not decode.
     """
     if isinstance(content, Picture):
-        native, frames = drop_equal_channels(np.atleast_3d(content.pixels)), 1
+        file = DecodedFile(drop_equal_channels(np.atleast_3d(content.pixels)), 1, 0)
         known, label = content.geometry, content.label
     else:
-        native, frames = decode_bytes(content)
+        file = decode_bytes(content, value_range)
         known, label = None, None
-    extent = fitted_extent(native.shape[0], native.shape[1], size)
-    scaled = resize(to_grey(native) if channels == 1 else native, extent)
+    native = (file.pixels.shape[0], file.pixels.shape[1])
+    extent = fitted_extent(*native, size)
+    scaled = resize(to_grey(file.pixels) if channels == 1 else file.pixels, extent)
     if known is not None:
-        geometry = scale_geometry(known, native.shape[:2], extent)
+        geometry = scale_geometry(known, native, extent)
     elif detector is not None:
         geometry = detector(to_grey(scaled)[..., 0])
     else:
         geometry = np.zeros(7, np.float32)
     canvas = np.zeros((size, size, channels or scaled.shape[-1]), np.uint8)
     canvas[: extent[0], : extent[1]] = scaled
-    return Row(canvas, extent, geometry, pixel_digest(native), frames, label)
+    digest = pixel_digest(file.pixels)
+    return Row(canvas, extent, geometry, digest, native, file.frames, file.peak, label)
 
 
 def scale_geometry(

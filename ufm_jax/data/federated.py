@@ -196,6 +196,7 @@ def load_federated(
       DataError: the data cannot be used as configured; names files, client and remedy.
     """
     listing = read_listing(settings)
+    screening.stop_without_images(listing)
     require, on_bad = settings.require_labels, settings.on_bad
     issues = list(screening.stop_on_faults(listing.issues, on_bad))
     issues += screening.near_equal_names(listing.records)
@@ -245,11 +246,12 @@ def load_federated(
 def decode_settings(settings: DataSettings) -> DecodeSettings:
     """The part of the settings that decides pixels."""
     channels = None if settings.channels == "auto" else settings.channels
-    if not settings.detect_geometry:
-        return DecodeSettings(settings.working_size, channels)
-    from ufm_jax.data.geometry import detect_geometry
+    detector = None
+    if settings.detect_geometry:
+        from ufm_jax.data.geometry import detect_geometry
 
-    return DecodeSettings(settings.working_size, channels, detect_geometry)
+        detector = detect_geometry
+    return DecodeSettings(settings.working_size, channels, detector, settings.value_range)
 
 
 def _number_labels(decoded: screening.Decoded) -> tuple[tuple[str, ...], np.ndarray]:

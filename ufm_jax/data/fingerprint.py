@@ -15,8 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
-
 from ufm_jax.data.records import ImageHandle
 from ufm_jax.files import replacing
 
@@ -32,6 +30,25 @@ def digest(*parts: bytes) -> bytes:
         whole.update(len(part).to_bytes(8, "little"))
         whole.update(part)
     return whole.digest()
+
+
+def write_sealed(file: Path, content: bytes) -> None:
+    """Replaces a file by its content, after a line with a seal over its name and the content."""
+    with replacing(file) as partial:
+        partial.write_bytes(_seal(file, content) + b"\n" + content)
+
+
+def read_sealed(file: Path) -> bytes | None:
+    """The content of a file that `write_sealed` wrote; None if it is absent or was changed."""
+    try:
+        seal, _, content = file.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    return content if seal == _seal(file, content) else None
+
+
+def _seal(file: Path, content: bytes) -> bytes:
+    return digest(os.fsencode(file.name), content).hex().encode()
 
 
 def code_stamp(*modules: ModuleType) -> bytes:
@@ -51,7 +68,7 @@ def memo_of(images: Sequence[Path | ImageHandle], cache_dir: Path) -> Path:
     folders = sorted({str(image.parent) for image in images if isinstance(image, Path)})
     # A folder's name need not be UTF-8: see `os.fsdecode`.
     names = (folder.encode(errors="surrogateescape") for folder in folders)
-    return cache_dir / f"hashes-{digest(*names).hex()}.npy"
+    return cache_dir / f"hashes-{digest(*names).hex()}.sealed"
 
 
 def content_digests(
@@ -90,7 +107,8 @@ def content_digests(
     with ThreadPoolExecutor(num_workers) as pool:
         names = list(pool.map(name, enumerate(images)))
     if settled.keys() - known.keys():
-        _write_memo(memo, known | settled)
+        entries = (known | settled).items()
+        write_sealed(memo, b"".join(signature + content for signature, content in entries))
     return names, failures
 
 
@@ -108,19 +126,6 @@ def _hash_file(path: Path) -> bytes:
 
 def _read_memo(memo: Path) -> dict[bytes, bytes]:
     """Remembered hashes; nothing if there are none or the file is damaged."""
-    try:
-        table = np.load(memo)
-    except (OSError, ValueError, EOFError):
-        return {}
-    if table.dtype != np.uint8 or table.ndim != 2 or table.shape[1] != 2 * _BYTES:
-        return {}
-    flat, width = table.tobytes(), 2 * _BYTES
+    flat, width = read_sealed(memo) or b"", 2 * _BYTES
     starts = range(0, len(flat), width)
     return {flat[at : at + _BYTES]: flat[at + _BYTES : at + width] for at in starts}
-
-
-def _write_memo(memo: Path, entries: dict[bytes, bytes]) -> None:
-    flat = b"".join(key + value for key, value in entries.items())
-    table = np.frombuffer(flat, np.uint8).reshape(-1, 2 * _BYTES)
-    with replacing(memo) as partial, partial.open("wb") as file:
-        np.save(file, table)

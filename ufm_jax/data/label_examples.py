@@ -130,7 +130,7 @@ def read_examples(
     """
     pixels = decode_settings(settings.data)
     decoded = screening.decode_records(records, pixels, cache_dir, num_workers, progress, share)
-    native = native_sizes(decoded, num_workers)
+    native = native_sizes(decoded)
     faults, notes = screening.faults_of_decoding(decoded, require_labels=False)
     issues: list[Issue] = [*notes, *_listed(faults.values(), settings)]
     # Records whose source says their label have been through `leave_out`.

@@ -1,19 +1,22 @@
 """What the user may say about labels, masks and splits, typed and checked."""
 
-import re
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Annotated, Literal, get_args
 
 from ufm_jax.data.cells import name_of, text_of
 from ufm_jax.data.mask_classes import parse_mask_classes
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
+from ufm_jax.ranges import Checked, Count, Pattern, Range, Seed
 
-SPLITS = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
+
+Fraction = Annotated[float, Range(0, 1, below=True)]
 
 
 @dataclass(frozen=True)
-class SplitSettings:
+class SplitSettings(Checked):
     """How images are told apart for training, choosing and testing. Groups always stay whole.
 
     Attributes:
@@ -39,34 +42,29 @@ class SplitSettings:
     policy: Literal["column", "fold", "fractions"] = "column"
     column: str = "split"
     fold_column: str = "fold5"
-    test_fold: int = 0
+    test_fold: Count = 0
     train_values: tuple[str, ...] = ("train", "training")
     val_values: tuple[str, ...] = ("val", "valid", "validation")
     test_values: tuple[str, ...] = ("test", "testing")
-    val_fraction: float = 0.15
-    test_fraction: float = 0.2
+    val_fraction: Fraction = 0.15
+    test_fraction: Fraction = 0.2
     torn_groups: Literal["error", "move"] = "error"
-    required: tuple[str, ...] = SPLITS
-    seed: int = 0
+    required: tuple[Split, ...] = ("train", "val", "test")
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        _check_choices(self, ("policy", "torn_groups"))
-        for name in ("val_fraction", "test_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise DataError(f"split.{name}={getattr(self, name)}: use 0 or more, less than 1")
+        super().__post_init__()
         if self.val_fraction + self.test_fraction >= 1:
             raise DataError("split.val_fraction and test_fraction leave nothing to train on")
-        if not self.required or not set(self.required) <= set(SPLITS):
+        if not self.required:
             raise DataError(f"split.required={self.required}: name some of {SPLITS}")
-        if self.test_fold < 0:
-            raise DataError(f"split.test_fold={self.test_fold}: folds are numbered from 0")
         values = [*self.train_values, *self.val_values, *self.test_values]
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise DataError(f"split: the values {twice} mean two splits: give each to one")
 
 
 @dataclass(frozen=True)
-class LabelSettings:
+class LabelSettings(Checked):
     """Labelled images: which, for which task, and how they are split.
 
     Attributes:
@@ -110,13 +108,13 @@ class LabelSettings:
     mask_folders: tuple[str, ...] = ("mask", "masks")
     notes_column: str = "notes"
     group_column: str = ""
-    group_pattern: str = ""
+    group_pattern: Annotated[str, Pattern(group=True)] = ""
     spacing_key: str = "px_mm"
     spacing_size_columns: tuple[str, str] = ("orig_width", "orig_height")
     unlabelled: Literal["error", "skip"] = "error"
 
     def __post_init__(self) -> None:
-        _check_choices(self, ("kind", "unlabelled"))
+        super().__post_init__()
         if self.data.source == "lists":
             raise DataError("source 'lists' knows no labels: set source='index' or 'folders'")
         if self.kind == "segment" and self.data.source in ("tfds", "array_record"):
@@ -133,11 +131,6 @@ class LabelSettings:
             )
         parse_classes(self.classes)
         parse_mask_classes(self.mask_classes)
-        try:
-            if self.group_pattern and not re.compile(self.group_pattern).groups:
-                raise DataError(f"group_pattern={self.group_pattern!r} has no parentheses")
-        except re.error as error:
-            raise DataError(f"group_pattern={self.group_pattern!r}: {error}") from error
 
 
 def parse_classes(entries: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -157,12 +150,3 @@ def parse_classes(entries: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, 
             number[value] = len(names)
         names.append(name)
     return tuple(names), number
-
-
-def _check_choices(settings: Any, names: tuple[str, ...]) -> None:
-    """Refuses a value that is none of its field's choices."""
-    hints = get_type_hints(type(settings))
-    for name in names:
-        if getattr(settings, name) not in get_args(hints[name]):
-            allowed = get_args(hints[name])
-            raise DataError(f"{name} must be one of {allowed}, got {getattr(settings, name)!r}")

@@ -47,6 +47,7 @@ def load_labelled(
       DataError: the data cannot be used as configured; names files, and the remedy.
     """
     listing = read_labelled(settings)
+    screening.stop_without_images(listing)
     data = settings.data
     issues = list(stop_or_list(listing.issues, data.on_bad, settings.unlabelled))
     issues += screening.near_equal_names(listing.records)

@@ -1,12 +1,11 @@
 """A mask file becomes an array of class numbers: never interpolated, never read as a picture."""
 
-import io
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from ufm_jax.data.decode import CorruptImage
+from ufm_jax.data.image_file import CorruptImage, Stored, read_stored
 from ufm_jax.data.mask_classes import (
     BACKGROUND,
     COLOUR,
@@ -15,8 +14,14 @@ from ufm_jax.data.mask_classes import (
     value_name,
 )
 
+VOID = "void"
+"""The kind of a fault that lies in the meaning of values, hence of all masks of a set."""
+
 _HALF = 128
 _FULL_SCALES = (1, 255, 65535)
+_FEWEST_GREY = 32
+"""Greys of antialiasing and of JPEG reach beyond this level in every mask that has them."""
+_MOST = 2**24 - 1
 _SHOWN = 8
 
 
@@ -42,9 +47,11 @@ class ClassMask(NamedTuple):
 def decode_values(content: bytes | np.ndarray) -> np.ndarray:
     """Decodes a mask file to the values that it holds.
 
-    EXIF orientation is applied and alpha dropped, as for images. Of a palette image the indices
-    count, unless all colours of the palette are grey: then their levels do. A coloured pixel
-    becomes the value that `mask_classes.value_of_colour` gives it.
+    EXIF orientation is applied; 0 is black, also where the file stores white as 0. Of a palette
+    image the indices count, unless all colours of the palette are grey: then their levels do. A
+    coloured pixel becomes the value that `mask_classes.value_of_colour` gives it. Alpha never
+    decides: it is dropped where it is the same everywhere, or 0 exactly where the value is 0 and
+    full elsewhere, and refused otherwise.
 
     Args:
       content: content of an image file; or values, which are handed back.
@@ -53,60 +60,79 @@ def decode_values(content: bytes | np.ndarray) -> np.ndarray:
       int32 [H, W].
 
     Raises:
-      MaskFault: it does not decode, has several frames or holds fractions.
+      MaskFault: it does not decode, has several frames, holds fractions, or alpha that matters.
     """
     if isinstance(content, np.ndarray):
         return content.astype(np.int32)
     try:
-        with Image.open(io.BytesIO(content)) as opened:
-            frames = int(getattr(opened, "n_frames", 1))
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise anything at all on broken bytes
-        raise MaskFault("corrupt", f"does not decode: {error}") from error
-    if frames > 1:
-        raise MaskFault("corrupt", f"holds {frames} frames, and a mask is one")
-    if image.mode == "F":
+        stored = read_stored(content)
+    except CorruptImage as error:
+        raise MaskFault("corrupt", str(error)) from error
+    if stored.frames > 1:
+        raise MaskFault("corrupt", f"holds {stored.frames} frames, and a mask is one")
+    if stored.samples.dtype.kind == "f":
         raise MaskFault("corrupt", "holds fractions, and a mask holds classes")
-    if image.mode == "P":
-        return _palette_values(image)
-    if image.mode in ("LA", "La"):
-        image = image.convert("L")
-    if image.mode in ("1", "L") or image.mode.startswith("I"):
-        return np.asarray(image).astype(np.int32)
-    return _colour_values(np.asarray(image.convert("RGB")))
+    if not stored.exact:
+        raise MaskFault("corrupt", "is scaled to another depth by its format: save it as PNG")
+    values = _values(stored)
+    if stored.alpha is not None:
+        _check_alpha(stored.alpha, values)
+    return values
 
 
-def _palette_values(image: Image.Image) -> np.ndarray:
-    """Indices, or levels where the palette is grey; [H, W] in P mode -> int32 [H, W]."""
-    indices = np.asarray(image).astype(np.int32)
-    # The whole palette decides, not the colours in use: masks of one set must be read alike, also
-    # those that lack a class. Writers fill palettes up with greys, which turn no palette coloured.
-    colours = np.array(image.getpalette(), np.int32).reshape(-1, 3)
-    if (colours != colours[:, :1]).any():
-        return indices
-    if indices.max() >= len(colours):
-        raise MaskFault(
-            "corrupt", f"holds the index {indices.max()} of a palette of {len(colours)} colours"
-        )
-    return colours[indices, 0]
-
-
-def _colour_values(colours: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] -> int32 [H, W]."""
-    grey = (colours == colours[..., :1]).all(axis=-1)
-    wide = colours.astype(np.int32)
+def _values(stored: Stored) -> np.ndarray:
+    """The value of each pixel, int32 [H, W]."""
+    if stored.codes is not None:
+        codes = stored.codes.astype(np.int32)
+        return codes if stored.palette is None else _palette_values(codes, stored.palette)
+    samples = stored.samples
+    coloured = samples.shape[-1] == 3 and (samples != samples[..., :1]).any()
+    if coloured and samples.dtype == np.uint16 and not (samples % 257).any():
+        samples = (samples // 257).astype(np.uint8)  # colours of 8 bits, written as 16
+    if not -_MOST <= samples.min().item() <= samples.max().item() <= _MOST:
+        raise MaskFault("unknown_class", f"holds values beyond {_MOST}, and a mask holds classes")
+    wide = samples.astype(np.int32)
+    if stored.white_is_zero:
+        low, high = stored.range or (0, 0)
+        wide = int(low + high) - wide
+    if not coloured:
+        return wide[..., 0]
+    if samples.dtype != np.uint8:
+        raise MaskFault("unknown_class", "holds colours of more than 8 bits: save it with 8")
+    grey = (wide == wide[..., :1]).all(axis=-1)
     packed = COLOUR | wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
     return np.where(grey, wide[..., 0], packed)
+
+
+def _palette_values(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Indices, or levels where the palette is grey, int32 [H, W]."""
+    # The whole palette decides, not the colours in use: masks of one set must be read alike, also
+    # those that lack a class. Writers fill palettes up with greys, which turn no palette coloured.
+    if (palette != palette[:, :1]).any():
+        return indices
+    if indices.max() >= len(palette):
+        raise MaskFault(
+            "corrupt", f"holds the index {indices.max()} of a palette of {len(palette)} colours"
+        )
+    return palette[indices, 0].astype(np.int32)
+
+
+def _check_alpha(alpha: np.ndarray, values: np.ndarray) -> None:
+    """Refuses a mask that alpha and values could tell differently."""
+    least, most = alpha.min(), alpha.max()
+    if least != most and ((alpha != np.where(values == 0, least, most)).any() or least != 0):
+        raise MaskFault(
+            "unknown_class",
+            f"has alpha from {least} to {most} that its values do not explain: save it without",
+        )
 
 
 def class_mask(values: np.ndarray, classes: MaskClasses) -> ClassMask:
     """Turns values into class numbers.
 
     A binary mask holds 0 and one full scale (1, 255 or 65535) as it is. Other greys that reach
-    half of 255, as antialiasing and JPEG leave them, are thresholded there.
+    half of 255, as antialiasing and JPEG leave them, are thresholded there. Low codes beside 255
+    and nothing between are no greys: 255 may be the void ring of a map of classes, or its object.
 
     Args:
       values: int32 [H, W].
@@ -133,6 +159,13 @@ def class_mask(values: np.ndarray, classes: MaskClasses) -> ClassMask:
             "unknown_class",
             f"holds {_listed(found.tolist())}, neither 0 and 1, nor 0 and 255, nor greys up to "
             "white: name the values in mask_classes, such as '2:kidney'",
+        )
+    codes = [int(value) for value in found if 0 < value < IGNORE]
+    if found[-1] == IGNORE and codes and codes[-1] < _FEWEST_GREY:
+        raise MaskFault(
+            VOID,
+            f"holds {_listed(found.tolist())}: 255 may be void or the object; name the values, "
+            "such as mask_classes=('1:object', '255:ignore')",
         )
     return ClassMask((values >= _HALF).astype(np.uint8), True)
 

@@ -11,15 +11,24 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data import mask_classes, mask_decode
-from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, decoded_rows, open_cache_dir
-from ufm_jax.data.decode import CorruptImage, Row, fitted_extent, pixel_digest
-from ufm_jax.data.fingerprint import code_stamp, content_digests, digest, memo_of
+from ufm_jax.data import image_file, mask_classes, mask_decode
+from ufm_jax.data.cache import DecodeSettings, Progress, decoded_rows, open_cache_dir
+from ufm_jax.data.cache_folder import CachedRows
+from ufm_jax.data.decode import Row, fitted_extent, pixel_digest
+from ufm_jax.data.fingerprint import (
+    code_stamp,
+    content_digests,
+    digest,
+    memo_of,
+    read_sealed,
+    write_sealed,
+)
+from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.mask_classes import MaskClasses, classes_of_values
 from ufm_jax.data.mask_decode import ClassMask, MaskFault
 from ufm_jax.data.records import ImageHandle, Picture
 from ufm_jax.data.threads import map_in_order
-from ufm_jax.files import write_json
+from ufm_jax.errors import DataError
 
 MaskSource = Path | ImageHandle
 """A mask file, or a handle that loads a mask's bytes, or its values as a `Picture`."""
@@ -86,9 +95,12 @@ def decode_masks(
       cache_dir: made if absent.
       num_workers: threads.
       progress: called with (done, total) while masks are read.
+
+    Raises:
+      DataError: a mask shows that the values of all of them must be named.
     """
     contents, unreadable = mask_digests(sources, cache_dir, num_workers)
-    stamp = code_stamp(mask_decode, mask_classes)
+    stamp = _code()
     rule = digest(stamp, repr(classes).encode())
     names = [
         digest(rule, content, repr(native).encode())
@@ -117,7 +129,12 @@ def decode_masks(
     )
     row_of = {name: row for row, name in enumerate(first)}
     rows = np.array([row_of.get(name, -1) for name in names], np.int64)
-    return _measured(cached, rows, unreadable, len(classes.names))
+    masks = _measured(cached, rows, unreadable, len(classes.names))
+    for index, (kind, reason) in masks.faults.items():
+        if kind == mask_decode.VOID:  # Leaving this one out would not tell what the others mean.
+            source = sources[index]
+            raise DataError(f"{source if isinstance(source, Path) else source.name} {reason}")
+    return masks
 
 
 def values_in_masks(
@@ -125,12 +142,10 @@ def values_in_masks(
 ) -> MaskClasses:
     """The classes of mask_classes='auto': every value that occurs in readable masks."""
     contents, unreadable = mask_digests(sources, cache_dir, num_workers)
-    key = digest(code_stamp(mask_decode, mask_classes), *sorted(set(contents))).hex()
-    memo = cache_dir / f"values-{key}.json"
-    try:
-        return classes_of_values(json.loads(memo.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError):
-        pass
+    key = digest(_code(), *sorted(set(contents))).hex()
+    memo = cache_dir / f"values-{key}.sealed"
+    if (known := read_sealed(memo)) is not None:
+        return classes_of_values(json.loads(known))
 
     def values(index: int) -> list[int]:
         try:
@@ -140,7 +155,7 @@ def values_in_masks(
 
     readable = [index for index in range(len(sources)) if index not in unreadable]
     found = sorted({v for some in map_in_order(values, readable, num_workers) for v in some})
-    write_json(memo, found)
+    write_sealed(memo, json.dumps(found).encode())
     return classes_of_values(found)
 
 
@@ -150,6 +165,11 @@ def mask_digests(
     """Names the content of masks; see `fingerprint.content_digests`."""
     open_cache_dir(cache_dir)
     return content_digests(sources, memo_of(sources, cache_dir), num_workers)
+
+
+def _code() -> bytes:
+    """Changes when the code that reads masks does."""
+    return code_stamp(image_file, mask_decode, mask_classes)
 
 
 def _values(source: MaskSource) -> np.ndarray:
@@ -174,6 +194,7 @@ def _row(source: MaskSource, classes: MaskClasses, native: Size, size: int) -> R
         extent=extent,
         geometry=np.zeros(7, np.float32),
         digest=pixel_digest(numbers),
+        native=native,
         label=json.dumps({"counts": counts, "grey": grey}),
     )
 

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
@@ -109,6 +109,20 @@ def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
     Returns:
       The fault of each faulty record, by position.
     """
+    fault = fault_of_file(root)
+    faults = {}
+    for index, record in enumerate(records):
+        if isinstance(record.image, Path) and (found := fault(record.image)):
+            faults[index] = Issue(found[0], record.client, record.name, found[1])
+    return faults
+
+
+def fault_of_file(root: Path) -> Callable[[Path], tuple[str, str] | None]:
+    """A function that tells the kind of fault of a file and the reason, or None if it has none.
+
+    Args:
+      root: folder that no file may leave.
+    """
     real_root = os.path.realpath(root)
     real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
 
@@ -126,8 +140,4 @@ def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
             return "missing", "is not a file"
         return None if stat.st_size else ("empty", "has 0 bytes")
 
-    faults = {}
-    for index, record in enumerate(records):
-        if isinstance(record.image, Path) and (found := fault(record.image)):
-            faults[index] = Issue(found[0], record.client, record.name, found[1])
-    return faults
+    return fault

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.cache import CachedRows, DecodeSettings, Progress, open_cache_dir
+from ufm_jax.data.cache import DecodeSettings, Progress, open_cache_dir
+from ufm_jax.data.cache_folder import CachedRows
 from ufm_jax.data.cells import matched, name_of, near_equal
 from ufm_jax.data.fingerprint import content_digests, memo_of
 from ufm_jax.data.issues import FAULTS, DataIssues, Issue, enforce
-from ufm_jax.data.records import Record, file_faults
+from ufm_jax.data.records import Listing, Record, file_faults
 from ufm_jax.data.shared_cache import ALONE, Share, decoded_together
 from ufm_jax.errors import DataError
 
@@ -44,6 +45,23 @@ class Decoded:
         kept = [i for i in range(len(self.records)) if i not in positions]
         records = tuple(self.records[i] for i in kept)
         return Decoded(records, self.cached, self.rows[np.array(kept, np.int64)])
+
+
+def stop_without_images(listing: Listing) -> None:
+    """Refuses a source that lists files and no image.
+
+    Raises:
+      DataError: says what the files are.
+    """
+    others = [Path(issue.path) for issue in listing.issues if issue.kind == "not_image"]
+    if listing.records or not others:
+        return
+    counts = Counter(path.suffix.lower() or "without a suffix" for path in others).most_common(5)
+    found = ", ".join(f"{count} files {suffix}" for suffix, count in counts)
+    raise DataError(
+        f"{listing.root or others[0].parent} holds no image that can be read, but {found}: DICOM, "
+        "NIfTI and videos are not read yet; convert them to PNG, a file a frame"
+    )
 
 
 def stop_on_faults(issues: Iterable[Issue], on_bad: str) -> tuple[Issue, ...]:
@@ -188,7 +206,7 @@ def decode_records(
       All records, those that failed too: see `faults_of_decoding`.
 
     Raises:
-      DataError: no image can be read.
+      DataError: no image can be read, or the depth of the files must be said.
     """
     open_cache_dir(cache_dir)
     listed = [record.image for record in records]
@@ -204,7 +222,27 @@ def decode_records(
     cached = decoded_together(images, names, settings, cache_dir, num_workers, progress, share)
     row_of = {content: row for row, content in enumerate(first)}
     rows = np.array([row_of.get(content, -1) for content in digests], np.int64)
-    return Decoded(tuple(records), cached, rows, unreadable)
+    decoded = Decoded(tuple(records), cached, rows, unreadable)
+    _check_depth(decoded)
+    return decoded
+
+
+def _check_depth(decoded: Decoded) -> None:
+    """Refuses files of 16 bits by their headers that as a set do not use them.
+
+    Raises:
+      DataError: no file reaches a quarter of full scale: 10, 12 or 14 bits, stored in 16, would
+        come out dark.
+    """
+    peaks = np.where(decoded.rows >= 0, decoded.cached.peaks[decoded.rows], 0)
+    most, deep = int(peaks.max(initial=0)), np.flatnonzero(peaks)
+    if 0 < most < 2**14:
+        bits = next(bits for bits in (10, 12, 14) if most < 2**bits)
+        raise DataError(
+            f"{len(deep)} files have 16 bits by their headers, and none a value above {most}; "
+            f"first: {decoded.records[deep[0]].name}. Set data.value_range=(0, {2**bits - 1}) if "
+            f"they hold {bits} bits, (0, 65535) if they hold 16"
+        )
 
 
 def faults_of_decoding(

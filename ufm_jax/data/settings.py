@@ -1,13 +1,19 @@
 """What the user may say about the data, typed and checked."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from operator import lt
+from typing import Annotated, Literal
 
+from ufm_jax.data.phantom.generate import MIN_SIZE
 from ufm_jax.errors import DataError
+from ufm_jax.ranges import Checked, LogSpread, Range, Seed
+
+Level = Annotated[float, Range(-(2.0**32), 2.0**32)]
+"""A value of a pixel."""
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(Checked):
     """Where the images come from and who holds them.
 
     Attributes:
@@ -32,6 +38,8 @@ class DataSettings:
       require_labels: an image without a label is a fault.
       working_size: S.
       channels: 1, 3, or 'auto' (3 if any image has colour).
+      value_range: (black, white) of all files of more than 8 bits, such as (0, 4095) for 12 bits
+        stored in 16, or (0, 1) for floats; () = what each file's header says.
       detect_geometry: find the scan geometry where the source does not bring it.
       cache_dir: decoded images are kept here, readable by the owner alone; '' = ~/.cache/ufm_jax.
       on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
@@ -56,33 +64,36 @@ class DataSettings:
     )
     exclude_files: tuple[str, ...] = ("*_mask.*", "*_mask_*.*", "*_annotation.*", "*_gt.*")
     partition: Literal["site", "iid", "dirichlet", "lognormal"] = "site"
-    num_clients: int = 16
+    num_clients: Annotated[int, Range(1, 1_000_000)] = 16
     clients_per_set: tuple[str, ...] = ()
-    alpha: float = 0.5
-    partition_sigma: float = 0.0
+    alpha: Annotated[float, Range(1e-6)] = 0.5
+    partition_sigma: LogSpread = 0.0
     splits: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     require_labels: bool = False
-    working_size: int = 224
+    working_size: Annotated[int, Range(1, 8192)] = 224
     channels: Literal["auto", 1, 3] = "auto"
+    value_range: tuple[Level, ...] = ()
     detect_geometry: bool = True
     cache_dir: str = ""
     on_bad: Literal["error", "skip"] = "error"
     duplicates: Literal["error", "skip", "keep"] = "keep"
-    num_workers: int = 0
-    seed: int = 0
-    num_sites: int = 16
-    mean_size: int = 64
-    sigma: float = 1.0
+    num_workers: Annotated[int, Range(0, 1024)] = 0
+    seed: Seed = 0
+    num_sites: Annotated[int, Range(1, 100_000)] = 16
+    mean_size: Annotated[int, Range(1, 1_000_000)] = 64
+    sigma: LogSpread = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("source", "partition", "channels", "on_bad", "duplicates"):
-            allowed = get_args(get_type_hints(DataSettings)[name])
-            if getattr(self, name) not in allowed:
-                raise DataError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        for name, least in (("working_size", 1), ("num_clients", 1), ("num_workers", 0)):
-            if getattr(self, name) < least:
-                raise DataError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        super().__post_init__()
+        if self.source == "synthetic" and self.working_size < MIN_SIZE:
+            raise DataError(
+                f"working_size={self.working_size}: phantoms have {MIN_SIZE} pixels or more"
+            )
+        if self.value_range and not (len(self.value_range) == 2 and lt(*self.value_range)):
+            raise DataError(
+                f"value_range={self.value_range}: give black and white, such as (0, 4095), or ()"
+            )
         if self.source != "synthetic" and not self.root:
             raise DataError(f"source {self.source!r} needs `root`, the folder of the data")
         if self.client_columns and self.source not in ("index", "tfds"):

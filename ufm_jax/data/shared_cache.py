@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.data.cache import (
-    CachedRows,
     DecodeSettings,
     Progress,
     cache_key,
     decoded_rows,
-    open_rows,
 )
-from ufm_jax.data.decode import CorruptImage, Row
+from ufm_jax.data.cache_folder import CachedRows, open_rows
+from ufm_jax.data.decode import Row
+from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import ImageHandle
 from ufm_jax.files import exclusive
 
@@ -83,18 +83,19 @@ def decoded_together(
 def _rows_of(parts: Iterable[CachedRows]) -> Iterator[Row | CorruptImage]:
     """The rows of complete folders, as they were decoded."""
     for part in parts:
-        images = np.load(part.folder / "images.npy", mmap_mode="r")
+        images = part.images()
         for index in range(len(part)):
             if index in part.failures:
                 yield CorruptImage(part.failures[index])
                 continue
-            height, width = part.extents[index].tolist()
             yield Row(
-                image=images[index],
-                extent=(height, width),
+                image=images.read(np.array([index]))[0],
+                extent=tuple(part.extents[index].tolist()),
                 geometry=part.geometry[index],
                 digest=part.digests[index].tobytes(),
+                native=tuple(part.natives[index].tolist()),
                 frames=int(part.frames[index]),
+                peak=int(part.peaks[index]),
                 label=part.labels.get(index),
             )
 

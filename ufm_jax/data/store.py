@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ufm_jax.data.cache import CachedRows
+from ufm_jax.data.cache_folder import CachedRows
+from ufm_jax.data.row_file import CheckedRows
 
 
 class RowStore(Protocol):
@@ -96,8 +97,7 @@ class CachedStore:
         self._map()
 
     def _map(self) -> None:
-        images = np.load(self.cached.folder / "images.npy", mmap_mode="r")
-        object.__setattr__(self, "_images", images.view(np.ndarray))
+        object.__setattr__(self, "_images", self.cached.images())
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -105,11 +105,15 @@ class CachedStore:
         return self.cached.image_shape
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Gathers rows; see `RowStore.read`."""
-        images: np.ndarray = self.__dict__["_images"]
+        """Gathers rows; see `RowStore.read`.
+
+        Raises:
+          DataError: an image in the cache is damaged.
+        """
+        images: CheckedRows = self.__dict__["_images"]
         inner = self.rows[rows]
         return {
-            "image": images[inner],
+            "image": images.read(inner),
             "extent": self.cached.extents[inner],
             "geometry": self.cached.geometry[inner],
             "label": self.labels[rows],

@@ -27,7 +27,8 @@ def split_by_path(tree: Tree, patterns: Sequence[str]) -> tuple[Tree, dict[str, 
     for pattern in patterns:
         found = {path: leaf for path, leaf in leaves.items() if re.fullmatch(pattern, path)}
         if not found:
-            raise ValueError(f"{pattern!r} matches no parameter; there are {', '.join(leaves)}")
+            known = dict.fromkeys(re.sub(r"_\d+", "_[0-9]+", path) for path in leaves)
+            raise ValueError(f"{pattern!r} matches no parameter; there are {', '.join(known)}")
         taken |= found
     rest = jax.tree_util.tree_map_with_path(
         lambda path, leaf: None if _path(path) in taken else leaf, tree

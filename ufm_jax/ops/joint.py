@@ -8,7 +8,7 @@ that was not there. Pixels that come from outside the picture are black, and in 
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,11 @@ from jax.scipy.ndimage import map_coordinates
 
 from ufm_jax.ops.crop import crop, random_box
 from ufm_jax.ops.segmentation_losses import IGNORED
+from ufm_jax.ranges import Checked, Factors, Parts, Range, Share
 
 
 @dataclass(frozen=True)
-class Moves:
+class Moves(Checked):
     """What may happen to a picture and its mask.
 
     Attributes:
@@ -36,22 +37,13 @@ class Moves:
         ValueError: If a number is impossible.
     """
 
-    area: tuple[float, float] = (0.6, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    degrees: float = 10.0
-    zoom: tuple[float, float] = (0.9, 1.1)
-    mirror: float = 0.5
-    upend: float = 0.0
+    area: Parts = (0.6, 1.0)
+    ratio: Factors = (3 / 4, 4 / 3)
+    degrees: Annotated[float, Range(0, 180)] = 10.0
+    zoom: Factors = (0.9, 1.1)
+    mirror: Share = 0.5
+    upend: Share = 0.0
     quarter_turns: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("mirror", "upend"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use a probability from 0 to 1")
-        if not 0 <= self.degrees <= 180:
-            raise ValueError(f"degrees={self.degrees} of a turn: use a number from 0 to 180")
-        if not 0 < self.zoom[0] <= self.zoom[1] < math.inf:
-            raise ValueError(f"zoom={self.zoom}: use factors with 0 < least <= largest")
 
     @property
     def bends(self) -> bool:

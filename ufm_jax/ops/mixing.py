@@ -4,7 +4,6 @@ Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; Yun et al., "Cu
 Strategy to Train Strong Classifiers", 2019; Zhong et al., "Random Erasing Data Augmentation", 2020.
 """
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,10 +11,11 @@ import jax
 import jax.numpy as jnp
 
 from ufm_jax.ops.crop import random_box
+from ufm_jax.ranges import Amount, Checked, Share
 
 
 @dataclass(frozen=True)
-class Mixing:
+class Mixing(Checked):
     """How pairs are mixed.
 
     Attributes:
@@ -28,18 +28,10 @@ class Mixing:
         ValueError: If a number is impossible.
     """
 
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    probability: float = 1.0
-    switch: float = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} of a mixture: use 0 or more")
-        for name in ("probability", "switch"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use a probability from 0 to 1")
+    mixup: Amount = 0.0
+    cutmix: Amount = 0.0
+    probability: Share = 1.0
+    switch: Share = 0.5
 
 
 class Mixed(NamedTuple):

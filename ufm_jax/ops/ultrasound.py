@@ -18,12 +18,14 @@ Depth is taken to run down the picture, sideways to run across: true for linear 
 middle of a sector. What is black, outside of the scan, stays black.
 """
 
-import dataclasses
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ufm_jax.ranges import Checked, Range, Share
 
 DYNAMIC_RANGE_DB = 60.0
 """Decibels that the grey levels span; scanners offer some 40 to 80."""
@@ -36,9 +38,11 @@ _BLUR_REACH = 4
 _SPECKLE_TAPS = ((0.5, 1.0, 0.5), (0.25, 0.75, 1.0, 0.75, 0.25))
 """Shape of a resolution cell down and across, in pixels."""
 
+Decibels = Annotated[float, Range(0, 1000)]
+
 
 @dataclass(frozen=True)
-class UltrasoundStrengths:
+class UltrasoundStrengths(Checked):
     """Largest changes; each is drawn uniformly between none and this, or between plus and minus.
 
     Attributes:
@@ -54,22 +58,13 @@ class UltrasoundStrengths:
         ValueError: If a number is impossible.
     """
 
-    gain: float = 6.0
-    tgc: float = 4.0
-    dynamic_range: float = 0.25
-    gamma: float = 0.3
-    speckle: float = 1.5
-    blur: float = 1.0
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        bounds = {"dynamic_range": 0.9, "probability": 1.0, "blur": _BLUR_REACH / 2}
-        for field in dataclasses.fields(self):
-            value, most = getattr(self, field.name), bounds.get(field.name, np.inf)
-            if not 0 <= value <= most:
-                raise ValueError(
-                    f"{field.name}={value} of UltrasoundStrengths: use 0 to {most}, finite"
-                )
+    gain: Decibels = 6.0
+    tgc: Decibels = 4.0
+    dynamic_range: Annotated[float, Range(0, 0.9)] = 0.25
+    gamma: Annotated[float, Range(0, 10)] = 0.3
+    speckle: Decibels = 1.5
+    blur: Annotated[float, Range(0, _BLUR_REACH / 2)] = 1.0
+    probability: Share = 0.5
 
 
 def ultrasound_augment(

@@ -1,7 +1,10 @@
 """From the sections of a configuration to a federation: for pretraining and fine-tuning alike."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
+
+import jax.numpy as jnp
 
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
@@ -12,8 +15,12 @@ from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.train.config import FederationConfig, PlacementConfig, check_clients
+from ufm_jax.train.lane_probe import device_memory, host_memory
 from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
 from ufm_jax.train.participation import make_clock, make_participation
+
+_BYTES_A_SLOT = 64
+"""A row number, and what sorting it takes."""
 
 
 def build_placement(config: PlacementConfig) -> Placement:
@@ -48,7 +55,8 @@ def build_federation(
         seed: Everything random is folded from it.
 
     Raises:
-        ConfigError: If a cohort is larger than the population, or parts do not go together.
+        ConfigError: If a cohort is larger than the population, parts do not go together, or a
+            round does not fit the memory.
         ValueError: If the parts do not fit.
     """
     check_clients(config, data.num_clients)
@@ -62,7 +70,7 @@ def build_federation(
                 way.concurrency, way.buffer, polynomial(way.power), way.towards_client
             ),
         )
-    return make(
+    federation = make(
         loss_fn=loss_fn,
         algorithm=make_algorithm(config, optimizers, personal, data.num_clients),
         offsets=data.offsets,
@@ -84,6 +92,9 @@ def build_federation(
         seed=seed,
         examples_sharded=placement.data_home != "device",
     )
+    _check_memory(federation, data.store.image_shape)
+    _check_rate(federation, optimizers, config.rounds)
+    return federation
 
 
 def _check_microbatch(config: FederationConfig, placement: PlacementConfig) -> None:
@@ -93,4 +104,35 @@ def _check_microbatch(config: FederationConfig, placement: PlacementConfig) -> N
         raise ConfigError(
             f"config.federation.privacy.microbatch={size} does not divide the {part} examples "
             "that a device holds of a batch: use a divisor, or 0 for all at once"
+        )
+
+
+def _check_memory(federation: Federation, image_shape: tuple[int, ...]) -> None:
+    """Refuses a round that cannot fit, before any of it is allocated.
+
+    It counts the least alone: the images of one step as float32 on each device, and what sorting
+    the examples of a round takes on the host.
+    """
+    placement, steps = federation.placement, federation.limits.steps
+    slots = placement.lanes * federation.batching.capacity
+    images = slots // placement.data_parallel * 4 * math.prod(image_shape)
+    order = slots * steps * placement.num_devices * _BYTES_A_SLOT
+    for needed, memory, what in (
+        (images, device_memory(placement), "the images of one step"),
+        (order, host_memory(), f"the order of the examples of {steps} steps"),
+    ):
+        if needed > memory:
+            raise ConfigError(
+                f"config.federation.batch_size={federation.batching.batch_size} with "
+                f"placement.lanes={placement.lanes}: {what} would take {needed / 1e9:.3g} GB, and "
+                f"there are {memory / 1e9:.3g}; lower one of them, local_epochs or local_steps"
+            )
+
+
+def _check_rate(federation: Federation, optimizers: Optimizers, rounds: int) -> None:
+    """Refuses a run whose only step is the first of a warm-up, where the rate is 0."""
+    if rounds == 1 and federation.num_steps.max() == 1 and not optimizers.lr_factor(jnp.zeros(())):
+        raise ConfigError(
+            "config.schedule.warmup_rounds: the run has one step, the first of the warm-up, where "
+            "the learning rate is 0; set 0, or train for more rounds or local_steps"
         )

@@ -1,14 +1,14 @@
 """How the processes of a run on several hosts find each other, and how patient they are."""
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 from ufm_jax.errors import ConfigError
-from ufm_jax.train.schema import check_range
+from ufm_jax.ranges import AtLeastOne, Checked, Count, Range
 
 
 @dataclass(frozen=True)
-class ClusterConfig:
+class ClusterConfig(Checked):
     """Processes on more than one host; every one is started with the same command.
 
     Attributes:
@@ -23,18 +23,19 @@ class ClusterConfig:
 
     distributed: bool = False
     coordinator: str = ""
-    num_processes: int = 0
-    process_id: int = -1
-    start_seconds: int = 300
-    heartbeat_seconds: int = 100
-    shutdown_seconds: int = 300
+    num_processes: Count = 0
+    process_id: Annotated[int, Range(-1)] = -1
+    start_seconds: AtLeastOne = 300
+    heartbeat_seconds: AtLeastOne = 100
+    shutdown_seconds: AtLeastOne = 300
 
     def __post_init__(self) -> None:
-        for key in ("start_seconds", "heartbeat_seconds", "shutdown_seconds"):
-            check_range(f"cluster.{key}", getattr(self, key), 1, math.inf, "counts seconds")
-        check_range("cluster.num_processes", self.num_processes, 0, math.inf, "counts processes")
-        last = self.num_processes - 1 if self.num_processes else math.inf
-        check_range("cluster.process_id", self.process_id, -1, last, "numbers processes from 0")
+        super().__post_init__()
+        if self.num_processes and self.process_id >= self.num_processes:
+            raise ConfigError(
+                f"config.cluster.process_id={self.process_id}: {self.num_processes} processes are "
+                "numbered from 0"
+            )
         host, _, port = self.coordinator.rpartition(":")
         if self.coordinator and not (host and port.isdecimal()):
             raise ConfigError(f"config.cluster.coordinator={self.coordinator!r}: give 'host:port'")

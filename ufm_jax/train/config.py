@@ -6,15 +6,26 @@ plain typed values.
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from ml_collections import ConfigDict
 
 from ufm_jax.data.federated import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Loop
-from ufm_jax.models.sizes import SIZES
 from ufm_jax.ops.masking import num_kept
+from ufm_jax.ranges import (
+    Amount,
+    AtLeastOne,
+    Checked,
+    Count,
+    Factors,
+    Parts,
+    Pattern,
+    Range,
+    Seed,
+    Share,
+)
 from ufm_jax.train.cluster_config import ClusterConfig
 from ufm_jax.train.encoder_config import EncoderConfig
 from ufm_jax.train.methods_config import (
@@ -26,7 +37,7 @@ from ufm_jax.train.methods_config import (
     ParticipationConfig,
     PrivacyConfig,
 )
-from ufm_jax.train.schema import check_range, from_config_dict, to_config_dict
+from ufm_jax.train.schema import from_config_dict, to_config_dict
 
 
 @dataclass(frozen=True)
@@ -41,12 +52,12 @@ class ModelConfig(EncoderConfig):
         decoder_width, decoder_depth, decoder_heads: The decoder.
     """
 
-    mask_ratio: float = 0.75
-    texture_strength: float = 1.0
+    mask_ratio: Annotated[float, Range(0, 1, above=True, below=True)] = 0.75
+    texture_strength: Amount = 1.0
     normalise_target: bool = True
-    decoder_width: int = 512
-    decoder_depth: int = 8
-    decoder_heads: int = 16
+    decoder_width: Annotated[int, Range(4, 16_384)] = 512
+    decoder_depth: Annotated[int, Range(1, 1000)] = 8
+    decoder_heads: AtLeastOne = 16
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,19 +65,12 @@ class ModelConfig(EncoderConfig):
             num_kept(self.num_patches, self.mask_ratio)
         except ValueError as error:
             raise ConfigError(f"config.model.{error}") from None
-        if self.texture_strength < 0:
+        width, heads = self.decoder_width, self.decoder_heads
+        if width % heads or width % 4:
             raise ConfigError(
-                f"config.model.texture_strength={self.texture_strength}: use 0 (uniform) or more"
+                f"config.model.decoder_width: width {width} must be a multiple of 4 and of its "
+                f"{heads} heads"
             )
-        for key, width, heads in (
-            ("decoder_width", self.decoder_width, self.decoder_heads),
-            ("size", SIZES[self.size].width, SIZES[self.size].heads),
-        ):
-            if width % heads or width % 4:
-                raise ConfigError(
-                    f"config.model.{key}: width {width} must be a multiple of 4 and of its "
-                    f"{heads} heads"
-                )
 
     @property
     def num_patches(self) -> int:
@@ -80,7 +84,7 @@ class ModelConfig(EncoderConfig):
 
 
 @dataclass(frozen=True)
-class AugmentConfig:
+class AugmentConfig(Checked):
     """Augmentation, on the device.
 
     Attributes:
@@ -92,26 +96,15 @@ class AugmentConfig:
         scan_conversion: Probability that an image is seen through the other probe geometry.
     """
 
-    crop_area: tuple[float, float] = (0.2, 1.0)
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip: float = 0.5
-    degrade: float = 0.5
-    scan_conversion: float = 0.5
-
-    def __post_init__(self) -> None:
-        for key in ("flip", "degrade", "scan_conversion"):
-            check_range(f"augment.{key}", getattr(self, key), 0, 1, "is a probability")
-        for key in ("crop_area", "crop_ratio"):
-            low, high = getattr(self, key)
-            if not 0 < low <= high or (key == "crop_area" and high > 1):
-                raise ConfigError(
-                    f"config.augment.{key}={(low, high)}: give a range (low, high), 0 < low <= "
-                    "high" + (" <= 1" if key == "crop_area" else "")
-                )
+    crop_area: Parts = (0.2, 1.0)
+    crop_ratio: Factors = (3 / 4, 4 / 3)
+    flip: Share = 0.5
+    degrade: Share = 0.5
+    scan_conversion: Share = 0.5
 
 
 @dataclass(frozen=True)
-class FederationConfig:
+class FederationConfig(Checked):
     """Clients, rounds and local work.
 
     Attributes:
@@ -143,21 +136,19 @@ class FederationConfig:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     asynchronous: AsyncConfig = field(default_factory=AsyncConfig)
-    rounds: int = 300
-    cohort_size: int = 0
-    batch_size: int = 64
-    local_epochs: int = 1
-    local_steps: int = 0
+    rounds: AtLeastOne = 300
+    cohort_size: Count = 0
+    batch_size: Annotated[int, Range(1, 65_536)] = 64
+    local_epochs: Annotated[int, Range(0, 10_000)] = 1
+    local_steps: Annotated[int, Range(0, 1_000_000)] = 0
     partial_batch: Literal["weight", "drop"] = "weight"
     batch_sampling: Literal["shuffle", "poisson"] = "shuffle"
     client_weights: Literal["examples", "uniform"] = "examples"
     client_state: Literal["reset", "persist", "average"] = "persist"
-    personal: tuple[str, ...] = ()
+    personal: tuple[Annotated[str, Pattern()], ...] = ()
 
     def __post_init__(self) -> None:
-        check_range("federation.rounds", self.rounds, 1, math.inf, "counts rounds")
-        check_range("federation.batch_size", self.batch_size, 1, math.inf, "counts examples")
-        check_range("federation.cohort_size", self.cohort_size, 0, math.inf, "is 0 for all clients")
+        super().__post_init__()
         if (self.local_epochs > 0) == (self.local_steps > 0):
             raise ConfigError(
                 f"config.federation.local_epochs={self.local_epochs}, local_steps="
@@ -191,8 +182,11 @@ class FederationConfig:
             )
 
 
+Decay = Annotated[float, Range(0, 1, below=True)]
+
+
 @dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Checked):
     """An optimiser.
 
     Attributes:
@@ -210,16 +204,16 @@ class OptimizerConfig:
     name: Literal["adamw", "sgd", "adam", "yogi", "adagrad", "fedadam", "fedyogi", "fedadagrad"] = (
         "adamw"
     )
-    learning_rate: float = 1.5e-4
+    learning_rate: Annotated[float, Range(1e-12)] = 1.5e-4
     scale_by_batch: bool = True
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.05
-    clip_norm: float = 0.0
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    eps: Amount = 1e-8
+    weight_decay: Amount = 0.05
+    clip_norm: Amount = 0.0
 
 
 @dataclass(frozen=True)
-class ScheduleConfig:
+class ScheduleConfig(Checked):
     """Learning-rate factor as a function of the round: linear warm-up, then half a cosine.
 
     Attributes:
@@ -227,29 +221,16 @@ class ScheduleConfig:
         min_factor: Factor at the last round.
     """
 
-    warmup_rounds: int = 40
-    min_factor: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_range("schedule.warmup_rounds", self.warmup_rounds, 0, math.inf, "counts rounds")
-        check_range("schedule.min_factor", self.min_factor, 0, 1, "is a share of the rate")
+    warmup_rounds: Count = 40
+    min_factor: Share = 0.0
 
 
-def check_rates(
-    client: OptimizerConfig, server: OptimizerConfig, schedule: ScheduleConfig, rounds: int
-) -> None:
-    """Refuses impossible numbers of a run's optimisers, and a warm-up longer than the run.
+def check_warmup(schedule: ScheduleConfig, rounds: int) -> None:
+    """Refuses a warm-up longer than the run.
 
     Raises:
         ConfigError: Naming key, value and remedy.
     """
-    for section, optimizer in (("client_optimizer", client), ("server_optimizer", server)):
-        for key in ("learning_rate", "eps", "weight_decay", "clip_norm"):
-            check_range(f"{section}.{key}", getattr(optimizer, key), 0, math.inf, "is a size")
-        if not all(0 <= beta < 1 for beta in optimizer.betas):
-            raise ConfigError(
-                f"config.{section}.betas={optimizer.betas}: they are decays; use from 0 to below 1"
-            )
     if schedule.warmup_rounds > rounds:
         raise ConfigError(
             f"config.schedule.warmup_rounds={schedule.warmup_rounds}: there are {rounds} rounds; "
@@ -258,7 +239,7 @@ def check_rates(
 
 
 @dataclass(frozen=True)
-class PlacementConfig:
+class PlacementConfig(Checked):
     """Where clients train.
 
     Attributes:
@@ -275,27 +256,18 @@ class PlacementConfig:
         loader_threads: Threads that read from disk.
     """
 
-    devices: int = 0
-    cpu_devices: int = 0
-    lanes: int = 1
-    data_parallel: int = 1
+    devices: Count = 0
+    cpu_devices: Annotated[int, Range(0, 1024)] = 0
+    lanes: Annotated[int, Range(0, 65_536)] = 1
+    data_parallel: AtLeastOne = 1
     loop: Loop = "events"
-    memory_fraction: float = 0.9
+    memory_fraction: Annotated[float, Range(0.01, 1)] = 0.9
     data_home: Literal["device", "host", "stream"] = "device"
-    loader_threads: int = 2
-
-    def __post_init__(self) -> None:
-        for key in ("devices", "cpu_devices", "loader_threads"):
-            check_range(f"placement.{key}", getattr(self, key), 0, math.inf, "is a count")
-        check_range(
-            "placement.lanes", self.lanes, 0, math.inf, "counts lanes, 0 measures what is best"
-        )
-        check_range("placement.data_parallel", self.data_parallel, 1, math.inf, "counts devices")
-        check_range("placement.memory_fraction", self.memory_fraction, 0.01, 1, "is a share")
+    loader_threads: Annotated[int, Range(0, 1024)] = 2
 
 
 @dataclass(frozen=True)
-class CheckpointConfig:
+class CheckpointConfig(Checked):
     """Checkpoints.
 
     Attributes:
@@ -304,21 +276,17 @@ class CheckpointConfig:
         keep: Last checkpoints kept, besides the best.
     """
 
-    every_rounds: int = 10
-    every_seconds: float = 600.0
-    keep: int = 2
-
-    def __post_init__(self) -> None:
-        check_range("checkpoint.every_rounds", self.every_rounds, 1, math.inf, "counts rounds")
-        check_range("checkpoint.keep", self.keep, 1, math.inf, "counts checkpoints")
+    every_rounds: AtLeastOne = 10
+    every_seconds: Amount = 600.0
+    keep: AtLeastOne = 2
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(Checked):
     """Everything that decides a pretraining run."""
 
     name: str = "pretrain"
-    seed: int = 0
+    seed: Seed = 0
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -335,9 +303,8 @@ class PretrainConfig:
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        check_rates(
-            self.client_optimizer, self.server_optimizer, self.schedule, self.federation.rounds
-        )
+        super().__post_init__()
+        check_warmup(self.schedule, self.federation.rounds)
 
 
 def pretrain_config() -> ConfigDict:

@@ -1,17 +1,18 @@
 """What can be configured of an encoder, in pretraining and in fine-tuning."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax.numpy as jnp
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.models.attention import AttentionKernel
 from ufm_jax.models.execution import Execution
+from ufm_jax.ranges import Checked, Range
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Checked):
     """The vision transformer, what it sees, and how it is computed.
 
     Attributes:
@@ -26,8 +27,8 @@ class EncoderConfig:
     """
 
     size: Literal["xs", "ti", "s", "b", "l", "h"] = "b"
-    image_size: int = 224
-    patch_size: int = 16
+    image_size: Annotated[int, Range(1, 8192)] = 224
+    patch_size: Annotated[int, Range(2)] = 16
     channels: Literal[1, 3] = 3
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
@@ -35,7 +36,8 @@ class EncoderConfig:
     attention_kernel: AttentionKernel = "xla"
 
     def __post_init__(self) -> None:
-        if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
+        super().__post_init__()
+        if self.image_size % self.patch_size:
             raise ConfigError(
                 f"config.model.patch_size={self.patch_size}: it does not divide "
                 f"config.model.image_size={self.image_size}; change one of them"

@@ -154,11 +154,11 @@ def device_memory(placement: Placement) -> float:
     """Bytes of the smallest device: as it tells, or an even share of the machine's memory."""
     devices = placement.mesh.local_devices
     stats = [device.memory_stats() or {} for device in devices]
-    share = _host_memory() / len(devices)
+    share = host_memory() / len(devices)
     return from_first(float(min(s.get("bytes_limit", share) for s in stats)))
 
 
-def _host_memory() -> float:
+def host_memory() -> float:
     """Bytes of memory that this process may use; infinite where the system does not tell."""
     sizes = [math.inf]
     if hasattr(os, "sysconf"):

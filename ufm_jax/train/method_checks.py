@@ -6,6 +6,8 @@ Each of these runs without an error and trains something other than what its nam
 from collections.abc import Iterator, Sequence
 
 from ufm_jax.errors import ConfigError
+from ufm_jax.fed.algorithm import Params
+from ufm_jax.fed.paths import split_by_path
 from ufm_jax.train.config import FederationConfig, OptimizerConfig
 
 _LOCAL_OBJECTIVES = ("fedavg", "fedprox", "fedsam")
@@ -41,6 +43,18 @@ def check_method(
     ):
         for problem in checks:
             raise ConfigError(f"config.{problem}")
+
+
+def check_personal(personal: Sequence[str], params: Params) -> None:
+    """Checks that every pattern matches a parameter.
+
+    Raises:
+        ConfigError: Naming the first that matches none, and the paths there are.
+    """
+    try:
+        split_by_path(params, personal)
+    except ValueError as error:
+        raise ConfigError(f"config.federation.personal: {error}") from None
 
 
 def _personal(config: FederationConfig, personal: Sequence[str]) -> Iterator[str]:

@@ -3,12 +3,11 @@
 A key that the chosen method does not use has no effect; its docstring says whose it is.
 """
 
-import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from ufm_jax.errors import ConfigError
-from ufm_jax.train.schema import check_range
+from ufm_jax.ranges import Amount, AtLeastOne, Checked, Count, LogSpread, Range, Share
 
 AlgorithmName = Literal[
     "fedavg", "fedprox", "fedsam", "scaffold", "fednova", "feddyn", "mimelite", "ditto"
@@ -27,8 +26,12 @@ RuleName = Literal[
 ]
 
 
+Length = Annotated[float, Range(1e-12)]
+"""What is divided by."""
+
+
 @dataclass(frozen=True)
-class AlgorithmConfig:
+class AlgorithmConfig(Checked):
     """The federated algorithm; see docs/algorithms.md.
 
     Attributes:
@@ -42,20 +45,15 @@ class AlgorithmConfig:
     """
 
     name: AlgorithmName = "fedavg"
-    mu: float = 0.01
-    rho: float = 0.05
+    mu: Amount = 0.01
+    rho: Amount = 0.05
     option: Literal["I", "II"] = "II"
-    alpha: float = 0.1
-    strength: float = 0.1
-
-    def __post_init__(self) -> None:
-        for key in ("mu", "rho", "strength"):
-            check_range(f"federation.algorithm.{key}", getattr(self, key), 0, math.inf, "pulls")
-        check_range("federation.algorithm.alpha", self.alpha, 1e-12, math.inf, "divides")
+    alpha: Length = 0.1
+    strength: Amount = 0.1
 
 
 @dataclass(frozen=True)
-class AggregationConfig:
+class AggregationConfig(Checked):
     """How the clients' updates become one; see docs/robustness.md and docs/privacy.md.
 
     Attributes:
@@ -68,19 +66,14 @@ class AggregationConfig:
     """
 
     rule: RuleName = "mean"
-    hostile: int = 1
-    norm: float = 1.0
-    iterations: int = 3
+    hostile: Count = 1
+    norm: Length = 1.0
+    iterations: Annotated[int, Range(1, 1000)] = 3
     masked: bool = True
-
-    def __post_init__(self) -> None:
-        check_range("federation.aggregation.hostile", self.hostile, 0, math.inf, "counts clients")
-        check_range("federation.aggregation.norm", self.norm, 1e-12, math.inf, "is a length")
-        check_range("federation.aggregation.iterations", self.iterations, 1, math.inf, "counts")
 
 
 @dataclass(frozen=True)
-class ParticipationConfig:
+class ParticipationConfig(Checked):
     """Who takes part in a round, and how long clients take on a virtual clock.
 
     Attributes:
@@ -98,18 +91,15 @@ class ParticipationConfig:
 
     sampling: Literal["uniform", "by_size", "poisson"] = "uniform"
     trace: str = ""
-    step_seconds: float = 0.0
-    spread: float = 0.5
-    latency: float = 0.0
-    jitter: float = 0.0
-    dropout: float = 0.0
-    deadline: float = 0.0
+    step_seconds: Amount = 0.0
+    spread: LogSpread = 0.5
+    latency: Amount = 0.0
+    jitter: LogSpread = 0.0
+    dropout: Share = 0.0
+    deadline: Amount = 0.0
 
     def __post_init__(self) -> None:
-        for key in ("step_seconds", "spread", "latency", "jitter", "deadline"):
-            name = f"federation.participation.{key}"
-            check_range(name, getattr(self, key), 0, math.inf, "is a time or a spread")
-        check_range("federation.participation.dropout", self.dropout, 0, 1, "is a probability")
+        super().__post_init__()
         if not self.step_seconds and (self.deadline or self.dropout):
             raise ConfigError(
                 "config.federation.participation: deadline and dropout need a clock; set "
@@ -118,7 +108,7 @@ class ParticipationConfig:
 
 
 @dataclass(frozen=True)
-class AsyncConfig:
+class AsyncConfig(Checked):
     """A federation without rounds, on the clock of ``participation``; a round is then a dispatch.
 
     Attributes:
@@ -129,19 +119,14 @@ class AsyncConfig:
             (FedAsync), in place of by how far the client went (FedBuff).
     """
 
-    concurrency: int = 0
-    buffer: int = 4
-    power: float = 0.5
+    concurrency: Count = 0
+    buffer: AtLeastOne = 4
+    power: Amount = 0.5
     towards_client: bool = False
-
-    def __post_init__(self) -> None:
-        check_range("federation.asynchronous.concurrency", self.concurrency, 0, math.inf, "counts")
-        check_range("federation.asynchronous.buffer", self.buffer, 1, math.inf, "counts arrivals")
-        check_range("federation.asynchronous.power", self.power, 0, math.inf, "is a power")
 
 
 @dataclass(frozen=True)
-class CompressionConfig:
+class CompressionConfig(Checked):
     """How updates are compressed on their way to the server.
 
     Attributes:
@@ -154,19 +139,14 @@ class CompressionConfig:
     """
 
     kind: Literal["none", "top_k", "random_k", "quantise", "low_rank"] = "none"
-    fraction: float = 0.01
-    bits: int = 8
-    rank: int = 4
+    fraction: Annotated[float, Range(1e-9, 1)] = 0.01
+    bits: Annotated[int, Range(2, 16)] = 8
+    rank: AtLeastOne = 4
     error_feedback: bool = True
-
-    def __post_init__(self) -> None:
-        check_range("federation.compression.fraction", self.fraction, 1e-9, 1, "is a share")
-        check_range("federation.compression.bits", self.bits, 2, 16, "counts bits")
-        check_range("federation.compression.rank", self.rank, 1, math.inf, "counts columns")
 
 
 @dataclass(frozen=True)
-class AttackConfig:
+class AttackConfig(Checked):
     """Hostile clients, to test an aggregation rule with.
 
     Attributes:
@@ -181,10 +161,11 @@ class AttackConfig:
     kind: Literal[
         "none", "sign_flip", "noise", "stale_replay", "little_is_enough", "inner_product"
     ] = "none"
-    clients: tuple[int, ...] = ()
-    scale: float = 1.0
+    clients: tuple[Count, ...] = ()
+    scale: Amount = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.kind == "none") != (not self.clients):
             raise ConfigError(
                 f"config.federation.attack.kind={self.kind!r} with clients={self.clients}: name "
@@ -193,7 +174,7 @@ class AttackConfig:
 
 
 @dataclass(frozen=True)
-class PrivacyConfig:
+class PrivacyConfig(Checked):
     """Differential privacy; see docs/privacy.md.
 
     Attributes:
@@ -212,26 +193,17 @@ class PrivacyConfig:
     """
 
     level: Literal["none", "client", "example"] = "none"
-    clip: float = 1.0
-    noise_multiplier: float = 1.0
-    microbatch: int = 0
-    quantile: float = 0.0
-    quantile_rate: float = 0.2
-    delta: float = 1e-5
-    epsilon: float = 0.0
-    noise_seed: int = -1
+    clip: Length = 1.0
+    noise_multiplier: Amount = 1.0
+    microbatch: Count = 0
+    quantile: Annotated[float, Range(0, 0.999)] = 0.0
+    quantile_rate: Amount = 0.2
+    delta: Annotated[float, Range(1e-300, 0.1)] = 1e-5
+    epsilon: Amount = 0.0
+    noise_seed: Annotated[int, Range(-1, 2**32 - 1)] = -1
 
     def __post_init__(self) -> None:
-        for key, low, high, meaning in (
-            ("clip", 1e-12, math.inf, "is a length"),
-            ("noise_multiplier", 0, math.inf, "is a deviation"),
-            ("microbatch", 0, math.inf, "counts examples"),
-            ("quantile", 0, 0.999, "is a quantile, 0 for a fixed norm"),
-            ("quantile_rate", 0, math.inf, "is a rate"),
-            ("delta", 1e-300, 0.1, "is a probability"),
-            ("epsilon", 0, math.inf, "is a budget, 0 for none"),
-        ):
-            check_range(f"federation.privacy.{key}", getattr(self, key), low, high, meaning)
+        super().__post_init__()
         if self.epsilon and self.level == "none":
             raise ConfigError(
                 f"config.federation.privacy.epsilon={self.epsilon} with level='none': nothing is "

@@ -45,6 +45,21 @@ def make_clock(config: ParticipationConfig, num_clients: int, seed: int) -> Cloc
     )
 
 
+def trace_bytes(trace: str) -> bytes:
+    """What a trace's file holds; nothing where no trace is named.
+
+    Raises:
+        ConfigError: If it cannot be read.
+    """
+    try:
+        return user_path(trace).read_bytes() if trace else b""
+    except OSError as error:
+        raise ConfigError(
+            f"config.federation.participation.trace={trace!r}: it cannot be read ({error.strerror})"
+            "; name a CSV of who can be asked, or ''"
+        ) from None
+
+
 def read_trace(path: Path, names: tuple[str, ...]) -> npt.NDArray[np.bool_]:
     """Who can be asked, bool [T, K], from a CSV with a column a client and a row a round.
 

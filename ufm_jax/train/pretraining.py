@@ -20,9 +20,11 @@ from ufm_jax.train.checkpoint import Checkpoints, export_params
 from ufm_jax.train.cluster import stop_signal
 from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.feed import Feed
+from ufm_jax.train.method_checks import check_personal
 from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.objective import FIELDS, init_params, make_loss
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
+from ufm_jax.train.participation import trace_bytes
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
@@ -62,6 +64,7 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
         config: A checked configuration.
         workdir: Gets the configuration, metrics, checkpoints and the exported model.
     """
+    trace_bytes(config.federation.participation.trace)
     data = load_data(config)
     check_same_run(config, data)
     with as_config_errors():
@@ -71,7 +74,9 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
         config = with_lanes(config, resolve_lanes(config, data, workdir))
         federation = federate(config, data)
     claim(workdir, config, data, federation.placement)
-    state = federation.init(init_params(config.model, fold(jax.random.key(config.seed), "init")))
+    params = init_params(config.model, fold(jax.random.key(config.seed), "init"))
+    check_personal(config.federation.personal, params)
+    state = federation.init(params)
     traffic = federation.traffic(state.server.params)
     rounds = config.federation.rounds
 

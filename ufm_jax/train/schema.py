@@ -1,17 +1,17 @@
 """From ConfigDicts to typed values: frozen dataclasses are the schema, checked once at the door."""
 
+import ast
 import dataclasses
 import difflib
-import math
-import types
-import typing
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
+from ml_collections.config_flags.tuple_parser import TupleParser
 
 from ufm_jax.errors import ConfigError
+from ufm_jax.ranges import checked, kinds_of, refusal
 
 T = TypeVar("T")
 
@@ -43,21 +43,19 @@ def from_config_dict(cls: type[T], config: Mapping[str, Any], prefix: str = "con
     """Builds the dataclass ``cls`` from a ConfigDict.
 
     Args:
-        cls: A dataclass whose fields are bool, int, float, str, tuples of them, Literals or
-            dataclasses.
+        cls: A dataclass whose fields are dataclasses, or what ``ranges.checked`` takes.
         config: Keys and values; every key must be a field.
         prefix: Path of ``config``, for messages.
 
     Raises:
         ConfigError: For an unknown or missing key, a wrong type, or a value that ``cls`` refuses.
     """
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = kinds_of(cls)
     for key in config:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {prefix}.{near[0]}?" if near else f"known: {', '.join(fields)}"
-            raise ConfigError(f"{prefix}.{key}={config[key]!r}: unknown key; {hint}")
+            raise refusal(f"{prefix}.{key}", config[key], f"unknown key; {hint}")
     values: dict[str, Any] = {}
     for key, kind in fields.items():
         path = f"{prefix}.{key}"
@@ -65,11 +63,11 @@ def from_config_dict(cls: type[T], config: Mapping[str, Any], prefix: str = "con
             raise ConfigError(f"{path}: missing; start from the defaults of {cls.__name__}")
         if dataclasses.is_dataclass(kind):
             if not isinstance(config[key], Mapping | ConfigDict):
-                raise ConfigError(f"{path}={config[key]!r}: it is a section; set {path}.<key>")
+                raise refusal(path, config[key], f"it is a section; set {path}.<key>")
             section: type = kind  # type: ignore[assignment]
             values[key] = from_config_dict(section, config[key], path)
         else:
-            values[key] = _checked(path, config[key], kind)
+            values[key] = checked(path, config[key], kind)
     try:
         return cls(**values)
     except ConfigError:
@@ -78,50 +76,33 @@ def from_config_dict(cls: type[T], config: Mapping[str, Any], prefix: str = "con
         raise ConfigError(f"{prefix}: {error}") from None
 
 
-def _checked(path: str, value: Any, kind: Any) -> Any:
-    """The value in the field's type; integers serve as floats, lists as tuples."""
-    origin = typing.get_origin(kind)
-    if origin is typing.Literal:
-        choices = typing.get_args(kind)
-        if value not in choices:
-            # A flag of a key whose default is a string arrives as a string.
-            by_name = {str(choice): choice for choice in choices}
-            if isinstance(value, str) and value in by_name:
-                return by_name[value]
-            raise ConfigError(f"{path}={value!r}: choose one of {', '.join(map(repr, choices))}")
-        return value
-    if origin in (typing.Union, types.UnionType):
-        for choice in typing.get_args(kind):
-            if choice is type(None):
-                if value is None:
-                    return None
-                continue
-            try:
-                return _checked(path, value, choice)
-            except ConfigError:
-                continue
-        raise ConfigError(f"{path}={value!r}: expected {kind}")
-    if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, tuple | list):
-            raise ConfigError(f"{path}={value!r}: expected a tuple, such as ({value!r},)")
-        kinds = typing.get_args(kind)
-        if kinds[-1] is Ellipsis:
-            kinds = (kinds[0],) * len(value)
-        if len(kinds) != len(value):
-            raise ConfigError(f"{path}={value!r}: expected {len(kinds)} entries")
-        return tuple(_checked(path, item, k) for item, k in zip(value, kinds, strict=True))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{path}={value!r}: expected {kind.__name__}")
-    return value
+class ListParser(TupleParser):
+    """Reads ``a,b`` and ``[a, b]`` of a command line as it reads ``('a', 'b')``.
+
+    A comma inside quotes separates nothing. Without this parser ``a,b`` would be one text.
+    """
+
+    def parse(self, argument: Any) -> tuple:
+        """The entries of a flag's text, or a default as it is.
+
+        Raises:
+            ValueError: If a part of the text is quoted, and another is not.
+        """
+        if not isinstance(argument, str):
+            return super().parse(argument)
+        with suppress(ValueError, SyntaxError):
+            read = ast.literal_eval(argument)
+            return tuple(read) if isinstance(read, tuple | list) else (read,)
+        text = argument.strip()
+        if "," in text and text[0] + text[-1] in ("()", "[]"):
+            text = text[1:-1]
+        if "," in text and ("'" in text or '"' in text):
+            raise ValueError(f"{argument}: put each entry in quotes, or none")
+        return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def check_range(key: str, value: float, low: float, high: float, meaning: str) -> None:
-    """Refuses a value of ``config.<key>`` outside ``low .. high``; ``meaning`` says what it is."""
-    if not low <= value <= high:
-        span = f"from {low} to {high}" if high < math.inf else f"{low} or more"
-        raise ConfigError(f"config.{key}={value!r}: it {meaning}; use {span}")
+# ml_collections picks the parser of a flag by the type of its default.
+config_flags.register_flag_parser_for_type(tuple, ListParser())
 
 
 def flatten(settings: Any, prefix: str = "config") -> dict[str, Any]:

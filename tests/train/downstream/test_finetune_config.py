@@ -35,7 +35,7 @@ CONFIGS = Path(__file__).resolve().parents[3] / "configs"
         ({"model.patch_size": 15}, r"config\.model\.patch_size=15"),
         ({"placement.lanes": 0}, "measuring is for pretraining"),
         ({"schedule.warmup_rounds": 99}, "there are 50 rounds"),
-        ({"augment.moves.degrees": 400.0}, r"config\.augment\.moves: degrees=400\.0"),
+        ({"augment.moves.degrees": 400.0}, r"config\.augment\.moves\.degrees=400\.0"),
         ({"data.data.source": "lists"}, "source 'lists' knows no labels"),
     ],
 )

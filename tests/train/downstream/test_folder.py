@@ -3,11 +3,14 @@
 import os
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ufm_jax.data import image_file
+from ufm_jax.data.records import Record, file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 from ufm_jax.train.downstream.folder import (
@@ -39,7 +42,6 @@ FILES = {
     "grey.png": (Image.fromarray(ramp()), {}),
     "deep.png": (Image.fromarray(ramp().astype(np.uint16) * 257), {}),
     "deep.tif": (Image.fromarray(ramp().astype(np.uint16) * 257), {}),
-    "float.tiff": (Image.fromarray(ramp().astype(np.float32)), {}),
     "colour.PNG": (Image.fromarray(ramp()).convert("RGB"), {}),
     "alpha.png": (Image.fromarray(ramp()).convert("LA"), {}),
     "palette.png": (Image.fromarray(ramp()).convert("P"), {}),
@@ -129,8 +131,36 @@ def test_what_is_no_image_is_named_with_a_reason(tmp_path):
 
 def test_a_picture_too_large_to_decode_is_named(tmp_path, monkeypatch):
     Image.fromarray(ramp()).save(tmp_path / "vast.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    assert "2400 pixels" in read(tmp_path, "vast.png").error
+    monkeypatch.setattr(image_file, "_MAX_PIXELS", 1000)
+    assert "declares 60 x 40 pixels" in read(tmp_path, "vast.png").error
+
+
+def test_links_that_leave_the_folder_are_refused_as_in_training(tmp_path):
+    Image.fromarray(ramp()).save(tmp_path / "secret.png")
+    inner = tmp_path / "in"
+    inner.mkdir()
+    Image.fromarray(ramp()).save(inner / "own.png")
+    (inner / "alias.png").symlink_to(inner / "own.png")
+    (inner / "out.png").symlink_to(tmp_path / "secret.png")
+    (inner / "hop.png").symlink_to(inner / "out.png")
+    errors = {listed.name: listed.error for listed in list_files(inner)}
+    assert errors["own.png"] == errors["alias.png"] == ""
+    for name in ("out.png", "hop.png"):
+        assert errors[name] == f"lies outside the root {inner}, at {tmp_path / 'secret.png'}"
+    listed = [Record("site", inner / name) for name in errors]
+    faults = file_faults(listed, inner)
+    assert [faults[i].reason if i in faults else "" for i in range(4)] == list(errors.values())
+
+
+def test_the_range_of_values_is_that_of_the_training_data(tmp_path):
+    Image.fromarray(ramp().astype(np.uint16) * 16).save(tmp_path / "twelve.png")
+    Image.fromarray(ramp()).save(tmp_path / "plain.png")
+    found = read(tmp_path, "twelve.png", replace(SETTINGS, value_range=(0, 255 * 16)))
+    np.testing.assert_array_equal(found.image, read(tmp_path, "plain.png").image)
+    assert (
+        "beyond data.value_range"
+        in read(tmp_path, "twelve.png", replace(SETTINGS, value_range=(0, 1023))).error
+    )
 
 
 def test_sub_folders_are_read_and_links_to_folders_are_not(tmp_path):

@@ -176,9 +176,9 @@ def test_all_that_is_written_is_the_owners_alone(tmp_path, images):
 
 
 def test_a_file_that_changes_meanwhile_is_listed(tmp_path, images, monkeypatch):
-    def replaced(path):
+    def replaced(path, settings):
         picture(9, 8, 8).save(path)
-        return read_pixels(path)
+        return read_pixels(path, settings)
 
     monkeypatch.setattr(folder_outputs, "read_pixels", replaced)
     summary = predict(LESION, trained(LESION), images, tmp_path / "out")

@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from ufm_jax.data.mask_classes import MaskClasses
+from ufm_jax.data.mask_decode import MaskFault, class_mask, decode_values
 from ufm_jax.data.tfds_builders.examples import describe, find
 from ufm_jax.errors import DataError
 
@@ -67,8 +69,8 @@ def _united(paths: list[Path]) -> bytes:
     masks = []
     for path in paths:
         try:
-            masks.append(np.asarray(Image.open(path).convert("L")) > 127)
-        except OSError as error:
+            masks.append(class_mask(decode_values(path.read_bytes()), MaskClasses()).numbers > 0)
+        except (OSError, MaskFault) as error:
             raise DataError(f"{path} does not decode ({error}): download it again") from error
         if masks[-1].shape != masks[0].shape:
             raise DataError(f"{path} differs in size from {paths[0]}: download them again")

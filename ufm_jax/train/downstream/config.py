@@ -4,9 +4,8 @@ Configuration files build on ``finetune_config()``; ``resolve`` checks the resul
 plain typed values.
 """
 
-import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from ml_collections import ConfigDict
 
@@ -18,20 +17,21 @@ from ufm_jax.models.segmenter import DecoderName
 from ufm_jax.ops.joint import Moves
 from ufm_jax.ops.mixing import Mixing
 from ufm_jax.ops.ultrasound import UltrasoundStrengths
+from ufm_jax.ranges import Amount, AtLeastOne, Checked, Count, Part, Range, Seed, Share
 from ufm_jax.train.config import (
     CheckpointConfig,
     FederationConfig,
     OptimizerConfig,
     PlacementConfig,
     ScheduleConfig,
-    check_rates,
+    check_warmup,
 )
 from ufm_jax.train.encoder_config import EncoderConfig
-from ufm_jax.train.schema import check_range, from_config_dict, to_config_dict
+from ufm_jax.train.schema import from_config_dict, to_config_dict
 
 
 @dataclass(frozen=True)
-class StartConfig:
+class StartConfig(Checked):
     """What the encoder starts from.
 
     Attributes:
@@ -60,17 +60,13 @@ class NetworkConfig(EncoderConfig):
 
     pool: Pool = "mean"
     decoder: DecoderName = "unet"
-    decoder_width: int = 128
+    decoder_width: Annotated[int, Range(1, 16_384)] = 128
     learned_position: bool = False
-    drop_path: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range("model.drop_path", self.drop_path, 0, 0.9, "is a probability")
+    drop_path: Annotated[float, Range(0, 0.9)] = 0.1
 
 
 @dataclass(frozen=True)
-class TrainingViewConfig:
+class TrainingViewConfig(Checked):
     """Augmentation of the training images, on the device.
 
     Attributes:
@@ -83,14 +79,11 @@ class TrainingViewConfig:
     moves: Moves = field(default_factory=Moves)
     ultrasound: UltrasoundStrengths = field(default_factory=UltrasoundStrengths)
     mixing: Mixing = field(default_factory=Mixing)
-    erase: float = 0.25
-
-    def __post_init__(self) -> None:
-        check_range("augment.erase", self.erase, 0, 1, "is a probability")
+    erase: Share = 0.25
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Checked):
     """The loss.
 
     Attributes:
@@ -100,14 +93,9 @@ class LossConfig:
         dice_weight: Segmentation: weight of the Dice loss beside the cross entropy.
     """
 
-    label_smoothing: float = 0.1
-    class_weights: float = 0.0
-    dice_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_range("loss.label_smoothing", self.label_smoothing, 0, 0.99, "is a probability")
-        check_range("loss.class_weights", self.class_weights, 0, 1, "is an exponent")
-        check_range("loss.dice_weight", self.dice_weight, 0, math.inf, "is a weight")
+    label_smoothing: Annotated[float, Range(0, 0.99)] = 0.1
+    class_weights: Share = 0.0
+    dice_weight: Amount = 1.0
 
 
 @dataclass(frozen=True)
@@ -120,8 +108,8 @@ class FinetuneFederationConfig(FederationConfig):
             alone, nothing shared.
     """
 
-    rounds: int = 50
-    batch_size: int = 32
+    rounds: AtLeastOne = 50
+    batch_size: Annotated[int, Range(1, 65_536)] = 32
     client_state: Literal["reset", "persist", "average"] = "persist"
     training: Literal["centralised", "federated", "local"] = "centralised"
 
@@ -135,7 +123,7 @@ class FinetuneFederationConfig(FederationConfig):
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(Checked):
     """How a model is chosen and judged.
 
     Attributes:
@@ -161,30 +149,23 @@ class EvaluationConfig:
     """
 
     select: Literal["auto", "auroc", "balanced_accuracy", "dice", "pooled_dice", "last"] = "auto"
-    every_rounds: int = 1
-    batch_size: int = 64
+    every_rounds: AtLeastOne = 1
+    batch_size: Annotated[int, Range(1, 4096)] = 64
     mirror: bool = False
     positive: str = ""
     threshold: Literal["youden", "sensitivity", "half"] = "youden"
-    sensitivity: float = 0.9
-    least_component: int = 0
+    sensitivity: Annotated[float, Range(0.01, 1)] = 0.9
+    least_component: Count = 0
     measurement: Literal["", "head_circumference", "angle_of_progression"] = ""
     measured_class: str = ""
     second_class: str = ""
     reference_key: str = "HC_mm"
     outline: Literal["edges", "pixels"] = "edges"
-    replicates: int = 2000
-
-    def __post_init__(self) -> None:
-        for key in ("every_rounds", "batch_size"):
-            check_range(f"evaluation.{key}", getattr(self, key), 1, math.inf, "is a count")
-        for key in ("least_component", "replicates"):
-            check_range(f"evaluation.{key}", getattr(self, key), 0, math.inf, "is a count")
-        check_range("evaluation.sensitivity", self.sensitivity, 0.01, 1, "is a share")
+    replicates: Annotated[int, Range(0, 1_000_000)] = 2000
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(Checked):
     """Everything that decides a fine-tuning run.
 
     Attributes:
@@ -199,10 +180,10 @@ class FinetuneConfig:
     """
 
     name: str = "finetune"
-    seed: int = 0
+    seed: Seed = 0
     method: Literal["finetune", "frozen", "linear_probe", "knn_probe"] = "finetune"
-    label_fraction: float = 1.0
-    layer_decay: float = 0.75
+    label_fraction: Part = 1.0
+    layer_decay: Part = 0.75
     data: LabelSettings = field(
         default_factory=lambda: LabelSettings(data=DataSettings(source="folders", root="."))
     )
@@ -227,15 +208,8 @@ class FinetuneConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
-        check_rates(
-            self.client_optimizer, self.server_optimizer, self.schedule, self.federation.rounds
-        )
-        if not 0 < self.label_fraction <= 1:
-            raise ConfigError(
-                f"config.label_fraction={self.label_fraction}: use a share above 0, up to 1"
-            )
-        if not 0 < self.layer_decay <= 1:
-            raise ConfigError(f"config.layer_decay={self.layer_decay}: use above 0, up to 1")
+        super().__post_init__()
+        check_warmup(self.schedule, self.federation.rounds)
         segments, probes = self.data.kind == "segment", self.method.endswith("_probe")
         if segments and probes:
             raise ConfigError(

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ufm_jax.data.decode import CorruptImage
+from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.train.downstream.folder import read_pixels
 from ufm_jax.train.downstream.predictions import (
     DiagnosisPredictions,
@@ -27,6 +28,7 @@ HeatOf = Callable[[int, int], np.ndarray]
 def example_pictures(
     data: LabelledData,
     predictions: Predictions,
+    settings: DataSettings,
     *,
     mask_of: MaskOf | None = None,
     heat_of: HeatOf | None = None,
@@ -37,6 +39,7 @@ def example_pictures(
     Args:
         data: The images.
         predictions: For some of its rows, a diagnosis with calls.
+        settings: How the images' files are read.
         mask_of: Segmentation: predicts a row's mask again.
         heat_of: Diagnosis: makes a map for a row.
         heats: Of how many pictures of each kind a map is made.
@@ -45,7 +48,7 @@ def example_pictures(
     if isinstance(predictions, SegmentationPredictions):
         assert mask_of is not None
         return [
-            _outlined(data, rows[predictions.names[i]], title, float(dice), mask_of)
+            _outlined(data, rows[predictions.names[i]], title, float(dice), settings, mask_of)
             for title, i, dice in _by_dice(predictions)
         ]
     return [
@@ -89,13 +92,18 @@ def _by_dice(predictions: SegmentationPredictions) -> list[tuple[str, int, float
 
 
 def _outlined(
-    data: LabelledData, row: int, title: str, dice: float, mask_of: MaskOf
+    data: LabelledData,
+    row: int,
+    title: str,
+    dice: float,
+    settings: DataSettings,
+    mask_of: MaskOf,
 ) -> EvaluationPicture:
     height, width = data.native_size[row].tolist()
     return EvaluationPicture(
         title=title,
         caption=f"{data.names[row]}: Dice {dice:.2f}",
-        pixels=_at_native(data, row, (height, width)),
+        pixels=_at_native(data, row, (height, width), settings),
         mask=mask_of(row),
         reference=data.mask_at_native(row),
     )
@@ -132,10 +140,12 @@ def _stored(data: LabelledData, row: int) -> np.ndarray:
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
 
 
-def _at_native(data: LabelledData, row: int, size: tuple[int, int]) -> np.ndarray:
+def _at_native(
+    data: LabelledData, row: int, size: tuple[int, int], settings: DataSettings
+) -> np.ndarray:
     """The file's own pixels; of what is no file, the stored ones enlarged."""
     try:
-        pixels, _ = read_pixels(Path(data.paths[row]))
+        pixels = read_pixels(Path(data.paths[row]), settings).pixels
     except CorruptImage:
         pixels = np.zeros((0, 0, 1), np.uint8)
     if pixels.shape[:2] != size:

@@ -5,9 +5,10 @@ is an epoch; a local run is one in which every parameter stays with its client.
 """
 
 import logging
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,11 +32,12 @@ from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.inference import ParamsOf, predict_split
 from ufm_jax.train.downstream.objective import Objective, make_objective
 from ufm_jax.train.downstream.predictor import Predictor
-from ufm_jax.train.downstream.saved import TrainedModel, check_trained
-from ufm_jax.train.downstream.selection import Selection, score
+from ufm_jax.train.downstream.saved import TrainedModel, check_trained, head_moved
+from ufm_jax.train.downstream.selection import Selection, check_validation, score
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.layer_decay import finetune_optimizer, freeze_encoder
+from ufm_jax.train.method_checks import check_personal
 from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.progress import decoding
@@ -103,6 +105,7 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
         data: All splits; of the test split nothing is read.
         workdir: Gets the configuration, metrics and checkpoints.
     """
+    check_validation(data, config.evaluation)
     part = data.take(training_rows(config, data))
     # Frequencies are counted without noise, which no epsilon would account for.
     private = config.federation.privacy.level != "none"
@@ -110,6 +113,7 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     objective = make_objective(config, data.task, weights)
     initial = objective.init(fold(jax.random.key(config.seed), "init"))
     beginning = start_params(config, initial)
+    check_personal(config.federation.personal, initial)
     # Copies: the first round takes the state's memory.
     began = {path: np.array(leaf) for path, leaf in _own(config, beginning.params).items()}
     clients = _clients(config, part)
@@ -132,7 +136,8 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
         federation = replace(federation, noise=noise)
         spending, rounds = begin_spending(config.federation, federation, checkpoints, done)
         run = (federation, clients.names, workdir)
-        selection = _selection(config, data, objective, began, *run, done, rounds)
+        moved = partial(head_moved, initial, new=beginning.new)
+        selection = _selection(config, data, objective, began, moved, *run, done, rounds)
         with record_sinks(workdir, done, rounds) as sinks:
             recorder = Recorder(federation, clients.names, lr_factor(config), traffic, sinks)
             feed = Feed(config.placement, clients, federation, objective.fields)
@@ -319,6 +324,7 @@ def _selection(
     data: LabelledData,
     objective: Objective,
     began: Leaves,
+    moved: Callable[[Params], bool],
     federation: Federation,
     names: tuple[str, ...],
     workdir: Path,
@@ -329,16 +335,13 @@ def _selection(
     settings, rows = config.evaluation, data.rows("val")
     if settings.select == "last":
         return None
-    if not len(rows):
-        raise ConfigError(
-            f"config.evaluation.select={settings.select!r}: there is no validation split to choose "
-            "by; set config.data.split.val_fraction, or select='last'"
-        )
     predictor = Predictor(objective.predict, settings.batch_size)
 
     def look(state: FederationState) -> float:
         trained = _trained(config, federation, state, names, began) if began else {}
         params_of = _params_of(config, federation, state, trained)
+        if not any(moved(params_of(client)) for client in (trained or (TOGETHER,))):
+            return math.nan  # In a round of rate 0, or one whose every update was refused.
         return score(predict_split(predictor, params_of, data, rows, settings), data.task, settings)
 
     return Selection(workdir, done, rounds, settings.every_rounds, look)

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISREG
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from ufm_jax.data.decode import CorruptImage, decode_bytes, make_row
-from ufm_jax.data.records import Picture
+from ufm_jax.data.decode import DecodedFile, decode_bytes, make_row
+from ufm_jax.data.image_file import CorruptImage
+from ufm_jax.data.records import Picture, fault_of_file
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import SUFFIXES
 from ufm_jax.data.threads import map_in_order
@@ -54,8 +54,9 @@ class FolderImage:
 def list_files(root: Path) -> tuple[Listed, ...]:
     """All files below a folder, sorted within each folder.
 
-    Hidden files and folders are passed over. Links to folders are not followed; they and files
-    without the suffix of an image are listed with an error, and so is what cannot be listed.
+    Hidden files and folders are passed over. Links to folders are not followed; they, files without
+    the suffix of an image, and files that training would not take (links that leave the folder,
+    empty files) are listed with an error, and so is what cannot be listed.
 
     Raises:
         DataError: ``root`` is no folder, or has no file.
@@ -63,6 +64,7 @@ def list_files(root: Path) -> tuple[Listed, ...]:
     if not root.is_dir():
         raise DataError(f"--images={root}: no such folder")
     found: list[Listed] = []
+    fault = fault_of_file(root)
 
     def unreadable(error: OSError) -> None:
         found.append(Listed(_below(root, Path(error.filename)), f"cannot be listed: {_why(error)}"))
@@ -76,30 +78,23 @@ def list_files(root: Path) -> tuple[Listed, ...]:
             if (here / name).is_symlink()
         ]
         for name in sorted(name for name in files if not name.startswith(".")):
-            known = Path(name).suffix.lower() in SUFFIXES
-            error = "" if known else "does not have the suffix of an image"
+            error = "does not have the suffix of an image"
+            if Path(name).suffix.lower() in SUFFIXES:
+                _, error = fault(here / name) or ("", "")
             found.append(Listed(_below(root, here / name), error))
     if not found:
         raise DataError(f"--images={root}: there is no file in it")
     return tuple(found)
 
 
-def read_pixels(path: Path) -> tuple[np.ndarray, int]:
+def read_pixels(path: Path, settings: DataSettings) -> DecodedFile:
     """A file's picture at its own size.
-
-    Returns:
-        uint8 [H, W, 1 or 3], upright, and the number of frames in the file.
 
     Raises:
         CorruptImage: It cannot be opened or does not decode; the message is the reason.
     """
     try:
-        status = path.stat()
-        if not S_ISREG(status.st_mode):
-            raise CorruptImage("is not a file")
-        if not status.st_size:
-            raise CorruptImage("has 0 bytes")
-        return decode_bytes(path.read_bytes())
+        return decode_bytes(path.read_bytes(), settings.value_range)
     except OSError as error:
         raise CorruptImage(f"cannot be opened: {_why(error)}") from error
 
@@ -112,7 +107,7 @@ def read_image(root: Path, listed: Listed, settings: DataSettings) -> FolderImag
     Args:
         root: The folder.
         listed: A file of it.
-        settings: Working size and channels.
+        settings: Working size, channels and range of values.
 
     Returns:
         The image, or the file with the reason why it is none.
@@ -120,7 +115,7 @@ def read_image(root: Path, listed: Listed, settings: DataSettings) -> FolderImag
     if listed.error:
         return listed
     try:
-        pixels, frames = read_pixels(root / listed.name)
+        pixels, frames, _ = read_pixels(root / listed.name, settings)
     except CorruptImage as error:
         return Listed(listed.name, str(error))
     channels = 3 if settings.channels == "auto" else settings.channels
@@ -141,7 +136,7 @@ def read_batches(
     Args:
         root: The folder.
         files: Files of it.
-        settings: Working size and channels.
+        settings: Working size, channels and range of values.
         batch_size: Images a batch. Files that are none ride along and take no place, so that what
             is predicted together does not depend on them.
         num_workers: Decoding threads.

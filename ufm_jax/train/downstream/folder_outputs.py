@@ -20,8 +20,9 @@ import numpy as np
 from PIL import Image
 
 from ufm_jax.data.csv_files import writing_csv
-from ufm_jax.data.decode import CorruptImage
+from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labelled import Task
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.files import private_file, private_folder
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.folder import FolderImage, read_pixels
@@ -141,6 +142,7 @@ class SegmentationOutput:
     Attributes:
         task: Foreground classes.
         settings: How masks are made and measured.
+        data: How files are read.
         images: The folder that is read.
         out: The folder that is written.
         files: Name of the mask of each image, see ``mask_names``.
@@ -150,6 +152,7 @@ class SegmentationOutput:
 
     task: Task
     settings: EvaluationConfig
+    data: DataSettings
     images: Path
     out: Path
     files: Mapping[str, str]
@@ -190,7 +193,7 @@ class SegmentationOutput:
         file = self.files[image.name]
         if self.overlays:
             # Read again: to keep every picture until its mask is known would not be bounded.
-            pixels, _ = read_pixels(self.images / image.name)
+            pixels = read_pixels(self.images / image.name, self.data).pixels
             if pixels.shape[:2] != mask.shape:
                 raise CorruptImage("changed while it was predicted")
             _save(draw_regions(pixels, mask), self.out / OVERLAYS / file)

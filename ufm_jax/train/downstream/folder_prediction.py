@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
-from ufm_jax.data.decode import CorruptImage
+from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
@@ -170,6 +170,7 @@ def _output(
     return SegmentationOutput(
         task,
         settings,
+        config.data.data,
         request.images,
         request.out,
         mask_names(names),

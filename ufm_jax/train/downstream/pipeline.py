@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ufm_jax.data.label_settings import SPLITS
 from ufm_jax.data.labelled import LabelledData, SplitSettings, Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.thresholds import Threshold
@@ -33,6 +34,7 @@ from ufm_jax.train.downstream.run_report import write_report
 from ufm_jax.train.downstream.saved import TrainedModel, load_model, save_model
 from ufm_jax.train.downstream.seen import Seen, read_seen, seen_rows, write_seen
 from ufm_jax.train.downstream.start import start_params
+from ufm_jax.train.participation import trace_bytes
 from ufm_jax.train.rundir import check_free, claim
 
 _log = logging.getLogger(__name__)
@@ -61,6 +63,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         config: A checked configuration.
         workdir: Gets everything that the run leaves behind.
     """
+    trace_bytes(config.federation.participation.trace)
     data = load_task(config)
     check_evaluation(config.evaluation, data)
     for split, counts in data.summary().items():
@@ -131,6 +134,8 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     """
     check_free(request.out)
     model, seen = load_model(request.run), read_seen(request.run)
+    if unknown := set(request.splits) - {*SPLITS, ALL}:
+        raise ConfigError(f"--splits: {min(unknown)!r} is none of {', '.join(SPLITS)} and {ALL}")
     if ALL in request.splits:
         if len(request.splits) > 1:
             raise ConfigError(f"--splits={','.join(request.splits)}: {ALL!r} has all images; alone")
@@ -196,6 +201,8 @@ def _of_client(model: TrainedModel, client: str) -> TrainedModel:
         ConfigError: If clients have parameters of their own, and ``client`` is none of them.
     """
     if not model.personal:
+        if client:
+            raise ConfigError(f"--client={client}: the run has one model for all; leave it out")
         return model
     if client not in model.clients:
         raise ConfigError(
@@ -223,6 +230,11 @@ def check_evaluation(settings: EvaluationConfig, data: LabelledData) -> None:
     classes = data.task.classes
     if data.task.kind == "single" and len(classes) == 2:
         positive_class(settings, classes)
+    elif settings.positive:
+        raise ConfigError(
+            f"config.evaluation.positive={settings.positive!r}: it tells two classes apart, and "
+            f"the task is {data.task.kind!r} with {', '.join(classes)}; leave it empty"
+        )
     if settings.measurement:
         measured_numbers(settings, classes)
         reference_of(data, np.arange(data.num_rows), settings)

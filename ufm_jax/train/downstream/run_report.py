@@ -56,7 +56,12 @@ def write_report(
         facts=_facts(config, data, model),
         training=_training(config, workdir, data, model),
         pictures=example_pictures(
-            data, predictions[split], mask_of=mask_of, heat_of=heat_of, heats=occlusion
+            data,
+            predictions[split],
+            config.data.data,
+            mask_of=mask_of,
+            heat_of=heat_of,
+            heats=occlusion,
         ),
         issues=data.issues.to_json(),
         config=to_config_dict(config).to_dict(),

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -133,6 +132,21 @@ def load_config(workdir: Path) -> ConfigDict:
     return config
 
 
+def head_moved(like: Params, params: Params, new: tuple[str, ...]) -> bool:
+    """Whether training changed anything outside the encoder that no weights were given for.
+
+    Args:
+        like: The parameters before training.
+        params: Those after it.
+        new: Paths that no weights were given for.
+    """
+    before, after = (
+        flatten({part: tree[part] for part in tree if part != "encoder"}) for tree in (like, params)
+    )
+    head = before.keys() & set(new)
+    return not head or any(not np.array_equal(before[path], after[path]) for path in head)
+
+
 def check_trained(like: Params, params: Params, new: tuple[str, ...]) -> None:
     """Refuses a model whose head never moved.
 
@@ -144,9 +158,8 @@ def check_trained(like: Params, params: Params, new: tuple[str, ...]) -> None:
     Raises:
         ConfigError: If all of them outside the encoder are as they began.
     """
-    before, after = (flatten(jax.device_get(tree)) for tree in (like, params))
-    head = [path for path in new if not path.startswith("encoder/")]
-    if head and all(np.array_equal(before[path], after[path]) for path in head):
+    if not head_moved(like, params, new):
+        head = [path for path in new if not path.startswith("encoder/")]
         raise ConfigError(
             f"training changed none of {', '.join(head)}: check config.client_optimizer."
             "learning_rate and the losses in metrics.jsonl; an untrained head is not saved"

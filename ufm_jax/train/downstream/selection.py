@@ -7,11 +7,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ufm_jax.data.labelled import Task
+import numpy as np
+
+from ufm_jax.data.labelled import LabelledData, Task
+from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.segmentation import pooled_dice
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.files import write_json
 from ufm_jax.train.downstream.config import EvaluationConfig
+from ufm_jax.train.downstream.inference import diagnosis_of
 from ufm_jax.train.downstream.outcome import evaluate_diagnosis, evaluate_segmentation
 from ufm_jax.train.downstream.predictions import DiagnosisPredictions, Predictions
 
@@ -46,7 +50,7 @@ class Selection:
             done: Rounds done; later looks are forgotten.
             rounds: Rounds of the run.
             every: Rounds between looks.
-            score: ``state -> score``, nan where it is undefined.
+            score: ``state -> score``, nan where it is undefined, or nothing is trained yet.
         """
         self._path, self._rounds, self._every = workdir / VALIDATION_FILE, rounds, every
         self._score = score
@@ -69,6 +73,34 @@ class Selection:
         _log.info("after round %d: validation score %.4f", done, look.score)
         better = math.isfinite(look.score) and (before is None or look.score > before.score)
         return look.score if better else None
+
+
+def check_validation(data: LabelledData, settings: EvaluationConfig) -> None:
+    """Finds before the training whether a round can be chosen; warns where the last one will be.
+
+    Raises:
+        ConfigError: If there is no validation split to choose by.
+    """
+    rows, task = data.rows("val"), data.task
+    if settings.select == "last":
+        return
+    if not len(rows):
+        raise ConfigError(
+            f"config.evaluation.select={settings.select!r}: there is no validation split to choose "
+            "by; set config.data.split.val_fraction, or select='last'"
+        )
+    if task.kind == "segment":
+        return
+    # Whether it is defined depends on the labels alone, so that any predictions tell.
+    alike = diagnosis_of(data, rows, np.full((len(rows), task.num_classes), 1 / task.num_classes))
+    figure = figure_of(settings, task)
+    found = evaluate_diagnosis(alike, replace(settings, replicates=0), {}).overall[figure]
+    if math.isnan(found.value):
+        _log.warning(
+            "config.evaluation.select=%r: %s is undefined on the validation split (%s): the last "
+            "round will be taken; split otherwise, or set select='last'",
+            *(settings.select, figure, found.note),
+        )
 
 
 def read_looks(workdir: Path) -> list[Look]:

@@ -129,7 +129,7 @@ def observed(xs: np.ndarray, ys: np.ndarray, most: int) -> tuple[np.ndarray, np.
 
 def polyline(x: Scale, y: Scale, xs: np.ndarray, ys: np.ndarray, class_: str) -> Markup:
     """A path through the finite points, broken at the others; points standing alone are dots."""
-    finite = np.isfinite(ys)
+    finite = np.isfinite(xs) & np.isfinite(ys)
     before, after = np.append(False, finite[:-1]), np.append(finite[1:], False)
     steps = [
         f"{'L' if before[i] else 'M'}{decimal(x(xs[i]))},{decimal(y(ys[i]))}"

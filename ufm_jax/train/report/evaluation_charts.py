@@ -152,11 +152,13 @@ def _dots(axes: Axes, xs: np.ndarray, ys: np.ndarray) -> list[Markup]:
     return [
         _dot(axes, float(x), float(y), f"{x:.1f}, {y:.1f}", "dot", 2.2)
         for x, y in zip(xs, ys, strict=True)
-        if np.isfinite(x) and np.isfinite(y)
     ]
 
 
 def _dot(axes: Axes, x: float, y: float, title: str, class_: str, radius: float = 4.0) -> Markup:
+    """A dot that says ``title``; nothing where a coordinate is undefined."""
+    if not (np.isfinite(x) and np.isfinite(y)):
+        return Markup("")
     return element(
         "circle",
         element("title", title),

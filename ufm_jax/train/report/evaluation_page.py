@@ -304,6 +304,8 @@ def _training(training: Training | None) -> Markup:
         plots.append(charts.score_chart(training.looks, training.scores, name, training.chosen))
     figures = [element("figure", plot) for plot in plots]
     text = f"The model after {count(training.chosen, 'round')} of {len(training.losses)} was taken."
+    if training.looks and not np.isfinite(training.scores).any():
+        text += f" {name} on the validation split is undefined after every round."
     return section("Training", element("p", text), element("div", *figures, class_="triple"))
 
 
