@@ -15,7 +15,6 @@ true label (Yeom et al., "Privacy Risk in Machine Learning", CSF 2018), with DeL
 groups. 0.5 is a coin.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,29 +28,31 @@ from tools.audits.inversion import Attack, peak_signal
 from tools.audits.membership import audit_members
 from tools.audits.picture import write_picture
 from ufm_jax.errors import ConfigError
-from ufm_jax.train.command import start
+from ufm_jax.files import private_folder, write_json
+from ufm_jax.train.command import define_path, start
 from ufm_jax.train.config import PretrainConfig, resolve
+from ufm_jax.train.door import say
 from ufm_jax.train.runtime import configure_jax
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of pretraining.", lock_config=False)
-_OUT = flags.DEFINE_string("out", "", "Gets inversion.png and inversion.json.")
+_OUT = define_path("out", "Gets inversion.png and inversion.json.")
 _CLIENT = flags.DEFINE_integer("client", 0, "The victim.")
 _IMAGES = flags.DEFINE_integer("images", 2, "Images of its batch.")
 _CROWD = flags.DEFINE_integer("crowd", 16, "Clients whose sum is attacked too; 0 for none.")
 _STEPS = flags.DEFINE_integer("steps", 1500, "Steps of the search.")
-_MEMBERS = flags.DEFINE_string("members", "", "Folder with predictions_train.csv and _test.csv.")
+_MEMBERS = define_path("members", "Folder with predictions_train.csv and _test.csv.")
 
 
 def main() -> int:
     """Runs the audit that was asked for."""
     if _MEMBERS.value:
-        print(audit_members(Path(_MEMBERS.value)))
+        say(audit_members(_MEMBERS.value))
         return 0
     if _CONFIG.value is None or not _OUT.value:
         raise ConfigError("name --config and --out for gradient inversion, or --members=FOLDER")
     config = resolve(_CONFIG.value)
     configure_jax(config.placement)
-    _invert(config, Path(_OUT.value))
+    _invert(config, _OUT.value)
     return 0
 
 
@@ -83,16 +84,16 @@ def _invert(config: PretrainConfig, out: Path) -> None:
     for title, settings, everybodys in messages:
         seen = partial(as_sent, settings, params, fold(key, "noise"))
         found = attack_message(title, config.model, params, everybodys, count, key, attack, seen)
-        print(f"{title}: {found.decibels.mean():.1f} dB, cosine {found.cosine:.3f}", flush=True)
+        say(f"{title}: {found.decibels.mean():.1f} dB, cosine {found.cosine:.3f}")
         leaks.append(found)
-    out.mkdir(parents=True, exist_ok=True)
+    private_folder(out)
     report: dict[str, dict[str, Any]] = {
         x.title: {"psnr_db": x.decibels.tolist(), "cosine": x.cosine} for x in leaks
     }
     grey = np.broadcast_to(pictures[0].mean(axis=(1, 2, 3), keepdims=True), pictures[0].shape)
     report["a flat grey, for comparison"] = {"psnr_db": peak_signal(grey, pictures[0]).tolist()}
-    (out / "inversion.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(write_picture(out, pictures[0], leaks))
+    write_json(out / "inversion.json", report)
+    say(str(write_picture(out, pictures[0], leaks)))
 
 
 if __name__ == "__main__":

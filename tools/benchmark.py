@@ -13,11 +13,13 @@ machines differ.
 """
 
 import argparse
-from pathlib import Path
+import sys
 
 from tools.benchmarks import engine, methods, packing, pretrain, scale, trace
 from tools.benchmarks.output import show, write
+from ufm_jax.train.command import path_argument
 from ufm_jax.train.config import PlacementConfig
+from ufm_jax.train.door import enter
 from ufm_jax.train.runtime import configure_jax
 
 COMMANDS = {
@@ -30,7 +32,7 @@ COMMANDS = {
 }
 
 
-def main() -> None:
+def main() -> int:
     """Parses arguments, measures, prints and writes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -38,7 +40,9 @@ def main() -> None:
         command = commands.add_parser(name, help=(module.__doc__ or "").split("\n")[0])
         command.add_argument("--repeats", type=int, default=5)
         command.add_argument("--cpu_devices", type=int, default=0, help="0: one a core")
-        command.add_argument("--out", type=Path, default=None, help="a folder for JSON and plot")
+        command.add_argument(
+            "--out", type=path_argument, default=None, help="a folder for JSON and plot"
+        )
         module.add_options(command)
     options = parser.parse_args()
     configure_jax(PlacementConfig(cpu_devices=options.cpu_devices))
@@ -47,7 +51,8 @@ def main() -> None:
     if options.out:
         settings = {key: value for key, value in vars(options).items() if key != "out"}
         write(options.out, options.command, figures, settings)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(enter(main))

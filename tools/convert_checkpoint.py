@@ -8,12 +8,14 @@ of ours (a run's, or its ``model``). Writes parameters alone. See docs/weights.m
 """
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ufm_jax.errors import ConfigError
 from ufm_jax.interop.architecture import Architecture, describe
 from ufm_jax.interop.convert import (
     encoder_alone,
@@ -26,6 +28,8 @@ from ufm_jax.interop.torch_names import flatten
 from ufm_jax.interop.weights_file import SUFFIXES, read_weights, write_weights
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.train.checkpoint import export_params, load_params
+from ufm_jax.train.command import path_argument
+from ufm_jax.train.door import enter, say
 from ufm_jax.train.weights import read_ours
 
 Grid = tuple[int, int]
@@ -39,11 +43,15 @@ class Source(NamedTuple):
     lines: list[str]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parses arguments and converts."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses arguments and converts.
+
+    Raises:
+        ConfigError: If the input cannot be converted as asked.
+    """
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("input", type=Path, help="a file of weights, or a folder of ours")
-    parser.add_argument("output", type=Path, help="a new folder, .safetensors or .pth")
+    parser.add_argument("input", type=path_argument, help="a file of weights, or a folder of ours")
+    parser.add_argument("output", type=path_argument, help="a new folder, .safetensors or .pth")
     parser.add_argument("--to", choices=("ours", "torch"), required=True)
     parser.add_argument("--image_size", type=int, nargs="+", help="side, or height and width")
     parser.add_argument("--patch_size", type=int)
@@ -60,10 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     try:
-        for line in convert(options):
-            print(line)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
+        lines = convert(options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for line in lines:
+        say(line)
+    return 0
 
 
 def convert(options: argparse.Namespace) -> list[str]:
@@ -183,4 +193,4 @@ def _verified(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(enter(main))

@@ -8,7 +8,6 @@ partition.png to --out.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -22,9 +21,13 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from ufm_jax.data.federated import DataSettings, FederatedData, load_federated
-from ufm_jax.errors import UserError
+from ufm_jax.errors import printable
+from ufm_jax.files import private_folder, replacing, write_json
+from ufm_jax.train.command import path_argument
+from ufm_jax.train.door import enter, say
 
 _UNLABELLED = "(none)"
 _WIDTH_IN_FILES = 160
@@ -93,7 +96,7 @@ def print_table(report: dict[str, Any], console: Console) -> None:
     for row in report["clients"]:
         labels = ", ".join(f"{name} {count}" for name, count in row["labels"].items() if count)
         table.add_row(
-            row["client"],
+            Text(printable(row["client"])),
             str(row["images"]),
             f"{row['share']:.1%}",
             str(row["groups"]),
@@ -101,7 +104,7 @@ def print_table(report: dict[str, Any], console: Console) -> None:
             _figure(row["label_entropy_bits"], " bit"),
             _figure(row["effective_labels"]),
             _figure(row["label_skew"]),
-            labels,
+            Text(printable(labels)),
         )
     console.print(table)
     total = report["total"]
@@ -116,6 +119,7 @@ def _figure(value: float | None, unit: str = "") -> str:
     return "-" if value is None else f"{value:.2f}{unit}"
 
 
+@matplotlib.rc_context({"text.parse_math": False})  # A name may hold $.
 def plot(report: dict[str, Any], path: Path) -> None:
     """Draws images a client by label and, where there are labels, their mixture.
 
@@ -137,7 +141,7 @@ def plot(report: dict[str, Any], path: Path) -> None:
     axes[0].bar_label(axes[0].containers[-1], [f"{size:.0f}" for size in sizes], padding=3)
     axes[0].set_xlim(0, 1.12 * sizes.max())
     axes[0].set_xlabel("images")
-    axes[0].set_yticks(range(len(clients)), [row["client"] for row in clients])
+    axes[0].set_yticks(range(len(clients)), [printable(row["client"]) for row in clients])
     axes[0].margins(y=0.02)
     axes[0].invert_yaxis()
     if labels:
@@ -149,7 +153,8 @@ def plot(report: dict[str, Any], path: Path) -> None:
         f"{total['images']} images, {total['groups']} groups, {total['clients']} clients "
         f"(effectively {total['effective_clients']:.1f})"
     )
-    figure.savefig(path, dpi=120)
+    with replacing(path) as partial:
+        figure.savefig(partial, format="png", dpi=120)
 
 
 def _palette(num_labels: int) -> list[tuple[float, ...]]:
@@ -165,7 +170,9 @@ def _stack(axis: Axes, bars: dict[str, tuple[Any, np.ndarray]], divisor: np.ndar
     """Draws one horizontal stack a client; widths [K] of each bar are divided by `divisor` [K]."""
     left = np.zeros(len(divisor))
     for name, (colour, widths) in bars.items():
-        axis.barh(range(len(divisor)), widths / divisor, left=left, color=colour, label=name)
+        axis.barh(
+            range(len(divisor)), widths / divisor, left=left, color=colour, label=printable(name)
+        )
         left += widths / divisor
     axis.spines[["top", "right"]].set_visible(False)
 
@@ -175,7 +182,9 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--out", type=Path, default=Path("runs/partition"), help="folder to write to")
+    made.add_argument(
+        "--out", type=path_argument, default=Path("runs/partition"), help="folder to write to"
+    )
     hints = get_type_hints(DataSettings)
     for field in fields(DataSettings):
         hint, default = hints[field.name], field.default
@@ -193,7 +202,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Loads, prints, plots and writes."""
     given = vars(parser().parse_args(arguments))
     out: Path = given.pop("out")
@@ -202,24 +211,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     # A file or a pipe has no width of its own, and 80 columns would fold the table.
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_IN_FILES)
-    try:
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task("decoding", total=None)
-            data = load_federated(
-                DataSettings(**values),
-                lambda done, total: bar.update(task, completed=done, total=total),
-            )
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from error
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("decoding", total=None)
+        data = load_federated(
+            DataSettings(**values),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
     report = describe(data)
     print_table(report, console)
     for line in data.issues.summary():
-        console.print(line, markup=False)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "partition.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        say(line)
+    private_folder(out)
+    write_json(out / "partition.json", report)
     plot(report, out / "partition.png")
-    console.print(f"written: {out / 'partition.json'}, {out / 'partition.png'}", markup=False)
+    say(f"written: {out / 'partition.json'}, {out / 'partition.png'}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(enter(main))

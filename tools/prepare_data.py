@@ -9,8 +9,8 @@
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ufm_jax.data.array_record import pack
 from ufm_jax.data.federated import read_listing
@@ -18,53 +18,53 @@ from ufm_jax.data.phantom_folders import write_phantoms
 from ufm_jax.data.records import file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.tfds_builders import SETS, build
-from ufm_jax.errors import DataError, UserError
+from ufm_jax.errors import DataError
+from ufm_jax.train.command import path_argument
+from ufm_jax.train.door import enter, say
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Parses arguments and prepares."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     simulated = commands.add_parser("phantoms", help="simulated images in folders, to try on")
-    simulated.add_argument("--out", type=Path, required=True)
+    simulated.add_argument("--out", type=path_argument, required=True)
     simulated.add_argument("--sites", type=int, default=8)
     simulated.add_argument("--images", type=int, default=100, help="of each site")
     simulated.add_argument("--size", type=int, default=200, help="longer side, pixels")
     simulated.add_argument("--seed", type=int, default=0)
     tfds = commands.add_parser("tfds", help="build a public set from a copy you downloaded")
     tfds.add_argument("--set", choices=SETS, required=True)
-    tfds.add_argument("--source", type=Path, required=True, help="the unpacked download")
-    tfds.add_argument("--out", type=Path, required=True)
+    tfds.add_argument("--source", type=path_argument, required=True, help="the unpacked download")
+    tfds.add_argument("--out", type=path_argument, required=True)
     packer = commands.add_parser("array_record", help="pack a source of files")
     packer.add_argument("--source", choices=("folders", "index", "lists"), required=True)
-    packer.add_argument("--root", required=True)
+    packer.add_argument("--root", type=path_argument, required=True)
     packer.add_argument("--index", nargs="*", default=())
     packer.add_argument("--client_columns", nargs="*", default=())
     packer.add_argument("--lists", default=DataSettings.lists)
-    packer.add_argument("--out", type=Path, required=True)
+    packer.add_argument("--out", type=path_argument, required=True)
     options = parser.parse_args(arguments)
-    try:
-        if options.command == "phantoms":
-            counts = write_phantoms(
-                options.out,
-                sites=options.sites,
-                images=options.images,
-                size=options.size,
-                seed=options.seed,
-            )
-            print(f"written to {options.out}: {counts}")
-        elif options.command == "tfds":
-            print(f"built: {build(options.set, options.source, options.out)}")
-        else:
-            print(f"packed: {_pack(options)} images in {options.out}")
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from error
+    if options.command == "phantoms":
+        counts = write_phantoms(
+            options.out,
+            sites=options.sites,
+            images=options.images,
+            size=options.size,
+            seed=options.seed,
+        )
+        say(f"written to {options.out}: {counts}")
+    elif options.command == "tfds":
+        say(f"built: {build(options.set, options.source, options.out)}")
+    else:
+        say(f"packed: {_pack(options)} images in {options.out}")
+    return 0
 
 
 def _pack(options: argparse.Namespace) -> int:
     settings = DataSettings(
         source=options.source,
-        root=options.root,
+        root=str(options.root),
         index=tuple(options.index),
         client_columns=tuple(options.client_columns),
         lists=options.lists,
@@ -73,18 +73,18 @@ def _pack(options: argparse.Namespace) -> int:
     assert listing.root is not None
     faults = file_faults(listing.records, listing.root)
     for issue in [*listing.issues, *faults.values()]:
-        print(f"left out: {issue}")
+        say(f"left out: {issue}")
     for reason, count in listing.excluded.items():
-        print(f"left out: {count} images: {reason}")
+        say(f"left out: {count} images: {reason}")
     kept = [r for index, r in enumerate(listing.records) if index not in faults]
     held = {record.client for record in kept}
     for client in listing.clients:
         if client not in held:
-            print(f"left out: client {client}: it has no usable image")
+            say(f"left out: client {client}: it has no usable image")
     if not kept:
         raise DataError(f"no usable image in {options.root}: see the source's settings")
     return pack(kept, options.out, listing.root)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(enter(main))

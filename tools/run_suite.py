@@ -12,13 +12,10 @@ that fails is shown with the end of its log; the others go on, and the exit code
 """
 
 import argparse
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
-from types import FrameType
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from rich.console import Console
 
@@ -29,6 +26,8 @@ from tools.suites.plan import Run, Suite, SuiteError, load_suite, select, with_s
 from tools.suites.plot import write_plot
 from tools.suites.results import read_results
 from tools.suites.table import make_tables
+from ufm_jax.train.command import path_argument
+from ufm_jax.train.door import enter
 
 _WIDTH_IN_FILES = 200
 
@@ -39,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     made.add_argument("--suite", required=True, help="FILE.py or FILE.py:ARGUMENT")
-    made.add_argument("--out", type=Path, required=True, help="folder of the suite")
-    made.add_argument("--data", default="", help="folder of the data")
+    made.add_argument("--out", type=path_argument, required=True, help="folder of the suite")
+    made.add_argument("--data", type=path_argument, help="folder of the data")
     made.add_argument("--only", default="", help="regular expression: runs whose names it fits")
     made.add_argument("--jobs", type=int, default=1, help="runs at a time")
     made.add_argument(
@@ -59,31 +58,25 @@ def main(arguments: Sequence[str] | None = None, mains: Mapping[str, Main] = MAI
         mains: Programs that runs may name.
 
     Returns:
-        0; 1 where a run failed; 2 for a mistake in the suite or the command line, said in one
-        line; 130 where it was stopped.
+        0; 1 where a run failed.
+
+    Raises:
+        SuiteError: For a mistake in the suite or the command line.
     """
     options = parser().parse_args(arguments)
     # A file or a pipe has no width of its own, and 80 columns would fold the lines.
     width = None if sys.stdout.isatty() else _WIDTH_IN_FILES
     console = Console(width=width, highlight=False, markup=False, soft_wrap=True)
-    place = Workplace(options.out, mains, options.data)
-    try:
-        if options.jobs < 1:
-            raise SuiteError(f"--jobs={options.jobs}: use 1 or more")
-        suite = with_settings(load_suite(options.suite), options.set)
-        runs = select(suite.runs, options.only)
-        if options.list:
-            _show_runs(runs, place, console)
-            return 0
-        with _stoppable():
-            good = options.table or _run_all(runs, place, options.jobs, console)
-        _show_table(suite, place, console)
-    except SuiteError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        console.print("stopped; the same command goes on from here")
-        return 130
+    place = Workplace(options.out, mains, str(options.data or ""))
+    if options.jobs < 1:
+        raise SuiteError(f"--jobs={options.jobs}: use 1 or more")
+    suite = with_settings(load_suite(options.suite), options.set)
+    runs = select(suite.runs, options.only)
+    if options.list:
+        _show_runs(runs, place, console)
+        return 0
+    good = options.table or _run_all(runs, place, options.jobs, console)
+    _show_table(suite, place, console)
     return 0 if good else 1
 
 
@@ -148,20 +141,6 @@ def _show_runs(runs: Sequence[Run], place: Workplace, console: Console) -> None:
         console.print(f"{state:9}{run.name}{needs}")
 
 
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Lets SIGTERM stop as Ctrl-C does, so that no run is left behind."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _duration(seconds: float) -> str:
     """'1:02:03' or '2:03'."""
     minutes, rest = divmod(round(seconds), 60)
@@ -170,4 +149,4 @@ def _duration(seconds: float) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(enter(main))

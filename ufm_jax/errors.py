@@ -18,3 +18,17 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run's folder or a file in it that cannot be used; the message names it and the way out."""
+
+
+def one_line(text: str) -> str:
+    """``text`` in one line, as a terminal and a log may show it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return printable("; ".join(lines).replace(":; ", ": "))
+
+
+def printable(text: str) -> str:
+    r"""``text`` with control characters written as ``\x1b``: names of files may hold any."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )

@@ -9,21 +9,19 @@ validation split. A folder without a trained head is refused, and so are images 
 trained on.
 """
 
-import sys
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from ufm_jax.errors import ConfigError
-from ufm_jax.train.command import define_config_of_run, start
-from ufm_jax.train.downstream.config import resolve_finetune
-from ufm_jax.train.downstream.saved import load_config
-from ufm_jax.train.runtime import configure_jax
+from ufm_jax.train.command import define_path, start
+from ufm_jax.train.door import say
 
-_OUT = flags.DEFINE_string("out", None, "Gets evaluation.json, tables and report.", required=True)
+_OUT = define_path("out", "Gets evaluation.json, tables and report.", required=True)
 _SPLITS = flags.DEFINE_list("splits", ["test"], "What to evaluate on: train, val, test; or all.")
-_AGAINST = flags.DEFINE_string("against", "", "Folder of another run, evaluated on these images.")
-_READERS = flags.DEFINE_string("readers", "", "CSV of readers' calls: image, reader, call.")
+_AGAINST = define_path("against", "Folder of another run, evaluated on these images.")
+_READERS = define_path("readers", "CSV of readers' calls: image, reader, call.")
 _CLIENT = flags.DEFINE_string(
     "client", "", "Whose parameters to use on other images, where clients have their own."
 )
@@ -34,6 +32,11 @@ _OCCLUSION = flags.DEFINE_integer(
 
 def main() -> int:
     """Loads the model and the data, evaluates, and writes the report."""
+    # Within the door, which tells also what goes wrong on import.
+    from ufm_jax.train.downstream.config import resolve_finetune
+    from ufm_jax.train.folder_lock import held
+    from ufm_jax.train.runtime import configure_jax
+
     config = resolve_finetune(flags.FLAGS.config)
     if not any(_SPLITS.value):
         raise ConfigError("--splits is empty: name some of train, val and test, or all")
@@ -43,17 +46,24 @@ def main() -> int:
     from ufm_jax.train.downstream.results import Beside
 
     request = Request(
-        run=Path(flags.FLAGS.run),
-        out=Path(_OUT.value),
+        run=flags.FLAGS.run,
+        out=_OUT.value,
         splits=tuple(_SPLITS.value),
         beside=Beside(_AGAINST.value, _READERS.value, _SPLITS.value[0]),
         occlusion=_OCCLUSION.value,
         client=_CLIENT.value,
     )
-    print(f"report: {evaluate(config, request)}")
+    with held(request.out, "out"):
+        say(f"report: {evaluate(config, request)}")
     return 0
 
 
+def load_config(run: Path) -> ConfigDict:
+    """The configuration of a fine-tuning run."""
+    from ufm_jax.train.downstream import saved
+
+    return saved.load_config(run)
+
+
 if __name__ == "__main__":
-    define_config_of_run(load_config, sys.argv)
-    start(main)
+    start(main, load_config)

@@ -8,35 +8,40 @@ predictions_test.csv and report.html in the folder say how well it does. Any key
 the command line. Called again with the same folder, it goes on where it stopped.
 """
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
-from ufm_jax.train.command import start
-from ufm_jax.train.downstream.config import resolve_finetune
-from ufm_jax.train.rundir import check_resume
-from ufm_jax.train.runtime import configure_jax
+from ufm_jax.errors import ConfigError
+from ufm_jax.train.command import define_path, start
+from ufm_jax.train.door import say
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.", lock_config=False)
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_WORKDIR = define_path("workdir", "The run's folder.", required=True)
 _RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in the folder.")
 
 
 def main() -> int:
     """Checks the configuration, trains, evaluates, and writes the report."""
-    config = resolve_finetune(_CONFIG.value)
-    workdir = Path(_WORKDIR.value)
+    # Within the door, which tells also what goes wrong on import.
+    from ufm_jax.train.downstream.config import resolve_finetune
+    from ufm_jax.train.folder_lock import held
+    from ufm_jax.train.rundir import check_resume
+    from ufm_jax.train.runtime import configure_jax
+
+    if "start" not in _CONFIG.value:
+        raise ConfigError("--config is one of pretraining: use it with python -m ufm_jax.pretrain")
+    config, workdir = resolve_finetune(_CONFIG.value), _WORKDIR.value
     check_resume(workdir, _RESUME.value)
     configure_jax(config.placement)
-    # After the devices are set: this imports what may start a backend.
-    from ufm_jax.train.downstream.pipeline import finetune
+    with held(workdir, "workdir"):
+        # After the devices are set: this imports what may start a backend.
+        from ufm_jax.train.downstream.pipeline import finetune
 
-    ended = finetune(config, workdir)
+        ended = finetune(config, workdir)
     if ended.report is None:
-        print(f"stopped after round {ended.rounds_done}; the same command goes on from there")
+        say(f"stopped after round {ended.rounds_done}; the same command goes on from there")
         return 128 + ended.stopped_by
-    print(f"report: {ended.report}")
+    say(f"report: {ended.report}")
     return 0
 
 

@@ -4,22 +4,20 @@
 
 Writes OUT/predictions.csv and, of a segmentation, OUT/masks and OUT/overlays. Files that are no
 images are listed in the table with the reason. Any key of the run's configuration can be changed:
---config.evaluation.mirror=True. The exit code is 0 if at least one image was predicted, 1 if none,
-and 2 if nothing could be begun.
+--config.evaluation.mirror=True. The exit code is 0 if at least one image was predicted, and 1 if
+none was.
 """
 
-import sys
 from pathlib import Path
 
 from absl import flags
+from ml_collections import ConfigDict
 
-from ufm_jax.train.command import define_config_of_run, start
-from ufm_jax.train.downstream.config import resolve_finetune
-from ufm_jax.train.downstream.saved import load_config, load_model
-from ufm_jax.train.runtime import configure_jax
+from ufm_jax.train.command import define_path, start
+from ufm_jax.train.door import say
 
-_IMAGES = flags.DEFINE_string("images", None, "The folder of images.", required=True)
-_OUT = flags.DEFINE_string("out", None, "An empty or new folder for what is made.", required=True)
+_IMAGES = define_path("images", "The folder of images.", required=True)
+_OUT = define_path("out", "An empty or new folder for what is made.", required=True)
 _CLIENT = flags.DEFINE_string(
     "client", "", "Whose parameters to use, where clients have their own."
 )
@@ -31,23 +29,34 @@ _OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw the masks of a segmentatio
 
 def main() -> int:
     """Checks the request, predicts, and says what was made."""
+    # Within the door, which tells also what goes wrong on import.
+    from ufm_jax.train.downstream.config import resolve_finetune
+    from ufm_jax.train.downstream.saved import load_model
+    from ufm_jax.train.folder_lock import held
+    from ufm_jax.train.runtime import configure_jax
+
     config = resolve_finetune(flags.FLAGS.config)
     configure_jax(config.placement)
     # After the devices are set: it imports what may start a backend.
     from ufm_jax.train.downstream.folder_prediction import Request, predict_folder
 
-    model = load_model(Path(flags.FLAGS.run))
-    request = Request(
-        Path(_IMAGES.value), Path(_OUT.value), _CLIENT.value, _SPACING.value, _OVERLAYS.value
-    )
-    summary = predict_folder(config, model, request)
-    print(summary.note)
+    model = load_model(flags.FLAGS.run)
+    request = Request(_IMAGES.value, _OUT.value, _CLIENT.value, _SPACING.value, _OVERLAYS.value)
+    with held(request.out, "out"):
+        summary = predict_folder(config, model, request)
+    say(summary.note)
     total = summary.predicted + summary.failed
     others = "; the column error says why the others are not" * bool(summary.failed)
-    print(f"{summary.predicted} of {total} files are predicted in {request.out}{others}")
+    say(f"{summary.predicted} of {total} files are predicted in {request.out}{others}")
     return 0 if summary.predicted else 1
 
 
+def load_config(run: Path) -> ConfigDict:
+    """The configuration of a fine-tuning run."""
+    from ufm_jax.train.downstream import saved
+
+    return saved.load_config(run)
+
+
 if __name__ == "__main__":
-    define_config_of_run(load_config, sys.argv)
-    start(main)
+    start(main, load_config)

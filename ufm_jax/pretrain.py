@@ -7,29 +7,33 @@ same folder, it goes on where it stopped. On several hosts, the same command is 
 with --config.cluster.distributed; see docs/clusters.md.
 """
 
-from pathlib import Path
-
 from absl import flags
 from ml_collections import config_flags
 
-from ufm_jax.train import cluster
-from ufm_jax.train.command import start
-from ufm_jax.train.config import resolve
-from ufm_jax.train.rundir import check_resume
-from ufm_jax.train.runtime import CompileClock, configure_jax
+from ufm_jax.errors import ConfigError
+from ufm_jax.train.command import define_path, start
+from ufm_jax.train.door import say
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.", lock_config=False)
-_WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+_WORKDIR = define_path("workdir", "The run's folder.", required=True)
 _RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in the folder.")
 
 
 def main() -> int:
     """Checks the configuration, trains, and writes the report."""
-    config = resolve(_CONFIG.value)
-    workdir = Path(_WORKDIR.value)
+    # Within the door, which tells also what goes wrong on import.
+    from ufm_jax.train import cluster
+    from ufm_jax.train.config import resolve
+    from ufm_jax.train.folder_lock import held
+    from ufm_jax.train.rundir import check_resume
+    from ufm_jax.train.runtime import CompileClock, configure_jax
+
+    if "start" in _CONFIG.value:
+        raise ConfigError("--config is one of fine-tuning: use it with python -m ufm_jax.finetune")
+    config, workdir = resolve(_CONFIG.value), _WORKDIR.value
     check_resume(workdir, _RESUME.value)
     configure_jax(config.placement)
-    with cluster.membership(config.cluster, workdir):
+    with cluster.membership(config.cluster, workdir), held(workdir, "workdir"):
         # After the devices are set: these import what may start a backend.
         from ufm_jax.train.finish import finish
         from ufm_jax.train.pretraining import pretrain
@@ -37,8 +41,8 @@ def main() -> int:
         clock = CompileClock()
         run = pretrain(config, workdir)
         ending = finish(config, workdir, run, clock.seconds)
-    if ending:
-        print(ending)
+    for line in ending:
+        say(line)
     return 128 + run.stopped_by if run.stopped_by else 0
 
 

@@ -29,6 +29,7 @@ from ufm_jax.data.fingerprint import (
 from ufm_jax.data.records import Picture
 from ufm_jax.data.store import ArrayStore, CachedStore
 from ufm_jax.errors import DataError
+from ufm_jax.files import exclusive
 
 SETTINGS = DecodeSettings(size=16)
 
@@ -299,8 +300,8 @@ def test_abandoned_folder_of_other_content_is_removed_but_a_living_writers_is_no
     alive = cache_dir / f"{'1' * 32}.partial-alive"
     for folder in (dead, alive):
         folder.mkdir()
-    with cache.exclusive(cache_dir / f"{'1' * 32}.lock") as held:
-        assert held
+    with exclusive(cache_dir / f"{'1' * 32}.lock") as held:
+        assert held is not None
         read(files, cache_dir)
     assert not dead.exists()
     assert alive.exists()
@@ -322,7 +323,7 @@ def test_concurrent_writers_without_locks_both_write_and_one_wins(files, cache_d
 
     @contextlib.contextmanager
     def no_locks(path, wait=True):
-        yield False
+        yield None
 
     monkeypatch.setattr(cache, "exclusive", no_locks)
     together = threading.Barrier(2)

@@ -143,7 +143,7 @@ def test_measurements_are_kept(built):
 def test_a_folder_that_is_not_the_download_is_refused(name, tmp_path):
     (tmp_path / "download").mkdir()
     (tmp_path / "download" / "readme.txt").write_text("nothing here")
-    with pytest.raises(SystemExit, match="the download should hold"):
+    with pytest.raises(DataError, match="the download should hold"):
         _build(name, tmp_path / "download", tmp_path / "built")
 
 
@@ -152,7 +152,7 @@ def test_a_missing_package_is_named_before_anything_is_written(package, tmp_path
     _pocus(tmp_path / "download")
     for name in [package, *(n for n in sys.modules if n.startswith(f"{package}."))]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(SystemExit, match=f"pip install {package}"):
+    with pytest.raises(DataError, match=f"pip install {package}"):
         _build("pocus", tmp_path / "download", tmp_path / "built")
     assert not (tmp_path / "built").exists()
 

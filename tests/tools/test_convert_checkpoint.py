@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tools import convert_checkpoint
+from ufm_jax.errors import ConfigError
 from ufm_jax.interop.torch_names import encoder_to_torch, mae_to_torch
 from ufm_jax.interop.weights_file import read_weights, write_weights
 from ufm_jax.models.classifier import Classifier
@@ -142,9 +143,8 @@ def test_mistakes_are_errors_of_one_line(mae, classifier, tmp_path):
         ((".", "x", "--to=ours"), "neither a run's folder"),
     ):
         source, out, *rest = arguments
-        with pytest.raises(SystemExit) as error:
+        with pytest.raises((ConfigError, FileNotFoundError)) as error:
             convert(tmp_path / source, tmp_path / out, *rest)
-        assert str(error.value).startswith("error: ")
         assert message in str(error.value), arguments
         assert not (tmp_path / "x").exists()
         assert not (tmp_path / "x.pth").exists()

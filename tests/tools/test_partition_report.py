@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ufm_jax.data.federated import ArrayStore, FederatedData
+from ufm_jax.errors import ConfigError, DataError
 
 _FILE = Path(__file__).resolve().parents[2] / "tools" / "partition_report.py"
 _SPEC = importlib.util.spec_from_file_location("partition_report", _FILE)
@@ -83,10 +84,10 @@ def test_command_line_prints_writes_and_plots(tmp_path, capsys):
 def test_unusable_data_ends_in_a_message_and_not_in_a_traceback(tmp_path):
     (tmp_path / "root/hospital").mkdir(parents=True)
     (tmp_path / "root/hospital/broken.png").write_text("no image")
-    with pytest.raises(SystemExit, match=r"error: (?s:.*)broken\.png"):
+    with pytest.raises(DataError, match=r"(?s:.*)broken\.png"):
         partition_report.main(flags(tmp_path / "root"))
 
 
 def test_a_setting_out_of_range_ends_in_a_message_that_names_it(tmp_path):
-    with pytest.raises(SystemExit, match=r"error: alpha=nan: use a number from"):
+    with pytest.raises(ConfigError, match=r"alpha=nan: use a number from"):
         partition_report.main([*flags(tmp_path / "root"), "--alpha", "nan"])

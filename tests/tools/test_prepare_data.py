@@ -6,6 +6,7 @@ from PIL import Image
 
 from tools import prepare_data
 from ufm_jax.data.array_record import INDEX
+from ufm_jax.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TFDS and its dependencies warn at import
 
@@ -85,7 +86,7 @@ def test_all_that_is_left_out_is_said(clients, tmp_path, capsys):
 
 def test_nothing_to_pack_is_an_error(tmp_path):
     (tmp_path / "clients" / "a").mkdir(parents=True)
-    with pytest.raises(SystemExit, match="no usable image"):
+    with pytest.raises(DataError, match="no usable image"):
         _pack(tmp_path / "clients", tmp_path / "packed")
     assert not (tmp_path / "packed").exists()
 
@@ -93,7 +94,7 @@ def test_nothing_to_pack_is_an_error(tmp_path):
 def test_a_folder_is_not_packed_into_twice(clients, tmp_path):
     _pack(clients, tmp_path / "packed")
     before = _contents(tmp_path / "packed")
-    with pytest.raises(SystemExit, match="holds packed images already"):
+    with pytest.raises(DataError, match="holds packed images already"):
         _pack(clients, tmp_path / "packed")
     assert _contents(tmp_path / "packed") == before
 
@@ -101,34 +102,34 @@ def test_a_folder_is_not_packed_into_twice(clients, tmp_path):
 def test_a_set_is_not_built_over_another(busi, tmp_path):
     _build("busi", busi, tmp_path / "built")
     _save(busi / "benign" / "benign (2).png", 5)
-    with pytest.raises(SystemExit, match="is built already"):
+    with pytest.raises(DataError, match="is built already"):
         _build("busi", busi, tmp_path / "built")
 
 
 @pytest.mark.parametrize("source", ["folders", "index", "lists"])
 def test_a_missing_source_is_named(source, tmp_path):
     root = tmp_path / "absent"
-    with pytest.raises(SystemExit, match="absent"):
+    with pytest.raises(DataError, match="absent"):
         prepare_data.main(
             ["array_record", "--source", source, "--root", str(root), "--out", str(tmp_path / "o")]
         )
 
 
 def test_a_missing_download_is_named(tmp_path):
-    with pytest.raises(SystemExit, match="absent is not a folder"):
+    with pytest.raises(DataError, match="absent is not a folder"):
         _build("busi", tmp_path / "absent", tmp_path / "built")
 
 
 def test_a_mask_of_another_size_is_named(busi, tmp_path):
     _save(busi / "benign" / "benign (1)_mask_1.png", 3, shape=(24, 29))
-    with pytest.raises(SystemExit, match=r"benign \(1\)_mask_1\.png differs in size"):
+    with pytest.raises(DataError, match=r"benign \(1\)_mask_1\.png differs in size"):
         _build("busi", busi, tmp_path / "built")
 
 
 def test_a_broken_mask_is_named_and_the_set_can_then_be_built(busi, tmp_path):
     mask = busi / "benign" / "benign (1)_mask_1.png"
     mask.write_bytes(b"broken")
-    with pytest.raises(SystemExit, match=r"benign \(1\)_mask_1\.png does not decode"):
+    with pytest.raises(DataError, match=r"benign \(1\)_mask_1\.png does not decode"):
         _build("busi", busi, tmp_path / "built")
     mask.unlink()
     _build("busi", busi, tmp_path / "built")
@@ -138,5 +139,5 @@ def test_a_table_without_file_names_is_named(tmp_path):
     for folder in ("training_set", "test_set"):
         _save(tmp_path / "hc18" / folder / "000_HC.png", 1)
     (tmp_path / "hc18" / "training_set_pixel_size_and_HC.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(SystemExit, match=r"pixel_size_and_HC\.csv lacks the columns"):
+    with pytest.raises(DataError, match=r"pixel_size_and_HC\.csv lacks the columns"):
         _build("hc18", tmp_path / "hc18", tmp_path / "built")

@@ -81,10 +81,14 @@ def run_suite(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr("tools.run_suite.load_suite", lambda text: suite)
         order = tmp_path / "out" / "order.txt"
         order.unlink(missing_ok=True)
-        code = main(["--suite=x.py", f"--out={order.parent}", *flags], mains)
+        message = ""
+        try:
+            code = main(["--suite=x.py", f"--out={order.parent}", *flags], mains)
+        except SuiteError as error:
+            code, message = 2, str(error)
         started = order.read_text().split() if order.exists() else []
         printed = capsys.readouterr()
-        return code, printed.out + printed.err, started
+        return code, printed.out + printed.err + message, started
 
     return call
 

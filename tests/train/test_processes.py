@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from ufm_jax.train.checkpoint import load_params
-from ufm_jax.train.cluster import EXIT_LOST
+from ufm_jax.train.door import LOST
 from ufm_jax.train.metrics import HISTORY_FILE, read_history
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,7 +172,7 @@ def test_killed_and_stopped_two_processes_train_what_one_does(alone, tmp_path):
         run.until(lambda: _rounds_written(workdir) >= 2)
         run.processes[1].kill()
         begin = time.monotonic()
-        assert run.processes[0].wait(ENDS) in (EXIT_LOST, -signal.SIGABRT), run.log(0)
+        assert run.processes[0].wait(ENDS) in (LOST, -signal.SIGABRT), run.log(0)
         assert time.monotonic() - begin < 30
     words = re.search(
         r"error: another process of this run ended.*; start the same command again on all hosts: "
@@ -213,7 +213,7 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
         with Run(workdir, tmp_path) as run:
             run.until(lambda run=run, before=before: _rounds_written(workdir) > before)
             run.processes[victim].kill()
-            assert run.processes[1 - victim].wait(ENDS) in (EXIT_LOST, -signal.SIGABRT)
+            assert run.processes[1 - victim].wait(ENDS) in (LOST, -signal.SIGABRT)
         assert "; start the same command again on all hosts" in run.log(1 - victim)
     with Run(workdir, tmp_path) as run:
         assert run.wait() == [0, 0], run.log(0) + run.log(1)

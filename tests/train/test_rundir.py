@@ -1,15 +1,17 @@
 """What a run's folder keeps, and refuses to go on with."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from ufm_jax.errors import ConfigError
+from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.train.config import PretrainConfig
-from ufm_jax.train.rundir import check_free, claim
+from ufm_jax.train.downstream.config import FinetuneConfig
+from ufm_jax.train.rundir import check_free, claim, lanes_begun_with
 
 DATA = SimpleNamespace(
     names=("a", "b"),
@@ -26,16 +28,77 @@ def with_trace(path):
     return replace(config, federation=replace(config.federation, participation=participation))
 
 
-def test_a_trace_whose_content_has_changed_is_another_configuration(tmp_path):
-    trace, workdir = tmp_path / "trace.csv", tmp_path / "run"
-    trace.write_text("a,b\n1,0\n")
-    config, placement = with_trace(trace), make_placement(1)
-    claim(workdir, config, DATA, placement)
-    (workdir / "checkpoints" / "1").mkdir(parents=True)
-    claim(workdir, config, DATA, placement)
-    trace.write_text("a,b\n0,1\n")
-    with pytest.raises(ConfigError, match=r"participation\.trace \(content\)"):
-        claim(workdir, config, DATA, placement)
+def with_root(path):
+    config = PretrainConfig()
+    return replace(config, data=replace(config.data, root=str(path)))
+
+
+def with_weights(path):
+    config = FinetuneConfig()
+    return replace(config, start=replace(config.start, weights=str(path)))
+
+
+def begin(workdir, config, data=DATA):
+    """A folder whose run has saved a checkpoint."""
+    claim(workdir, config, data, make_placement(1))
+    (workdir / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
+
+
+@pytest.mark.parametrize("with_file", [with_trace, with_weights])
+def test_a_file_of_the_configuration_is_known_by_its_content(tmp_path, with_file):
+    file, moved, workdir = tmp_path / "file", tmp_path / "moved", tmp_path / "run"
+    file.write_text("a,b\n1,0\n")
+    begin(workdir, with_file(file))
+    file.rename(moved)
+    begin(workdir, with_file(moved))
+    moved.write_text("a,b\n0,1\n")
+    with pytest.raises(ConfigError, match=r"\(content\)"):
+        begin(workdir, with_file(moved))
+
+
+def test_weights_in_a_runs_folder_are_known_by_its_model(tmp_path):
+    folder, workdir = tmp_path / "pretrained", tmp_path / "run"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "array").write_text("1")
+    begin(workdir, with_weights(folder))
+    (folder / "report.html").write_text("drawn again")
+    begin(workdir, with_weights(folder))
+    (folder / "model" / "array").write_text("2")
+    with pytest.raises(ConfigError, match=r"config\.start\.weights \(content\)"):
+        begin(workdir, with_weights(folder))
+
+
+def test_a_file_that_is_not_there_is_named_with_its_key(tmp_path):
+    with pytest.raises(ConfigError, match=r"participation\.trace='.*none': it cannot be read"):
+        begin(tmp_path / "run", with_trace(tmp_path / "none"))
+
+
+def test_equal_data_in_another_folder_goes_on_and_other_data_does_not(tmp_path):
+    begin(tmp_path / "run", with_root("/scratch/1"))
+    begin(tmp_path / "run", with_root("/scratch/2"))
+    other = SimpleNamespace(**vars(DATA) | {"fingerprint": "y"})
+    with pytest.raises(ConfigError, match=r"data\.fingerprint"):
+        begin(tmp_path / "run", with_root("/scratch/2"), other)
+
+
+def test_where_no_fingerprint_is_known_the_folder_binds(tmp_path):
+    unknown = SimpleNamespace(**vars(DATA) | {"fingerprint": ""})
+    begin(tmp_path / "run", with_root("/scratch/1"), unknown)
+    with pytest.raises(ConfigError, match=r"config\.data\.root: '/scratch/1' there"):
+        begin(tmp_path / "run", with_root("/scratch/2"), unknown)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", None])
+def test_a_damaged_configuration_of_a_run_is_one_line_with_the_way_out(tmp_path, content):
+    workdir = tmp_path / "run"
+    begin(workdir, PretrainConfig())
+    file = workdir / "config.json"
+    file.unlink()
+    if content is not None:
+        file.write_bytes(content)
+    for use in (lambda: begin(workdir, PretrainConfig()), lambda: lanes_begun_with(workdir)):
+        with pytest.raises(RunError, match=r"config\.json is damaged .*: put it back as it was"):
+            use()
 
 
 def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
@@ -43,3 +106,10 @@ def test_a_folder_that_holds_a_run_is_not_written_over(tmp_path):
     claim(tmp_path / "run", PretrainConfig(), DATA, make_placement(1))
     with pytest.raises(ConfigError, match="is the folder of a run: name another"):
         check_free(tmp_path / "run")
+
+
+def test_config_json_says_where_the_data_lies_now(tmp_path):
+    begin(tmp_path / "run", with_root("/scratch/1"))
+    begin(tmp_path / "run", with_root("/scratch/2"))
+    facts = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert facts["config.data.root"] == "/scratch/2"

@@ -1,13 +1,12 @@
 """Who a model was trained on, told by how sure it is of the true label."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.compare import auroc_interval
-from ufm_jax.files import replacing
+from ufm_jax.files import write_json
 from ufm_jax.train.downstream.predictions import DiagnosisPredictions
 from ufm_jax.train.downstream.tables import read_table, table_path
 
@@ -44,8 +43,7 @@ def audit_members(folder: Path) -> str:
         "members": int(member.sum()),
         "others": int((~member).sum()),
     }
-    with replacing(folder / MEMBERSHIP_FILE) as path:
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / MEMBERSHIP_FILE, figures)
     return (
         f"members are told from others with AUROC {found.value:.3f} ({found.low:.3f} to "
         f"{found.high:.3f}), advantage {advantage:.3f}, on {figures['members']} members and "

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ufm_jax.files import replacing
+
 if TYPE_CHECKING:
     from tools.audits.leak import Leak, Pictures
 
@@ -36,5 +38,6 @@ def write_picture(folder: Path, true: "Pictures", leaks: "Sequence[Leak]") -> Pa
             )
             canvas.paste(cell, (left, _HEAD + row * (_CELL + _GAP)))
     path = folder / "inversion.png"
-    canvas.save(path)
+    with replacing(path) as partial:
+        canvas.save(partial, format="PNG")
     return path

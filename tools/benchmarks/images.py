@@ -25,6 +25,7 @@ from ufm_jax.data.federated import (
 from ufm_jax.data.partition import split_sites
 from ufm_jax.data.records import Record
 from ufm_jax.data.store import Rows
+from ufm_jax.train.command import path_argument
 
 _PRESET = Path(__file__).resolve().parents[2] / "configs" / "pretrain_sites.py"
 _CLIENTS = 16
@@ -50,13 +51,13 @@ class Images(NamedTuple):
 def add_image_options(parser: argparse.ArgumentParser) -> None:
     """Options that choose the images."""
     parser.add_argument(
-        "--data", type=Path, default=None, help="real images as in pretrain_sites.py:public"
+        "--data", type=path_argument, help="real images as in pretrain_sites.py:public"
     )
     parser.add_argument("--images", type=int, default=512, help="of all clients; 0: all there are")
     parser.add_argument(
         "--working_size", type=int, default=0, help="side of stored images; 0: 8/7 of the model's"
     )
-    parser.add_argument("--cache_dir", default="~/.cache/ufm_jax", help="for decoded images")
+    parser.add_argument("--cache_dir", default="", help="for decoded images")
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def opened_images(options: argparse.Namespace) -> Iterator[Images]:
         yield _random(options.images or 512, options.batch_size, side)
         return
     with TemporaryDirectory(prefix="benchmark-lists-") as folder:
-        root = options.data.expanduser().resolve()
+        root = options.data.resolve()
         yield _real(root, Path(folder), options.images, options.batch_size, side, options.cache_dir)
 
 

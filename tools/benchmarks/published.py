@@ -29,6 +29,7 @@ from ufm_jax.models.sizes import SIZES
 from ufm_jax.ops.losses import masked_patch_loss
 from ufm_jax.ops.masking import masking_from_noise
 from ufm_jax.ops.patches import patchify
+from ufm_jax.train.command import path_argument
 from ufm_jax.train.config import ModelConfig, PretrainConfig
 from ufm_jax.train.objective import init_params, make_model
 from ufm_jax.train.runtime import num_cores
@@ -66,9 +67,7 @@ NOTES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the comparison's options."""
-    parser.add_argument(
-        "--published", type=Path, default=None, help="a checkout of the published code"
-    )
+    parser.add_argument("--published", type=path_argument, help="a checkout of the published code")
     cores = num_cores()
     parser.add_argument(
         "--workers",
@@ -159,7 +158,7 @@ def check_agreement(
     np.savez(folder / "weights.npz", **weights)
     answer = peer.ask(
         "load",
-        checkout=str(options.published.expanduser().resolve()),
+        checkout=str(options.published.resolve()),
         root=str(images.root),
         list_file=str(images.list_file),
         weights=str(folder / "weights.npz"),

@@ -1,6 +1,5 @@
 """Runs the runs of a suite, each in a process of its own, and remembers which are finished."""
 
-import json
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from tools.suites.plan import Run, SuiteError, fill_in
-from ufm_jax.files import replacing
+from ufm_jax.files import private_folder, read_json, write_json
 from ufm_jax.train.rundir import EVALUATION_FILE
 
 RECORD_FILE = "suite.json"
@@ -123,13 +122,16 @@ class Workplace:
     def record(self, run: Run) -> dict[str, Any]:
         """What is remembered of a run: 'definition', 'finished' and 'seconds'; else empty."""
         path = self.folder(run) / RECORD_FILE
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not path.is_file():
+            return {}
+        remedy = f"remove the folder {path.parent} to run it again"
+        record: dict[str, Any] = read_json(path, remedy, dict)
+        return record
 
     def remember(self, run: Run, seconds: float, finished: bool) -> None:
         """Notes that a run has been started, or is finished."""
         record = {"definition": definition(run), "finished": finished, "seconds": seconds}
-        with replacing(self.folder(run) / RECORD_FILE) as partial:
-            partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        write_json(self.folder(run) / RECORD_FILE, record)
 
 
 def definition(run: Run) -> dict[str, str]:
@@ -184,7 +186,7 @@ class _Process:
         """Starts it."""
         self.run, self._place, self._began = run, place, time.monotonic()
         folder, command = place.folder(run), place.command(run)
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         self._before = float(place.record(run).get("seconds", 0))
         place.remember(run, self._before, finished=False)
         self._log = folder / LOG_FILE

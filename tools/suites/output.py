@@ -8,7 +8,7 @@ from tools.suites.plan import Label, Suite
 from tools.suites.table import Gap, GapRow, Row, Tables
 from ufm_jax.data.csv_files import writing_csv
 from ufm_jax.evaluation.results import Estimate
-from ufm_jax.files import replacing
+from ufm_jax.files import private_folder, write_text
 
 TABLE_FILE = "table.md"
 FIGURES_CSV = "table.csv"
@@ -29,9 +29,8 @@ def write_tables(out: Path, tables: Tables) -> str:
         The Markdown.
     """
     text = markdown(tables)
-    out.mkdir(parents=True, exist_ok=True)
-    with replacing(out / TABLE_FILE) as partial:
-        partial.write_text(text, encoding="utf-8")
+    private_folder(out)
+    write_text(out / TABLE_FILE, text)
     _write_csv(out / FIGURES_CSV, [line for row in tables.rows for line in _records(row)])
     if tables.suite.contrasts:
         _write_csv(out / GAPS_CSV, [line for row in tables.gaps for line in _gap_records(row)])

@@ -13,6 +13,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
 
+from ufm_jax.errors import UserError
+
 Label = str | int | float
 """What tells a run from the others: the value in a column of the table."""
 
@@ -27,7 +29,7 @@ _REFERENCE = re.compile(r"\{run:([^{}]*)\}")
 _PLACE = re.compile(r"\{(data|run:[^{}]*)\}")
 
 
-class SuiteError(ValueError):
+class SuiteError(UserError):
     """A suite that cannot be run or shown; its one line says what and the remedy."""
 
 

@@ -21,6 +21,7 @@ from ufm_jax.data.optional import needed_packages
 from ufm_jax.data.records import Record
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
+from ufm_jax.files import private_folder, user_path, write_text
 
 INDEX = "index.jsonl"
 
@@ -104,7 +105,7 @@ def pack(records: Iterable[Record], folder: Path, root: Path, per_shard: int = 4
         from array_record.python.array_record_module import ArrayRecordWriter
     if (folder / INDEX).exists():
         raise DataError(f"{folder} holds packed images already: choose an empty folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     lines: list[str] = []
     writer = None
     for number, record in enumerate(records):
@@ -130,9 +131,7 @@ def pack(records: Iterable[Record], folder: Path, root: Path, per_shard: int = 4
     if writer is not None:
         writer.close()
     # Last, so that a folder with an index is a whole one.
-    temporary = folder / (INDEX + ".tmp")
-    temporary.write_text("".join(lines), encoding="utf-8")
-    temporary.replace(folder / INDEX)
+    write_text(folder / INDEX, "".join(lines))
     return len(lines)
 
 
@@ -144,7 +143,7 @@ def read_records(settings: DataSettings) -> Iterator[Record]:
         grain is not installed.
     """
     _open.cache_clear()  # the files may have been replaced since they were last listed
-    root = Path(settings.root).expanduser()
+    root = user_path(settings.root)
     index = root / INDEX
     if not index.exists():
         raise DataError(f"{index} does not exist: pack images with tools/prepare_data.py")

@@ -31,7 +31,7 @@ from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import ImageHandle
 from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import DataError
-from ufm_jax.files import private_folder
+from ufm_jax.files import exclusive, naming, private_folder
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) from the writing thread."""
@@ -112,12 +112,12 @@ def decoded_rows(
     folder = cache_dir / key
     if (rows := open_rows(folder)) is not None:
         return rows
-    with exclusive(cache_dir / f"{key}.lock") as locked:
+    with naming(folder), exclusive(cache_dir / f"{key}.lock") as locked:
         # Asked first: a folder that comes later is another writer's, and whole.
         occupied = os.path.lexists(folder)
         if (rows := open_rows(folder)) is not None:
             return rows
-        if locked:
+        if locked is not None:
             _remove_abandoned(cache_dir, key)
         if occupied:
             _log.warning("%s is damaged: its images are decoded again", folder)
@@ -168,25 +168,6 @@ def _decode_in_order(
     return map_in_order(decode_one, images, num_workers)
 
 
-@contextlib.contextmanager
-def exclusive(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Holds a lock that the system releases even if its holder is killed.
-
-    Yields:
-      Whether it is held: not where the file system or the platform has no such locks, nor, with
-      `wait` false, while another process holds it.
-    """
-    with path.open("ab") as file:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
-        except (ImportError, OSError):
-            held = False
-        yield held
-
-
 def _remove_abandoned(cache_dir: Path, held_key: str) -> None:
     """Removes half-written folders whose writer no longer lives; the lock of `held_key` is ours."""
     for partial in cache_dir.glob("*.partial-*"):
@@ -194,8 +175,11 @@ def _remove_abandoned(cache_dir: Path, held_key: str) -> None:
         if key == held_key:
             shutil.rmtree(partial, ignore_errors=True)
             continue
-        with exclusive(cache_dir / f"{key}.lock", wait=False) as held:
-            if held:
+        with (
+            contextlib.suppress(BlockingIOError),
+            exclusive(cache_dir / f"{key}.lock", wait=False) as locked,
+        ):
+            if locked is not None:
                 shutil.rmtree(partial, ignore_errors=True)
 
 

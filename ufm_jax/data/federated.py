@@ -15,7 +15,6 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +29,7 @@ from ufm_jax.data.sources.folders import exclusions, named_like_masks, read_fold
 from ufm_jax.data.sources.index_csv import read_index
 from ufm_jax.data.sources.lists import read_lists
 from ufm_jax.data.store import ArrayStore, CachedStore, RowStore
+from ufm_jax.files import cache_folder, user_path
 
 __all__ = [
     "ArrayStore",
@@ -150,7 +150,7 @@ def read_listing(settings: DataSettings) -> Listing:
     Raises:
       DataError: the source itself (a list, an index) is missing or malformed.
     """
-    root = Path(settings.root).expanduser()
+    root = user_path(settings.root)
     match settings.source:
         case "synthetic":
             from ufm_jax.data.sources.synthetic import read_synthetic
@@ -209,7 +209,7 @@ def load_federated(
     screening.refuse_nothing(usable, issues, out)
 
     workers = settings.num_workers or os.cpu_count() or 1
-    cache_dir = Path(settings.cache_dir).expanduser()
+    cache_dir = cache_folder(settings.cache_dir)
     decoded = screening.decode_records(
         usable, decode_settings(settings), cache_dir, workers, progress, share
     )

@@ -21,13 +21,14 @@ from ufm_jax.data.records import Listing, Record
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import Exclusions, exclusions, named_like_masks, read_folders
 from ufm_jax.errors import DataError
+from ufm_jax.files import user_path
 
 _BESIDE = re.compile(r"(.+)_mask(?:_\d+)?", re.IGNORECASE | re.DOTALL)
 
 
 def read_split_folders(settings: LabelSettings) -> Listing:
     """Reads ROOT/train and so on, or ROOT itself where it has no such folders."""
-    root = Path(settings.data.root).expanduser()
+    root = user_path(settings.data.root)
     if not root.is_dir():
         raise DataError(f"root {root} is not a folder")
     found = sorted(folder.name for folder in root.iterdir() if folder.is_dir())

@@ -26,6 +26,7 @@ from ufm_jax.data.mask_classes import MaskClasses
 from ufm_jax.data.records import Record
 from ufm_jax.data.shared_cache import ALONE, Share
 from ufm_jax.data.store import CachedStore
+from ufm_jax.files import cache_folder
 
 
 def load_labelled(
@@ -63,7 +64,7 @@ def load_labelled(
     placed, moved = given_splits(usable, names, settings.split)
 
     workers = data.num_workers or os.cpu_count() or 1
-    cache_dir = Path(data.cache_dir).expanduser()
+    cache_dir = cache_folder(data.cache_dir)
     examples, found, left_out = read_examples(placed, settings, cache_dir, workers, progress, share)
     issues += [*listed_twice, *moved, *found]
     out |= left_out

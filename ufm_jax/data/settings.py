@@ -41,7 +41,7 @@ class DataSettings(Checked):
       value_range: (black, white) of all files of more than 8 bits, such as (0, 4095) for 12 bits
         stored in 16, or (0, 1) for floats; () = what each file's header says.
       detect_geometry: find the scan geometry where the source does not bring it.
-      cache_dir: decoded images are kept here, readable by the owner alone.
+      cache_dir: decoded images are kept here, readable by the owner alone; '' = ~/.cache/ufm_jax.
       on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
       duplicates: images that several clients hold: 'error', 'skip' (keep the first), 'keep'. Of
         labelled images that several splits hold, 'keep' leaves them out of the test, and of the
@@ -75,7 +75,7 @@ class DataSettings(Checked):
     channels: Literal["auto", 1, 3] = "auto"
     value_range: tuple[Level, ...] = ()
     detect_geometry: bool = True
-    cache_dir: str = "~/.cache/ufm_jax"
+    cache_dir: str = ""
     on_bad: Literal["error", "skip"] = "error"
     duplicates: Literal["error", "skip", "keep"] = "keep"
     num_workers: Annotated[int, Range(0, 1024)] = 0

@@ -7,6 +7,7 @@ what a single process would have written, and removes them. Nothing but the cach
 its locks is needed for that: processes whose caches are not the same folder decode everything.
 """
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,12 +19,12 @@ from ufm_jax.data.cache import (
     Progress,
     cache_key,
     decoded_rows,
-    exclusive,
 )
 from ufm_jax.data.cache_folder import CachedRows, open_rows
 from ufm_jax.data.decode import Row
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import ImageHandle
+from ufm_jax.files import exclusive
 
 Share = tuple[int, int]
 """(index, count) of a process among those that decode the same images at the same time."""
@@ -102,6 +103,7 @@ def _rows_of(parts: Iterable[CachedRows]) -> Iterator[Row | CorruptImage]:
 def _remove(parts: Iterable[CachedRows]) -> None:
     """Removes parts whose rows lie in the whole folder now."""
     for part in parts:
-        with exclusive(part.folder.with_suffix(".lock"), wait=False) as held:
-            if held:  # Without locks another process may still be reading it.
+        lock = part.folder.with_suffix(".lock")
+        with contextlib.suppress(BlockingIOError), exclusive(lock, wait=False) as locked:
+            if locked is not None:  # Without locks another process may still be reading it.
                 shutil.rmtree(part.folder, ignore_errors=True)

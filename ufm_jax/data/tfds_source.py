@@ -19,6 +19,7 @@ from ufm_jax.data.optional import needed_packages
 from ufm_jax.data.records import Record
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
+from ufm_jax.files import user_path
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def read_records(settings: DataSettings) -> Iterator[Record]:
     """
     _source.cache_clear()  # the sets may have been built again since they were last listed
     _builder.cache_clear()
-    root = Path(settings.root).expanduser()
+    root = user_path(settings.root)
     folders = sorted({file.parent for file in root.glob("**/dataset_info.json")})
     if not folders:
         raise DataError(

@@ -15,6 +15,7 @@ import safetensors
 from safetensors.numpy import save as to_safetensors
 
 from ufm_jax.errors import DataError
+from ufm_jax.files import replacing
 from ufm_jax.interop import torch_files
 from ufm_jax.interop.pickles import Inert, TensorRecord
 from ufm_jax.interop.torch_writer import write_torch
@@ -125,14 +126,12 @@ def write_weights(path: Path, state: Mapping[str, np.ndarray]) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: name it with one of {', '.join(SUFFIXES)}")
-    # Beside the file first: a half-written one never has its name.
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    if path.suffix == ".safetensors":
-        contiguous = {name: np.asarray(array, order="C") for name, array in state.items()}
-        unfinished.write_bytes(to_safetensors(contiguous, metadata={"format": "pt"}))
-    else:
-        write_torch(unfinished, state)
-    unfinished.replace(path)
+    with replacing(path) as partial:
+        if path.suffix == ".safetensors":
+            contiguous = {name: np.asarray(array, order="C") for name, array in state.items()}
+            partial.write_bytes(to_safetensors(contiguous, metadata={"format": "pt"}))
+        else:
+            write_torch(partial, state)
 
 
 def _read_safetensors(path: Path, part: str | None) -> WeightsFile:

@@ -25,12 +25,12 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
+from ufm_jax.files import cache_folder, private_folder, write_json
 from ufm_jax.train.cluster import from_first, is_first
 from ufm_jax.train.config import OptimizerConfig, PlacementConfig, PretrainConfig
 from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe, device_memory
 from ufm_jax.train.lane_search import Load, Measurement, Search
-from ufm_jax.train.rundir import write_json
-from ufm_jax.train.runtime import cache_folder, num_cores
+from ufm_jax.train.runtime import num_cores
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +207,7 @@ def _keep(path: Path, key: Mapping[str, Any], table: Mapping[int, Measurement]) 
         return
     rows = [list(m) for m in table.values() if math.isfinite(m.working_bytes)]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(path.parent)
         write_json(path, {"key": key, "measurements": rows})
     except OSError as error:
         _log.warning("the measured lanes cannot be kept: %s", error)

@@ -23,15 +23,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ufm_jax.errors import ConfigError, DataError
+from ufm_jax.errors import ConfigError, UserError, one_line
 from ufm_jax.train.cluster_config import ClusterConfig
+from ufm_jax.train.door import FAULT, LOST, SYSTEMS, explain, stopped_by
 from ufm_jax.train.last_words import LastWords
 from ufm_jax.train.runtime import StopSignal
 
 Number = TypeVar("Number", int, float)
-
-EXIT_LOST = 75
-"""Exit status when another process is gone: EX_TEMPFAIL, the same command may be tried again."""
 
 _GONE = ("gloo", "nccl", "unavailable", "coordination", "deadline_exceeded", "heartbeat")
 """Words of XLA's messages when a computation failed for want of another process."""
@@ -90,14 +88,15 @@ def membership(config: ClusterConfig, workdir: Path) -> Iterator[None]:
         if not is_first():
             logging.getLogger("ufm_jax").setLevel(logging.ERROR)
         yield
-    except (ConfigError, DataError):
+    except UserError:
         _leave(last_words)
         raise
     except (Exception, KeyboardInterrupt) as error:
-        last_words.say(_explain(error))
+        words, code = _explain(error)
+        last_words.say(words)
         sys.stdout.flush()
         # An ordinary exit would wait for processes that are gone, or that wait for this one.
-        os._exit(EXIT_LOST)
+        os._exit(code)
     _leave(last_words)
 
 
@@ -171,7 +170,7 @@ def together(doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ConfigError, DataError):
+    except UserError:
         _failures(1)
         raise
     failed = np.flatnonzero(_failures(0))
@@ -240,14 +239,19 @@ def _from_environment(name: str) -> int | None:
     return int(value)
 
 
-def _explain(error: BaseException) -> str:
-    """One line on why this process ends; the trace too, where the fault may be its own."""
-    line = _first_line(error)
+def _explain(error: BaseException) -> tuple[str, int]:
+    """One line on why this process ends, and its exit code; the trace too of a fault."""
+    line, mine = _first_line(error), f"process {jax.process_index()}"
     # XLA's errors reach Python as either.
     if isinstance(error, RuntimeError | ValueError) and any(w in line.lower() for w in _GONE):
-        return f"another process of this run ended ({line})"
+        return f"another process of this run ended ({line})", LOST
+    if isinstance(error, KeyboardInterrupt):
+        words, code = stopped_by(error)
+        return f"{mine} was {words}", code
+    if (failure := explain(error)) is not None:
+        return f"{mine}: {one_line(failure)}", SYSTEMS
     traceback.print_exception(error)
-    return f"process {jax.process_index()} failed ({type(error).__name__}: {line})"
+    return f"{mine} failed ({type(error).__name__}: {line})", FAULT
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,62 +1,112 @@
-"""What the commands have in common: flags, errors of one line, exit codes."""
+"""What the commands have in common: their flags, and errors in those."""
 
 import sys
+import traceback
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Sequence
-from logging import getLogger
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from ufm_jax.errors import ConfigError, DataError
+from ufm_jax.errors import ConfigError
+from ufm_jax.files import user_path
+from ufm_jax.train.door import enter
 
 
-def start(main: Callable[[], int]) -> None:
-    """Runs a command.
+def start(main: Callable[[], int], run_config: Callable[[Path], ConfigDict] | None = None) -> None:
+    """Runs a command, and ends the process with its exit code.
 
     Args:
-        main: Does the work once flags are parsed; returns the exit code. A ``ConfigError`` or a
-            ``DataError`` ends it with one line, and 2.
+        main: Does the work once flags are parsed; returns the exit code.
+        run_config: ``folder -> configuration`` of a run, where the command takes --run and
+            --config.KEY of that run in the place of a configuration file.
     """
 
-    def guarded(argv: list[str]) -> int:
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments {argv[1:]}: options begin with --")
-        try:
-            return main()
-        except (ConfigError, DataError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+    def work() -> int:
+        if run_config is not None:
+            define_config_of_run(run_config, sys.argv)
+        # It parses, calls, and ends in SystemExit.
+        app.run(lambda _: main(), flags_parser=parse)
+        raise AssertionError("app.run returned")
 
-    logging.set_verbosity(logging.WARNING)
-    getLogger("ufm_jax").setLevel("INFO")
-    app.run(guarded, flags_parser=parse)
+    sys.exit(enter(work))
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses flags; a mistyped one is an error of one line, as every wrong value is."""
+    """Parses flags.
+
+    Raises:
+        ConfigError: For a mistyped flag, a wrong value, or a configuration file that fails.
+    """
     try:
-        rest = flags.FLAGS(argv)
-        _check_config_file()
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        lines = str(error).splitlines()
-        # What a configuration file raises arrives with its traceback: its last line says it.
-        text = lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines)
-        if isinstance(error, KeyError):  # Of which the text is the key alone.
-            text = f"the configuration has no key {text}; config.json of a run lists all keys"
-        print(f"error: {text}", file=sys.stderr)
-        sys.exit(2)
+        rest: list[str] = flags.FLAGS(argv)
+    except Exception as error:
+        raise ConfigError(_told(error)) from error
+    _check_config_file()
+    if rest[1:]:
+        raise ConfigError(f"unexpected arguments {rest[1:]}: options begin with --")
     return rest
+
+
+def _told(error: Exception) -> str:
+    """What is wrong with flags, or with the configuration file that they name."""
+    trace = traceback.extract_tb(error.__traceback__)
+    within = [frame for frame in trace if frame.name in ("get_config", "<module>")]
+    if within:
+        place = f"{within[-1].filename}, line {within[-1].lineno}"
+        return f"{place}: {type(error).__name__}: {error}"
+    # Some of absl's errors about keys hold another.
+    inner = error.args[0] if error.args and isinstance(error.args[0], Exception) else error
+    if isinstance(inner, KeyError):
+        key, _, hint = str(inner.args[0]).replace("\\n", "\n").partition("\n")
+        name = key.rpartition(": ")[2].strip("'\"\\")
+        remedy = hint.strip("'") or "config.json of a run lists all keys"
+        return f"the configuration has no key {name!r}; {remedy}"
+    lines = str(error).splitlines()
+    # What a value makes a configuration file raise arrives with its traceback as text.
+    return lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines)
 
 
 def _check_config_file() -> None:
     """Refuses a configuration file that is not there; absl itself would go on without."""
-    if "config" not in flags.FLAGS:
+    if "config" not in flags.FLAGS or not flags.FLAGS["config"].present:
         return
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     # Where the configuration is a run's, there is no file.
     if isinstance(name, str) and not Path(name.split(":")[0]).is_file():
-        raise flags.Error(f"--config={name}: no such file; configs/ holds some to start from")
+        raise ConfigError(f"--config={name}: no such file; configs/ holds some to start from")
+
+
+def path_argument(text: str) -> Path:
+    """The path that a user gave; as ``type`` of an argument of argparse.
+
+    Raises:
+        ArgumentTypeError: If it is empty, which would mean the current folder, or unknown.
+    """
+    if not text.strip():
+        raise ArgumentTypeError("it is empty: name a path")
+    try:
+        return user_path(text)
+    except ConfigError as error:
+        raise ArgumentTypeError(str(error)) from error
+
+
+class _PathParser(flags.ArgumentParser):
+    syntactic_help = "a path"
+
+    def parse(self, argument: str) -> Path:
+        try:
+            return path_argument(argument)
+        except ArgumentTypeError as error:
+            raise ValueError(str(error)) from error
+
+
+def define_path(
+    name: str, text: str, default: str | None = None, *, required: bool = False
+) -> flags.FlagHolder:
+    """Defines a flag whose value is a path, with ``~`` and variables expanded."""
+    return flags.DEFINE(_PathParser(), name, default, text, required=required)
 
 
 def define_config_of_run(load: Callable[[Path], ConfigDict], argv: Sequence[str]) -> None:
@@ -67,17 +117,19 @@ def define_config_of_run(load: Callable[[Path], ConfigDict], argv: Sequence[str]
     Args:
         load: ``folder -> configuration``.
         argv: The command line.
+
+    Raises:
+        ConfigError: If the folder holds no such run, or a value is wrong.
     """
-    flags.DEFINE_string("run", None, "The folder of a finished fine-tuning run.", required=True)
+    define_path("run", "The folder of a finished fine-tuning run.", required=True)
     folder = _value_of("run", argv)
     if folder is None:
         return
     try:
-        config_flags.DEFINE_config_dict("config", load(Path(folder)), lock_config=False)
+        config_flags.DEFINE_config_dict("config", load(user_path(folder)), lock_config=False)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # Values are read while the flags are defined; a ConfigError is a ValueError.
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
-        sys.exit(2)
+        # Values are read while the flags are defined.
+        raise ConfigError(str(error)) from error
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str | None:

@@ -23,7 +23,9 @@ _BORROWED = (
 _PACKAGES = ("ufm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def finish(config: PretrainConfig, workdir: Path, run: Finished, compile_seconds: float) -> str:
+def finish(
+    config: PretrainConfig, workdir: Path, run: Finished, compile_seconds: float
+) -> list[str]:
     """Ends a run: the first process writes the report and says how it ended.
 
     Args:
@@ -33,15 +35,15 @@ def finish(config: PretrainConfig, workdir: Path, run: Finished, compile_seconds
         compile_seconds: Seconds spent compiling in this process.
 
     Returns:
-        A line for the user; empty in the other processes.
+        Lines for the user; none in the other processes.
     """
     with cluster.together("writing the report"):
         if not cluster.is_first():
-            return ""
+            return []
         report = write_run_report(config, workdir, run, compile_seconds)
     if run.stopped_by:
-        return f"stopped after round {run.rounds_done}; the same command goes on from there"
-    return "\n".join([*([run.promise] if run.promise else []), f"report: {report}"])
+        return [f"stopped after round {run.rounds_done}; the same command goes on from there"]
+    return [*filter(None, [run.promise]), f"report: {report}"]
 
 
 def notes_of(config: PretrainConfig, run: Finished) -> list[str]:

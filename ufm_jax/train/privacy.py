@@ -14,9 +14,9 @@ from ufm_jax.fed.privacy.accounting import check_installed
 from ufm_jax.fed.privacy.ledger import Ledger, epsilons, go_on, new_ledger, rounds_within, spend
 from ufm_jax.fed.privacy.mechanism import Mechanism, of_batches, of_cohorts, releases_per_round
 from ufm_jax.fed.privacy.refusals import RunFacts, refusals
+from ufm_jax.files import write_json
 from ufm_jax.train import cluster
 from ufm_jax.train.config import FederationConfig
-from ufm_jax.train.rundir import write_json
 from ufm_jax.train.schema import as_config_errors
 
 PRIVACY_FILE = "privacy.json"

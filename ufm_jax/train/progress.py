@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
+from ufm_jax.errors import printable
 from ufm_jax.train.metrics import RoundRecord
 
 _RECENT_ROUNDS = 16
@@ -129,10 +130,10 @@ def describe(record: RoundRecord, left: float) -> str:
 
 
 def rejection(record: RoundRecord) -> str:
-    """Names the clients whose update the round left out; unprintable characters become ``?``."""
-    names = ", ".join(record.rejected)
-    printable = "".join(letter if letter.isprintable() else "?" for letter in names)
-    return f"round {record.round}: the update of {printable} was rejected"
+    """Names the clients whose update the round left out."""
+    return (
+        f"round {record.round}: the update of {printable(', '.join(record.rejected))} was rejected"
+    )
 
 
 def seconds_left(recent: deque[float], rounds: int) -> float:

@@ -6,7 +6,6 @@ ones would give figures that no configuration explains, so it is an error that n
 
 import hashlib
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ import jax
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
+from ufm_jax.files import private_folder, read_json, user_path, write_json
 from ufm_jax.train import cluster
 from ufm_jax.train.config import PretrainConfig
-from ufm_jax.train.participation import trace_bytes
 from ufm_jax.train.schema import flatten
 
 CONFIG_FILE = "config.json"
@@ -26,15 +25,16 @@ TASK_FILE = "task.json"
 EVALUATION_FILE = "evaluation.json"
 _RESULTS = (TASK_FILE, EVALUATION_FILE)
 """What a finished run of fine-tuning holds; a probe has no checkpoints."""
-_FREE = (
-    "config.checkpoint.",
-    "config.cluster.",
-    "config.data.cache_dir",
-    "config.data.num_workers",
-    "config.data.data.cache_dir",
-    "config.data.data.num_workers",
+_FREE = ("config.checkpoint.", "config.cluster.")
+_FREE_EXACT = frozenset(
+    {
+        *("config.placement.loader_threads", "config.placement.memory_fraction"),
+        *("config.data.cache_dir", "config.data.num_workers"),
+        *("config.data.data.cache_dir", "config.data.data.num_workers"),
+    }
 )
-_FREE_EXACT = ("config.placement.loader_threads", "config.placement.memory_fraction")
+_ROOTS = ("config.data.root", "config.data.data.root")
+_FILES = ("config.federation.participation.trace", "config.start.weights")
 
 
 def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
@@ -43,7 +43,8 @@ def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
     Raises:
         ConfigError: Naming the process and what differs.
     """
-    facts = {key: value for key, value in _settings(config).items() if not _is_free(key)}
+    settings = _settings(config).items()
+    facts = {key: value for key, value in settings if not _is_free(key, data.fingerprint)}
     for what, mine in (("configuration", facts), ("data", [data.names, data.fingerprint])):
         other = cluster.first_to_differ(json.dumps(mine, sort_keys=True))
         if other is not None:
@@ -97,21 +98,29 @@ def _check_shared(workdir: Path) -> None:
 def _claim(workdir: Path, config: Any, data: FederatedData, placement: Placement) -> None:
     facts = _facts(config, data, placement)
     path = workdir / CONFIG_FILE
-    if path.exists() and _holds_run(workdir):
-        before = json.loads(path.read_text(encoding="utf-8"))
+    if _holds_run(workdir):
+        before = _facts_of(path)
         changed = [
             f"{key}: {before.get(key)!r} there, {facts.get(key)!r} here"
             for key in sorted(before.keys() | facts.keys())
-            if before.get(key) != facts.get(key) and not _is_free(key)
+            if before.get(key) != facts.get(key)
+            and not _is_free(key, before.get("data.fingerprint"))
         ]
         if changed:
             raise ConfigError(
                 f"{workdir} holds a run of another configuration ({'; '.join(changed)}); use "
                 "another --workdir, or go on with the same configuration"
             )
-    workdir.mkdir(parents=True, exist_ok=True)
+    private_folder(workdir)
     write_json(path, facts)
     write_json(workdir / "data.json", _data_facts(data))
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    """The configuration of the run that a folder holds."""
+    remedy = f"put it back as it was, or name another --workdir than {path.parent}"
+    facts: dict[str, Any] = read_json(path, remedy, dict)
+    return facts
 
 
 def check_resume(workdir: Path, resume: bool) -> None:
@@ -150,32 +159,44 @@ def lanes_begun_with(workdir: Path) -> int | None:
     Returns:
         None where there is nothing to go on from.
     """
-    path = workdir / CONFIG_FILE
-    if not (path.exists() and has_checkpoint(workdir)):
+    if not has_checkpoint(workdir):
         return None
-    return json.loads(path.read_text(encoding="utf-8")).get("config.placement.lanes")
+    return _facts_of(workdir / CONFIG_FILE).get("config.placement.lanes")
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+def _is_free(key: str, fingerprint: str | None) -> bool:
+    """Whether a run on data of that fingerprint may have another value of a setting.
 
-
-def _is_free(key: str) -> bool:
-    """Whether a run may go on with another value, since no figure depends on it."""
-    return key.startswith(_FREE) or key in _FREE_EXACT
+    No figure depends on it: the fingerprint tells other data, wherever they lie, and the content of
+    a file is a setting of its own.
+    """
+    anywhere = (*_FILES, *_ROOTS) if fingerprint else _FILES
+    return key.startswith(_FREE) or key in _FREE_EXACT or key in anywhere
 
 
 def _settings(config: Any) -> dict[str, Any]:
-    """The configuration, and what is in the file that it names."""
+    """The configuration, and what is in the files that it names."""
     facts = flatten(config)
-    trace = facts["config.federation.participation.trace"]
-    if trace:
-        content = hashlib.sha256(trace_bytes(trace)).hexdigest()
-        facts["config.federation.participation.trace (content)"] = content
-    return facts
+    named = [key for key in _FILES if facts.get(key)]
+    return facts | {f"{key} (content)": _content(key, facts[key]) for key in named}
+
+
+def _content(key: str, value: str) -> str:
+    """A digest of a file, or of the files below a folder."""
+    place = user_path(value)
+    exported = place / "model"  # A run's folder goes on changing; its model does not.
+    folder = exported if exported.is_dir() else place
+    files = sorted(file for file in folder.rglob("*") if file.is_file()) or [place]
+    found = hashlib.sha256()
+    try:
+        for file in files:
+            found.update(f"{file.relative_to(folder)} {file.stat().st_size} ".encode())
+            found.update(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"{key}={value!r}: it cannot be read ({error.strerror}); check the path"
+        ) from None
+    return found.hexdigest()
 
 
 def _facts(config: Any, data: FederatedData, placement: Placement) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import os
 import signal
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
 import jax
 
+from ufm_jax.files import cache_folder, private_folder, user_path
 from ufm_jax.train.config import PlacementConfig
+from ufm_jax.train.door import stop_at_once
 
 
 def configure_jax(placement: PlacementConfig) -> None:
@@ -18,18 +19,10 @@ def configure_jax(placement: PlacementConfig) -> None:
     matmuls. Compiled programs are kept in a private folder between runs.
     """
     jax.config.update("jax_num_cpu_devices", placement.cpu_devices or num_cores())
-    cache = os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    if cache is None:
-        cache = str(cache_folder() / "compiled")
-    Path(cache).mkdir(parents=True, exist_ok=True, mode=0o700)
-    jax.config.update("jax_compilation_cache_dir", cache)
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    cache = private_folder(user_path(given) if given else cache_folder() / "compiled")
+    jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-
-
-def cache_folder() -> Path:
-    """The user's folder for what can be made again: compiled programs, measured lanes."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "ufm_jax"
 
 
 def num_cores() -> int:
@@ -58,7 +51,7 @@ class StopSignal:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received:
-            raise KeyboardInterrupt
+            stop_at_once(number, frame)
         self.received = number
 
     def __enter__(self) -> Self:

@@ -1,6 +1,5 @@
 """The secret from which a private run draws its noise."""
 
-import os
 import secrets
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ufm_jax.errors import RunError
+from ufm_jax.files import replacing
 from ufm_jax.train import cluster
 from ufm_jax.train.methods_config import PrivacyConfig
 
@@ -52,8 +52,9 @@ def _read_or_draw(path: Path, begun: bool) -> bytes:
             f"{path} is gone: the run cannot go on with the noise that it began with; {_REMEDY}"
         )
     if not begun:
-        # Also where there is one: two runs with the same noise would show their difference.
-        _draw(path)
+        # Never that of a run before: two runs with the same noise would show their difference.
+        with replacing(path) as partial:
+            partial.write_bytes(secrets.token_bytes(2 * _PARTS))
     try:
         secret = path.read_bytes()
     except OSError as error:
@@ -61,14 +62,3 @@ def _read_or_draw(path: Path, begun: bool) -> bytes:
     if len(secret) != 2 * _PARTS:
         raise RunError(f"{path} holds {len(secret)} bytes in place of {2 * _PARTS}: {_REMEDY}")
     return secret
-
-
-def _draw(path: Path) -> None:
-    """Writes a new secret, whole or not at all, and never readable by others for a moment."""
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(secrets.token_bytes(2 * _PARTS))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -115,7 +115,7 @@ def test_a_class_is_learnt_from_folders(diagnosed):
 
 def test_evaluating_again_gives_the_same_figures(diagnosed, tmp_path):
     config, workdir = diagnosed
-    evaluate(config, Request(workdir, tmp_path / "again", ("test",), Beside(run=str(workdir))))
+    evaluate(config, Request(workdir, tmp_path / "again", ("test",), Beside(run=workdir)))
     ours, again = (
         read_table(folder / "predictions_test.csv") for folder in (workdir, tmp_path / "again")
     )

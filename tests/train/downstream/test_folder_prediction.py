@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import os
 from dataclasses import replace
 
 import jax
@@ -160,6 +161,18 @@ def test_masks_have_the_size_of_their_files(tmp_path, images):
     assert shown, "some picture has both lesion and background"
     with (out / "classes.csv").open(newline="", encoding="utf-8") as file:
         assert [row[:2] for row in csv.reader(file)][1:] == [["0", "background"], ["255", "lesion"]]
+
+
+def test_all_that_is_written_is_the_owners_alone(tmp_path, images):
+    before = os.umask(0)
+    try:
+        predict(LESION, trained(LESION), images, tmp_path / "out")
+    finally:
+        os.umask(before)
+    paths = [tmp_path / "out", *(tmp_path / "out").rglob("*")]
+    modes = {path.stat().st_mode & 0o777 for path in paths if path.is_file()}
+    assert modes == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in paths if path.is_dir()} == {0o700}
 
 
 def test_a_file_that_changes_meanwhile_is_listed(tmp_path, images, monkeypatch):

@@ -7,7 +7,7 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-from ufm_jax.train.runtime import cache_folder
+from ufm_jax.files import cache_folder
 
 ACCELERATORS = {"cpu": "cpu", "gpu": "cuda"}
 """How pip's packages and PyTorch call JAX's backends."""

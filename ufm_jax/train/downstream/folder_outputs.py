@@ -23,6 +23,7 @@ from ufm_jax.data.csv_files import writing_csv
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labelled import Task
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.files import private_file, private_folder
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.folder import FolderImage, read_pixels
 from ufm_jax.train.downstream.masks import native_mask
@@ -245,6 +246,6 @@ def mask_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def _save(pixels: np.ndarray, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    private_folder(path.parent)
     # Level 3 takes less than half the time of the default, for files a sixth larger.
-    Image.fromarray(pixels).save(path, compress_level=3)
+    Image.fromarray(pixels).save(private_file(path), compress_level=3)

@@ -15,6 +15,7 @@ from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
+from ufm_jax.files import private_folder
 from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.folder import (
     FolderImage,
@@ -37,6 +38,7 @@ from ufm_jax.train.downstream.measurement import measured_numbers
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.saved import TrainedModel
+from ufm_jax.train.folder_lock import ERROR_FILE, LOCK_FILE
 from ufm_jax.train.schema import as_config_errors
 
 _log = logging.getLogger(__name__)
@@ -106,10 +108,7 @@ def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request
     predictor = Predictor(make_objective(config, model.task).predict, batch_size)
     workers = config.data.data.num_workers or os.cpu_count() or 1
 
-    try:
-        request.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out={request.out} cannot be made: {error.strerror}") from None
+    private_folder(request.out)
     if isinstance(output, SegmentationOutput):
         output.write_key()
     batches = read_batches(request.images, files, config.data.data, batch_size, workers)
@@ -134,7 +133,8 @@ def _check_out(request: Request) -> None:
         ConfigError: Naming the folder.
     """
     out = request.out
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    ours = {LOCK_FILE, ERROR_FILE}
+    if out.exists() and (not out.is_dir() or {file.name for file in out.iterdir()} - ours):
         raise ConfigError(f"--out={out} is not an empty folder; name another one")
     if out.resolve().is_relative_to(request.images.resolve()):
         raise ConfigError(f"--out={out} lies within --images={request.images}; name another one")

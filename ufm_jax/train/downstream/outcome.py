@@ -25,6 +25,7 @@ from ufm_jax.evaluation.results import (
 )
 from ufm_jax.evaluation.segmentation import summarise
 from ufm_jax.evaluation.thresholds import Threshold, choose_threshold
+from ufm_jax.files import write_json
 from ufm_jax.train.downstream.comparison import RunComparison
 from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.predictions import (
@@ -32,7 +33,7 @@ from ufm_jax.train.downstream.predictions import (
     SegmentationPredictions,
     classes_with_threshold,
 )
-from ufm_jax.train.rundir import EVALUATION_FILE, write_json
+from ufm_jax.train.rundir import EVALUATION_FILE
 
 _UNCHOSEN = Threshold(HALF.value, "none chosen: no validation split")
 

@@ -10,6 +10,7 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.readers import ReaderResult
 from ufm_jax.evaluation.results import DiagnosisResult, SegmentationResult
 from ufm_jax.evaluation.thresholds import Threshold
+from ufm_jax.files import private_folder
 from ufm_jax.train.downstream.comparison import RunComparison, compare_runs, read_and_compare
 from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.outcome import (
@@ -30,7 +31,7 @@ from ufm_jax.train.downstream.tables import read_table, table_path, write_table
 
 @dataclass(frozen=True)
 class Beside:
-    """What a model is compared with; '' for nothing.
+    """What a model is compared with; None for nothing.
 
     Attributes:
         run: Folder of another run's evaluation of the same images.
@@ -38,8 +39,8 @@ class Beside:
         split: The split that is compared.
     """
 
-    run: str = ""
-    readers: str = ""
+    run: Path | None = None
+    readers: Path | None = None
     split: str = "test"
 
 
@@ -113,7 +114,7 @@ def write_tables(
     workdir: Path, evaluation: Evaluation, predictions: Mapping[str, Predictions]
 ) -> None:
     """Writes ``predictions_<split>.csv`` for each split, and ``evaluation.json``."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    private_folder(workdir)
     for split, found in predictions.items():
         write_table(table_path(workdir, split), found)
     write_evaluation(workdir, evaluation)
@@ -131,10 +132,10 @@ def _beside(
     mine, result = predictions[beside.split], results[beside.split]
     comparison, readers = None, {}
     if beside.run:
-        other = read_table(table_path(Path(beside.run), beside.split))
+        other = read_table(table_path(beside.run, beside.split))
         comparison = compare_runs(mine, other, config.evaluation, seed=config.seed)
     if beside.readers:
         if isinstance(mine, SegmentationPredictions) or isinstance(result, SegmentationResult):
             raise ConfigError("readers' calls are compared with a diagnosis, not with masks")
-        readers = read_and_compare(Path(beside.readers), mine, result)
+        readers = read_and_compare(beside.readers, mine, result)
     return comparison, readers

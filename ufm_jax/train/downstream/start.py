@@ -9,6 +9,7 @@ import numpy as np
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
+from ufm_jax.files import user_path
 from ufm_jax.interop.architecture import describe
 from ufm_jax.interop.convert import encoder_alone, params_from_torch
 from ufm_jax.interop.start import Start, start_from
@@ -46,7 +47,7 @@ def start_params(config: FinetuneConfig, like: Params) -> Start:
     if not config.start.weights:
         _log.info("starting from random parameters")
         return Start(like, tuple(sorted(flatten(like))), (), ())
-    path = Path(config.start.weights).expanduser()
+    path = user_path(config.start.weights)
     try:
         source = _read(path, config.start)
         start = start_from(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ufm_jax.files import replacing
 from ufm_jax.train.report.types import Pictures
 
 COLUMNS = (
@@ -47,9 +48,8 @@ def write_reconstruction_png(
             image = _cell(getattr(pictures, name)[row])
             canvas.paste(image, (left, _HEAD + row * (_CELL + _GAP)))
     path = Path(workdir) / HERO_FILE
-    temporary = path.with_name(path.name + ".tmp")
-    canvas.save(temporary, format="PNG", optimize=True)
-    temporary.replace(path)
+    with replacing(path) as partial:
+        canvas.save(partial, format="PNG", optimize=True)
     return path
 
 

@@ -1,0 +1,94 @@
+"""Flags of commands, and what is said of wrong ones. Real processes, which import no jax."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+from ml_collections import config_flags
+from ufm_jax.train.command import define_path, start
+from ufm_jax.train.door import say
+CONFIG = config_flags.DEFINE_config_file("config", None, "", lock_config=False)
+OUT = define_path("out", "", required=True)
+def main():
+    say(str(OUT.value))
+    return 3
+start(main)
+"""
+CONFIG = """
+from ml_collections import ConfigDict
+def get_config(text=""):
+    if text: raise ValueError(f"task {text!r}: choose 'a'")
+    return ConfigDict({"rounds": 1, "data": {"root": ""}})
+"""
+
+
+def command(*flags, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *flags],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_path_is_expanded_and_the_exit_code_is_mains():
+    assert command("--out=~/$DAY/x", HOME="/home/me", DAY="monday") == (
+        3,
+        "/home/me/monday/x\n",
+        "",
+    )
+
+
+@pytest.fixture
+def config(tmp_path):
+    file = tmp_path / "config.py"
+    file.write_text(CONFIG)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--out="], "it is empty: name a path"),
+        (["--out=  "], "it is empty: name a path"),
+        (["--out=x", "--nothing"], "Unknown command line flag 'nothing'"),
+        (["--out=x", "more"], "unexpected arguments ['more']: options begin with --"),
+        (["--out=x", "--config=/no/file.py"], "/no/file.py: no such file"),
+        (["--out=x", "--config={}", "--config.rouns=2"], "has no key 'rouns'"),
+        (["--out=x", "--config={}", "--config.data.rot=2"], "has no key 'rot'"),
+        (["--out=x", "--config={}", "--config.rounds.x=2"], "has no key 'rounds.x'"),
+        (["--out=x", "--config={}", "--config.rounds=two"], "--config.rounds=two: invalid literal"),
+        (["--out=x", "--config={}:b"], "task 'b': choose 'a'"),
+    ],
+)
+def test_a_wrong_flag_is_told_in_one_line(config, flags, told):
+    code, _, errors = command(*(flag.format(config) for flag in flags))
+    assert code == 2
+    assert errors.startswith("error: ")
+    assert told in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("def get_config():\n  return undefined", "config.py, line 2: NameError: name 'undefined'"),
+        ("import not_there", "config.py, line 1: ModuleNotFoundError"),
+        ("def get_config(:", "invalid syntax (config.py, line 1)"),
+        ("x = 3", "has no attribute 'get_config'"),
+        ("x = 1 / 0", "config.py, line 1: ZeroDivisionError"),
+    ],
+)
+def test_a_configuration_file_that_fails_is_told_by_its_line(config, content, told):
+    config.write_text(content)
+    code, _, errors = command("--out=x", f"--config={config}")
+    assert code == 2
+    assert told in errors
+    assert errors.count("\n") == 1
