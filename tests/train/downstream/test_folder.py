@@ -121,7 +121,7 @@ def broken(folder) -> dict[str, str]:
 
 def test_what_is_no_image_is_named_with_a_reason(tmp_path):
     reasons = broken(tmp_path)
-    files = list_files(tmp_path)
+    files = list_files(tmp_path, SETTINGS)
     assert [listed.name for listed in files] == sorted(reasons)
     for listed in files:
         found = read_image(tmp_path, listed, SETTINGS)
@@ -143,7 +143,7 @@ def test_links_that_leave_the_folder_are_refused_as_in_training(tmp_path):
     (inner / "alias.png").symlink_to(inner / "own.png")
     (inner / "out.png").symlink_to(tmp_path / "secret.png")
     (inner / "hop.png").symlink_to(inner / "out.png")
-    errors = {listed.name: listed.error for listed in list_files(inner)}
+    errors = {listed.name: listed.error for listed in list_files(inner, SETTINGS)}
     assert errors["own.png"] == errors["alias.png"] == ""
     for name in ("out.png", "hop.png"):
         assert errors[name] == f"lies outside the root {inner}, at {tmp_path / 'secret.png'}"
@@ -168,24 +168,36 @@ def test_sub_folders_are_read_and_links_to_folders_are_not(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(ramp()).save(tmp_path / name)
     (tmp_path / "link").symlink_to(tmp_path / "b")
-    files = dict(list_files(tmp_path))
+    files = dict(list_files(tmp_path, SETTINGS))
     assert list(files) == ["link", "one.png", "b/two.png", "b/c/three.png"]
     assert "not followed" in files.pop("link")
     assert not any(files.values())
 
 
+def test_masks_by_their_names_are_left_out_as_in_training(tmp_path):
+    for name in ("a.png", "a_mask.png", "A_MASK_1.png", "Masks/b.png", "scans/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(ramp()).save(tmp_path / name)
+    errors = dict(list_files(tmp_path, SETTINGS))
+    assert {name for name, error in errors.items() if not error} == {"a.png", "scans/b.png"}
+    assert errors["a_mask.png"] == "is left out by its name, like '*_mask.*'"
+    assert errors["Masks/b.png"] == "is left out by its name, like 'Masks'"
+    every = replace(SETTINGS, exclude_folders=(), exclude_files=())
+    assert not any(error for _, error in list_files(tmp_path, every))
+
+
 @pytest.mark.parametrize("name", ["absent", "."])
 def test_a_folder_without_a_file_is_refused(tmp_path, name):
     with pytest.raises(DataError, match=r"no such folder|no file"):
-        list_files(tmp_path / name)
+        list_files(tmp_path / name, SETTINGS)
 
 
 def test_batches_are_full_of_images_whatever_lies_between(tmp_path):
     for letter in "bdfhoqu":  # Between the names of broken files.
         Image.fromarray(ramp()).save(tmp_path / f"{letter}.png")
-    plain = [list_files(tmp_path)]
+    plain = [list_files(tmp_path, SETTINGS)]
     broken(tmp_path)
-    plain.append(list_files(tmp_path))
+    plain.append(list_files(tmp_path, SETTINGS))
     composed = [
         [
             [item.name for item in batch if isinstance(item, FolderImage)]

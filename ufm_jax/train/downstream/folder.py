@@ -13,7 +13,7 @@ from ufm_jax.data.decode import DecodedFile, decode_bytes, make_row
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import Picture, fault_of_file
 from ufm_jax.data.settings import DataSettings
-from ufm_jax.data.sources.folders import SUFFIXES
+from ufm_jax.data.sources.folders import SUFFIXES, Exclusions
 from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import DataError
 
@@ -51,12 +51,16 @@ class FolderImage:
     frames: int
 
 
-def list_files(root: Path) -> tuple[Listed, ...]:
+def list_files(root: Path, settings: DataSettings) -> tuple[Listed, ...]:
     """All files below a folder, sorted within each folder.
 
     Hidden files and folders are passed over. Links to folders are not followed; they, files without
     the suffix of an image, and files that training would not take (links that leave the folder,
-    empty files) are listed with an error, and so is what cannot be listed.
+    empty files, masks by their names) are listed with an error, and so is what cannot be listed.
+
+    Args:
+        root: The folder.
+        settings: Names of folders and files that hold no images.
 
     Raises:
         DataError: ``root`` is no folder, or has no file.
@@ -65,6 +69,7 @@ def list_files(root: Path) -> tuple[Listed, ...]:
         raise DataError(f"--images={root}: no such folder")
     found: list[Listed] = []
     fault = fault_of_file(root)
+    exclude = Exclusions(settings.exclude_folders, settings.exclude_files)
 
     def unreadable(error: OSError) -> None:
         found.append(Listed(_below(root, Path(error.filename)), f"cannot be listed: {_why(error)}"))
@@ -77,10 +82,13 @@ def list_files(root: Path) -> tuple[Listed, ...]:
             for name in subfolders
             if (here / name).is_symlink()
         ]
+        left_out = exclude.folder(here.relative_to(root).parts)
         for name in sorted(name for name in files if not name.startswith(".")):
             error = "does not have the suffix of an image"
             if Path(name).suffix.lower() in SUFFIXES:
                 _, error = fault(here / name) or ("", "")
+                if like := left_out or exclude.pattern(name):
+                    error = f"is left out by its name, like {like!r}"
             found.append(Listed(_below(root, here / name), error))
     if not found:
         raise DataError(f"--images={root}: there is no file in it")

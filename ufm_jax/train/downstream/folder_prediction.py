@@ -100,7 +100,7 @@ def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request
     """
     params = _params(model, request.client)
     _check_out(request)
-    files = list_files(request.images)
+    files = list_files(request.images, config.data.data)
     candidates = [listed.name for listed in files if not listed.error]
     output = _output(config, model, request, candidates)
     # A larger batch than there are images would be filled up in vain.
