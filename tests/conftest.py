@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import signal
 import tempfile
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +27,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     _compiled = tempfile.TemporaryDirectory(prefix="ufm_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+
+# A shell ignores Ctrl-C for what it starts in the background, and tests that send it inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter):

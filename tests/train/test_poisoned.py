@@ -95,7 +95,7 @@ def test_it_trains_on_what_is_sound_and_says_what_is_not(root, tmp_path, nan_whe
         "empty_client": 1,
         "duplicate_across": 1,
     }
-    assert finish(config, workdir, run, 0.0) == f"report: {workdir / 'report.html'}"
+    assert finish(config, workdir, run, 0.0) == [f"report: {workdir / 'report.html'}"]
     report = (workdir / "report.html").read_text()
     for name in ("truncated.png", "text.png", "nothing.png", "3.png", "white"):
         assert name in report
