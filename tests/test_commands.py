@@ -15,11 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def start(name, *flags, before=()):
-    """Starts a command with a loose umask; it compiles in a hurry."""
+    """Starts a command with a loose umask."""
     environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
-    environment["XLA_FLAGS"] = (
-        "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    )
     return subprocess.Popen(
         [*before, sys.executable, "-m", f"ufm_jax.{name}", *map(str, flags)],
         stdout=subprocess.PIPE,

@@ -54,12 +54,7 @@ class Run:
         keys = KEYS | {"data.cache_dir": folder / "decoded"} | keys
         keys["placement.cpu_devices"] = devices // processes
         environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
-        environment |= {
-            "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
-            # Programs this small are compiled longer than they run.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 "
-            "--xla_llvm_disable_expensive_passes=true",
-        }
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
         if processes > 1:
             keys["cluster.distributed"] = True
             environment |= {

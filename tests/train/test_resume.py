@@ -28,6 +28,7 @@ QUICKSTART = {
     "model.image_size": 32,
     "model.decoder_width": 48,
     "model.decoder_depth": 1,
+    "model.scan_layers": True,
     "schedule.warmup_rounds": 2,
     "placement.cpu_devices": 2,
     "checkpoint.every_rounds": 1,
