@@ -99,6 +99,12 @@ def test_what_python_writes_is_read_back_to_the_last_bit(number):
     assert number_of(repr(number)) == number
 
 
+@pytest.mark.parametrize("begin", ["1", "1,", "1.", "-0", "1e"])
+def test_a_long_cell_that_is_no_number_is_refused_at_once(begin):
+    with pytest.raises(ValueError, match="is not a number"):
+        number_of(begin + "1" * 100_000 + "x")
+
+
 @pytest.mark.parametrize(("cell", "number"), [("512", 512), ("512.0", 512), ("1,024", 1024)])
 def test_whole_numbers_may_be_grouped(cell, number):
     assert integer_of(cell) == number

@@ -9,6 +9,7 @@ from PIL import ExifTags, Image
 from ufm_jax.data.cache import DecodeSettings
 from ufm_jax.data.decode import decode_bytes
 from ufm_jax.data.label_sizes import native_sizes, spacing_mm
+from ufm_jax.data.label_sources import notes_of
 from ufm_jax.data.records import Record
 from ufm_jax.data.screening import Decoded, decode_records
 from ufm_jax.errors import DataError
@@ -69,6 +70,9 @@ def test_a_spacing_grows_by_what_the_copy_shrank_however_it_is_written(px_mm, wi
         ({"px_mm": "0"}, "px_mm '0' is not above 0"),
         ({"px_mm": "-0.1"}, "is not above 0"),
         ({"px_mm": "inf"}, "is not a number"),
+        ({"px_mm": "1e300"}, "row 7: a pixel of 1e.300 mm by px_mm '1e300'"),
+        ({"px_mm": "1e-300"}, "row 7: a pixel of 1e-300 mm by px_mm '1e-300'"),
+        ({"px_mm": "0.1", "width": "9e200", "height": "9e200"}, "a pixel of inf mm by px_mm '0.1'"),
         ({"px_mm": "0.1", "width": "1.024", "height": "768"}, "width '1.024' is not a whole"),
         ({"px_mm": "0.1", "width": "0", "height": "768"}, "width '0' is not a number of pixels"),
         ({"px_mm": "0.1", "width": "wide", "height": "768"}, "width 'wide' is not a number"),
@@ -80,3 +84,20 @@ def test_a_spacing_grows_by_what_the_copy_shrank_however_it_is_written(px_mm, wi
 def test_a_spacing_that_is_unreadable_or_half_given_is_refused_by_row(cells, message):
     with pytest.raises(DataError, match=message):
         spacing(**cells)
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("HC_mm=44.3 px_mm=0.07", {"HC_mm": "44.3", "px_mm": "0.07"}),
+        ("licence=CC BY 4.0; probe=convex", {"licence": "CC BY 4.0", "probe": "convex"}),
+        ("px_mm = 0.07 ; a =b", {"px_mm": "0.07", "a": "b"}),
+        ("px_mm=0.07\nby hand", {"px_mm": "0.07\nby hand"}),
+        ("see px_mm=0.07 a= b=c=d", {"px_mm": "0.07", "a": "", "b": "c=d"}),
+        ("of px-mm=0.07, and no pair", {}),
+        ("x" * 100_000, {}),
+        ("a=1" + " " * 100_000 + "x", {"a": "1" + " " * 100_000 + "x"}),
+    ],
+)
+def test_notes_are_pairs_whose_values_end_where_the_next_key_begins(text, pairs):
+    assert notes_of(text) == pairs

@@ -99,6 +99,7 @@ def test_malformed_index_is_an_error_that_names_it(tmp_path, content, columns, m
     ("on_disk", "written"),
     [
         ("a.png", "a.png\u00a0 "),
+        ("a.png", "a.png\u200b\ufeff"),
         ("a.png ", "a.png "),
         ("caf\u00e9.png", "cafe\u0301.png"),
         ("cafe\u0301.png", "caf\u00e9.png"),
@@ -125,6 +126,20 @@ def test_cells_of_an_index_are_read_at_the_one_door(tmp_path):
     assert (second.label, second.group, second.split) == (None, None, "train")
     assert first.attributes["px_mm"] == "0,25"
     assert first.place.endswith("index.csv, row 2")
+
+
+@pytest.mark.parametrize("columns", ["set", "split, Set ,set"])
+def test_a_column_that_would_hide_the_folder_of_the_index_is_refused(tmp_path, columns):
+    """Groups are named by that folder: under 'train' and 'test' a patient would be two."""
+    write(tmp_path / "one/index.csv", f"image,patient,{columns}\n")
+    with pytest.raises(DataError, match=r"one/index\.csv has a column 'set'"):
+        read_index(tmp_path, (), ())
+
+
+def test_a_list_that_is_no_file_is_refused_by_name(tmp_path):
+    (tmp_path / "lists/client_1.txt").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"client_1\.txt cannot be read: Is a directory"):
+        read_lists(tmp_path, "lists")
 
 
 @pytest.mark.parametrize(

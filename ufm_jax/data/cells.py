@@ -26,11 +26,16 @@ _BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b\
 _SHOWN = 20
 
 _WHOLE = re.compile(r"(-?\d+)\.0+")
-_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_PLAIN = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?", re.ASCII)
 _GROUPED_BY_POINTS = re.compile(r"[+-]?[1-9]\d{0,2}((\.\d{3})+,\d+|(\.\d{3}){2,})", re.ASCII)
 _COMMA = re.compile(r"[+-]?\d*,\d+", re.ASCII)
 _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
+
+
+def trimmed(text: str) -> str:
+    """A text without what may stand unseen at its ends."""
+    return text.strip(_BLANKS)
 
 
 def text_of(cell: str) -> str:
@@ -41,7 +46,7 @@ def text_of(cell: str) -> str:
 
 def name_of(text: str) -> str:
     """A name as a cell would hold it, where 'NA' is a name too: a folder, a column, a setting."""
-    name = unicodedata.normalize("NFC", text.strip(_BLANKS))
+    name = unicodedata.normalize("NFC", trimmed(text))
     whole = _WHOLE.fullmatch(name)
     return whole[1] if whole else name
 
@@ -53,7 +58,7 @@ def number_of(cell: str) -> float:
       ValueError: it is no finite number, or may mean two; the message is the end of a sentence
         that begins with the cell.
     """
-    text = cell.strip(_BLANKS)
+    text = trimmed(cell)
     if text in MISSING:
         return float("nan")
     grouped, comma = _GROUPED.fullmatch(text), _COMMA.fullmatch(text)
@@ -77,7 +82,7 @@ def integer_of(cell: str) -> int | None:
     Raises:
       ValueError: as `number_of`, or the number is not whole.
     """
-    text = cell.strip(_BLANKS)
+    text = trimmed(cell)
     value = number_of(text.replace(",", "") if _GROUPED.fullmatch(text) else text)
     if value != value:
         return None

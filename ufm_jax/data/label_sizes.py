@@ -1,5 +1,6 @@
 """Native sizes of images, and the millimetres of a pixel."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -11,6 +12,9 @@ from ufm_jax.data.screening import Decoded
 from ufm_jax.errors import DataError
 
 T = TypeVar("T")
+
+_FINEST, _COARSEST = 1e-6, 1e3
+"""No pixel of an image of a body is smaller or larger, in mm."""
 
 
 def native_sizes(decoded: Decoded) -> np.ndarray:
@@ -43,7 +47,8 @@ def spacing_mm(
       size_columns: where the (width, height) stand that it refers to.
 
     Raises:
-      DataError: one of the three is not a positive number, or only one side of the size is given.
+      DataError: one of the three is not a positive number, only one side of the size is given, or
+        the pixel that comes out is of no possible size.
     """
     place, cells = record.place or record.name, record.attributes
     spacing = read_attribute(cells, key, positive, place)
@@ -52,9 +57,14 @@ def spacing_mm(
         raise DataError(
             f"{place}: one of the columns {size_columns} is empty: give both sides or none"
         )
-    if width is None or height is None:
-        return spacing
-    return float(spacing * np.sqrt(width / native[1] * height / native[0]))
+    if width is not None and height is not None:
+        spacing *= math.sqrt(width / native[1] * height / native[0])
+    if not (_FINEST <= spacing <= _COARSEST or math.isnan(spacing)):
+        raise DataError(
+            f"{place}: a pixel of {spacing:g} mm by {key} {cells.get(key, '')!r} and the columns "
+            f"{size_columns}: give mm, {_FINEST:g} to {_COARSEST:g}, and sizes in pixels"
+        )
+    return spacing
 
 
 def read_attribute(

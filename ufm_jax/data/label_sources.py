@@ -14,7 +14,7 @@ from ufm_jax.data.records import Listing, Record
 from ufm_jax.data.sources.index_csv import SET_COLUMN, found_file
 from ufm_jax.errors import DataError
 
-_PAIR = re.compile(r"(\w+)=(.*?)(?=\s+\w+=|\s*;|\s*$)")
+_KEY = re.compile(r"(?<!\S)(\w+)\s*=")
 
 
 def read_labelled(settings: LabelSettings) -> Listing:
@@ -72,7 +72,11 @@ def unique_name(record: Record, root: Path | None) -> str:
 
 def notes_of(text: str) -> dict[str, str]:
     """The pairs in notes such as 'HC_mm=44.3 px_mm=0.07' or 'licence=CC BY 4.0; probe=convex'."""
-    return {key: value for part in text.split(";") for key, value in _PAIR.findall(part)}
+    found: dict[str, str] = {}
+    for part in text.split(";"):
+        _, *pairs = _KEY.split(part)
+        found |= zip(pairs[::2], map(str.strip, pairs[1::2]), strict=True)
+    return found
 
 
 def _from_index(record: Record, root: Path | None, settings: LabelSettings) -> Record:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ufm_jax.data.cells import matched
+from ufm_jax.data.cells import integer_of, matched
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.label_settings import SPLITS, SplitSettings
 from ufm_jax.data.records import Record
@@ -194,15 +194,16 @@ def _from_folds(
     records: Sequence[Record], names: Sequence[str], settings: SplitSettings
 ) -> list[str]:
     column = settings.fold_column
-    found = [r.attributes.get(column, "") for r in records]
-    for value, name in zip(found, names, strict=True):
-        if not value.isdecimal():
+    found = [_fold(r.attributes.get(column, "")) for r in records]
+    for number, record, name in zip(found, records, names, strict=True):
+        if number < 0:
+            value = record.attributes.get(column, "")
             known = sorted({key for record in records for key in record.attributes})
             raise DataError(
                 f"{name}: {column}={value!r} is no number of a fold: set split.fold_column to one "
                 f"of {known}, or split.policy"
             )
-    folds = sorted({int(value) for value in found})
+    folds = sorted(set(found))
     chooses = settings.val_fraction > 0
     if settings.test_fold not in folds or len(folds) < 2 + chooses:
         raise DataError(
@@ -214,4 +215,13 @@ def _from_folds(
     special = {folds[test]: "test"}
     if chooses:
         special[folds[(test + 1) % len(folds)]] = "val"
-    return [special.get(int(value), "train") for value in found]
+    return [special.get(number, "train") for number in found]
+
+
+def _fold(cell: str) -> int:
+    """The number of a fold in a cell; below 0 where there is none."""
+    try:
+        number = integer_of(cell)
+    except ValueError:
+        number = None
+    return -1 if number is None else number

@@ -86,6 +86,10 @@ def test_a_diagnosis_without_calls_is_not_written(tmp_path, diagnosis):
             "image,client,group,label,called,prob_a,prob_b\nx,s,0,a,a,1,0\nx,s,0,a,a,1,0\n",
             r"image x has two rows",
         ),
+        (
+            "image,client,group,label,called,prob_a,prob_b\nx,s,1e300,a,a,1,0\n",
+            r"group of x is '1e300', which is not a whole number below",
+        ),
         ("image,group,group,prob_a\nx,s,0,1\n", r"two columns of one name"),
         ('image,prob_a\n"x,1\n', r"is not a UTF-8 CSV file"),
     ],

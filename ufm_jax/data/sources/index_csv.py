@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
-from ufm_jax.data.cells import near_equal, text_of
+from ufm_jax.data.cells import near_equal, text_of, trimmed
 from ufm_jax.data.csv_files import Row, read_csv
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Listing, Record
@@ -37,7 +37,8 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
       number their patients alike.
 
     Raises:
-      DataError: a file is missing or malformed, lacks a column, or has a row without an image.
+      DataError: a file is missing or malformed, lacks a column, has a row without an image, or a
+        column 'set'.
     """
     files = [root / name for name in index] or sorted(
         [*root.glob("index.csv"), *root.glob("*/index.csv")]
@@ -53,6 +54,11 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
         set_name = root.resolve().name if folder == "." else folder
         columns = tuple(client_columns) or (SET_COLUMN,)
         header, rows = read_csv(file, ["image", *(c for c in columns if c != SET_COLUMN)])
+        if SET_COLUMN in header:
+            raise DataError(
+                f"{file} has a column {SET_COLUMN!r}, a name that stands for the folder of a "
+                "table: rename the column"
+            )
         issues += _near_columns(header, file)
         records += [_record(row, file, set_name, columns) for row in rows]
     clients = tuple(dict.fromkeys(record.client for record in records if record.client))
@@ -75,7 +81,7 @@ def found_file(folder: Path, cell: str) -> Path:
     Where there is no file of that name but one whose name composes its letters otherwise, as a
     copy from another system does, it is that one.
     """
-    name = cell.strip()
+    name = trimmed(cell)
     if name == cell and name.isascii():
         return folder / name
     composed = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))

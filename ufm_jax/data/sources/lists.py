@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ufm_jax.data.cells import trimmed
 from ufm_jax.data.records import Listing, Record
 from ufm_jax.data.sources.index_csv import found_file
 from ufm_jax.errors import DataError
@@ -19,7 +20,7 @@ def read_lists(root: Path, folder: str) -> Listing:
       Clients named by their list files, in natural order (client_2 before client_10).
 
     Raises:
-      DataError: there is no list, or a list is not UTF-8 text.
+      DataError: there is no list, or a list cannot be read or is not UTF-8 text.
     """
     lists = sorted((root / folder).glob("*.txt"), key=_natural)
     if not lists:
@@ -37,9 +38,11 @@ def _lines(file: Path) -> list[str]:
     """Lines that are not blank, stripped; a byte order mark is dropped."""
     try:
         text = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"list {file} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"list {file} is not UTF-8 text: {error}; convert it") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line for line in map(trimmed, text.splitlines()) if line]
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:

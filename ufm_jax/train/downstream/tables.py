@@ -11,13 +11,13 @@ or 0. What is unknown or undefined is empty.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.cells import number_of
+from ufm_jax.data.cells import integer_of, name_of, number_of
 from ufm_jax.data.csv_files import read_csv, writing_csv
 from ufm_jax.errors import DataError
 from ufm_jax.evaluation.segmentation import FIGURES, MaskScores
@@ -30,6 +30,8 @@ from ufm_jax.train.downstream.predictions import (
 
 _PIXELS = {"predicted": "pixels", "reference": "reference_pixels"}
 _BETWEEN = ";"
+_LARGEST = 2.0**53
+"""From here on doubles leave out whole numbers."""
 
 
 def table_path(workdir: Path, split: str) -> Path:
@@ -90,18 +92,12 @@ class _Table:
 
     def floats(self, column: str) -> np.ndarray:
         """A column as float64 [R]; nan where it is empty."""
-        found = np.full(len(self.texts(column)), np.nan)
-        for row, text in enumerate(self.texts(column)):
-            try:
-                found[row] = number_of(text)
-            except ValueError as error:
-                raise self._fault(column, row, str(error)) from None
-        return found
+        return np.array(self._numbers(column, number_of), np.float64)
 
     def integers(self, column: str) -> np.ndarray:
         """A column as int64 [R]."""
-        found = self.floats(column)
-        self._check(column, np.isfinite(found) & (found == np.round(found)), "is no whole number")
+        found = np.array(self._numbers(column, integer_of), np.float64)
+        self._check(column, abs(found) < _LARGEST, "is not a whole number below 2^53")
         return found.astype(np.int64)
 
     def probabilities(self, column: str) -> np.ndarray:
@@ -120,10 +116,21 @@ class _Table:
         """Which classes each cell names, bool [R, C]; `between` is between them, '' = one each."""
         found = np.zeros((len(self.texts(column)), len(classes)), bool)
         for row, text in enumerate(self.texts(column)):
-            names = [name for name in text.split(between) if name] if between else [text]
+            names = list(map(name_of, text.split(between) if between else [text]))
+            names = [name for name in names if name or not between]
             if not set(names) <= set(classes):
                 raise self._fault(column, row, f"is none of {', '.join(classes)}")
             found[row, [classes.index(name) for name in names]] = True
+        return found
+
+    def _numbers(self, column: str, read: Callable[[str], float | None]) -> list[float | None]:
+        """What a column's cells are read as."""
+        found = []
+        for row, text in enumerate(self.texts(column)):
+            try:
+                found.append(read(text))
+            except ValueError as error:
+                raise self._fault(column, row, str(error)) from None
         return found
 
     def _check(self, column: str, good: np.ndarray, what: str) -> None:
