@@ -29,3 +29,8 @@ def test_a_message_of_several_lines_becomes_one():
         "2 images have no label: a.png; b.png"
     )
     assert "\n" not in one_line("a\x0bb\x85c\u2028d\ne\r\nf")
+
+
+def test_a_message_has_a_bounded_length():
+    assert len(one_line("x" * 10**6)) < 5000
+    assert one_line("x" * 4000) == "x" * 4000

@@ -3,6 +3,9 @@
 Each message names the file, key or client, what is wrong with it, and what to do.
 """
 
+_LONGEST = 4000
+"""Characters of a message; a cell of a table that it shows may hold any number."""
+
 
 class UserError(ValueError):
     """Base of the errors that a command turns into one line."""
@@ -21,9 +24,10 @@ class RunError(UserError):
 
 
 def one_line(text: str) -> str:
-    """``text`` in one line, as a terminal and a log may show it."""
+    """``text`` in one line of bounded length, as a terminal and a log may show it."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return printable("; ".join(lines).replace(":; ", ": "))
+    line = printable("; ".join(lines).replace(":; ", ": "))
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 
 def printable(text: str) -> str:

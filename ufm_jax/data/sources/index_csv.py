@@ -37,8 +37,8 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
       number their patients alike.
 
     Raises:
-      DataError: a file is missing or malformed, lacks a column, has a row without an image, or a
-        column 'set'.
+      DataError: a file is missing or malformed, lacks a column, has a row without an image, a
+        column 'set', or a patient of whose images some alone have a group.
     """
     files = [root / name for name in index] or sorted(
         [*root.glob("index.csv"), *root.glob("*/index.csv")]
@@ -59,10 +59,23 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
                 f"{file} has a column {SET_COLUMN!r}, a name that stands for the folder of a "
                 "table: rename the column"
             )
+        _check_groups(rows)
         issues += _near_columns(header, file)
         records += [_record(row, file, set_name, columns) for row in rows]
     clients = tuple(dict.fromkeys(record.client for record in records if record.client))
     return Listing(clients, tuple(records), root, tuple(issues))
+
+
+def _check_groups(rows: Sequence[Row]) -> None:
+    """Refuses a patient whose images would be two groups: some by `group`, some by `patient`."""
+    grouped: dict[str, bool] = {}
+    for row in rows:
+        patient, group = (text_of(row.cells.get(column, "")) for column in ("patient", "group"))
+        if patient and grouped.setdefault(patient, bool(group)) != bool(group):
+            raise DataError(
+                f"{row.place}: of patient {patient!r} some images have a group and others none: "
+                "fill in the column group for all of them, or for none"
+            )
 
 
 def _near_columns(header: Sequence[str], file: Path) -> list[Issue]:
