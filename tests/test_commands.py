@@ -48,6 +48,7 @@ class Place:
 
     def __init__(self, folder):
         self.folder, self.images = folder, folder / "data"
+        (folder / "a_file").touch()
         random = np.random.default_rng(0)
         for name in ("benign", "malignant"):
             (self.images / name).mkdir(parents=True)
@@ -196,12 +197,9 @@ def test_a_signal_before_training_ends_it_in_one_line_and_leaves_nothing(place, 
     [
         ("", 2, "flag --workdir=: it is empty: name a path"),
         ("$NOWHERE_TO_BE/run", 2, "$NOWHERE_TO_BE is not set"),
-        ("{folder}/data/benign/0.png", 74, "0.png: File exists; something else has that name"),
-        (
-            "{folder}/data/benign/0.png/run",
-            74,
-            "run: Not a directory; something else has that name",
-        ),
+        ("{folder}/data/run", 2, "whose folders are all read as images: name another --workdir"),
+        ("{folder}/a_file", 74, "a_file: File exists; something else has that name"),
+        ("{folder}/a_file/run", 74, "run: Not a directory; something else has that name"),
         ("/proc/run", 74, "/proc/run: No such file or directory; check the path"),
         ("{folder}/" + 300 * "x", 74, "x: File name too long; choose a shorter name"),
     ],

@@ -61,7 +61,7 @@ def run(tmp_path_factory):
 def test_a_folder_is_predicted_and_what_is_no_image_is_said(tmp_path, run):
     images, out = tmp_path / "images", tmp_path / "out"
     images.mkdir()
-    Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40)).save(images / "a.png")
+    Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 54).save(images / "a.png")
     (images / "b.png").write_text("no")
     done = command(
         f"--run={run}", f"--images={images}", f"--out={out}", "--config.evaluation.mirror=True"

@@ -25,12 +25,13 @@ def main() -> int:
     # Within the door, which tells also what goes wrong on import.
     from ufm_jax.train.downstream.config import resolve_finetune
     from ufm_jax.train.folder_lock import held
-    from ufm_jax.train.rundir import check_resume
+    from ufm_jax.train.rundir import check_outside, check_resume
     from ufm_jax.train.runtime import configure_jax
 
     if "start" not in _CONFIG.value:
         raise ConfigError("--config is one of pretraining: use it with python -m ufm_jax.pretrain")
     config, workdir = resolve_finetune(_CONFIG.value), _WORKDIR.value
+    check_outside(workdir, config.data.data)
     check_resume(workdir, _RESUME.value)
     configure_jax(config.placement)
     with held(workdir, "workdir"):

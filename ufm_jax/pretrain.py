@@ -25,12 +25,13 @@ def main() -> int:
     from ufm_jax.train import cluster
     from ufm_jax.train.config import resolve
     from ufm_jax.train.folder_lock import held
-    from ufm_jax.train.rundir import check_resume
+    from ufm_jax.train.rundir import check_outside, check_resume
     from ufm_jax.train.runtime import CompileClock, configure_jax
 
     if "start" in _CONFIG.value:
         raise ConfigError("--config is one of fine-tuning: use it with python -m ufm_jax.finetune")
     config, workdir = resolve(_CONFIG.value), _WORKDIR.value
+    check_outside(workdir, config.data)
     check_resume(workdir, _RESUME.value)
     configure_jax(config.placement)
     with cluster.membership(config.cluster, workdir), held(workdir, "workdir"):

@@ -53,11 +53,20 @@ def test_what_holds_nothing_is_passed_over_and_rows_are_counted_as_a_spreadsheet
     assert [row.place for row in rows] == [f"{path}, row 2", f"{path}, row 5"]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_cells_are_separated_as_the_header_says(tmp_path, separator):
+    path = tmp_path / "t.csv"
+    other = next(mark for mark in ",;" if mark != separator)
+    path.write_text(f"image{separator}px_mm\na.png{separator}0{other}25\n")
+    _, rows = read_csv(path, ("image",))
+    assert [row.cells for row in rows] == [{"image": "a.png", "px_mm": f"0{other}25"}]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", r"lacks the columns \['image'\]"),
-        (b"image;label\na.png;x\n", r"lacks .* it has \['image;label'\], which commas separate"),
+        (b"picture;label\na.png;x\n", r"lacks .* in row 1 it has \['picture', 'label'\]"),
         (b"image,label, label\n", r"two columns of one name, \['label'\]"),
         (b"image,1,1.0\n", r"two columns of one name, \['1'\]"),
         (b"image,label\na,b\nc\n", "row 3: it has 1 cells, the header 2"),

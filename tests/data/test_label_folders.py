@@ -149,7 +149,7 @@ def test_words_that_only_contain_those_of_masks_are_plain_folders(tmp_path, name
             "exclude_folders: 'poor' .*there is 'benign'",
         ),
         ({"exclude_folders": ("benign,mask",)}, "exclude_folders: 'benign,mask' matches"),
-        ({"exclude_files": ("*_seg.*",)}, r"exclude_files: '\*_seg\.\*' .*there is 'benign \(0\)"),
+        ({"exclude_files": ("*_x.*",)}, r"exclude_files: '\*_x\.\*' .*there is 'benign \(0\)"),
     ],
 )
 def test_an_exclusion_that_matches_nothing_is_refused(busi, data, message):

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.downstream.config import FinetuneConfig
-from ufm_jax.train.rundir import check_free, claim, lanes_begun_with
+from ufm_jax.train.rundir import check_free, check_outside, claim, lanes_begun_with
 
 DATA = SimpleNamespace(
     names=("a", "b"),
@@ -113,3 +114,12 @@ def test_config_json_says_where_the_data_lies_now(tmp_path):
     begin(tmp_path / "run", with_root("/scratch/2"))
     facts = json.loads((tmp_path / "run" / "config.json").read_text())
     assert facts["config.data.root"] == "/scratch/2"
+
+
+def test_a_run_among_folders_of_images_is_refused(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    for name in ("data", "data/run", "link/run", "data/../data/run"):
+        with pytest.raises(ConfigError, match=r"--workdir=.* lies within data\.root="):
+            check_outside(tmp_path / name, DataSettings(source="folders", root=f"{tmp_path}/data"))
+    check_outside(tmp_path / "run", DataSettings(source="folders", root=f"{tmp_path}/data"))
+    check_outside(tmp_path / "data/run", DataSettings(source="index", root=f"{tmp_path}/data"))

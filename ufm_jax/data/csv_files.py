@@ -41,7 +41,8 @@ def read_csv(
     Rows that hold nothing, and columns without a name, are passed over.
 
     Args:
-      path: UTF-8, with or without a byte order mark.
+      path: UTF-8, with or without a byte order mark; the comma, semicolon or tab that its header
+        holds most often separates cells.
       required: columns that must be there.
       errors: 'surrogateescape' for a file of our own, which may hold file names that are not UTF-8.
 
@@ -57,19 +58,21 @@ def read_csv(
             text = file.read()
         if "\0" in text:
             raise ValueError("it holds zero bytes")
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        # A spreadsheet separates by what its language leaves free of numbers.
+        separator = max(",;\t", key=text.partition("\n")[0].count)
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, csv.Error) as error:
-        raise DataError(f"{path} is not a UTF-8 CSV file ({error}): save it as one") from error
+        raise DataError(
+            f"{path} is not a UTF-8 CSV file ({error}): save it as one, such as 'CSV UTF-8'"
+        ) from error
     header = [name_of(_unmarked(name)) for name in lines[0]] if lines else []
     named = [name for name in header if name]
     if twice := sorted({name for name in named if named.count(name) > 1}):
         raise DataError(f"{path} has two columns of one name, {twice}: rename or remove one")
     if absent := [name for name in required if name not in named]:
-        raise DataError(
-            f"{path} lacks the columns {absent}; it has {named}, which commas separate in row 1"
-        )
+        raise DataError(f"{path} lacks the columns {absent}; in row 1 it has {named}")
     rows = []
     for number, line in enumerate(lines[1:], start=2):
         if not any(map(text_of, line)):

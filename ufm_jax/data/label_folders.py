@@ -23,7 +23,7 @@ from ufm_jax.data.sources.folders import Exclusions, exclusions, named_like_mask
 from ufm_jax.errors import DataError
 from ufm_jax.files import user_path
 
-_BESIDE = re.compile(r"(.+)_mask(?:_\d+)?", re.IGNORECASE | re.DOTALL)
+_BESIDE = re.compile(r"(.+)[_.](?:mask|seg|segmentation)(?:_\d+)?", re.IGNORECASE | re.DOTALL)
 
 
 def read_split_folders(settings: LabelSettings) -> Listing:

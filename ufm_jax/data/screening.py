@@ -222,25 +222,27 @@ def decode_records(
     cached = decoded_together(images, names, settings, cache_dir, num_workers, progress, share)
     row_of = {content: row for row, content in enumerate(first)}
     rows = np.array([row_of.get(content, -1) for content in digests], np.int64)
-    decoded = Decoded(tuple(records), cached, rows, unreadable)
-    _check_depth(decoded)
-    return decoded
+    check_depth(np.where(rows >= 0, cached.peaks[rows], 0), [r.name for r in records])
+    return Decoded(tuple(records), cached, rows, unreadable)
 
 
-def _check_depth(decoded: Decoded) -> None:
+def check_depth(peaks: np.ndarray, names: Sequence[str]) -> None:
     """Refuses files of 16 bits by their headers that as a set do not use them.
+
+    Args:
+      peaks: int [R], see `decode.Row`.
+      names: of the R files.
 
     Raises:
       DataError: no file reaches a quarter of full scale: 10, 12 or 14 bits, stored in 16, would
         come out dark.
     """
-    peaks = np.where(decoded.rows >= 0, decoded.cached.peaks[decoded.rows], 0)
     most, deep = int(peaks.max(initial=0)), np.flatnonzero(peaks)
     if 0 < most < 2**14:
         bits = next(bits for bits in (10, 12, 14) if most < 2**bits)
         raise DataError(
             f"{len(deep)} files have 16 bits by their headers, and none a value above {most}; "
-            f"first: {decoded.records[deep[0]].name}. Set data.value_range=(0, {2**bits - 1}) if "
+            f"first: {names[deep[0]]}. Set data.value_range=(0, {2**bits - 1}) if "
             f"they hold {bits} bits, (0, 65535) if they hold 16"
         )
 

@@ -59,10 +59,13 @@ class DataSettings(Checked):
     index: tuple[str, ...] = ()
     client_columns: tuple[str, ...] = ()
     exclude_folders: tuple[str, ...] = (
-        *("mask", "masks", "label", "labels", "annotation", "annotations"),
+        *("mask", "masks", "label", "labels", "labelme", "annotation", "annotations"),
         *("segmentation", "segmentations", "groundtruth", "ground_truth"),
     )
-    exclude_files: tuple[str, ...] = ("*_mask.*", "*_mask_*.*", "*_annotation.*", "*_gt.*")
+    exclude_files: tuple[str, ...] = (
+        *("*_mask.*", "*_mask_*.*", "*.mask.*", "*_seg.*", "*.seg.*", "*_segmentation.*"),
+        *("*_label.*", "*_annotation.*", "*_gt.*"),
+    )
     partition: Literal["site", "iid", "dirichlet", "lognormal"] = "site"
     num_clients: Annotated[int, Range(1, 1_000_000)] = 16
     clients_per_set: tuple[str, ...] = ()

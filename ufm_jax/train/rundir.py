@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from ufm_jax.data.federated import FederatedData
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
 from ufm_jax.files import private_folder, read_json, user_path, write_json
@@ -131,6 +132,20 @@ def check_resume(workdir: Path, resume: bool) -> None:
     """
     if not resume and has_checkpoint(workdir):
         raise ConfigError(f"--noresume, but {workdir} holds a run; choose another --workdir")
+
+
+def check_outside(workdir: Path, data: DataSettings) -> None:
+    """Refuses a run's folder among folders of images: its pictures would be learnt from.
+
+    Raises:
+        ConfigError: Naming both.
+    """
+    root = user_path(data.root).resolve()
+    if data.source == "folders" and workdir.resolve().is_relative_to(root):
+        raise ConfigError(
+            f"--workdir={workdir} lies within data.root={data.root}, whose folders are all read as "
+            "images: name another --workdir"
+        )
 
 
 def check_free(out: Path) -> None:

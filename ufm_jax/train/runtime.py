@@ -1,5 +1,6 @@
 """The process around a run: devices, compilation cache, signals."""
 
+import logging
 import os
 import signal
 from types import FrameType, TracebackType
@@ -10,6 +11,8 @@ import jax
 from ufm_jax.files import cache_folder, private_folder, user_path
 from ufm_jax.train.config import PlacementConfig
 from ufm_jax.train.door import stop_at_once
+
+_log = logging.getLogger(__name__)
 
 
 def configure_jax(placement: PlacementConfig) -> None:
@@ -53,6 +56,7 @@ class StopSignal:
         if self.received:
             stop_at_once(number, frame)
         self.received = number
+        _log.info("stopping after this round, which is saved; another signal stops at once")
 
     def __enter__(self) -> Self:
         self._previous = {

@@ -16,6 +16,7 @@ from ufm_jax.errors import DataError
 from ufm_jax.train.downstream.folder import (
     FolderImage,
     Listed,
+    check_first,
     list_files,
     read_batches,
     read_image,
@@ -163,6 +164,17 @@ def test_the_range_of_values_is_that_of_the_training_data(tmp_path):
     )
 
 
+def test_dark_files_of_16_bits_are_refused_before_any_is_predicted(tmp_path):
+    Image.fromarray(ramp()).save(tmp_path / "plain.png")
+    (tmp_path / "text.png").write_text("no image")
+    check_first(tmp_path, ["plain.png", "text.png"], SETTINGS)
+    Image.fromarray(ramp().astype(np.uint16) * 16).save(tmp_path / "twelve.png")
+    names = ["plain.png", "twelve.png", "text.png"]
+    with pytest.raises(DataError, match=r"twelve\.png\. Set data\.value_range=\(0, 4095\)"):
+        check_first(tmp_path, names, SETTINGS)
+    check_first(tmp_path, names, replace(SETTINGS, value_range=(0, 4095)))
+
+
 def test_sub_folders_are_read_and_links_to_folders_are_not(tmp_path):
     for name in ("b/two.png", "b/c/three.png", "one.png", ".hidden/x.png", ".hidden.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +187,15 @@ def test_sub_folders_are_read_and_links_to_folders_are_not(tmp_path):
 
 
 def test_masks_by_their_names_are_left_out_as_in_training(tmp_path):
-    for name in ("a.png", "a_mask.png", "A_MASK_1.png", "Masks/b.png", "scans/b.png"):
+    masks = (
+        "a_mask.png",
+        "A_MASK_1.png",
+        "a.mask.png",
+        "a_seg.png",
+        "Masks/b.png",
+        "labelme/a.png",
+    )
+    for name in ("a.png", "scans/b.png", *masks):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(ramp()).save(tmp_path / name)
     errors = dict(list_files(tmp_path, SETTINGS))
@@ -186,9 +206,11 @@ def test_masks_by_their_names_are_left_out_as_in_training(tmp_path):
     assert not any(error for _, error in list_files(tmp_path, every))
 
 
-@pytest.mark.parametrize("name", ["absent", "."])
-def test_a_folder_without_a_file_is_refused(tmp_path, name):
-    with pytest.raises(DataError, match=r"no such folder|no file"):
+@pytest.mark.parametrize("name", ["absent", ".", "a.png"])
+def test_what_is_no_folder_with_a_file_is_refused(tmp_path, name):
+    if name == "a.png":
+        Image.fromarray(ramp()).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"no such folder|no file|is a file: name its folder"):
         list_files(tmp_path / name, SETTINGS)
 
 

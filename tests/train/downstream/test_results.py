@@ -1,6 +1,9 @@
 """What an evaluation says beside its figures."""
 
+from dataclasses import replace
 from types import SimpleNamespace
+
+import numpy as np
 
 from ufm_jax.data.issues import DataIssues, Issue
 from ufm_jax.data.labelled import Task
@@ -25,3 +28,17 @@ def test_figures_say_how_many_images_left_a_split_because_another_holds_them(dia
         "of val: another split holds the same pixels."
     )
     assert note() == ""
+
+
+def test_a_model_that_calls_one_class_whatever_it_sees_is_told(diagnosis, settings):
+    found = diagnosis()
+    data = SimpleNamespace(task=Task("single", found.classes), issues=DataIssues(()))
+    config = SimpleNamespace(name="run", evaluation=settings, seed=0)
+
+    def note(predictions):
+        return evaluate_predictions(config, data, {"test": predictions}, {})[0].note
+
+    same = np.full_like(found.probabilities, 0.5) + np.array([0.2, -0.2], np.float32)
+    told = "test: the model tells nothing apart, and calls all benign."
+    assert note(replace(found, probabilities=same)) == told
+    assert note(found) == ""

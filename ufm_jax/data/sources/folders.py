@@ -35,7 +35,7 @@ SUFFIXES = frozenset(
 )
 
 _MASKS = re.compile(
-    r"(?<![^\W\d_])(masks?|labels?|annotations?|segmentations?|ground_?truth|gt)(?![^\W\d_])"
+    r"(?<![^\W\d_])(masks?|labels?|labelme|annotations?|seg|segmentations?|ground_?truth|gt)(?![^\W\d_])"
 )
 """A word in the name of a folder that plainly holds masks or labels."""
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -12,12 +13,16 @@ import numpy as np
 from ufm_jax.data.decode import DecodedFile, decode_bytes, make_row
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import Picture, fault_of_file
+from ufm_jax.data.screening import check_depth
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import SUFFIXES, Exclusions
 from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import DataError
 
 _Item = TypeVar("_Item")
+
+_FIRST = 32
+"""Files that are looked at before any is predicted."""
 
 
 class Listed(NamedTuple):
@@ -66,7 +71,8 @@ def list_files(root: Path, settings: DataSettings) -> tuple[Listed, ...]:
         DataError: ``root`` is no folder, or has no file.
     """
     if not root.is_dir():
-        raise DataError(f"--images={root}: no such folder")
+        what = "is a file: name its folder" if root.exists() else "no such folder"
+        raise DataError(f"--images={root}: {what}")
     found: list[Listed] = []
     fault = fault_of_file(root)
     exclude = Exclusions(settings.exclude_folders, settings.exclude_files)
@@ -105,6 +111,19 @@ def read_pixels(path: Path, settings: DataSettings) -> DecodedFile:
         return decode_bytes(path.read_bytes(), settings.value_range)
     except OSError as error:
         raise CorruptImage(f"cannot be opened: {_why(error)}") from error
+
+
+def check_first(root: Path, names: Sequence[str], settings: DataSettings) -> None:
+    """Refuses a folder of dark files of 16 bits, by its first files, as training does by all.
+
+    Raises:
+        DataError: See ``screening.check_depth``.
+    """
+    peaks = np.zeros(len(names[:_FIRST]), np.int64)
+    for index in range(len(peaks)):
+        with suppress(CorruptImage):  # It gets its line in the table.
+            peaks[index] = read_pixels(root / names[index], settings).peak
+    check_depth(peaks, names)
 
 
 def read_image(root: Path, listed: Listed, settings: DataSettings) -> FolderImage | Listed:

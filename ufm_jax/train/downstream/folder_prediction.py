@@ -20,6 +20,7 @@ from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.folder import (
     FolderImage,
     Listed,
+    check_first,
     list_files,
     read_batches,
     stack,
@@ -102,6 +103,7 @@ def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request
     _check_out(request)
     files = list_files(request.images, config.data.data)
     candidates = [listed.name for listed in files if not listed.error]
+    check_first(request.images, candidates, config.data.data)
     output = _output(config, model, request, candidates)
     # A larger batch than there are images would be filled up in vain.
     batch_size = min(config.evaluation.batch_size, max(1, len(candidates)))

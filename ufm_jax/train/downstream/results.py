@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.readers import ReaderResult
@@ -94,9 +96,20 @@ def evaluate_predictions(
         measurement,
         comparison,
         readers,
-        " ".join(filter(None, (note, _copies(data)))),
+        " ".join(filter(None, (note, _copies(data), *map(_one_call, called, called.values())))),
     )
     return evaluation, called
+
+
+def _one_call(split: str, found: Predictions) -> str:
+    """Says where a model calls one class whatever it is shown, though there are others."""
+    if not isinstance(found, DiagnosisPredictions) or found.kind == "multi":
+        return ""
+    assert found.called is not None
+    calls = np.flatnonzero(found.called.any(0))
+    if len(calls) != 1 or len(np.unique(found.labels)) < 2:
+        return ""
+    return f"{split}: the model tells nothing apart, and calls all {found.classes[calls[0]]}."
 
 
 def _copies(data: LabelledData) -> str:

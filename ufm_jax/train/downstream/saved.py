@@ -36,7 +36,7 @@ from ufm_jax.train.stored import read_as
 from ufm_jax.train.sums import digest_of
 
 MODEL_FOLDER, PERSONAL_FOLDER = "model", "personal"
-_REMEDY = "run the same command again, here or in a new folder, or restore it from a copy"
+_REMEDY = "restore it from a copy, or fine-tune again, with the same command, in a new folder"
 _BEFORE: dict[str, Any] = {
     "config.data.data.exclude_files": (),
     "config.data.data.value_range": (),
@@ -194,9 +194,10 @@ def _facts(workdir: Path) -> _Facts:
     if facts.digest != (_digest(facts) if facts.digests else ""):
         raise RunError(f"{path} is damaged: its content and its digest differ; {_REMEDY}")
     for name, digest in facts.digests.items():
-        if digest_of(workdir / name) != digest:
+        file = workdir / name
+        if not file.exists() or digest_of(file) != digest:
             raise RunError(
-                f"{workdir / name} is damaged or of another run: it differs from what {path} says; "
+                f"{file} is damaged, missing or of another run: it differs from what {path} says; "
                 f"{_REMEDY}"
             )
     return facts
