@@ -44,7 +44,7 @@ def test_calls_of_many_classes_are_names(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image;reader;call\na.png;Li;1\n", r"lacks the columns \['image', 'reader', 'call'\]"),
+        ("image|reader|call\na.png|Li|1\n", r"lacks the columns \['image', 'reader', 'call'\]"),
         ("image,reader,decision\na.png,Li,1\n", r"lacks the columns \['call'\]"),
         ("", "lacks the columns"),
         ("image,reader,call\n", "no calls"),
