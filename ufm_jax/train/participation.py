@@ -45,14 +45,16 @@ def make_clock(config: ParticipationConfig, num_clients: int, seed: int) -> Cloc
     )
 
 
-def trace_bytes(trace: str) -> bytes:
-    """What a trace's file holds; nothing where no trace is named.
+def check_trace(trace: str) -> None:
+    """Refuses a trace that cannot be opened; '' names none.
 
     Raises:
-        ConfigError: If it cannot be read.
+        ConfigError: Naming key and file.
     """
+    if not trace:
+        return
     try:
-        return user_path(trace).read_bytes() if trace else b""
+        user_path(trace).open("rb").close()
     except OSError as error:
         raise ConfigError(
             f"config.federation.participation.trace={trace!r}: it cannot be read ({error.strerror})"

@@ -24,7 +24,7 @@ from ufm_jax.train.method_checks import check_personal
 from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.objective import FIELDS, init_params, make_loss
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
-from ufm_jax.train.participation import trace_bytes
+from ufm_jax.train.participation import check_trace
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
@@ -64,7 +64,7 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
         config: A checked configuration.
         workdir: Gets the configuration, metrics, checkpoints and the exported model.
     """
-    trace_bytes(config.federation.participation.trace)
+    check_trace(config.federation.participation.trace)
     data = load_data(config)
     check_same_run(config, data)
     with as_config_errors():

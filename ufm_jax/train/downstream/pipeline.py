@@ -34,7 +34,7 @@ from ufm_jax.train.downstream.run_report import write_report
 from ufm_jax.train.downstream.saved import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.downstream.seen import evaluated_rows, read_seen, see, write_seen
 from ufm_jax.train.downstream.start import start_params
-from ufm_jax.train.participation import trace_bytes
+from ufm_jax.train.participation import check_trace
 from ufm_jax.train.rundir import check_free, claim
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         config: A checked configuration.
         workdir: Gets everything that the run leaves behind.
     """
-    trace_bytes(config.federation.participation.trace)
+    check_trace(config.federation.participation.trace)
     data = load_task(config)
     check_evaluation(config.evaluation, data)
     for split, counts in data.summary().items():
