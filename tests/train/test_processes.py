@@ -105,6 +105,13 @@ class Run:
             assert all(p.poll() is None for p in self.processes), self.log(0) + self.log(1)
             time.sleep(0.01)
 
+    def last_words(self, pattern, seconds=10):
+        """What process 0 said; where it was aborted, its witness says it a moment later."""
+        end = time.monotonic() + seconds
+        while not (found := re.search(pattern, self.log(0))) and time.monotonic() < end:
+            time.sleep(0.05)
+        return found
+
     def log(self, index):
         return self.logs[index].read_text()
 
@@ -169,10 +176,9 @@ def test_killed_and_stopped_two_processes_train_what_one_does(alone, tmp_path):
         begin = time.monotonic()
         assert run.processes[0].wait(ENDS) in (LOST, -signal.SIGABRT), run.log(0)
         assert time.monotonic() - begin < 30
-    words = re.search(
+    words = run.last_words(
         r"error: another process of this run ended.*; start the same command again on all hosts: "
-        r"it goes on after round (\d+)",
-        run.log(0),
+        r"it goes on after round (\d+)"
     )
     assert words, run.log(0)
     resumed = int(words[1])
