@@ -171,7 +171,8 @@ def test_killed_and_stopped_two_processes_train_what_one_does(alone, tmp_path):
     folder, workdir = alone.workdir.parent, tmp_path / "run"
     # One is killed: the other says so, says where it goes on, and ends.
     with Run(workdir, folder) as run:
-        run.until(lambda: _rounds_written(workdir) >= 2)
+        # A checkpoint is complete some rounds after its own.
+        run.until(lambda: _rounds_written(workdir) >= 2 and _saved(workdir))
         run.processes[1].kill()
         begin = time.monotonic()
         assert run.processes[0].wait(ENDS) in (LOST, -signal.SIGABRT), run.log(0)
