@@ -9,10 +9,7 @@ validation split. A folder without a trained head is refused, and so are images 
 trained on.
 """
 
-from pathlib import Path
-
 from absl import flags
-from ml_collections import ConfigDict
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.train.command import define_path, start
@@ -58,12 +55,5 @@ def main() -> int:
     return 0
 
 
-def load_config(run: Path) -> ConfigDict:
-    """The configuration of a fine-tuning run."""
-    from ufm_jax.train.downstream import saved
-
-    return saved.load_config(run)
-
-
 if __name__ == "__main__":
-    start(main, load_config)
+    start(main, of_run=True)

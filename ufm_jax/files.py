@@ -85,6 +85,12 @@ def private_file(file: Path) -> Path:
     return file
 
 
+def flush(file: Path) -> None:
+    """Waits until a file is on the disk."""
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
+
+
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
     """Yields a path to write to; what is there at the end replaces ``file`` in one step.
@@ -97,8 +103,7 @@ def replacing(file: Path) -> Iterator[Path]:
     try:
         with naming(file):
             yield private_file(partial)
-            with partial.open("rb") as written:
-                os.fsync(written.fileno())
+            flush(partial)
             partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)

@@ -8,10 +8,7 @@ images are listed in the table with the reason. Any key of the run's configurati
 none was.
 """
 
-from pathlib import Path
-
 from absl import flags
-from ml_collections import ConfigDict
 
 from ufm_jax.train.command import define_path, start
 from ufm_jax.train.door import say
@@ -51,12 +48,5 @@ def main() -> int:
     return 0 if summary.predicted else 1
 
 
-def load_config(run: Path) -> ConfigDict:
-    """The configuration of a fine-tuning run."""
-    from ufm_jax.train.downstream import saved
-
-    return saved.load_config(run)
-
-
 if __name__ == "__main__":
-    start(main, load_config)
+    start(main, of_run=True)

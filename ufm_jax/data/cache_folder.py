@@ -15,7 +15,6 @@ What is small is checked when a folder is opened, an image when it is first read
 
 import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from ufm_jax.data.decode import Row
 from ufm_jax.data.fingerprint import digest, read_sealed, write_sealed
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.row_file import CheckedRows, RowFile
+from ufm_jax.files import flush
 
 FORMAT = b"ufm_jax rows 2"
 """Changes with the layout."""
@@ -123,7 +123,7 @@ def write_rows(
         "labels": labels,
     }
     for name in (*(f"{name}.npy" for name in arrays), _IMAGES):
-        _flush(folder / name)
+        flush(folder / name)
     write_sealed(folder / _META, json.dumps(meta).encode())
 
 
@@ -169,9 +169,3 @@ def open_rows(folder: Path) -> CachedRows | None:
         failures={int(row): reason for row, reason in meta["failures"].items()},
         labels={int(row): label for row, label in meta["labels"].items()},
     )
-
-
-def _flush(path: Path) -> None:
-    """Waits until a file is on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

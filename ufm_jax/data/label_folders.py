@@ -116,7 +116,7 @@ def _masked_folders(
     listing = read_folders(root, Exclusions(folders, files))
     usual = (*LabelSettings.image_folders, *LabelSettings.mask_folders)
     if paired == usual and not any(same_folder(c, n) for c in listing.clients for n in usual):
-        return _masks_beside(listing, split)
+        return _masks_beside(root, listing, split)
     image_folder = _one_of(root, listing.clients, settings.image_folders, "image_folders")
     mask_folder = _one_of(root, listing.clients, settings.mask_folders, "mask_folders")
     masks = _by_stem(listing.records, root / mask_folder)
@@ -136,29 +136,24 @@ def _masked_folders(
     return Listing(listing.clients, records, root, issues, {**listing.excluded, **beside})
 
 
-def _masks_beside(listing: Listing, split: str) -> Listing:
+def _masks_beside(root: Path, listing: Listing, split: str) -> Listing:
     """ROOT/CLASS/x.png beside its masks x_mask.png, x_mask_1.png and so on."""
     masks: dict[str, list[Path]] = {}
-    images: dict[str, Record] = {}
+    others: list[Record] = []
     for record in listing.records:
         path = Path(record.name)
-        stem = path.with_suffix("").as_posix()
-        if found := _BESIDE.fullmatch(stem):
+        if found := _BESIDE.fullmatch(path.relative_to(root).with_suffix("").as_posix()):
             masks.setdefault(found[1], []).append(path)
-        elif stem in images:
-            raise DataError(
-                f"{images[stem].name} and {path} have one stem, by which images and masks are "
-                "paired: rename or remove one"
-            )
         else:
-            images[stem] = record
+            others.append(record)
+    images = _by_stem(others, root)
     if not masks:
         raise DataError(
-            f"{listing.root} has the folders {list(listing.clients)}: name those of images and "
+            f"{root} has the folders {list(listing.clients)}: name those of images and "
             "masks in image_folders and mask_folders, or put x_mask.png beside x.png"
         )
     records = []
-    for stem, record in images.items():
+    for stem, (record, _) in images.items():
         files = tuple(masks.get(stem, ()))
         mask = JoinedMask(files) if len(files) > 1 else next(iter(files), None)
         records.append(replace(_of_class(record, split), mask=mask))

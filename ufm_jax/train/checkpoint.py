@@ -142,11 +142,11 @@ class Checkpoints:
         known = rounds_done == self._whole or (
             cluster.is_first() and check_sums(self._sums, folder)
         )
-        if known:
-            return self._manager.restore(rounds_done, args=arguments)
         try:
             return self._manager.restore(rounds_done, args=arguments)
         except Exception as error:  # Orbax raises whatever it stumbles over.
+            if known:
+                raise  # It is whole, so that the fault is not the file's.
             raise RunError(f"{folder} is damaged ({_line(error)})") from error
 
     def _without_damaged(self) -> int | None:

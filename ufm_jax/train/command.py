@@ -7,25 +7,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.files import user_path
 from ufm_jax.train.door import enter
 
 
-def start(main: Callable[[], int], run_config: Callable[[Path], ConfigDict] | None = None) -> None:
+def start(main: Callable[[], int], of_run: bool = False) -> None:
     """Runs a command, and ends the process with its exit code.
 
     Args:
         main: Does the work once flags are parsed; returns the exit code.
-        run_config: ``folder -> configuration`` of a run, where the command takes --run and
-            --config.KEY of that run in the place of a configuration file.
+        of_run: Whether the command takes --run, the folder of a fine-tuning run, and --config.KEY
+            of that run in the place of a configuration file.
     """
 
     def work() -> int:
-        if run_config is not None:
-            define_config_of_run(run_config, sys.argv)
+        if of_run:
+            _define_config_of_run(sys.argv)
         # It parses, calls, and ends in SystemExit.
         app.run(lambda _: main(), flags_parser=parse)
         raise AssertionError("app.run returned")
@@ -109,13 +109,12 @@ def define_path(
     return flags.DEFINE(_PathParser(), name, default, text, required=required)
 
 
-def define_config_of_run(load: Callable[[Path], ConfigDict], argv: Sequence[str]) -> None:
+def _define_config_of_run(argv: Sequence[str]) -> None:
     """Defines --run, and --config.KEY for the keys of that run's configuration.
 
     The flags cannot be defined before the run is known, so that ``argv`` is looked through first.
 
     Args:
-        load: ``folder -> configuration``.
         argv: The command line.
 
     Raises:
@@ -125,8 +124,10 @@ def define_config_of_run(load: Callable[[Path], ConfigDict], argv: Sequence[str]
     folder = _value_of("run", argv)
     if folder is None:
         return
+    from ufm_jax.train.downstream.saved import load_config
+
     try:
-        config_flags.DEFINE_config_dict("config", load(user_path(folder)), lock_config=False)
+        config_flags.DEFINE_config_dict("config", load_config(user_path(folder)), lock_config=False)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # Values are read while the flags are defined.
         raise ConfigError(str(error)) from error

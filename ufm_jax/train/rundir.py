@@ -206,7 +206,8 @@ def _content(key: str, value: str) -> str:
     try:
         for file in files:
             found.update(f"{file.relative_to(folder)} {file.stat().st_size} ".encode())
-            found.update(file.read_bytes())
+            with file.open("rb") as stream:
+                hashlib.file_digest(stream, lambda: found)
     except OSError as error:
         raise ConfigError(
             f"{key}={value!r}: it cannot be read ({error.strerror}); check the path"

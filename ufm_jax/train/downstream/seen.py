@@ -42,7 +42,7 @@ class Seen(NamedTuple):
 
 def see(data: LabelledData, rows: np.ndarray) -> Seen:
     """What a run has seen that trains on ``rows`` of ``data`` or chooses by them."""
-    return Seen(data.fingerprint, frozenset(names[0] for names in _content_names(data, rows)))
+    return Seen(data.fingerprint, frozenset(next(names) for names in _content_names(data, rows)))
 
 
 def write_seen(workdir: Path, seen: Seen) -> None:
@@ -111,15 +111,22 @@ def evaluated_rows(
     return Evaluated(kept, " ".join(notes))
 
 
-def _content_names(data: LabelledData, rows: np.ndarray) -> Iterator[tuple[str, ...]]:
-    """Names for the content of each row's image, the first of which is kept.
-
-    A grey picture has two, since one channel or three may be read of it.
-    """
+def _content_names(data: LabelledData, rows: np.ndarray) -> Iterator[Iterator[str]]:
+    """Names for the content of each row's image, see ``_names``."""
     for begin in range(0, len(rows), _AT_ONCE):
         found = data.store.images.read(rows[begin : begin + _AT_ONCE])
         for image, (height, width) in zip(found["image"], found["extent"], strict=True):
-            picture = image[:height, :width]
-            grey = picture[..., :1]
-            forms = (grey, grey.repeat(3, -1)) if (picture == grey).all() else (picture,)
-            yield tuple(pixel_digest(form).hex() for form in forms)
+            yield _names(image[:height, :width])
+
+
+def _names(picture: np.ndarray) -> Iterator[str]:
+    """Names for the content of a picture, the first of which is kept.
+
+    A grey picture has two, since one channel or three may be read of it.
+    """
+    grey = picture[..., :1]
+    if (picture == grey).all():
+        yield pixel_digest(grey).hex()
+        yield pixel_digest(grey.repeat(3, -1)).hex()
+    else:
+        yield pixel_digest(picture).hex()
