@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data import fingerprint, partition, phantom, screening
+from ufm_jax.data import fingerprint, partition, screening
 from ufm_jax.data.federated import (
     ArrayStore,
     DataSettings,
@@ -19,6 +19,9 @@ from ufm_jax.data.federated import (
     read_listing,
 )
 from ufm_jax.data.issues import DataIssues, Issue
+from ufm_jax.data.phantom.generate import phantom
+from ufm_jax.data.phantom.lesion import LABEL_NAMES
+from ufm_jax.data.phantom.site import site_sizes
 from ufm_jax.errors import DataError, UserError
 
 
@@ -497,15 +500,15 @@ def test_simulated_institutions_come_with_their_geometry_and_labels(tmp_path):
     chosen = {"source": "synthetic", "num_sites": 3, "mean_size": 3, "seed": 7, "working_size": 48}
     data = load_federated(settings(tmp_path / "none", **chosen))
     assert data.names == ("site_0", "site_1", "site_2")
-    np.testing.assert_array_equal(data.sizes, phantom.site_sizes(7, 3, 3, 1.0))
+    np.testing.assert_array_equal(data.sizes, site_sizes(7, 3, 3, 1.0))
     assert (data.labels >= 0).all()
     row = int(data.offsets[1])
     batch = data.store.read(np.array([row]))
-    simulated = phantom.phantom(7, 1, 0, 48)
+    simulated = phantom(7, 1, 0, 48)
     height, width = simulated.extent
     np.testing.assert_array_equal(
         batch["image"][0, :height, :width, 0], simulated.image.reshape(48, 48)[:height, :width]
     )
     np.testing.assert_allclose(batch["geometry"][0], simulated.geometry, rtol=1e-5)
-    assert data.label_names[data.labels[row]] == phantom.LABEL_NAMES[simulated.label]
+    assert data.label_names[data.labels[row]] == LABEL_NAMES[simulated.label]
     load_federated(settings(tmp_path / "none", **chosen), lambda *_: pytest.fail("simulated again"))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufm_jax.data import phantom as phantoms
 from ufm_jax.data.fingerprint import digest
+from ufm_jax.data.phantom.generate import phantom
 from ufm_jax.data.records import Picture
 from ufm_jax.data.sources.synthetic import SimulatedImage
 
@@ -43,6 +43,6 @@ class SimulatedMask:
     def load(self) -> Picture:
         """Simulates the image again, for its mask: 1 is the lesion."""
         image = self.image
-        simulated = phantoms.phantom(image.seed, image.site, image.index, image.size)
+        simulated = phantom(image.seed, image.site, image.index, image.size)
         height, width = (int(side) for side in simulated.extent)
         return Picture(np.asarray(simulated.mask)[:height, :width])

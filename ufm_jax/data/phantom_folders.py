@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ufm_jax.data.phantom import LABEL_NAMES, Phantom, phantom
+from ufm_jax.data.phantom.generate import Phantom, phantom
+from ufm_jax.data.phantom.lesion import LABEL_NAMES
 from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import DataError
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from operator import lt
 from typing import Annotated, Literal
 
-from ufm_jax.data.phantom.generate import MIN_SIZE
+from ufm_jax.data.phantom import MIN_SIZE
 from ufm_jax.errors import DataError
 from ufm_jax.ranges import Checked, LogSpread, Range, Seed
 

@@ -1,8 +1,7 @@
-"""Ultrasound phantoms: a federation of simulated institutions with known truth."""
+"""Ultrasound phantoms: a federation of simulated institutions with known truth.
 
-from ufm_jax.data.phantom.generate import Phantom as Phantom
-from ufm_jax.data.phantom.generate import phantom as phantom
-from ufm_jax.data.phantom.lesion import LABEL_NAMES as LABEL_NAMES
-from ufm_jax.data.phantom.site import SiteStyle as SiteStyle
-from ufm_jax.data.phantom.site import site_sizes as site_sizes
-from ufm_jax.data.phantom.site import site_style as site_style
+Nothing is imported here, so that what a phantom must be told costs nobody the simulator's packages.
+"""
+
+MIN_SIZE = 32
+"""Pixels of a side that a phantom has at least."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from ufm_jax.data.phantom import acoustics
+from ufm_jax.data.phantom import MIN_SIZE, acoustics
 from ufm_jax.data.phantom.layout import Layout, picture_layout, scan_convert
 from ufm_jax.data.phantom.marks import burn_in
 from ufm_jax.data.phantom.noise import noise
@@ -14,8 +14,6 @@ from ufm_jax.data.phantom.scenes import EXAMS, Exam
 from ufm_jax.data.phantom.site import ExamStyle, SiteStyle, site_style
 from ufm_jax.data.phantom.tissue import Tissue, absorb, brighten
 from ufm_jax.data.randomness import generator
-
-MIN_SIZE = 32
 
 
 @dataclass(frozen=True)

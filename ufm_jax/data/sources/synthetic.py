@@ -8,6 +8,9 @@ import numpy as np
 from ufm_jax.data import phantom as phantoms
 from ufm_jax.data import randomness
 from ufm_jax.data.fingerprint import code_stamp, digest
+from ufm_jax.data.phantom.generate import phantom
+from ufm_jax.data.phantom.lesion import LABEL_NAMES
+from ufm_jax.data.phantom.site import site_sizes
 from ufm_jax.data.records import Listing, Picture, Record
 
 
@@ -39,10 +42,10 @@ class SimulatedImage:
 
     def load(self) -> Picture:
         """Simulates the image; its geometry is known exactly."""
-        simulated = phantoms.phantom(self.seed, self.site, self.index, self.size)
+        simulated = phantom(self.seed, self.site, self.index, self.size)
         height, width = (int(side) for side in simulated.extent)
         pixels = np.asarray(simulated.image)[:height, :width]
-        label = phantoms.LABEL_NAMES[simulated.label]
+        label = LABEL_NAMES[simulated.label]
         return Picture(pixels, np.asarray(simulated.geometry, np.float32), label)
 
 
@@ -61,7 +64,7 @@ def read_synthetic(
     Returns:
       Clients 'site_0', ...; labels come with the pictures.
     """
-    sizes = phantoms.site_sizes(seed, num_sites, mean_size, sigma)
+    sizes = site_sizes(seed, num_sites, mean_size, sigma)
     digits = len(str(num_sites - 1))
     names = tuple(f"site_{site:0{digits}d}" for site in range(num_sites))
     records = tuple(
