@@ -11,33 +11,27 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
+from tests.train.small_runs import (
+    QUICKSTART,
+    assert_same_state,
+    losses_of,
+    rounds_written,
+    state_of,
+)
 from ufm_jax.train.checkpoint import load_params
 from ufm_jax.train.door import LOST
-from ufm_jax.train.metrics import HISTORY_FILE, read_history
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 9
-KEYS = {
+KEYS = QUICKSTART | {
     "federation.rounds": ROUNDS,
-    "federation.cohort_size": 4,
-    "federation.batch_size": 4,
     "federation.local_epochs": 1,
     "client_optimizer.name": "sgd",
-    "data.num_sites": 6,
-    "data.mean_size": 12,
-    "data.working_size": 40,
-    "model.image_size": 32,
-    "model.decoder_width": 48,
-    "model.decoder_depth": 1,
-    "model.scan_layers": True,
     "augment.degrade": 0.0,
     "augment.scan_conversion": 0.0,
-    "schedule.warmup_rounds": 2,
     "placement.data_home": "host",
-    "checkpoint.every_rounds": 1,
     "cluster.heartbeat_seconds": 15,
     "cluster.shutdown_seconds": 30,
     "cluster.start_seconds": 60,
@@ -122,39 +116,13 @@ def _free_port():
         return free.getsockname()[1]
 
 
-def _rounds_written(workdir):
-    path = workdir / HISTORY_FILE
-    return path.read_text().count("\n") if path.exists() else 0
-
-
 def _saved(workdir):
     return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdecimal())
 
 
-def _state(workdir, rounds):
-    """Every array of a checkpoint: parameters, server's and clients' optimiser states."""
-    folder = workdir.absolute() / "checkpoints" / str(rounds) / "default"
-    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    with ocp.StandardCheckpointer() as checkpointer:
-        stored = checkpointer.metadata(folder).item_metadata.tree
-        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored)
-        tree = checkpointer.restore(folder, like)
-    return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree.leaves_with_path(tree)}
-
-
-def _losses(workdir):
-    return [
-        (r.round, r.loss, [(c.client, c.loss) for c in r.clients]) for r in read_history(workdir)
-    ]
-
-
 def _assert_same_bits(one, other, rounds):
-    expected, found = _state(one, rounds), _state(other, rounds)
-    assert expected.keys() == found.keys()
-    assert len(expected) > 50
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-    assert _losses(one)[:rounds] == _losses(other)
+    assert_same_state(one, other, rounds)
+    assert losses_of(one)[:rounds] == losses_of(other)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +140,7 @@ def test_killed_and_stopped_two_processes_train_what_one_does(alone, tmp_path):
     # One is killed: the other says so, says where it goes on, and ends.
     with Run(workdir, folder) as run:
         # A checkpoint is complete some rounds after its own.
-        run.until(lambda: _rounds_written(workdir) >= 2 and _saved(workdir))
+        run.until(lambda: rounds_written(workdir) >= 2 and _saved(workdir))
         run.processes[1].kill()
         begin = time.monotonic()
         assert run.processes[0].wait(ENDS) in (LOST, -signal.SIGABRT), run.log(0)
@@ -188,12 +156,12 @@ def test_killed_and_stopped_two_processes_train_what_one_does(alone, tmp_path):
     # SIGTERM to one of them: both save the same round, and end.
     with Run(workdir, folder, **{"checkpoint.every_rounds": 1000}) as run:
         # What the killed processes wrote of later rounds goes when these begin.
-        run.until(lambda: "resumed after" in run.log(0) and _rounds_written(workdir) > resumed)
+        run.until(lambda: "resumed after" in run.log(0) and rounds_written(workdir) > resumed)
         run.processes[1].send_signal(signal.SIGTERM)
         assert run.wait(ENDS) == [128 + signal.SIGTERM] * 2, run.log(0) + run.log(1)
     assert f"resumed after {resumed} of {ROUNDS} rounds" in run.log(0)
     stopped = max(_saved(workdir))
-    assert resumed < stopped == _rounds_written(workdir) < ROUNDS
+    assert resumed < stopped == rounds_written(workdir) < ROUNDS
     assert f"stopped after round {stopped}; the same command goes on from there" in run.log(0)
     _assert_same_bits(alone.workdir, workdir, stopped)
 
@@ -202,7 +170,7 @@ def test_killed_and_stopped_two_processes_train_what_one_does(alone, tmp_path):
     params = load_params(workdir / "model")  # ... and what all have written can be read by one
     for path, leaf in jax.tree.leaves_with_path(params):
         name = f"['server']['params']{jax.tree_util.keystr(path)}"
-        np.testing.assert_array_equal(leaf, _state(workdir, stopped)[name])
+        np.testing.assert_array_equal(leaf, state_of(workdir, stopped)[name])
 
 
 @pytest.mark.slow
@@ -211,9 +179,9 @@ def test_an_interrupted_run_ends_with_the_bits_of_an_undisturbed_one(tmp_path):
         assert run.wait() == [0, 0], run.log(0) + run.log(1)
     workdir = tmp_path / "parts" / "run"
     for victim in (1, 0):
-        before = _rounds_written(workdir)
+        before = rounds_written(workdir)
         with Run(workdir, tmp_path) as run:
-            run.until(lambda run=run, before=before: _rounds_written(workdir) > before)
+            run.until(lambda run=run, before=before: rounds_written(workdir) > before)
             run.processes[victim].kill()
             assert run.processes[1 - victim].wait(ENDS) in (LOST, -signal.SIGABRT)
         assert "; start the same command again on all hosts" in run.log(1 - victim)
@@ -231,7 +199,7 @@ def test_two_processes_of_two_devices_train_what_one_of_four_does(tmp_path, home
         assert one.wait() == [0], one.log(0)
     with Run(tmp_path / "two" / "run", tmp_path, devices=4, **keys) as two:
         assert two.wait() == [0, 0], two.log(0) + two.log(1)
-    expected, found = _state(one.workdir, ROUNDS), _state(two.workdir, ROUNDS)
+    expected, found = state_of(one.workdir, ROUNDS), state_of(two.workdir, ROUNDS)
     assert expected.keys() == found.keys()
     for name, value in expected.items():
         scale = np.abs(value).max()

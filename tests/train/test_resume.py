@@ -10,30 +10,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from PIL import Image
 
-from ufm_jax.train.metrics import HISTORY_FILE, read_history
+from tests.train.small_runs import QUICKSTART, assert_same_state, losses_of, rounds_written
+from ufm_jax.train.metrics import read_history
 
 ROOT = Path(__file__).resolve().parents[2]
-QUICKSTART = {
-    "federation.cohort_size": 4,
-    "federation.batch_size": 4,
-    "data.num_sites": 6,
-    "data.mean_size": 12,
-    "data.working_size": 40,
-    "model.image_size": 32,
-    "model.decoder_width": 48,
-    "model.decoder_depth": 1,
-    "model.scan_layers": True,
-    "schedule.warmup_rounds": 2,
-    "placement.cpu_devices": 2,
-    "checkpoint.every_rounds": 1,
-}
-"""A small run: persistent moments, ragged clients, two devices, a checkpoint every round."""
 
 
 class Kind(NamedTuple):
@@ -151,25 +135,14 @@ class Run:
         code = self.start().wait()
         assert code == 0, (self.place / "log.txt").read_text()[-3000:]
 
-    def rounds_written(self):
-        path = self.workdir / HISTORY_FILE
-        return path.read_text().count("\n") if path.exists() else 0
-
     def wait_for_rounds(self, count, process, seconds=120):
         end = time.monotonic() + seconds
-        while self.rounds_written() < count and process.poll() is None:
+        while rounds_written(self.workdir) < count and process.poll() is None:
             assert time.monotonic() < end, (self.place / "log.txt").read_text()[-3000:]
             time.sleep(0.002)
 
     def seconds_of_a_round(self):
         return float(np.median([record.seconds for record in read_history(self.workdir)[1:]]))
-
-    def final_state(self):
-        """Every array of the last checkpoint: parameters, both optimisers' and clients' states."""
-        folder = self.workdir.absolute() / "checkpoints" / str(self.kind.rounds)
-        with ocp.StandardCheckpointer() as checkpointer:
-            tree = checkpointer.restore(folder / "default")
-        return {jax.tree_util.keystr(k): np.asarray(v) for k, v in jax.tree.leaves_with_path(tree)}
 
     def spent(self):
         """The privacy ledger of the last checkpoint."""
@@ -177,19 +150,12 @@ class Run:
         return json.loads(path.read_text())["custom_metadata"]["ledger"]
 
     def assert_same_as(self, other):
-        expected, found = other.final_state(), self.final_state()
-        assert expected.keys() == found.keys()
-        assert len(expected) > 50
-        for name, value in expected.items():
-            np.testing.assert_array_equal(found[name], value, err_msg=name)
+        assert_same_state(other.workdir, self.workdir, self.kind.rounds)
         assert self.spent() == other.spent()
         assert bool(self.spent()) == ("federation.privacy.level" in self.kind.keys)
-        histories = [
-            [(r.round, r.loss, [(c.client, c.loss) for c in r.clients]) for r in read_history(d)]
-            for d in (self.workdir, other.workdir)
-        ]
-        assert histories[0] == histories[1]
-        assert [r for r, *_ in histories[0]] == list(range(self.kind.rounds))
+        losses = losses_of(self.workdir)
+        assert losses == losses_of(other.workdir)
+        assert [r for r, *_ in losses] == list(range(self.kind.rounds))
         for name in ("validation.json", "predictions_test.csv", "evaluation.json", "privacy.json"):
             if (other.workdir / name).exists():
                 assert (self.workdir / name).read_bytes() == (other.workdir / name).read_bytes()
@@ -236,12 +202,12 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(undisturbed_of, tmp
     for _ in range(whole.kind.kills):
         process = run.start()
         # Somewhere in the next rounds: while training, saving, deleting or writing metrics.
-        run.wait_for_rounds(run.rounds_written() + 1, process)
+        run.wait_for_rounds(rounds_written(run.workdir) + 1, process)
         time.sleep(moments.uniform(0, 2 * length))
         assert process.poll() is None, "it ended before it could be killed: add rounds"
         process.send_signal(signal.SIGKILL)
         process.wait()
-        reached.append(run.rounds_written())
+        reached.append(rounds_written(run.workdir))
         run.days_back += 1
     run.finish()
     run.assert_same_as(whole)
@@ -272,7 +238,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(undisturbed, tmp_path):
     assert process.wait() == 128 + signal.SIGTERM
     saved = [int(path.name) for path in (run.workdir / "checkpoints").iterdir()]
     assert len(saved) == 1
-    assert saved[0] == run.rounds_written() < run.kind.rounds
+    assert saved[0] == rounds_written(run.workdir) < run.kind.rounds
     run.finish()
     run.assert_same_as(undisturbed)
 
