@@ -132,7 +132,7 @@ def class_mask(values: np.ndarray, classes: MaskClasses) -> ClassMask:
 
     A binary mask holds 0 and one full scale (1, 255 or 65535) as it is. Other greys that reach
     half of 255, as antialiasing and JPEG leave them, are thresholded there. Low codes beside 255
-    and nothing between are no greys: 255 may be the void ring of a map of classes, or its object.
+    and nothing between are not greys: 255 may be the void ring of a map of classes, or its object.
 
     Args:
       values: int32 [H, W].

@@ -29,7 +29,7 @@ _INERT_BUILTINS = frozenset((
 
 
 _MOST_BYTES = 1 << 26
-"""Of one pickle. Numbers are outside of it, so that published checkpoints need a hundredth."""
+"""The longest pickle. Numbers lie outside it, so that published checkpoints need a hundredth."""
 _MOST_NESTED = 256
 _ADDS_TO = frozenset(("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"))
 """Opcodes that change the first of what they take, and leave it where it was."""

@@ -88,7 +88,7 @@ def read_folders(root: Path, exclude: Exclusions) -> Listing:
 
     Args:
       root: folder of the clients' folders.
-      exclude: folders and files that are no images to learn from (masks).
+      exclude: folders and files to leave out, such as masks.
 
     Returns:
       Clients named by their folders, sorted; images sorted by path. Hidden files and folders are

@@ -80,7 +80,7 @@ def evaluated_rows(
         seen: What its run has seen.
         data: The images, of that run or others.
         rows: Split -> rows, int64 [n]. Those of 'train' and 'val' stay, and the note says that they
-            are no test.
+            are not a test.
         policy: Under 'error' nothing is taken out; see ``DataSettings.duplicates``.
 
     Raises:
