@@ -89,6 +89,19 @@ def test_a_signal_ends_it_in_one_line(number):
     assert errors == f"error: stopped by {number.name}\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_while_an_object_is_finalised_is_not_lost(number):
+    code, errors = ended(
+        "class Finalised:\n"
+        "    def __del__(self):\n"
+        f"        signal.raise_signal({number})\n"
+        "Finalised()\n"
+        "os.read(os.pipe()[0], 1)"
+    )
+    assert code == 128 + number
+    assert errors == f"error: stopped by {number.name}\n"
+
+
 def test_what_libraries_write_is_the_owners_alone(tmp_path):
     body = f"open({str(tmp_path / 'file')!r}, 'w').close()\nos.makedirs({str(tmp_path / 'a/b')!r})"
     assert ended(body, umask=0)[0] == 0

@@ -52,8 +52,9 @@ _LIBRARIES = {
 }
 """Words by which a library's errors are known, and what to do."""
 
-
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
+_MOMENT = 0.05
+"""Seconds until a signal that Python has dropped is sent again."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -178,7 +179,17 @@ class _Lines(absl_logging.PythonFormatter):
 
 
 def _in_background(error: BaseException | None) -> None:
-    """Logs an error that ended a thread or a callback of a library, and that nobody catches."""
+    """Logs an error that ended a thread or a callback of a library, and that nobody catches.
+
+    Python drops what is raised where an object is finalised: a signal that came just then is sent
+    again.
+    """
+    if isinstance(error, Stopped):
+        main = threading.main_thread().ident
+        again = threading.Timer(_MOMENT, signal.pthread_kill, (main, error.number))
+        again.daemon = True
+        again.start()
+        return
     _log.error("in the background: %s: %s", type(error).__name__, error, exc_info=error)
 
 
