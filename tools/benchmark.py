@@ -15,7 +15,7 @@ machines differ.
 import argparse
 import sys
 
-from tools.benchmarks import engine, methods, packing, pretrain, scale, trace
+from tools.benchmarks import chunks, engine, methods, packing, pretrain, scale, trace
 from tools.benchmarks.output import show, write
 from ufm_jax.train.command import path_argument
 from ufm_jax.train.config import PlacementConfig
@@ -23,6 +23,7 @@ from ufm_jax.train.door import enter
 from ufm_jax.train.runtime import configure_jax
 
 COMMANDS = {
+    "chunks": chunks,
     "engine": engine,
     "methods": methods,
     "packing": packing,

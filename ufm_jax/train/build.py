@@ -6,11 +6,10 @@ from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
-import numpy as np
 
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
-from ufm_jax.fed.algorithm import LossFn, tree_bytes
+from ufm_jax.fed.algorithm import LossFn
 from ufm_jax.fed.asynchronous.algorithm import Asynchronous, polynomial
 from ufm_jax.fed.asynchronous.federation import AsyncFederation
 from ufm_jax.fed.batches import Batching
@@ -98,14 +97,14 @@ def build_federation(
     )
     away = placement.data_home != "device"
     federation = replace(federation, examples_sharded=away or federation.algorithm.stateful)
-    row_bytes = tree_bytes(data.store.read(np.arange(1)))
-    federation = in_chunks(federation, placement, row_bytes)
-    _check_memory(federation, placement, data.store.image_shape, row_bytes)
+    image_bytes = math.prod(data.store.image_shape)
+    federation = in_chunks(federation, placement, image_bytes)
+    _check_memory(federation, placement, image_bytes)
     _check_rate(federation, optimizers, config.rounds)
     return federation
 
 
-def in_chunks(federation: Federation, config: PlacementConfig, row_bytes: int) -> Federation:
+def in_chunks(federation: Federation, config: PlacementConfig, image_bytes: int) -> Federation:
     """A federation whose rounds are cut into chunks as the configuration says.
 
     Where it leaves the size of a chunk open, a chunk's images take a sixteenth of a device's memory
@@ -114,12 +113,12 @@ def in_chunks(federation: Federation, config: PlacementConfig, row_bytes: int) -
     Args:
         federation: With any chunks.
         config: Where the images live, and the size of a chunk.
-        row_bytes: Bytes of an image, with all that belongs to it.
+        image_bytes: Bytes of a stored image.
     """
     if config.chunk_steps or config.data_home == "device":
         return replace(federation, chunk_steps=config.chunk_steps or None)
     images_a_step = federation.placement.lanes * federation.batching.capacity
-    most = device_memory(federation.placement) * _CHUNK_SHARE / (images_a_step * row_bytes)
+    most = device_memory(federation.placement) * _CHUNK_SHARE / (images_a_step * image_bytes)
     return replace(federation, chunk_steps=max(1, int(most)))
 
 
@@ -133,12 +132,7 @@ def _check_microbatch(config: FederationConfig, placement: PlacementConfig) -> N
         )
 
 
-def _check_memory(
-    federation: Federation,
-    config: PlacementConfig,
-    image_shape: tuple[int, ...],
-    row_bytes: int,
-) -> None:
+def _check_memory(federation: Federation, config: PlacementConfig, image_bytes: int) -> None:
     """Refuses a round that cannot fit, before any of it is allocated.
 
     It counts the least alone: the images that a device holds, those of one step as float32, and
@@ -146,7 +140,7 @@ def _check_memory(
     """
     placement, steps = federation.placement, federation.limits.steps
     memory = device_memory(placement)
-    held = images_at_once(federation, config.data_home) * row_bytes
+    held = images_at_once(federation, config.data_home) * image_bytes
     if held > memory:
         raise ConfigError(
             f"config.placement.data_home={config.data_home!r}: a device would hold images of "
@@ -158,7 +152,7 @@ def _check_memory(
             )
         )
     slots = placement.lanes * federation.batching.capacity
-    images = slots // placement.data_parallel * 4 * math.prod(image_shape)
+    images = slots // placement.data_parallel * 4 * image_bytes
     order = slots * steps * placement.num_devices * _BYTES_A_SLOT
     for needed, available, what in (
         (images, memory, "the images of one step"),
