@@ -16,6 +16,7 @@ _PARTS = (
     ("patches and positions", r"patch_embed|_embed\b|place_tokens|/embed/|/predict/"),
 )
 _BEYOND = (
+    ("model", r"benchmarks/federations\.py|/models/"),
     ("optimiser", r"optax/|train/optimizers\.py|trees\.py|/algorithms?[/.]"),
     ("loss", r"ops/losses\.py"),
     ("augmentation and masking", r"/ops/|objective\.py"),

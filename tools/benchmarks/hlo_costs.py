@@ -15,6 +15,7 @@ from tools.benchmarks.hlo_traffic import products, traffic
 _NO_KERNEL = frozenset(
     {
         "parameter",
+        "while",
         "constant",
         "tuple",
         "get-tuple-element",
@@ -135,7 +136,11 @@ def total_by(
 
 
 def kernels_of(
-    module: Module, computation: str, taken: float = 1.0, times: float = 1.0
+    module: Module,
+    computation: str,
+    taken: float = 1.0,
+    times: float = 1.0,
+    without: str = "",
 ) -> Iterator[Kernel]:
     """The kernels that one run of a computation launches, those of loops and calls inside it too.
 
@@ -145,6 +150,7 @@ def kernels_of(
         taken: Share of the runs in which a conditional takes its dearest branch; in the others it
             takes its cheapest.
         times: Runs of the computation.
+        without: A loop that is left out.
 
     Yields:
         Kernels. Of a loop whose number of turns depends on data one turn is counted.
@@ -152,19 +158,23 @@ def kernels_of(
     scope = module.computations[computation]
     for instruction in scope:
         opcode = instruction.opcode
-        if opcode == "while":
+        if opcode == "while" and instruction.name != without:
             turns = times * (instruction.known_trips or 1)
             yield from kernels_of(module, instruction.called["condition"], taken, turns)
-            yield from kernels_of(module, instruction.called["body"], taken, turns)
+            yield from kernels_of(module, instruction.called["body"], taken, turns, without)
         elif opcode == "conditional":
-            branches = [list(kernels_of(module, b, taken)) for b in instruction.branches]
+            branches = [
+                list(kernels_of(module, branch, taken, without=without))
+                for branch in instruction.branches
+            ]
             branches.sort(key=lambda branch: sum(k.bytes for k in branch))
             for branch, share in ((branches[0], 1 - taken), (branches[-1], taken)):
                 scaled = (k._replace(times=k.times * times * share) for k in branch)
                 yield from (k for k in scaled if k.times)
         elif opcode in ("call", "async-start"):
             called = instruction.called
-            yield from kernels_of(module, called.get("calls") or called["to_apply"], taken, times)
+            inner = called.get("calls") or called["to_apply"]
+            yield from kernels_of(module, inner, taken, times, without)
         elif _launches(instruction):
             yield _kernel(module, scope, instruction, times)
 
