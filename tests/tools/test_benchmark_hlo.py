@@ -1,6 +1,8 @@
 """What a program moves and multiplies, on small programs whose counts are worked out by hand."""
 
 # ruff: noqa: E501 - the lines of programs are long.
+from pathlib import Path
+
 import pytest
 
 from tools.benchmarks.hlo import read_module
@@ -199,64 +201,8 @@ def test_a_call_says_its_operations_or_is_named_as_unknown():
     assert found == {"pallas": (1234, False), "mystery": (0, True)}
 
 
-LOOPS = """%add (a: f32[], b: f32[]) -> f32[] {
-  ROOT %r = f32[] add(%a, %b)
-}
-%dense (p: f32[4,4]) -> f32[4,4] {
-  %p = f32[4,4]{1,0} parameter(0)
-  ROOT %d = f32[4,4]{1,0} dot(%p, %p), lhs_contracting_dims={1}, rhs_contracting_dims={0}
-}
-%less (t: (f32[4,4])) -> pred[] {
-  %t = (f32[4,4]{1,0}) parameter(0)
-  ROOT %c = pred[] custom-call(), custom_call_target="less"
-}
-%layer (t: (f32[4,4])) -> (f32[4,4]) {
-  %t = (f32[4,4]{1,0}) parameter(0)
-  %g = f32[4,4]{1,0} get-tuple-element(%t), index=0
-  ROOT %f = f32[4,4]{1,0} fusion(%g), kind=kOutput, calls=%dense
-}
-%rare (p: f32[4,4]) -> f32[4,4] {
-  %p = f32[4,4]{1,0} parameter(0)
-  %n = f32[4,4]{1,0} negate(%p)
-  ROOT %m = f32[4,4]{1,0} negate(%n)
-}
-%usual (p: f32[4,4]) -> f32[4,4] {
-  ROOT %p = f32[4,4]{1,0} parameter(0)
-}
-%step (t: (f32[4,4])) -> (f32[4,4]) {
-  %t = (f32[4,4]{1,0}) parameter(0)
-  %g = f32[4,4]{1,0} get-tuple-element(%t), index=0
-  %layers = (f32[4,4]{1,0}) while(%t), condition=%less, body=%layer, metadata={op_name="jit(f)/while/body/while/body/jvp(MAE)/while"}, backend_config={"known_trip_count":{"n":"12"}}
-  %i = pred[] custom-call(), custom_call_target="begins"
-  %c = f32[4,4]{1,0} conditional(%i, %g, %g), branch_computations={%usual, %rare}
-  %o = f32[4,4]{1,0} fusion(%c), kind=kOutput, calls=%dense
-  ROOT %r = (f32[4,4]{1,0}) tuple(%o)
-}
-%start (t: (f32[4,4])) -> (f32[4,4]) {
-  %t = (f32[4,4]{1,0}) parameter(0)
-  ROOT %copies = f32[4,4]{1,0} copy(%t)
-}
-%segment (t: (f32[4,4])) -> (f32[4,4]) {
-  %t = (f32[4,4]{1,0}) parameter(0)
-  %starts = (f32[4,4]{1,0}) while(%t), condition=%less, body=%start, metadata={op_name="jit(f)/while/body/while"}
-  ROOT %steps = (f32[4,4]{1,0}) while(%starts), condition=%less, body=%step, metadata={op_name="jit(f)/while/body/while"}
-}
-%wrapped (p: f32[4,4]) -> f32[4,4] {
-  %p = f32[4,4]{1,0} parameter(0)
-  ROOT %ar = f32[4,4]{1,0} all-reduce(%p), to_apply=%add
-}
-ENTRY %main (x: f32[4,4]) -> f32[4,4] {
-  %x = f32[4,4]{1,0} parameter(0)
-  %t = (f32[4,4]{1,0}) tuple(%x)
-  %round = (f32[4,4]{1,0}) while(%t), condition=%less, body=%segment, metadata={op_name="jit(f)/while"}
-  %gr = f32[4,4]{1,0} get-tuple-element(%round), index=0
-  %gram = f32[4,4]{1,0} dot(%gr, %gr), lhs_contracting_dims={1}, rhs_contracting_dims={0}
-  %s = f32[4,4]{1,0} all-gather-start(%gram), dimensions={0}
-  %e = f32[4,4]{1,0} all-gather-done(%s)
-  %as = ((f32[4,4]{1,0}), f32[4,4]{1,0}) async-start(%e), calls=%wrapped
-  ROOT %ad = f32[4,4]{1,0} async-done(%as)
-}
-"""
+LOOPS = (Path(__file__).parent / "round.hlo").read_text()
+"""A round whose clients start in a loop, with a model that scans over its layers."""
 
 
 def test_the_loop_over_steps_is_the_innermost_with_products_outside_the_model():

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from tools.benchmarks.compile_parts import part_of
-from tools.benchmarks.hlo import Module
+from tools.benchmarks.hlo import Instruction, Module
 from tools.benchmarks.hlo_costs import (
     Ceiling,
     Cost,
@@ -122,8 +122,16 @@ def message_rows(zones: Zones) -> Iterator[Row]:
         yield {
             "in": zone,
             "collectives": len(messages),
-            "MB exchanged": round(sum(m.bytes for m in messages) / 1e6, 1),
+            "MB exchanged": round(sum(map(_received, messages)) / 1e6, 1),
         }
+
+
+def _received(message: Instruction) -> float:
+    """Bytes of what a device has after a message."""
+    arrays = message.arrays
+    if message.opcode == "all-gather-start":  # It lists what it sends first.
+        arrays = arrays[len(arrays) // 2 :]
+    return sum(array.bytes for array in arrays)
 
 
 def part_rows(kernels: list[Kernel], ceiling: Ceiling) -> Iterator[Row]:

@@ -46,7 +46,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=1_000_000, help="of all clients together")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--model", choices=list(MODELS), help="a model of 'engine' instead")
-    parser.add_argument("--hlo", type=path_argument, help="keeps the compiled text in this file")
+    parser.add_argument(
+        "--hlo",
+        type=path_argument,
+        help="keeps the compiled text in this file, named after each of several",
+    )
 
 
 def measure(options: argparse.Namespace) -> Figures:
@@ -56,12 +60,17 @@ def measure(options: argparse.Namespace) -> Figures:
         ConfigError: If the configuration or a change of it is wrong.
     """
     outcomes = []
-    for target, devices, lanes in product(options.target, options.devices, options.lanes):
+    asked = list(product(options.target, options.devices, options.lanes))
+    for target, devices, lanes in asked:
         work = _work(options, devices, lanes)
         if not work.model:
             configuration(work)  # What is wrong with it is no target's fault.
         print(f"compiling for {target}, {devices} devices, {lanes} lanes", flush=True)
-        outcomes.append(_outcome(target, work, options.hlo))
+        kept = options.hlo
+        if kept and len(asked) > 1:
+            name = f"{kept.stem}-{target.replace(':', '_')}-{devices}x{lanes}"
+            kept = kept.with_stem(name)
+        outcomes.append(_outcome(target, work, kept))
     return figures(outcomes)
 
 
@@ -103,7 +112,10 @@ def _outcome(target: str, work: Work, kept: Path | None) -> Outcome:
             return Outcome(*asked, reason=_one_line(str(error)))
         if answer["unprintable"]:
             return Outcome(*asked, answer=answer, unread=answer["unprintable"])
-        zones = zones_of(read_module(file.read_text(encoding="utf-8")))
+        try:
+            zones = zones_of(read_module(file.read_text(encoding="utf-8")))
+        except ValueError as error:
+            return Outcome(*asked, answer=answer, unread=_one_line(str(error)))
         return Outcome(*asked, answer=answer, zones=zones)
 
 

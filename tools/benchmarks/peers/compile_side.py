@@ -66,6 +66,8 @@ def _devices(target: str, count: int) -> list[jax.Device]:
         )
     else:
         topology = topologies.get_topology_desc(target, platform="tpu")
+    if len(topology.devices) < count:
+        raise ValueError(f"{target} has {len(topology.devices)} devices, not {count}")
     return list(topology.devices[:count])
 
 
