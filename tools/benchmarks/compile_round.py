@@ -40,11 +40,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration"
     )
     parser.add_argument("--size", choices=list(SIZES), help="model.size of the configuration")
-    parser.add_argument("--batch_size", type=int, help="images of a local step")
-    parser.add_argument("--lanes", type=int, nargs="+", default=[1])
-    parser.add_argument("--devices", type=int, nargs="+", default=[1], help="of one host or slice")
-    parser.add_argument("--images", type=int, default=1_000_000, help="of all clients together")
-    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--batch_size", type=_count, help="images of a local step")
+    parser.add_argument("--lanes", type=_count, nargs="+", default=[1])
+    parser.add_argument(
+        "--devices", type=_count, nargs="+", default=[1], help="of one host or slice"
+    )
+    parser.add_argument("--images", type=_count, default=1_000_000, help="of all clients together")
+    parser.add_argument("--clients", type=_count, default=16)
     parser.add_argument("--model", choices=list(MODELS), help="a model of 'engine' instead")
     parser.add_argument(
         "--hlo",
@@ -80,6 +82,12 @@ def _target(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, 1 or more")
+    return int(text)
 
 
 def _work(options: argparse.Namespace, devices: int, lanes: int) -> Work:
