@@ -10,12 +10,13 @@ import pytest
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.engine import Plan
+from ufm_jax.fed.events import segments
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.fed.reference import reference_init, reference_round
 
 SIZES = np.array([500, 1, 37, 120, 3, 64, 16, 250, 9, 80])
-PLACEMENTS = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (8, 1), (8, 4)]
+PLACEMENTS = [(1, 1), (1, 2), (1, 4), (2, 1), (2, 2), (8, 1), (1, 8), (2, 8)]
 
 
 def _examples(sizes):
@@ -89,10 +90,10 @@ def oracle(request):
     return request.param, *_reference(federation)
 
 
-@pytest.mark.parametrize(("data_parallel", "loop"), [(2, "events"), (4, "steps")])
-def test_batches_split_over_devices_equal_the_python_loop(oracle, data_parallel, loop):
+@pytest.mark.parametrize("data_parallel", [2, 4])
+def test_batches_split_over_devices_equal_the_python_loop(oracle, data_parallel):
     client_state, server, losses = oracle
-    placement = make_placement(8, 2, data_parallel=data_parallel, loop=loop)
+    placement = make_placement(8, 2, data_parallel=data_parallel)
     federation = _federation(client_state=client_state, cohort_size=7, on=placement)
     assert placement.num_devices == 8 // data_parallel
     state, results = _train(federation)
@@ -101,15 +102,10 @@ def test_batches_split_over_devices_equal_the_python_loop(oracle, data_parallel,
         assert {r.client: r.loss for r in round_results} == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("placement", "loop"),
-    [(placement, "events") for placement in PLACEMENTS]
-    + [(placement, "steps") for placement in ((1, 1), (2, 2), (8, 4))],
-)
-def test_round_equals_the_python_loop(oracle, placement, loop):
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_round_equals_the_python_loop(oracle, placement):
     client_state, server, losses = oracle
-    on = make_placement(*placement, loop=loop)
-    federation = _federation(client_state=client_state, cohort_size=7, on=on)
+    federation = _federation(client_state=client_state, cohort_size=7, placement=placement)
     state, results = _train(federation)
     assert _distance(state.server.params, server.params) < 1e-6
     for round_results, expected in zip(results, losses, strict=True):
@@ -124,9 +120,10 @@ def test_shuffled_cohorts_give_the_same_bits():
     jax.tree.map(np.testing.assert_array_equal, one.server, other.server)
 
 
-@pytest.mark.parametrize("loop", ["events", "steps"])
-def test_ten_cohorts_of_different_sizes_compile_once(loop):
-    federation = _federation(on=make_placement(2, 2, loop=loop), cohort_size=10)
+@pytest.mark.parametrize("lanes", [2, 8])
+@pytest.mark.parametrize("chunk_steps", [None, 5])
+def test_ten_cohorts_of_different_sizes_compile_once(lanes, chunk_steps):
+    federation = _federation(placement=(2, lanes), cohort_size=10, chunk_steps=chunk_steps)
     rng = np.random.default_rng(0)
     cohorts = [rng.choice(10, size=n, replace=False) for n in range(1, 11)]
     _train(federation, rounds=10, cohorts=cohorts)
@@ -152,6 +149,9 @@ def test_nothing_moves_between_host_and_device_inside_a_round():
                 federation.noise_words,
                 federation.noise_words,
                 plan.events,
+                segments(plan.schedule, federation.limits, 0, plan.schedule.makespan),
+                np.int32(0),
+                np.bool_(True),
                 plan.rows,
                 (),
             ),
@@ -210,11 +210,9 @@ def test_a_client_of_weight_zero_changes_nothing():
     jax.tree.map(np.testing.assert_array_equal, state.server, without.server)
 
 
-@pytest.mark.parametrize(
-    ("placement", "loop"), [((1, 1), "events"), ((2, 2), "events"), ((1, 4), "steps")]
-)
-def test_a_client_that_yields_nan_is_left_out_and_named(placement, loop):
-    on = make_placement(*placement, loop=loop)
+@pytest.mark.parametrize("placement", [(1, 1), (2, 2), (1, 8)])
+def test_a_client_that_yields_nan_is_left_out_and_named(placement):
+    on = make_placement(*placement)
     federation = _federation(on=on)
     examples = _examples(SIZES)
     poisoned = int(federation.offsets[3])
@@ -252,12 +250,12 @@ def test_the_server_stays_where_every_client_is_refused():
     assert float(metrics.update_norm) == 0
 
 
-@pytest.mark.parametrize("loop", ["events", "steps"])
-def test_a_client_moves_from_where_it_began_not_from_the_server(loop):
+@pytest.mark.parametrize("lanes", [2, 8])
+def test_a_client_moves_from_where_it_began_not_from_the_server(lanes):
     algorithm = fedavg(
         optax.sgd(0.02), personal=(".*",), lr_factor=lambda progress: 1.0 * (progress < 1)
     )
-    federation = _federation(algorithm=algorithm, on=make_placement(1, 2, loop=loop))
+    federation = _federation(algorithm=algorithm, placement=(1, lanes))
     _, (first, second) = _train(federation)
     assert all(client.update_norm > 0 for client in first)
     assert all(client.update_norm == 0 for client in second)
@@ -300,7 +298,6 @@ def test_a_batch_that_cannot_be_split_evenly_is_refused():
         ("devices", {"num_devices": 9}),
         ("lanes", {"lanes": 0}),
         ("data_parallel", {"data_parallel": 3}),
-        ("loop", {"loop": "other"}),
     ],
 )
 def test_an_impossible_placement_is_refused(key, settings):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ufm_jax.fed.schedule import Limits, events, limits, pack, pin
+from ufm_jax.fed.schedule import limits, pack, pin
 
 STEPS = st.lists(st.integers(1, 60), min_size=1, max_size=24)
 
@@ -69,29 +69,6 @@ def test_limits_hold_for_every_cohort(steps, devices, lanes, data):
         np.testing.assert_array_equal(schedule.lane // lanes, home[schedule.client])
 
 
-@given(STEPS, st.integers(1, 3), st.integers(1, 3))
-def test_replaying_the_event_table_runs_the_schedule(steps, devices, lanes):
-    schedule = pack(range(len(steps)), steps, num_devices=devices, lanes=lanes)
-    bound = limits(steps, len(steps), num_devices=devices, lanes=lanes)
-    table = events(schedule, np.ones(len(steps)), np.zeros(len(steps)), bound)
-    replayed = {}
-    for d in range(devices):
-        running = {}
-        for e in range(table.num_segments[d]):
-            for i in range(table.starts[d, e], table.starts[d, e + 1]):
-                assert table.lane[d, i] not in running
-                running[table.lane[d, i]] = i
-                replayed[int(table.client[d, i])] = 0
-            for _ in range(table.boundary[d, e], table.boundary[d, e + 1]):
-                for i in running.values():
-                    replayed[int(table.client[d, i])] += 1
-            for j in range(table.ends[d, e], table.ends[d, e + 1]):
-                i = table.end_order[d, j]
-                assert running.pop(table.lane[d, i]) == i
-        assert not running
-    assert replayed == dict(enumerate(steps))
-
-
 def test_sixteen_lognormal_clients_fill_two_lanes():
     """Design: at least 0.98 of the slots do work, as a mean over 20 draws."""
     fractions = []
@@ -116,16 +93,6 @@ def test_a_client_without_steps_is_refused():
 def test_a_client_twice_is_refused():
     with pytest.raises(ValueError, match="twice"):
         pack([3, 3], [2, 2])
-
-
-def test_events_of_one_client():
-    schedule = pack([5], [3])
-    table = events(schedule, [1.0], [2], Limits(clients=2, steps=4))
-    assert table.num_segments.tolist() == [1]
-    assert table.boundary.tolist() == [[0, 3, 0]]
-    assert table.client.tolist() == [[5, 0]]
-    assert table.slot.tolist() == [[2, 0]]
-    assert table.weight.tolist() == [[1.0, 0.0]]
 
 
 @pytest.mark.parametrize(("clients", "lanes"), [(16, 2), (16, 4), (128, 16)])

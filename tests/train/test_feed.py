@@ -56,8 +56,7 @@ def _train(config, home):
     state = federation.init(init_params(config.model, jax.random.key(0)))
     feed = Feed(config.placement, data, federation, FIELDS)
     for r in range(config.federation.rounds):
-        plan, examples, rows = feed.take(r)
-        state, _ = federation.run_round(state, examples, plan, rows)
+        state, _ = federation.run_chunk(state, *feed.take(r))
         if r == 0:
             feed.prepare(1)  # and round 2 comes unprepared
     feed.close()

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +26,6 @@ from tools.benchmarks.sides import (
     peer_side,
     running_peer,
 )
-from ufm_jax.fed.placement import Loop as LoopForm
 from ufm_jax.fed.placement import make_placement
 
 
@@ -36,7 +35,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[128])
     parser.add_argument("--batch_size", type=int, default=20)
     parser.add_argument("--lanes", type=int, default=0, help="0: 1 on CPUs, 64 elsewhere")
-    parser.add_argument("--loop", choices=get_args(LoopForm), default="events")
     parser.add_argument("--rounds", type=int, default=3, help="timed together")
     parser.add_argument(
         "--sides",
@@ -106,7 +104,7 @@ def measure_task(
 ) -> tuple[list[Row], list[str]]:
     """Checks that all sides compute the same, then times them: rows and notes."""
     lanes = options.lanes or (1 if jax.default_backend() == "cpu" else 64)
-    ours = Ours(task, make_placement(None, lanes, loop=options.loop))
+    ours = Ours(task, make_placement(None, lanes))
     with ExitStack() as stack:
         sides: dict[str, Side] = {"ours": ours}
         if "loop" in options.sides:

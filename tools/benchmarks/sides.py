@@ -85,11 +85,11 @@ class Ours:
 
     @property
     def note(self) -> str:
-        """Devices, lanes and the form of the loop."""
+        """Devices and lanes."""
         placement = self._federation.placement
         return (
             f"{placement.num_devices} devices, {placement.lanes} lanes on each, "
-            f"loop by {placement.loop}, useful-slot fraction {self.useful:.3f}"
+            f"useful-slot fraction {self.useful:.3f}"
         )
 
     def first_round(self) -> Arrays:

@@ -48,7 +48,7 @@ class SmallRound:
     def run(self) -> None:
         """Plans the round again, as every round needs, runs it, and returns when it is done."""
         plan = self.federation.plan(0)
-        self.state, _ = self.federation.run_round(self.state, self.examples, plan, self.rows)
+        self.state, _ = self.federation.run_chunk(self.state, self.examples, plan, 0, self.rows)
         jax.block_until_ready(self.state)
 
     def params(self) -> np.ndarray:

@@ -11,7 +11,6 @@ from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn
 from ufm_jax.fed.engine import RoundMetrics
 from ufm_jax.fed.keys import fold
-from ufm_jax.fed.placement import Loop
 from ufm_jax.fed.plan import HostPlan
 from ufm_jax.models.flops import mae_forward_flops, training_flops
 from ufm_jax.models.sizes import SIZES
@@ -68,13 +67,16 @@ class Workload:
     def dispatch(self) -> None:
         """What the host does for a round, as in ``train.pretraining``; the devices still run."""
         begin = time.perf_counter()
-        plan, examples, rows = self._feed.take(self.rounds)
-        self.state, metrics = self.federation.run_round(self.state, examples, plan, rows)
+        position = self.rounds, 0
+        while position[0] == self.rounds:
+            chunk = self._feed.take(*position)
+            self.state, metrics = self.federation.run_chunk(self.state, *chunk)
+            position = self._feed.following(chunk)
+            self._feed.prepare(*position)
+            if self._before is not None:
+                self.federation.results(*self._before)
+            self._before = chunk.plan, metrics
         self.rounds += 1
-        self._feed.prepare(self.rounds)
-        if self._before is not None:
-            self.federation.results(*self._before)
-        self._before = plan, metrics
         self.host_seconds.append(time.perf_counter() - begin)
 
     def run(self) -> None:
@@ -84,7 +86,7 @@ class Workload:
 
     def lower(self) -> jax.stages.Lowered:
         """The next round as it would be compiled."""
-        plan, examples, rows = self._feed.take(self.rounds)
+        plan, examples, _, rows = self._feed.take(self.rounds)
         return self.federation.lower(self.state, examples, plan, rows)
 
     def close(self) -> None:
@@ -105,7 +107,6 @@ def add_model_options(parser: argparse.ArgumentParser, several_sizes: bool = Fal
     parser.add_argument("--decoder", type=int, nargs=3, default=(128, 2, 4), metavar="N")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--loop", default="events", choices=("events", "steps"))
 
 
 def model_config(options: argparse.Namespace, size: Size) -> ModelConfig:
@@ -126,11 +127,10 @@ def run_config(
     options: argparse.Namespace, size: Size, lanes: int, data_home: DataHome = "device"
 ) -> PretrainConfig:
     """A run with the defaults of ``ufm_jax.pretrain`` in all that the options do not say."""
-    loop: Loop = options.loop
     return PretrainConfig(
         model=model_config(options, size),
         federation=FederationConfig(rounds=300, batch_size=options.batch_size),
-        placement=PlacementConfig(lanes=lanes, loop=loop, data_home=data_home),
+        placement=PlacementConfig(lanes=lanes, data_home=data_home),
     )
 
 

@@ -1,35 +1,36 @@
 """The compiled round: shard_map over devices, vmap over lanes, a loop over steps.
 
-One dispatch trains a whole cohort. A device holds L lanes, each with the training state of one
-client. The event table (``schedule.Events``) cuts the round into segments between which clients
-start and end:
+A device holds L lanes, each with the training state of one client. ``loops`` trains a cohort in
+them, from a table of the steps at which clients end and begin (``events``); ``lanes`` is what
+happens in one lane. Then
 
-    for each segment:
-        for each client that starts:  its lane <- algorithm.start(server, client's state)
-        for each step of the segment: all lanes take one local step (vmap)
-        for each client that ends:    gathered += algorithm.end(lane)
     server <- algorithm.update_server(server, aggregator.result(gathered))
 
-``loops.py`` is this loop, ``lanes.py`` what happens in it. All shapes depend on the run's maxima
-(``schedule.Limits``) and all trip counts are data: one compilation serves every cohort.
+One dispatch trains a whole round, or a chunk of it where a round's examples are larger than the
+memory: lanes and sums are carried from one dispatch to the next, and the last one updates the
+server. The result does not depend on the number of chunks, bit for bit.
+
+All shapes depend on the run's maxima (``schedule.Limits``) and all trip counts are data: one
+compilation serves every chunk of every cohort.
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
 from ufm_jax.fed.aggregate.aggregator import Aggregator, Cohort
-from ufm_jax.fed.algorithm import Algorithm, LossFn, Outcome, Tree
+from ufm_jax.fed.algorithm import Algorithm, LossFn, Outcome, Tree, update_shape
+from ufm_jax.fed.events import Events, Segments
 from ufm_jax.fed.gradient import Gradient
 from ufm_jax.fed.keys import fold
-from ufm_jax.fed.lanes import ClientMetrics, Work, vary
-from ufm_jax.fed.loops import by_events, by_steps
+from ufm_jax.fed.lanes import ClientMetrics, Work, empty_lanes, vary
+from ufm_jax.fed.loops import Training, run_chunk
 from ufm_jax.fed.placement import CLIENTS, Placement
-from ufm_jax.fed.schedule import Events
-from ufm_jax.fed.trees import distance, select
+from ufm_jax.fed.trees import distance, entry, select, zeros
 
 
 class FederationState(NamedTuple):
@@ -39,15 +40,18 @@ class FederationState(NamedTuple):
         server: The algorithm's server state; ``server.params`` are the global parameters.
         clients: What clients keep, stacked on a leading axis of D * slots.
         aggregate: What the aggregator keeps.
+        training: The round in progress, with leading axes D * L for lanes and D for the rest;
+            empty between rounds.
     """
 
     server: Any
     clients: Tree
     aggregate: Tree
+    training: Training
 
 
 class Plan(NamedTuple):
-    """What the host sends for a round.
+    """What the host sends for a chunk of a round.
 
     Attributes:
         round_index: int32 [].
@@ -56,8 +60,11 @@ class Plan(NamedTuple):
         key: uint32 [2], the words of the run's root key; example b of step s of client k in round r
             has the key ``fold(key, r, k, s, b)``. Data, so that other seeds compile nothing anew.
         noise: uint32 [2], the words of the key from which the noise of updates is folded.
-        events: The event table, leading axis D.
-        rows: int32 [D, T, L, B] rows of ``examples``; negative where a slot is empty.
+        events: The clients of the round, leading axis D.
+        segments: What happens in the chunk, leading axis D.
+        first_step: int32 [], where the chunk begins.
+        last: bool [], whether the round ends with it.
+        rows: int32 [D, C, L, B] rows of ``examples``; negative where a slot is empty.
         after: For ``make_round``'s ``after``, the same on every device.
     """
 
@@ -66,12 +73,15 @@ class Plan(NamedTuple):
     key: jax.Array
     noise: jax.Array
     events: Events
+    segments: Segments
+    first_step: jax.Array
+    last: jax.Array
     rows: jax.Array
     after: Tree
 
 
 class RoundMetrics(NamedTuple):
-    """Metrics of a round.
+    """Metrics of a round; before its last chunk, of the clients that have ended so far.
 
     Attributes:
         clients: Of each client.
@@ -90,7 +100,27 @@ RoundFn = Callable[[FederationState, Tree, Plan], tuple[FederationState, RoundMe
 After = Callable[[Any, Tree, Tree, jax.Array], tuple[Any, Tree]]
 """``(server, this device's clients, plan.after, key) -> (server, clients)``."""
 
-_LOOPS = {"events": by_events, "steps": by_steps}
+
+def no_training(
+    algorithm: Algorithm, aggregator: Aggregator, server: Any, client: Tree, lanes: int, places: int
+) -> Training:
+    """A device before the first client of a round.
+
+    Args:
+        algorithm: The federated algorithm.
+        aggregator: How the clients' updates become one.
+        server: Shapes of the server's state.
+        client: Shapes of what one client keeps.
+        lanes: L.
+        places: P, the most clients that the device may train in a round.
+    """
+    update = update_shape(algorithm, server, client)
+    metrics = ClientMetrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))
+    return Training(
+        empty_lanes(algorithm, server, client, lanes),
+        aggregator.empty(update, places),
+        zeros(metrics, places),
+    )
 
 
 def make_round(
@@ -110,25 +140,24 @@ def make_round(
         algorithm: The federated algorithm.
         aggregator: How the clients' updates become one.
         gradient: How the gradient of a batch is computed.
-        placement: Devices, lanes, and the form of the loop.
+        placement: Devices and lanes.
         examples_sharded: Whether the leading axis of ``examples`` is cut into a part for each
             device (rows then count inside the part), or every device holds all of it.
         after: Done when the clients have ended and the server has been updated.
 
     Returns:
-        ``(state, examples, plan) -> (state, metrics)``, jitted, with ``state`` donated. The leaves
-        of ``examples`` are [R, ...].
+        ``(state, examples, plan) -> (state, metrics)``, jitted, with ``state`` donated: one chunk.
+        The leaves of ``examples`` are [R, ...].
     """
     # Any: prefixes of the trees that the signature names.
     per_device: Any = PartitionSpec(CLIENTS)
     everywhere: Any = PartitionSpec()
     batches: Any = placement.batches.spec
-    loop = _LOOPS[placement.loop]
 
-    def round_on_device(
+    def chunk_on_device(
         state: FederationState, examples: Tree, plan: Plan
     ) -> tuple[FederationState, RoundMetrics]:
-        events, rows = jax.tree.map(lambda leaf: leaf[0], (plan.events, plan.rows))
+        events, segments, rows = entry((plan.events, plan.segments, plan.rows), 0)
         key, noise = (
             fold(jax.random.wrap_key_data(words), plan.round_index)
             for words in (plan.key, plan.noise)
@@ -148,35 +177,59 @@ def make_round(
             vary(state.server, CLIENTS),
             examples,
             events,
+            segments,
+            vary(plan.first_step, CLIENTS),
             rows,
             vary(plan.round_index, CLIENTS),
             vary(key, CLIENTS),
             vary(cohort, CLIENTS),
         )
-        totals = loop(work, state.clients)
-        aggregate, update, share = aggregator.result(state.aggregate, totals.gathered, cohort)
-        outcome = Outcome(share * plan.coverage, fold(noise, "server"))
-        server = algorithm.update_server(state.server, update, outcome)
-        server, aggregate = select(share > 0, (server, aggregate), (state.server, state.aggregate))
-        clients = totals.clients
+        lanes, (gathered, of_clients) = state.training.lanes, entry(state.training[1:], 0)
+        training, clients = run_chunk(work, Training(lanes, gathered, of_clients), state.clients)
+
+        def finish() -> tuple[Any, Tree, jax.Array]:
+            aggregate, update, share = aggregator.result(state.aggregate, training.gathered, cohort)
+            outcome = Outcome(share * plan.coverage, fold(noise, "server"))
+            server = algorithm.update_server(state.server, update, outcome)
+            before = state.server, state.aggregate
+            return *select(share > 0, (server, aggregate), before), outcome.share
+
+        def go_on() -> tuple[Any, Tree, jax.Array]:
+            return state.server, state.aggregate, jnp.zeros_like(plan.coverage)
+
+        server, aggregate, share = lax.cond(plan.last, finish, go_on)
         if after is not None:
-            server, clients = after(server, clients, plan.after, fold(noise, "after"))
-        metrics = jax.tree.map(lambda leaf: leaf[None], totals.metrics)
+            server, clients = lax.cond(
+                plan.last,
+                lambda: after(server, clients, plan.after, fold(noise, "after")),
+                lambda: (server, clients),
+            )
         moved = distance(state.server.params, server.params)
-        return FederationState(server, clients, aggregate), RoundMetrics(
-            metrics, moved, outcome.share
-        )
+        metrics = RoundMetrics(_stacked(training.metrics), moved, share)
+        places, client = len(events.client), entry(clients, 0)
+        nothing = no_training(algorithm, aggregator, state.server, client, placement.lanes, places)
+        training = select(plan.last, vary(nothing, CLIENTS), training)
+        training = Training(training.lanes, *_stacked(training[1:]))
+        return FederationState(server, clients, aggregate, training), metrics
 
     mapped = jax.shard_map(
-        round_on_device,
+        chunk_on_device,
         mesh=placement.mesh,
         in_specs=(
-            FederationState(everywhere, per_device, everywhere),
+            FederationState(everywhere, per_device, everywhere, per_device),
             per_device if examples_sharded else everywhere,
-            Plan(everywhere, everywhere, everywhere, everywhere, per_device, batches, everywhere),
+            Plan(
+                *(everywhere,) * 4,
+                per_device,
+                per_device,
+                everywhere,
+                everywhere,
+                batches,
+                everywhere,
+            ),
         ),
         out_specs=(
-            FederationState(everywhere, per_device, everywhere),
+            FederationState(everywhere, per_device, everywhere, per_device),
             RoundMetrics(per_device, everywhere, everywhere),
         ),
     )
@@ -185,7 +238,12 @@ def make_round(
     sharded: Any = placement.sharded
     replicated: Any = placement.replicated
     shardings = (
-        FederationState(replicated, sharded, replicated),
+        FederationState(replicated, sharded, replicated, sharded),
         RoundMetrics(replicated, replicated, replicated),
     )
     return jax.jit(mapped, donate_argnums=0, out_shardings=shardings)
+
+
+def _stacked(tree: Tree) -> Tree:
+    """A device's part of arrays with a leading axis D."""
+    return jax.tree.map(lambda leaf: leaf[None], tree)

@@ -17,20 +17,30 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
 from ufm_jax.fed.aggregate.aggregator import Aggregator
 from ufm_jax.fed.aggregate.mean import mean
 from ufm_jax.fed.algorithm import Algorithm, LossFn, Params, Tree, tree_bytes, update_shape
-from ufm_jax.fed.batches import Batching, round_rows
-from ufm_jax.fed.engine import After, FederationState, Plan, RoundFn, RoundMetrics, make_round
+from ufm_jax.fed.batches import EMPTY, Batching, round_rows
+from ufm_jax.fed.engine import (
+    After,
+    FederationState,
+    Plan,
+    RoundFn,
+    RoundMetrics,
+    make_round,
+    no_training,
+)
+from ufm_jax.fed.events import events, segments
 from ufm_jax.fed.gradient import Gradient, mean_gradient
 from ufm_jax.fed.keys import fold, host_rng
 from ufm_jax.fed.participation import Clock, Participation
 from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.fed.plan import ClientResult, HostPlan, client_results
-from ufm_jax.fed.schedule import IntArray, Limits, Schedule, events, limits, pack, pin
+from ufm_jax.fed.schedule import IntArray, Limits, Schedule, limits, pack, pin
 
 ClientWeights = Literal["examples", "uniform"]
 
@@ -63,6 +73,7 @@ class Federation:
         noise: uint32 [2], two random words that nobody else knows, from which the noise of updates
             is folded; None folds it from ``seed`` too, which whoever knows the seed can subtract.
         examples_sharded: Whether each device holds its own part of the examples.
+        chunk_steps: The most steps of a lane that one dispatch trains; None for a whole round.
     """
 
     loss_fn: LossFn
@@ -79,6 +90,7 @@ class Federation:
     seed: int = 0
     noise: npt.NDArray[np.uint32] | None = None
     examples_sharded: bool = False
+    chunk_steps: int | None = None
 
     def __post_init__(self) -> None:
         if self._weights.shape != (self.num_clients,) or not (self._weights >= 0).all():
@@ -150,6 +162,11 @@ class Federation:
             lanes=self.placement.lanes,
             device=self.home_device,
         )
+
+    @property
+    def steps_at_once(self) -> int:
+        """C, the steps of a lane in one dispatch."""
+        return min(self.chunk_steps or self.limits.steps, self.limits.steps)
 
     @cached_property
     def home_device(self) -> IntArray | None:
@@ -233,17 +250,26 @@ class Federation:
 
     @property
     def _shardings(self) -> Any:
-        replicated = self.placement.replicated
-        return FederationState(replicated, self.placement.sharded, replicated)
+        replicated: Any = self.placement.replicated
+        sharded: Any = self.placement.sharded
+        return FederationState(replicated, sharded, replicated, sharded)
 
     def _first_state(self, params: Params) -> FederationState:
-        places = self.placement.num_devices * self.slots[1]
+        devices = self.placement.num_devices
         algorithm = self._compiled_algorithm
         server, client = algorithm.init_server(params), algorithm.init_client(params)
+        training = no_training(
+            algorithm, self.aggregator, server, client, self.placement.lanes, self.limits.clients
+        )
         return FederationState(
             server,
-            jax.tree.map(lambda leaf: jax.numpy.stack([leaf] * places), client),
+            _repeated(client, devices * self.slots[1]),
             self.aggregator.init(update_shape(algorithm, server, client)),
+            training._replace(
+                lanes=jax.tree.map(lambda leaf: jnp.concatenate([leaf] * devices), training.lanes),
+                gathered=_repeated(training.gathered, devices),
+                metrics=_repeated(training.metrics, devices),
+            ),
         )
 
     def client_params(self, state: FederationState, client: int) -> Params:
@@ -354,22 +380,52 @@ class Federation:
         )
         return schedule, rows
 
+    def chunks(self, plan: HostPlan, begin: int = 0) -> range:
+        """The first steps of a round's chunks, from ``begin`` on."""
+        return range(begin, max(plan.schedule.makespan, 1), self.steps_at_once)
+
+    def is_last(self, plan: HostPlan, begin: int) -> bool:
+        """Whether a round ends with the chunk that begins at a step."""
+        return begin + self.steps_at_once >= plan.schedule.makespan
+
+    def rows(self, plan: HostPlan, begin: int) -> npt.NDArray[np.int32]:
+        """int32 [D, C, L, B]: the rows of the examples of a chunk, ``EMPTY`` beyond the round."""
+        rows = plan.rows[:, begin : begin + self.steps_at_once]
+        missing = self.steps_at_once - rows.shape[1]
+        return np.pad(rows, ((0, 0), (0, missing), (0, 0), (0, 0)), constant_values=EMPTY)
+
     def run_round(
+        self, state: FederationState, examples: Tree, plan: HostPlan
+    ) -> tuple[FederationState, RoundMetrics]:
+        """Dispatches a round, chunk by chunk; returns before it is done.
+
+        Args:
+            state: Donated: do not use it afterwards.
+            examples: On the devices, as ``replicate`` puts them.
+            plan: From ``self.plan``.
+        """
+        for begin in self.chunks(plan):
+            state, metrics = self.run_chunk(state, examples, plan, begin)
+        return state, metrics
+
+    def run_chunk(
         self,
         state: FederationState,
         examples: Tree,
         plan: HostPlan,
+        begin: int = 0,
         rows: npt.NDArray[np.int32] | None = None,
     ) -> tuple[FederationState, RoundMetrics]:
-        """Dispatches a round; returns before it is done.
+        """Dispatches a chunk of a round; returns before it is done.
 
         Args:
-            state: Donated: do not use it afterwards.
-            examples: On the devices, as ``replicate`` puts them, or in parts.
+            state: After the chunk before. Donated: do not use it afterwards.
+            examples: On the devices: those of all clients, or at least those of the chunk.
             plan: From ``self.plan``.
-            rows: Where the examples are in parts: the plan's rows, counted inside them.
+            begin: The chunk's first step, among ``self.chunks(plan)``.
+            rows: The chunk's rows as numbers inside ``examples``; default ``self.rows``.
         """
-        return self._round(state, examples, self._on_device(plan, rows))
+        return self._round(state, examples, self._on_device(plan, begin, rows))
 
     def lower(
         self,
@@ -381,26 +437,42 @@ class Federation:
         """The round as it would be compiled, to look at its memory or its text; runs nothing.
 
         Args:
-            state: As in ``run_round``, or its ``ShapeDtypeStruct`` with shardings.
+            state: As in ``run_chunk``, or its ``ShapeDtypeStruct`` with shardings.
             examples: Likewise.
-            plan: As in ``run_round``.
-            rows: As in ``run_round``.
+            plan: As in ``run_chunk``.
+            rows: As in ``run_chunk``.
         """
         lowered: jax.stages.Lowered = self._round.lower(  # type: ignore[attr-defined]
-            state, examples, self._on_device(plan, rows)
+            state, examples, self._on_device(plan, 0, rows)
         )
         return lowered
 
-    def _on_device(self, plan: HostPlan, rows: npt.NDArray[np.int32] | None) -> Plan:
+    def _on_device(self, plan: HostPlan, begin: int, rows: npt.NDArray[np.int32] | None) -> Plan:
         placement = self.placement
+        end = min(begin + self.steps_at_once, plan.schedule.makespan)
+        everywhere = (
+            np.int32(plan.round_index),
+            np.float32(self.coverage(plan.asked)),
+            self._key_words,
+            self.noise_words,
+            np.int32(begin),
+            np.bool_(self.is_last(plan, begin)),
+            plan.after,
+        )
+        index, coverage, key, noise, first, last, after = (
+            placement.put(value, placement.replicated) for value in everywhere
+        )
         return Plan(
-            placement.put(np.int32(plan.round_index), placement.replicated),
-            placement.put(np.float32(self.coverage(plan.asked)), placement.replicated),
-            placement.put(self._key_words, placement.replicated),
-            placement.put(self.noise_words, placement.replicated),
+            index,
+            coverage,
+            key,
+            noise,
             placement.put(plan.events, placement.sharded),
-            placement.put(plan.rows if rows is None else rows, placement.batches),
-            placement.put(plan.after, placement.replicated),
+            placement.put(segments(plan.schedule, self.limits, begin, end), placement.sharded),
+            first,
+            last,
+            placement.put(self.rows(plan, begin) if rows is None else rows, placement.batches),
+            after,
         )
 
     def results(self, plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
@@ -411,3 +483,8 @@ class Federation:
 def _number(slot: IntArray, members: IntArray) -> int:
     slot[members] = np.arange(len(members))
     return len(members)
+
+
+def _repeated(tree: Tree, count: int) -> Tree:
+    """Leaves [count, ...], all alike."""
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * count), tree)

@@ -10,10 +10,10 @@ from jax import lax
 
 from ufm_jax.fed.aggregate.aggregator import Aggregator, Cohort
 from ufm_jax.fed.algorithm import Algorithm, GradFn, LossFn, Params, Tree, Turn
+from ufm_jax.fed.events import Events, Segments
 from ufm_jax.fed.gradient import Batch, Gradient
 from ufm_jax.fed.keys import example_keys, fold
-from ufm_jax.fed.placement import CLIENTS, DATA
-from ufm_jax.fed.schedule import Events
+from ufm_jax.fed.placement import DATA
 from ufm_jax.fed.trees import acceptable, distance, entry, squared_norm, zeros
 
 
@@ -49,7 +49,7 @@ class Lanes(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a device is given for a round, the same from the first step to the last.
+    """What a device is given for a chunk of a round, the same from its first step to its last.
 
     Attributes:
         loss_fn: ``(params, batch, keys) -> losses``.
@@ -60,8 +60,10 @@ class Work(NamedTuple):
         batches_split: Whether each batch is split over the mesh axis ``data``.
         server: The server's state at the start of the round.
         examples: Leaves [R, ...].
-        events: This device's event table.
-        rows: int32 [T, L, B] rows of ``examples`` (this device's share of each batch).
+        events: The clients of this device.
+        segments: What happens in the chunk.
+        first_step: int32 [], the chunk's first step.
+        rows: int32 [C, L, B] rows of ``examples`` (this device's share of each batch).
         round_index: int32 [].
         key: The round's key.
         cohort: The clients of the round on all devices.
@@ -76,6 +78,8 @@ class Work(NamedTuple):
     server: Any
     examples: Tree
     events: Events
+    segments: Segments
+    first_step: jax.Array
     rows: jax.Array
     round_index: jax.Array
     key: jax.Array
@@ -94,11 +98,10 @@ class Ended(NamedTuple):
     kept: Tree
 
 
-def empty_lanes(work: Work, clients: Tree) -> Lanes:
-    """Lanes before the first client; ``clients`` are the stacked states that clients keep."""
-    local = jax.eval_shape(work.algorithm.start, work.server, entry(clients, 0))
-    numbers = jnp.int32(0), jnp.float32(0), jnp.float32(0)
-    return vary(zeros(Lanes(local, *numbers), work.lanes), CLIENTS)
+def empty_lanes(algorithm: Algorithm, server: Any, client: Tree, lanes: int) -> Lanes:
+    """Lanes before the first client, from shapes of the server's and of a client's state."""
+    local = jax.eval_shape(algorithm.start, server, client)
+    return zeros(Lanes(local, jnp.int32(0), jnp.float32(0), jnp.float32(0)), lanes)
 
 
 def start_client(work: Work, client: Tree, position: jax.Array) -> Lanes:
@@ -134,14 +137,19 @@ def run_steps(work: Work, lanes: Lanes, begin: jax.Array, end: jax.Array) -> Lan
         return lax.fori_loop(begin, end, lambda t, lanes: step_lanes(work, lanes, t), lanes)
     # A batch axis of one would only cost, and inside the loop it would cost a copy at each step.
     lane = lax.fori_loop(
-        begin, end, lambda t, lane: _step(work, lane, work.rows[t, 0], t), entry(lanes, 0)
+        begin, end, lambda t, lane: _step(work, lane, _rows(work, t)[0], t), entry(lanes, 0)
     )
     return jax.tree.map(lambda leaf: leaf[None], lane)
 
 
 def step_lanes(work: Work, lanes: Lanes, t: jax.Array) -> Lanes:
     """Local step t in every lane. A lane without a client steps in vain."""
-    return jax.vmap(partial(_step, work), (0, 0, None))(lanes, work.rows[t], t)
+    return jax.vmap(partial(_step, work), (0, 0, None))(lanes, _rows(work, t), t)
+
+
+def _rows(work: Work, t: jax.Array) -> jax.Array:
+    """int32 [L, B]: the rows of step t of the round."""
+    return work.rows[t - work.first_step]
 
 
 def _step(work: Work, lane: Lanes, row: jax.Array, t: jax.Array) -> Lanes:

@@ -1,14 +1,14 @@
-"""The loop over a round's steps on one device, in two forms of one meaning.
+"""The loop over the steps of a chunk on one device.
 
-``by_events``: clients start and end between segments of steps, one lane at a time. The inner loop
-holds nothing but steps, and a client costs one pass over its parameters at its start and one at
-its end, however many lanes there are. Every trip count is data; a GPU hands such counts to the
-host at each turn, which is nothing beside a step of a vision transformer.
+    for each segment:
+        for each step of the segment:  all lanes take one local step (vmap)
+        for each handover after it:    gathered += algorithm.end(lane)
+                                       lane <- algorithm.start(server, the next client's state)
 
-``by_steps``: at every step any lane may start or end a client, chosen by a mask. A step costs
-passes over the parameters of all lanes, and there is no count for the host to read but one for
-each ``CHUNK`` steps: for small models and many short clients, where starting them one at a time
-would cost more than training them.
+The inner loop holds nothing but steps. A client costs about one pass over its parameters when it
+begins and one when it ends, however many lanes there are. A device with many lanes does handovers
+in groups of a quarter of its lanes, so that many small clients cost few kernels. All trip counts
+are data.
 """
 
 from functools import partial
@@ -18,138 +18,120 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ufm_jax.fed.algorithm import Tree, update_shape
+from ufm_jax.fed.algorithm import Tree
+from ufm_jax.fed.events import NOBODY
 from ufm_jax.fed.lanes import (
     ClientMetrics,
     Lanes,
     Work,
-    empty_lanes,
     end_client,
     measure_client,
     run_steps,
     start_client,
-    step_lanes,
     turn_of,
-    vary,
 )
-from ufm_jax.fed.placement import CLIENTS
-from ufm_jax.fed.trees import entries, entry, put_entries, select, with_entry, zeros
-
-CHUNK = 16
+from ufm_jax.fed.trees import entries, entry, put_entries, with_entry
 
 
-class Totals(NamedTuple):
-    """What clients leave behind on a device: their updates, their states, and metrics [P]."""
+class Training(NamedTuple):
+    """A round in progress on a device; empty between rounds.
 
+    Attributes:
+        lanes: The lanes.
+        gathered: What the aggregator has of the clients that ended.
+        metrics: Theirs, by place: [P].
+    """
+
+    lanes: Lanes
     gathered: Tree
-    clients: Tree
     metrics: ClientMetrics
 
 
-Carry = tuple[Lanes, Totals]
+Carry = tuple[Training, Tree]
+"""The round in progress, and the states that clients keep."""
 
 
-def by_events(work: Work, clients: Tree) -> Totals:
-    """Trains this device's share of the cohort; ``clients`` are the states that clients keep."""
-    events = work.events
-    end_order = jnp.asarray(events.end_order)
-
-    def start(i: jax.Array, carry: Carry) -> Carry:
-        lanes, totals = carry
-        lane = start_client(work, entry(totals.clients, events.slot[i]), i)
-        return with_entry(lanes, events.lane[i], lane), totals
-
-    def end(j: jax.Array, carry: Carry) -> Carry:
-        lanes, totals = carry
-        i = end_order[j]
-        return lanes, _add_one(work, totals, i, entry(lanes, events.lane[i]))
+def run_chunk(work: Work, training: Training, clients: Tree) -> Carry:
+    """Trains a chunk of this device's share of the cohort."""
+    todo = work.segments
+    group = max(1, work.lanes // 4)
+    hand_over = _hand_over_one if group == 1 else partial(_hand_over_many, group)
 
     def segment(e: jax.Array, carry: Carry) -> Carry:
-        lanes, totals = lax.fori_loop(events.starts[e], events.starts[e + 1], start, carry)
-        lanes = run_steps(work, lanes, events.boundary[e], events.boundary[e + 1])
-        return lax.fori_loop(events.ends[e], events.ends[e + 1], end, (lanes, totals))
+        training, clients = carry
+        lanes = run_steps(work, training.lanes, todo.boundary[e], todo.boundary[e + 1])
+        first, stop = todo.handovers[e], todo.handovers[e + 1]
+        return lax.fori_loop(
+            0,
+            (stop - first + group - 1) // group,
+            lambda n, carry: hand_over(work, carry, first + n * group, stop),
+            (training._replace(lanes=lanes), clients),
+        )
 
-    begin = empty_lanes(work, clients), _no_totals(work, clients)
-    return lax.fori_loop(0, events.num_segments, segment, begin)[1]
-
-
-def by_steps(work: Work, clients: Tree) -> Totals:
-    """The same totals as ``by_events``, up to the order of their sums."""
-    events, num_steps = work.events, len(work.rows)
-    last_step = events.first_step + events.num_steps - 1
-    occupant, lane_numbers = _occupants(work), jnp.arange(work.lanes)
-
-    def tick(t: jax.Array, carry: Carry) -> Carry:
-        lanes, totals = carry
-        position = occupant[t]
-        # A lane that has had no client yet shows the table's first.
-        mine = (events.lane[position] == lane_numbers) & (events.num_steps[position] > 0)
-        begins = mine & (events.first_step[position] == t)
-        ends = mine & (last_step[position] == t)
-        kept = entries(totals.clients, jnp.asarray(events.slot)[position])
-        fresh = jax.vmap(lambda client, i: start_client(work, client, i))(kept, position)
-        lanes = jax.vmap(select)(begins, fresh, lanes)
-        lanes = step_lanes(work, lanes, t)
-        return lanes, _add_many(work, totals, lanes, ends)
-
-    def chunk(c: jax.Array, carry: Carry) -> Carry:
-        # Past the last step of all, lanes step in vain.
-        return lax.fori_loop(0, size, lambda j, inner: tick(c * size + j, inner), carry)
-
-    size = min(CHUNK, num_steps)
-    makespan = events.boundary[events.num_segments]
-    begin = empty_lanes(work, clients), _no_totals(work, clients)
-    return lax.fori_loop(0, (makespan + size - 1) // size, chunk, begin)[1]
+    return lax.fori_loop(0, todo.num_segments, segment, (training, clients))
 
 
-def _occupants(work: Work) -> jax.Array:
-    """int32 [T, L]: the client, by its place in the table, that each lane has or last had."""
-    events, num_steps = work.events, len(work.rows)
-    first = jnp.where(events.num_steps > 0, events.first_step, num_steps)  # Unused: out of range.
-    table = jnp.zeros((num_steps, work.lanes), jnp.int32)
-    started = table.at[first, events.lane].set(jnp.arange(len(first)), mode="drop")
-    # The table lists clients as they start, so that the latest has the highest place.
-    return lax.cummax(started, axis=0)
+def _hand_over_one(work: Work, carry: Carry, handover: jax.Array, stop: jax.Array) -> Carry:
+    """Ends the client of one lane, and begins the next."""
+    del stop
+    lane, ends, begins = _handover(work, handover)
+    training, clients = lax.cond(
+        ends == NOBODY, lambda: carry, lambda: _end_one(work, carry, ends, lane)
+    )
+    # Where nobody begins, the lane repeats its last client in vain: a branch would cost more.
+    place = jnp.where(begins == NOBODY, ends, begins)
+    kept = entry(clients, jnp.asarray(work.events.slot)[place])
+    lanes = with_entry(training.lanes, lane, start_client(work, kept, place))
+    return training._replace(lanes=lanes), clients
 
 
-def _no_totals(work: Work, clients: Tree) -> Totals:
-    places = len(work.events.client)
-    update = update_shape(work.algorithm, work.server, entry(clients, 0))
-    metrics = ClientMetrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))
-    begin = work.aggregator.empty(update, places), zeros(metrics, places)
-    gathered, metrics = vary(begin, CLIENTS)
-    return Totals(gathered, clients, metrics)
-
-
-def _add_one(work: Work, totals: Totals, i: jax.Array, lane: Lanes) -> Totals:
-    """Adds what the i-th client of the table leaves, or refuses what is not finite."""
-    turn, client = turn_of(work, i), entry(totals.clients, work.events.slot[i])
-    metrics = measure_client(work, lane, client, end_client(work, lane, turn))
+def _end_one(work: Work, carry: Carry, place: jax.Array, lane_number: jax.Array) -> Carry:
+    """Adds what the client at a place of the table leaves, or refuses what is not finite."""
+    training, clients = carry
+    lane, slot = entry(training.lanes, lane_number), jnp.asarray(work.events.slot)[place]
+    turn = turn_of(work, place)
+    metrics = measure_client(work, lane, entry(clients, slot), end_client(work, lane, turn))
 
     def accept() -> tuple[Tree, Tree]:
         # Inside the branch, since what crosses into it is written to memory first.
         ended = end_client(work, lane, turn)
-        gathered = work.aggregator.add(totals.gathered, ended.update, turn, work.cohort)
-        return gathered, with_entry(totals.clients, work.events.slot[i], ended.kept)
+        gathered = work.aggregator.add(training.gathered, ended.update, turn, work.cohort)
+        return gathered, with_entry(clients, slot, ended.kept)
 
     def refuse() -> tuple[Tree, Tree]:
-        return totals.gathered, totals.clients
+        return training.gathered, clients
 
     # A branch: a select for each leaf would repeat the check of all leaves in each of them.
     gathered, clients = lax.cond(metrics.finite, accept, refuse)
-    return Totals(gathered, clients, with_entry(totals.metrics, i, metrics))
+    of_clients = with_entry(training.metrics, place, metrics)
+    return Training(training.lanes, gathered, of_clients), clients
 
 
-def _add_many(work: Work, totals: Totals, lanes: Lanes, ends: jax.Array) -> Totals:
-    """Adds what the lanes leave in which a client ends: [L] booleans."""
-    turns = jax.vmap(lambda place: turn_of(work, place))(lanes.position)
-    slot = jnp.asarray(work.events.slot)[lanes.position]
-    ended = jax.vmap(partial(end_client, work))(lanes, turns)
-    metrics = jax.vmap(partial(measure_client, work))(lanes, entries(totals.clients, slot), ended)
-    good = ends & metrics.finite
+def _hand_over_many(
+    group: int, work: Work, carry: Carry, first: jax.Array, stop: jax.Array
+) -> Carry:
+    """Ends the clients of up to ``group`` lanes at once, and begins the next ones."""
+    training, clients = carry
+    handovers = first + jnp.arange(group)
+    lane, ends, begins = _handover(work, handovers)
+    ending, beginning = ((handovers < stop) & (place != NOBODY) for place in (ends, begins))
+    slot = jnp.asarray(work.events.slot)
+    held = entries(training.lanes, lane)
+    turns = jax.vmap(partial(turn_of, work))(ends)
+    ended = jax.vmap(partial(end_client, work))(held, turns)
+    metrics = jax.vmap(partial(measure_client, work))(held, entries(clients, slot[ends]), ended)
+    good = ending & metrics.finite
     turns = turns._replace(weight=jnp.where(good, turns.weight, 0))
-    return Totals(
-        work.aggregator.add_many(totals.gathered, ended.update, turns, work.cohort),
-        put_entries(totals.clients, slot, good, ended.kept),
-        put_entries(totals.metrics, lanes.position, ends, metrics),
-    )
+    gathered = work.aggregator.add_many(training.gathered, ended.update, turns, work.cohort)
+    clients = put_entries(clients, slot[ends], good, ended.kept)
+    of_clients = put_entries(training.metrics, ends, ending, metrics)
+    fresh = jax.vmap(partial(start_client, work))(entries(clients, slot[begins]), begins)
+    lanes = put_entries(training.lanes, lane, beginning, fresh)
+    return Training(lanes, gathered, of_clients), clients
+
+
+def _handover(work: Work, number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The lane of a handover, and the places of who ends and who begins."""
+    table = work.segments
+    lane, ends, begins = (jnp.asarray(of)[number] for of in (table.lane, table.ends, table.begins))
+    return lane, ends, begins

@@ -1,7 +1,6 @@
 """Where clients train: a mesh of devices, and L lanes on each."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import jax
 import numpy as np
@@ -16,8 +15,6 @@ CLIENTS = "clients"
 DATA = "data"
 """The mesh axis over which the batches of one lane are split."""
 
-Loop = Literal["events", "steps"]
-
 
 @dataclass(frozen=True)
 class Placement:
@@ -27,12 +24,10 @@ class Placement:
         mesh: D x M devices along the axes ``clients`` and ``data``: each lane belongs to a group
             of M devices, which split its batches. A group is called a device wherever M is 1.
         lanes: L, the clients that train side by side in each group.
-        loop: The form of the loop over steps; see ``loops``. Results are equal.
     """
 
     mesh: Mesh
     lanes: int
-    loop: Loop = "events"
 
     @property
     def num_devices(self) -> int:
@@ -83,7 +78,6 @@ def make_placement(
     lanes: int = 1,
     *,
     data_parallel: int = 1,
-    loop: Loop = "events",
 ) -> Placement:
     """Builds a placement.
 
@@ -92,7 +86,6 @@ def make_placement(
         lanes: L.
         data_parallel: M, devices that split the batches of each lane: for clients too large for
             one device to keep up with, at the price of an all-reduce of the gradient at each step.
-        loop: The form of the loop over steps.
 
     Raises:
         ValueError: If there are fewer devices, no lane, or groups of M do not fit.
@@ -110,12 +103,10 @@ def make_placement(
         raise ValueError(
             f"placement.data_parallel={data_parallel}: it does not divide {count} devices"
         )
-    if loop not in ("events", "steps"):
-        raise ValueError(f"placement.loop={loop!r}: choose 'events' or 'steps'")
     mesh = jax.make_mesh(
         (count // data_parallel, data_parallel),
         (CLIENTS, DATA),
         axis_types=(AxisType.Auto,) * 2,
         devices=available[:count],
     )
-    return Placement(mesh, lanes, loop)
+    return Placement(mesh, lanes)

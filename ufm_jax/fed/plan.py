@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ufm_jax.fed.engine import RoundMetrics
-from ufm_jax.fed.schedule import Events, IntArray, Schedule
+from ufm_jax.fed.events import Events
+from ufm_jax.fed.schedule import IntArray, Schedule
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class HostPlan:
     Attributes:
         round_index: The round.
         schedule: Who trains where and when.
-        events: The same as the device reads it.
+        events: Its clients as the devices read them.
         rows: int32 [D, T, L, B] rows of the federation's examples, -1 where empty.
         late: Clients that were asked and did not answer in time: they are not in the schedule.
         virtual_seconds: What the round takes on the virtual clock; nan without one.

@@ -2,8 +2,7 @@
 
 A lane trains one client after another. Clients are packed longest first, each into the lane that is
 free earliest (LPT; Graham, "Bounds on Multiprocessing Timing Anomalies", 1969): the makespan is at
-most 4/3 of the best one. What the device receives is an event table: the steps at which clients
-start and end. Between two events every lane just steps.
+most 4/3 of the best one. ``events`` has what the device receives of it.
 """
 
 import heapq
@@ -159,86 +158,3 @@ def limits(
         total, most = int(longest.sum()), int(longest.max(initial=0))
         bounds.append(most + (total - most + pool_lanes - 1) // pool_lanes)
     return Limits(most_clients, max(*bounds, 1))
-
-
-class Events(NamedTuple):
-    """The schedule as the device reads it; every array has the leading axis D.
-
-    A device's clients are listed in the order in which they start. Segment e runs the steps
-    ``boundary[e] .. boundary[e + 1]``; before it, the clients ``starts[e] .. starts[e + 1]`` start;
-    after it, the clients ``end_order[ends[e] .. ends[e + 1]]`` end.
-
-    Attributes:
-        num_segments: [D].
-        boundary, starts, ends: [D, P + 1].
-        end_order: [D, P] the clients in the order in which they end.
-        client: [D, P] number in the population (random keys are folded from it).
-        slot: [D, P] where the device keeps this client's state.
-        lane: [D, P] lane of the device.
-        first_step, num_steps: [D, P].
-        weight: [D, P] aggregation weight p_k; zero where unused.
-    """
-
-    num_segments: np.ndarray
-    boundary: np.ndarray
-    starts: np.ndarray
-    ends: np.ndarray
-    end_order: np.ndarray
-    client: np.ndarray
-    slot: np.ndarray
-    lane: np.ndarray
-    first_step: np.ndarray
-    num_steps: np.ndarray
-    weight: np.ndarray
-
-
-def events(
-    schedule: Schedule, weight: npt.ArrayLike, slot: npt.ArrayLike, limits: Limits
-) -> Events:
-    """Builds the event table of a schedule, padded to ``limits``.
-
-    Args:
-        schedule: The packed cohort of S clients.
-        weight: [S] aggregation weights, in the schedule's order.
-        slot: [S] state slots on the client's device, in the schedule's order.
-        limits: Sizes that every round of the run shares.
-    """
-    devices, most = schedule.num_devices, limits.clients
-
-    def table(*shape: int) -> np.ndarray:
-        return np.zeros((devices, *shape), np.int32)
-
-    out = Events(
-        num_segments=table(),
-        boundary=table(most + 1),
-        starts=table(most + 1),
-        ends=table(most + 1),
-        end_order=table(most),
-        client=table(most),
-        slot=table(most),
-        lane=table(most),
-        first_step=table(most),
-        num_steps=table(most),
-        weight=np.zeros((devices, most), np.float32),
-    )
-    weights, slots = np.asarray(weight, np.float32), np.asarray(slot)
-    end_step = schedule.first_step + schedule.num_steps
-    for d in range(devices):
-        mine = np.flatnonzero(schedule.lane // schedule.lanes == d)
-        first, end = schedule.first_step[mine], end_step[mine]
-        # A client starts at 0 or where another one ends, so the ends and 0 are all the events.
-        boundary = np.unique(np.concatenate([np.zeros(1, np.int64), end]))
-        segments, count = len(boundary) - 1, len(mine)
-        end_order = np.argsort(end, kind="stable")
-        out.num_segments[d] = segments
-        out.boundary[d, : segments + 1] = boundary
-        out.starts[d, : segments + 1] = np.searchsorted(first, boundary)
-        out.ends[d, : segments + 1] = np.searchsorted(end[end_order], boundary, side="right")
-        out.end_order[d, :count] = end_order
-        out.client[d, :count] = schedule.client[mine]
-        out.slot[d, :count] = slots[mine]
-        out.lane[d, :count] = schedule.lane[mine] % schedule.lanes
-        out.first_step[d, :count] = first
-        out.num_steps[d, :count] = schedule.num_steps[mine]
-        out.weight[d, :count] = weights[mine]
-    return out

@@ -26,8 +26,10 @@ from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
 from ufm_jax.files import cache_folder, private_folder, write_json
+from ufm_jax.train.build import in_chunks
 from ufm_jax.train.cluster import from_first, is_first
 from ufm_jax.train.config import OptimizerConfig, PlacementConfig, PretrainConfig
+from ufm_jax.train.feed import images_at_once
 from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe, device_memory
 from ufm_jax.train.lane_search import Load, Measurement, Search
 from ufm_jax.train.runtime import num_cores
@@ -120,7 +122,7 @@ def cache_key(config: PretrainConfig, placement: Placement, example: Tree) -> di
         "example": {name: [str(x.dtype), *x.shape[1:]] for name, x in example.items()},
         "images_in_parts": config.placement.data_home != "device",
         "device": placement.mesh.devices.flat[0].device_kind,
-        "devices": [placement.num_devices, placement.data_parallel, placement.loop],
+        "devices": [placement.num_devices, placement.data_parallel],
         "processes": jax.process_count(),
         "machine": [platform.machine(), num_cores()],
         "versions": [version(name) for name in ("ufm-jax", "jax", "jaxlib")],
@@ -134,14 +136,13 @@ def _load(
 ) -> Load:
     """What the run would keep on a device with ``lanes`` lanes, and how well it would fill them."""
     federation = replace(federation, placement=replace(federation.placement, lanes=lanes))
-    images = int(np.asarray(federation.offsets)[-1])
-    if placement.data_home != "device":
-        # A round's images, and those of the next, which arrive while it trains.
-        slots = federation.limits.steps * lanes * federation.batching.capacity
-        images = 2 * min(slots, images)
+    row_bytes = tree_bytes(example)
+    federation = in_chunks(federation, placement, row_bytes)
+    # Beside the images of a chunk there are those of the next, which arrive while it trains.
+    chunks = 1 if placement.data_home == "device" else 2
     clients = tree_bytes(federation.state_shapes(params).clients)
     return Load(
-        images * tree_bytes(example),
+        chunks * images_at_once(federation, placement.data_home) * row_bytes,
         clients // federation.placement.num_devices,
         federation.plan(0).schedule.useful_fraction,
     )

@@ -2,22 +2,28 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
+import numpy as np
 
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
-from ufm_jax.fed.algorithm import LossFn
+from ufm_jax.fed.algorithm import LossFn, tree_bytes
 from ufm_jax.fed.asynchronous.algorithm import Asynchronous, polynomial
 from ufm_jax.fed.asynchronous.federation import AsyncFederation
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.train.config import FederationConfig, PlacementConfig, check_clients
+from ufm_jax.train.feed import images_at_once
 from ufm_jax.train.lane_probe import device_memory, host_memory
 from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
 from ufm_jax.train.participation import make_clock, make_participation
+
+_CHUNK_SHARE = 1 / 16
+"""Share of a device's memory that the images of a chunk take at most."""
 
 _BYTES_A_SLOT = 64
 """A row number, and what sorting it takes."""
@@ -29,7 +35,6 @@ def build_placement(config: PlacementConfig) -> Placement:
         config.devices or None,
         config.lanes,
         data_parallel=config.data_parallel,
-        loop=config.loop,
     )
 
 
@@ -90,11 +95,32 @@ def build_federation(
         gradient=make_gradient(config),
         placement=build_placement(placement),
         seed=seed,
-        examples_sharded=placement.data_home != "device",
     )
-    _check_memory(federation, data.store.image_shape)
+    away = placement.data_home != "device"
+    federation = replace(federation, examples_sharded=away or federation.algorithm.stateful)
+    row_bytes = tree_bytes(data.store.read(np.arange(1)))
+    federation = in_chunks(federation, placement, row_bytes)
+    _check_memory(federation, placement, data.store.image_shape, row_bytes)
     _check_rate(federation, optimizers, config.rounds)
     return federation
+
+
+def in_chunks(federation: Federation, config: PlacementConfig, row_bytes: int) -> Federation:
+    """A federation whose rounds are cut into chunks as the configuration says.
+
+    Where it leaves the size of a chunk open, a chunk's images take a sixteenth of a device's memory
+    at most: smaller chunks would only cost dispatches, and larger ones memory.
+
+    Args:
+        federation: With any chunks.
+        config: Where the images live, and the size of a chunk.
+        row_bytes: Bytes of an image, with all that belongs to it.
+    """
+    if config.chunk_steps or config.data_home == "device":
+        return replace(federation, chunk_steps=config.chunk_steps or None)
+    images_a_step = federation.placement.lanes * federation.batching.capacity
+    most = device_memory(federation.placement) * _CHUNK_SHARE / (images_a_step * row_bytes)
+    return replace(federation, chunk_steps=max(1, int(most)))
 
 
 def _check_microbatch(config: FederationConfig, placement: PlacementConfig) -> None:
@@ -107,25 +133,42 @@ def _check_microbatch(config: FederationConfig, placement: PlacementConfig) -> N
         )
 
 
-def _check_memory(federation: Federation, image_shape: tuple[int, ...]) -> None:
+def _check_memory(
+    federation: Federation,
+    config: PlacementConfig,
+    image_shape: tuple[int, ...],
+    row_bytes: int,
+) -> None:
     """Refuses a round that cannot fit, before any of it is allocated.
 
-    It counts the least alone: the images of one step as float32 on each device, and what sorting
-    the examples of a round takes on the host.
+    It counts the least alone: the images that a device holds, those of one step as float32, and
+    what sorting the examples of a round takes on the host.
     """
     placement, steps = federation.placement, federation.limits.steps
+    memory = device_memory(placement)
+    held = images_at_once(federation, config.data_home) * row_bytes
+    if held > memory:
+        raise ConfigError(
+            f"config.placement.data_home={config.data_home!r}: a device would hold images of "
+            f"{held / 1e9:.3g} GB, and has {memory / 1e9:.3g}; "
+            + (
+                "use 'host' or 'stream'"
+                if config.data_home == "device"
+                else "lower placement.chunk_steps, or set 0"
+            )
+        )
     slots = placement.lanes * federation.batching.capacity
     images = slots // placement.data_parallel * 4 * math.prod(image_shape)
     order = slots * steps * placement.num_devices * _BYTES_A_SLOT
-    for needed, memory, what in (
-        (images, device_memory(placement), "the images of one step"),
+    for needed, available, what in (
+        (images, memory, "the images of one step"),
         (order, host_memory(), f"the order of the examples of {steps} steps"),
     ):
-        if needed > memory:
+        if needed > available:
             raise ConfigError(
                 f"config.federation.batch_size={federation.batching.batch_size} with "
                 f"placement.lanes={placement.lanes}: {what} would take {needed / 1e9:.3g} GB, and "
-                f"there are {memory / 1e9:.3g}; lower one of them, local_epochs or local_steps"
+                f"there are {available / 1e9:.3g}; lower one of them, local_epochs or local_steps"
             )
 
 

@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """The checkpoints of a run, in ``workdir/checkpoints``."""
+    """Numbered checkpoints in a folder of a run."""
 
-    def __init__(self, workdir: Path, keep: int = 2) -> None:
+    def __init__(self, workdir: Path, keep: int = 2, folder: str = "checkpoints") -> None:
         """Opens or makes the folder.
 
         Damaged checkpoints that are newer than a whole one are removed, with a warning: the rounds
@@ -42,6 +42,7 @@ class Checkpoints:
         Args:
             workdir: The run's folder.
             keep: Last checkpoints kept, besides the one of the lowest loss.
+            folder: The name of theirs.
 
         Raises:
             RunError: If no checkpoint is whole, or the folder cannot be opened; names the file and
@@ -53,8 +54,8 @@ class Checkpoints:
                 preservation_policy.BestN(get_metric_fn=_comparable_loss, reverse=True, n=1),
             ]
         )
-        self._folder = workdir.absolute() / "checkpoints"
-        self._sums = workdir.absolute() / "checkpoints.sha256"
+        self._folder = workdir.absolute() / folder
+        self._sums = workdir.absolute() / f"{folder}.sha256"
         self._whole: int | None = None
         with cluster.together(f"opening {self._folder}"):
             if cluster.is_first():

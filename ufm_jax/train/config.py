@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from ufm_jax.data.federated import DataSettings
 from ufm_jax.errors import ConfigError
-from ufm_jax.fed.placement import Loop
 from ufm_jax.ops.masking import num_kept
 from ufm_jax.ranges import (
     Amount,
@@ -248,8 +247,9 @@ class PlacementConfig(Checked):
         lanes: Clients that train side by side on each device; 0 measures what is best.
         data_parallel: Devices that split each batch of a lane: for clients too large for one device
             to keep up with. It divides devices and batch size.
-        loop: ``events`` lets clients start and end between steps, one at a time; ``steps`` lets any
-            lane do so at any step: for accelerators and thousands of clients with tiny models.
+        chunk_steps: The most local steps of a lane that a device is sent at once with their
+            images, where these do not live there; 0 chooses by the device's memory. Results do not
+            depend on it. A run may stop, and be saved, after each chunk.
         memory_fraction: Share of a device's memory that a measured number of lanes may take.
         data_home: Where the images live: ``device`` memory, ``host`` memory with double
             buffering, or ``stream`` from disk.
@@ -260,7 +260,7 @@ class PlacementConfig(Checked):
     cpu_devices: Annotated[int, Range(0, 1024)] = 0
     lanes: Annotated[int, Range(0, 65_536)] = 1
     data_parallel: AtLeastOne = 1
-    loop: Loop = "events"
+    chunk_steps: Count = 0
     memory_fraction: Annotated[float, Range(0.01, 1)] = 0.9
     data_home: Literal["device", "host", "stream"] = "device"
     loader_threads: Annotated[int, Range(0, 1024)] = 2

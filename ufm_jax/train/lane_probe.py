@@ -53,6 +53,7 @@ class RoundProbe:
         self._template = replace(
             federation,
             batching=Batching(self._batch, None, _STEPS),
+            chunk_steps=None,
             cohort_size=None,
             client_weights="uniform",
         )
@@ -95,7 +96,7 @@ class RoundProbe:
                 nonlocal state
                 start = time.perf_counter()
                 for _ in range(rounds):
-                    state, _ = federation.run_round(state, examples, plan, rows)
+                    state, _ = federation.run_chunk(state, examples, plan, 0, rows)
                 jax.block_until_ready(state)
                 return from_first(time.perf_counter() - start) / rounds
 

@@ -16,7 +16,7 @@ from ufm_jax.fed.keys import fold
 from ufm_jax.train import cluster
 from ufm_jax.train.autotune import choose_lanes
 from ufm_jax.train.build import build_federation, build_placement
-from ufm_jax.train.checkpoint import Checkpoints, export_params
+from ufm_jax.train.checkpoint import export_params
 from ufm_jax.train.cluster import stop_signal
 from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.feed import Feed
@@ -28,6 +28,7 @@ from ufm_jax.train.participation import check_trace
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
+from ufm_jax.train.run_checkpoints import RunCheckpoints
 from ufm_jax.train.rundir import check_same_run, claim, lanes_begun_with
 from ufm_jax.train.schema import as_config_errors
 from ufm_jax.train.secret import noise_words
@@ -80,20 +81,21 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
     traffic = federation.traffic(state.server.params)
     rounds = config.federation.rounds
 
-    with Checkpoints(workdir, config.checkpoint.keep) as checkpoints, stop_signal(mesh) as stop:
-        done, state = resume(checkpoints, state, rounds)
-        noise = noise_words(config.federation.privacy, workdir, begun=done > 0)
+    with RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints, stop_signal(mesh) as stop:
+        point = resume(checkpoints, state, rounds)
+        noise = noise_words(config.federation.privacy, workdir, begun=point.begun)
         federation = replace(federation, noise=noise)
-        spending, rounds = begin_spending(config.federation, federation, checkpoints, done)
-        with record_sinks(workdir, done, rounds) as sinks:
+        spending, rounds = begin_spending(config.federation, federation, point.done, point.ledger)
+        with record_sinks(workdir, point.done, rounds) as sinks:
             recorder = Recorder(federation, data.names, lr_factor(config), traffic, sinks)
             feed = Feed(config.placement, data, federation, FIELDS)
             saving = Saving(checkpoints, config.checkpoint, rounds)
-            state, done = run_rounds(feed, recorder, saving, stop, state, done, spending=spending)
-    _log.info("the round was compiled %d time(s) for %d rounds", federation.compilations, done)
-    export_params(workdir / "model", state.server.params)
+            point = run_rounds(feed, recorder, saving, stop, point, spending=spending)
+    count = federation.compilations
+    _log.info("the round was compiled %d time(s) for %d rounds", count, point.done)
+    export_params(workdir / "model", point.state.server.params)
     promise = spending.write(workdir, data.names) if spending else ""
-    return Finished(federation, data, state, done, stop.stopped_by, promise)
+    return Finished(federation, data, point.state, point.done, stop.stopped_by, promise)
 
 
 def load_data(config: PretrainConfig) -> FederatedData:

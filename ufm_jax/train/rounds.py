@@ -8,16 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.train import cluster
-from ufm_jax.train.checkpoint import Checkpoints
 from ufm_jax.train.config import CheckpointConfig, FederationConfig
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.metrics import MetricWriter, RoundRecord
 from ufm_jax.train.privacy import Spending
 from ufm_jax.train.progress import Progress
 from ufm_jax.train.recorder import Recorder
+from ufm_jax.train.run_checkpoints import Point, RunCheckpoints
 from ufm_jax.train.runtime import StopSignal
 
 _log = logging.getLogger(__name__)
@@ -31,11 +33,10 @@ def run_rounds(
     recorder: Recorder,
     saving: "Saving",
     stop: StopSignal,
-    state: FederationState,
-    done: int,
+    point: Point,
     judge: Judge | None = None,
     spending: Spending | None = None,
-) -> tuple[FederationState, int]:
+) -> Point:
     """Trains until the last round, or until a signal.
 
     Args:
@@ -43,40 +44,54 @@ def run_rounds(
         recorder: Takes the metrics.
         saving: When checkpoints are written, and how many rounds there are.
         stop: Says whether a signal has come.
-        state: The state after ``done`` rounds; donated.
-        done: Rounds that are done.
+        point: Where to begin; its state is donated.
         judge: Looks at the model after each round; the best so far is always saved.
         spending: Keeps the privacy ledger.
 
     Returns:
-        The state, and the rounds done.
+        Where it ended.
     """
-    stopping = False
-    while done < saving.rounds and not stopping:
-        plan, examples, rows = feed.take(done)
-        state, metrics = feed.federation.run_round(state, examples, plan, rows)
-        done += 1
-        if spending is not None:
-            spending.after(plan)
+    federation, before = feed.federation, None
+    done, step, state, ledger = point
+    while done < saving.rounds and not stop.stopped_by:
+        chunk = feed.take(done, step)
+        state, metrics = federation.run_chunk(state, *chunk)
+        done, step = feed.following(chunk)
+        ended = step == 0
+        if ended and spending is not None:
+            spending.after(chunk.plan)
+            ledger = spending.stored()
         # The devices train; meanwhile the host plans, and reads the round before.
         if done < saving.rounds:
-            feed.prepare(done)
-        recorder.put(plan, metrics)
-        score = judge(done, state) if judge else None
-        stopping = stop.reached()
-        if saving.due(done) or stopping or score is not None:
-            cost = recorder.flush().loss
-            if judge is not None:
-                cost = math.inf if score is None else -score
-            saving.save(done, state, cost, spending.stored() if spending else None)
+            feed.prepare(done, step)
+        # Images of two chunks are on the devices at most: this one's, and next those of the next.
+        jax.block_until_ready(before)
+        before = metrics
+        point = Point(done, step, state, ledger)
+        if ended:
+            recorder.put(chunk.plan, metrics)
+            score = judge(done, state) if judge else None
+            if saving.due(done) or stop.reached() or score is not None:
+                cost = recorder.flush().loss
+                if judge is not None:
+                    cost = math.inf if score is None else -score
+                saving.save(point, cost)
+        elif saving.late() or stop.reached():
+            saving.save(point, math.inf)
     feed.close()
-    return state, done
+    return point
 
 
 def begin_spending(
-    config: FederationConfig, federation: Federation, checkpoints: Checkpoints, done: int
+    config: FederationConfig, federation: Federation, done: int, ledger: Mapping[str, Any]
 ) -> tuple[Spending | None, int]:
     """The privacy ledger of a run after ``done`` rounds, and the rounds that its budget allows.
+
+    Args:
+        config: The method.
+        federation: What is trained.
+        done: Rounds that are done.
+        ledger: What was spent in them, as a checkpoint holds it.
 
     Raises:
         ConfigError: If the budget allows none, or no epsilon can be stated.
@@ -87,24 +102,23 @@ def begin_spending(
     # Before anything was spent: a resumed run stops where it would have stopped.
     rounds = spending.rounds_within_budget(config.rounds)
     if done:
-        spending.restore(checkpoints.ledger(done))
+        spending.restore(ledger)
     return spending, rounds
 
 
-def resume(
-    checkpoints: Checkpoints, state: FederationState, rounds: int
-) -> tuple[int, FederationState]:
-    """The rounds done and the state to go on from: the newest whole checkpoint's, or the first."""
-    done, state = checkpoints.newest(state)
-    if done:
-        _log.warning("resumed after %d of %d rounds", done, rounds)
-    return done, state
+def resume(checkpoints: RunCheckpoints, state: FederationState, rounds: int) -> Point:
+    """Where to go on: at the newest whole checkpoint, or where ``state`` is the first."""
+    point = checkpoints.newest(state)
+    if point.begun:
+        inside = f", at step {point.step} of the next" if point.step else ""
+        _log.warning("resumed after %d of %d rounds%s", point.done, rounds, inside)
+    return point
 
 
 class Saving:
     """When a checkpoint is due: by rounds, by time, and after the last round."""
 
-    def __init__(self, checkpoints: Checkpoints, config: CheckpointConfig, rounds: int) -> None:
+    def __init__(self, checkpoints: RunCheckpoints, config: CheckpointConfig, rounds: int) -> None:
         """Starts the clock.
 
         Args:
@@ -116,21 +130,17 @@ class Saving:
         self._checkpoints, self._config = checkpoints, config
         self._last = time.monotonic()
 
+    def late(self) -> bool:
+        """Whether the last checkpoint is older than may be."""
+        return 0 < self._config.every_seconds < time.monotonic() - self._last
+
     def due(self, done: int) -> bool:
         """Whether the state after ``done`` rounds is to be saved."""
-        config = self._config
-        late = 0 < config.every_seconds < time.monotonic() - self._last
-        return late or done % config.every_rounds == 0 or done == self.rounds
+        return self.late() or done % self._config.every_rounds == 0 or done == self.rounds
 
-    def save(
-        self,
-        done: int,
-        state: FederationState,
-        cost: float,
-        ledger: Mapping[str, Any] | None = None,
-    ) -> None:
+    def save(self, point: Point, cost: float) -> None:
         """Starts saving; the checkpoint of least ``cost`` is kept to the end."""
-        self._checkpoints.save(done, state, cost, ledger)
+        self._checkpoints.save(point, cost)
         self._last = time.monotonic()
 
 

@@ -19,6 +19,7 @@ from ufm_jax.fed.placement import Placement
 from ufm_jax.files import private_folder, read_json, user_path, write_json
 from ufm_jax.train import cluster
 from ufm_jax.train.config import PretrainConfig
+from ufm_jax.train.run_checkpoints import UNFINISHED
 from ufm_jax.train.schema import flatten
 
 CONFIG_FILE = "config.json"
@@ -30,6 +31,7 @@ _FREE = ("config.checkpoint.", "config.cluster.")
 _FREE_EXACT = frozenset(
     {
         *("config.placement.loader_threads", "config.placement.memory_fraction"),
+        "config.placement.chunk_steps",
         *("config.data.cache_dir", "config.data.num_workers"),
         *("config.data.data.cache_dir", "config.data.data.num_workers"),
     }
@@ -165,7 +167,7 @@ def _holds_run(workdir: Path) -> bool:
 
 def has_checkpoint(workdir: Path) -> bool:
     """Whether there is something to go on from; a run that never saved binds nobody."""
-    return any((workdir / "checkpoints").glob("[0-9]*"))
+    return any(any((workdir / name).glob("[0-9]*")) for name in ("checkpoints", UNFINISHED))
 
 
 def lanes_begun_with(workdir: Path) -> int | None:

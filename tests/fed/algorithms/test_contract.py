@@ -1,5 +1,6 @@
 """What every algorithm promises, whatever it does."""
 
+from dataclasses import replace
 from functools import cache
 
 import jax
@@ -88,7 +89,7 @@ def federation(name, sizes, **settings):
 
 
 @cache
-def six_clients(name, loop="events"):
+def six_clients(name, lanes=2):
     """Of which the third has weight zero; one compiled round for all tests."""
     return federation(
         name,
@@ -96,7 +97,7 @@ def six_clients(name, loop="events"):
         batching=Batching(8),
         cohort_size=5,
         client_weights=(4.0, 1.0, 0.0, 2.0, 1.0, 3.0),
-        placement=make_placement(2, 2, loop=loop),
+        placement=make_placement(2, lanes),
     )
 
 
@@ -119,14 +120,31 @@ def test_every_placement_equals_the_python_loop_and_compiles_once(name):
     expected = reference_init(slow, params())
     for r in range(2):
         expected, _ = reference_round(slow, expected, examples(), slow.plan(r))
-    for loop in ("events", "steps"):
-        fast = six_clients(name, loop)
+    for lanes in (2, 8):
+        fast = six_clients(name, lanes)
         state = train(fast)
         assert_close(state.server, expected.server, 5e-6)
         for client, known in expected.clients.items():
             found = fast.client_params(state, client)
             assert_close(found, fast.algorithm.client_params(expected.server, known), 5e-6)
         assert fast.compilations == 1
+
+
+@pytest.mark.parametrize("lanes", [2, 8])
+def test_the_number_of_chunks_changes_no_bit(name, lanes):
+    whole = six_clients(name, lanes)
+    assert max(whole.plan(r).schedule.makespan for r in range(2)) > 2
+    chunked = replace(whole, chunk_steps=1)
+    vars(chunked)["_round"] = whole._round  # Compiled once for all tests: rows are padded to it.
+    placed, state = whole.replicate(examples()), whole.init(params())
+    for r in range(2):
+        plan = chunked.plan(r)
+        for begin in chunked.chunks(plan):
+            rows = chunked.rows(plan, begin)
+            missing = whole.steps_at_once - rows.shape[1]
+            rows = np.pad(rows, ((0, 0), (0, missing), (0, 0), (0, 0)), constant_values=-1)
+            state, _ = chunked.run_chunk(state, placed, plan, begin, rows)
+    jax.tree.map(np.testing.assert_array_equal, state, train(whole))
 
 
 def without_noise(params, batch, keys):

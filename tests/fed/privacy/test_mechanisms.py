@@ -179,7 +179,7 @@ def test_every_placement_equals_the_python_loop(level):
         expected, _ = reference_round(slow, expected, {"x": x}, slow.plan(r))
     placements = [
         make_placement(2, 2),
-        make_placement(1, 4, loop="steps"),
+        make_placement(1, 8),
         make_placement(4, 1, data_parallel=2),
     ]
     for placement in placements:

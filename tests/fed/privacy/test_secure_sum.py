@@ -26,7 +26,7 @@ from ufm_jax.fed.reference import reference_init, reference_round
 SIZES = np.array([33, 16, 17, 20, 18, 24])
 PARAMS = {"w": np.linspace(-1, 1, 5).astype(np.float32), "b": np.zeros((2, 3), np.float32)}
 COHORT = [0, 2, 3, 4, 5]
-PLACEMENTS = [(4, 1, "events"), (2, 2, "steps")]
+PLACEMENTS = [(4, 1), (2, 8)]
 CLIENTS = 7  # Of the cohorts that are made by hand, with two empty places.
 
 
@@ -44,15 +44,15 @@ def examples(hostile=()):
     return {"x": x, "y": y}
 
 
-def federation(aggregator, on=(1, 1, "events"), **changes):
-    devices, lanes, loop = on
+def federation(aggregator, on=(1, 1), **changes):
+    devices, lanes = on
     return Federation(
         loss,
         fedavg(optax.sgd(0.05)),
         np.concatenate([[0], np.cumsum(SIZES)]),
         Batching(8, local_epochs=None, local_steps=2),
         aggregator=aggregator,
-        placement=make_placement(devices, lanes, loop=loop),
+        placement=make_placement(devices, lanes),
         **changes,
     )
 

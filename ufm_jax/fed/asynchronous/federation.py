@@ -15,9 +15,10 @@ from ufm_jax.fed.asynchronous.algorithm import (
 )
 from ufm_jax.fed.asynchronous.timeline import Timeline, Wave
 from ufm_jax.fed.engine import After, FederationState
+from ufm_jax.fed.events import events
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.plan import HostPlan
-from ufm_jax.fed.schedule import IntArray, Limits, events, limits
+from ufm_jax.fed.schedule import IntArray, Limits, limits
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,6 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.paths import join_by_path, split_by_path
 from ufm_jax.train.build import build_federation
-from ufm_jax.train.checkpoint import Checkpoints
 from ufm_jax.train.cluster import stop_signal
 from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.inference import ParamsOf, predict_split
@@ -43,6 +42,7 @@ from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
+from ufm_jax.train.run_checkpoints import RunCheckpoints
 from ufm_jax.train.rundir import claim
 from ufm_jax.train.schema import as_config_errors
 from ufm_jax.train.secret import noise_words
@@ -128,21 +128,22 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     traffic = federation.traffic(beginning.params)
 
     with (
-        Checkpoints(workdir, config.checkpoint.keep) as checkpoints,
+        RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints,
         stop_signal(federation.placement.mesh) as stop,
     ):
-        done, state = resume(checkpoints, state, rounds)
-        noise = noise_words(config.federation.privacy, workdir, begun=done > 0)
+        point = resume(checkpoints, state, rounds)
+        noise = noise_words(config.federation.privacy, workdir, begun=point.begun)
         federation = replace(federation, noise=noise)
-        spending, rounds = begin_spending(config.federation, federation, checkpoints, done)
+        spending, rounds = begin_spending(config.federation, federation, point.done, point.ledger)
         run = (federation, clients.names, workdir)
         moved = partial(head_moved, initial, new=beginning.new)
-        selection = _selection(config, data, objective, began, moved, *run, done, rounds)
-        with record_sinks(workdir, done, rounds) as sinks:
+        selection = _selection(config, data, objective, began, moved, *run, point.done, rounds)
+        with record_sinks(workdir, point.done, rounds) as sinks:
             recorder = Recorder(federation, clients.names, lr_factor(config), traffic, sinks)
             feed = Feed(config.placement, clients, federation, objective.fields)
             saving = Saving(checkpoints, config.checkpoint, rounds)
-            state, done = run_rounds(feed, recorder, saving, stop, state, done, selection, spending)
+            point = run_rounds(feed, recorder, saving, stop, point, selection, spending)
+        done, state = point.done, point.state
         if stop.stopped_by:
             return Trained(None, stop.stopped_by, done)
         promise = spending.write(workdir, clients.names) if spending else ""

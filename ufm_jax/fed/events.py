@@ -1,0 +1,140 @@
+"""A schedule as a device reads it: the clients of a round, and their handovers (host, numpy).
+
+Clients follow each other in a lane without a pause. So all that happens beside local steps are
+handovers: a client ends in a lane, and the next one begins there. Between two handovers every lane
+just steps.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ufm_jax.fed.schedule import Limits, Schedule
+
+NOBODY = -1
+"""The place of the client that ends where the first one begins, or begins where the last ends."""
+
+
+class Events(NamedTuple):
+    """The clients of a round; every array is [D, P]: a device's clients in the order they begin.
+
+    Attributes:
+        client: Number in the population (random keys are folded from it).
+        slot: Where the device keeps this client's state.
+        first_step, num_steps: When it trains, in steps of its lane.
+        weight: Aggregation weight p_k; zero where a place is unused.
+    """
+
+    client: np.ndarray
+    slot: np.ndarray
+    first_step: np.ndarray
+    num_steps: np.ndarray
+    weight: np.ndarray
+
+
+class Segments(NamedTuple):
+    """What a device does in a chunk of a round; every array has the leading axis D.
+
+    Segment e runs the steps ``boundary[e] .. boundary[e + 1]`` in all lanes; after it come the
+    handovers ``handovers[e] .. handovers[e + 1]``.
+
+    Attributes:
+        num_segments: [D].
+        boundary, handovers: [D, P + 3].
+        lane: [D, P + L] the lane of each handover.
+        ends: [D, P + L] the place in ``Events`` of the client that ends; or ``NOBODY``.
+        begins: [D, P + L] the place of the client that begins there; or ``NOBODY``.
+    """
+
+    num_segments: np.ndarray
+    boundary: np.ndarray
+    handovers: np.ndarray
+    lane: np.ndarray
+    ends: np.ndarray
+    begins: np.ndarray
+
+
+def events(
+    schedule: Schedule, weight: npt.ArrayLike, slot: npt.ArrayLike, limits: Limits
+) -> Events:
+    """Builds the table of a schedule's clients, padded to ``limits``.
+
+    Args:
+        schedule: The packed cohort of S clients.
+        weight: [S] aggregation weights, in the schedule's order.
+        slot: [S] state slots on the client's device, in the schedule's order.
+        limits: Sizes that every round of the run shares.
+    """
+    weights = np.asarray(weight, np.float32)
+    values = (
+        schedule.client,
+        np.asarray(slot),
+        schedule.first_step,
+        schedule.num_steps,
+        weights,
+    )
+    shape = (schedule.num_devices, limits.clients)
+    kinds = (np.int32, np.int32, np.int32, np.int32, np.float32)
+    out = Events(*(np.zeros(shape, kind) for kind in kinds))
+    for d in range(schedule.num_devices):
+        mine = _clients_of(schedule, d)
+        for table, column in zip(out, values, strict=True):
+            table[d, : len(mine)] = column[mine]
+    return out
+
+
+def segments(schedule: Schedule, limits: Limits, begin: int, end: int) -> Segments:
+    """Builds the table of what happens in the steps ``begin .. end`` of a round.
+
+    What happens at step 0 belongs to the chunk that begins there, and all else to the chunk in
+    which it follows a step.
+
+    Args:
+        schedule: The packed cohort.
+        limits: Sizes that every round of the run shares.
+        begin: The chunk's first step.
+        end: The step after its last.
+    """
+    devices, places = schedule.num_devices, limits.clients
+
+    def table(*shape: int) -> np.ndarray:
+        return np.zeros((devices, *shape), np.int32)
+
+    most = places + schedule.lanes
+    out = Segments(
+        table(), table(places + 3), table(places + 3), table(most), table(most), table(most)
+    )
+    for d in range(devices):
+        step, *columns = _handovers(schedule, d)
+        since = begin if begin else -1
+        inside = (step > since) & (step <= end)
+        step = step[inside]
+        boundary = np.concatenate([[begin], np.unique(step), [end]])
+        out.num_segments[d] = len(boundary) - 1
+        out.boundary[d, : len(boundary)] = boundary
+        out.handovers[d, 1 : len(boundary)] = np.searchsorted(step, boundary[1:], side="right")
+        for values, column in zip(out[3:], columns, strict=True):
+            values[d, : len(step)] = column[inside]
+    return out
+
+
+def _clients_of(schedule: Schedule, device: int) -> npt.NDArray[np.int64]:
+    """Where the clients of a device are in its schedule."""
+    return np.flatnonzero(schedule.lane // schedule.lanes == device)
+
+
+def _handovers(schedule: Schedule, device: int) -> tuple[np.ndarray, ...]:
+    """The handovers of a device's round in order: step, lane, who ends, who begins."""
+    mine = _clients_of(schedule, device)
+    lane, first = schedule.lane[mine] % schedule.lanes, schedule.first_step[mine]
+    by_lane = np.lexsort((first, lane))
+    follows = lane[by_lane[1:]] == lane[by_lane[:-1]]
+    before = np.full(len(mine), NOBODY)
+    before[by_lane[1:][follows]] = by_lane[:-1][follows]
+    last = by_lane[np.append(~follows, True)] if len(mine) else by_lane
+    step = np.concatenate([first, first[last] + schedule.num_steps[mine[last]]])
+    ends = np.concatenate([before, last])
+    begins = np.concatenate([np.arange(len(mine)), np.full(len(last), NOBODY)])
+    order = np.lexsort((ends, step))
+    return step[order], np.concatenate([lane, lane[last]])[order], ends[order], begins[order]

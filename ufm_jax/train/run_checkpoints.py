@@ -1,0 +1,124 @@
+"""What a run saves to go on from: its state after a round, and inside one that takes long.
+
+Between rounds nothing of a client's training is left, and nothing of it is saved. A round that is
+cut into chunks may also be left at a chunk's end: then lanes and sums are saved too, in a folder of
+their own, which goes when a later round has been saved.
+"""
+
+import shutil
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from ufm_jax.fed.engine import FederationState
+from ufm_jax.train import cluster
+from ufm_jax.train.checkpoint import Checkpoints
+
+UNFINISHED = "unfinished_round"
+
+_STEPS = 10**9
+"""More than a round has: number n of an unfinished round is step ``n % _STEPS``."""
+
+
+class Point(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+        done: Rounds that are done.
+        step: The first step that is not yet done of the round that comes.
+        state: The state there.
+        ledger: What clients have spent of their privacy; empty where the run keeps no ledger.
+    """
+
+    done: int
+    step: int
+    state: FederationState
+    ledger: Mapping[str, Any]
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been trained."""
+        return self.done > 0 or self.step > 0
+
+
+class RunCheckpoints:
+    """The checkpoints of a run; use it as a context manager."""
+
+    def __init__(self, workdir: Path, keep: int = 2) -> None:
+        """Prepares; nothing is opened before it is entered.
+
+        Args:
+            workdir: The run's folder.
+            keep: Last checkpoints kept, besides the one of the lowest loss.
+        """
+        self._workdir, self._keep = workdir, keep
+        self._open = ExitStack()
+        self._inside: Checkpoints | None = None
+        self._between = False
+
+    def __enter__(self) -> Self:
+        self._rounds = self._open.enter_context(Checkpoints(self._workdir, self._keep))
+        if cluster.from_first(int((self._workdir / UNFINISHED).exists())):
+            self._open_unfinished()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._open.__exit__(kind, error, traceback)
+        if error is None and self._between and cluster.is_first():
+            shutil.rmtree(self._workdir / UNFINISHED, ignore_errors=True)
+            (self._workdir / f"{UNFINISHED}.sha256").unlink(missing_ok=True)
+
+    def newest(self, like: FederationState) -> Point:
+        """The newest point from which the run can go on; its beginning, ``like``, if there is none.
+
+        Raises:
+            RunError: If there are checkpoints and none is whole.
+        """
+        done, state = self._rounds.newest(_between_rounds(like))
+        if self._inside is not None:
+            number, inside = self._inside.newest(like)
+            if number >= done * _STEPS and number:
+                return Point(*divmod(number, _STEPS), inside, self._inside.ledger(number))
+        ledger = self._rounds.ledger(done) if done else {}
+        return Point(done, 0, state._replace(training=like.training), ledger)
+
+    def save(self, point: Point, loss: float) -> None:
+        """Starts saving; the next chunk may run meanwhile.
+
+        Args:
+            point: Where the run stands.
+            loss: By which the best round is known.
+        """
+        self._between = not point.step
+        if self._between:
+            self._rounds.save(point.done, _between_rounds(point.state), loss, point.ledger)
+            return
+        number = point.done * _STEPS + point.step
+        # The newest is the best, so that no other is kept.
+        self._open_unfinished().save(number, point.state, -float(number), point.ledger)
+
+    def restore(self, done: int, like: FederationState) -> FederationState:
+        """Reads the state after ``done`` rounds; see ``Checkpoints.restore``."""
+        state = self._rounds.restore(done, _between_rounds(like))
+        return state._replace(training=like.training)
+
+    def wait(self) -> None:
+        """Returns when everything started is on disk."""
+        self._rounds.wait()
+
+    def _open_unfinished(self) -> Checkpoints:
+        if self._inside is None:
+            self._inside = self._open.enter_context(Checkpoints(self._workdir, 1, UNFINISHED))
+        return self._inside
+
+
+def _between_rounds(state: FederationState) -> FederationState:
+    """A state without the lanes and sums, which are empty between rounds."""
+    return state._replace(training=())  # type: ignore[arg-type]
