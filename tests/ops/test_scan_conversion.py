@@ -128,20 +128,15 @@ def test_depth_grows_downward_and_left_stays_left(half, face, depth, share):
     image = jnp.zeros((100, 120, 1)).at[depth - 4 : depth + 4].set(255.0)
     column = round(59.5 + share * 59.5)
     image = image.at[:, max(column - 3, 0) : column + 4].add(500.0)
-    bent, _ = convert(
-        jnp.pad(image, ((0, 28), (0, 8), (0, 0))),
-        jnp.array([100, 120]),
-        LINEAR,
-        Fan(2 * half, face),
-    )
     sector, _ = fitted_sector(BOX, Fan(2 * half, face), SIZE)
+    bent = BEND(image, BOX, sector, SIZE, SIZE)
     theta = share * half
     r = sector.r_min + depth / 99 * (sector.r_max - sector.r_min)
     assume(r * 2 * half * 3 / 119 > 1)  # Near a small face the stripe is narrower than a pixel.
     row = round(float(sector.apex_row + r * math.cos(theta)))
     column = round(float(sector.apex_column + r * math.sin(theta)))
     assert bent[row, column, 0] > 500
-    flat, _ = convert(bent, jnp.array([SIZE, SIZE]), jnp.array([2, *sector]))
+    flat, _ = CONVERT(bent, jnp.array([SIZE, SIZE]), jnp.array([2, *sector]))
     target, _ = unwarped_rectangle(sector, SIZE)
     row = round(depth / 99 * float(target.bottom))
     column = round((1 + share) / 2 * float(target.right))
@@ -189,7 +184,7 @@ def test_a_constant_stays_constant_inside_and_outside_is_exactly_black(geometry,
 
 def test_what_the_picture_cuts_off_stays_black():
     image = jnp.full((SIZE, SIZE, 1), 50.0)
-    flat, extent = convert(image, jnp.array([90, SIZE]), CONVEX)
+    flat, extent = CONVERT(image, jnp.array([90, SIZE]), CONVEX)
     target, _ = unwarped_rectangle(FAN, SIZE)
     r = 40 + 100 * np.arange(SIZE) / float(target.bottom)
     middle = np.asarray(flat)[:, int(extent[1]) // 2, 0]
@@ -242,6 +237,15 @@ def test_a_mixed_batch_is_its_images_one_by_one():
         # A pixel on the scan's very edge may round to its other side.
         assert (np.abs(batch[0][i] - single[0]) > 1e-2).mean() < 1e-3
         assert (batch[1][i] != single[1]).mean() < 1e-3
+
+
+@pytest.mark.parametrize(("platform", "loops"), [("cpu", 2), ("tpu", 2), ("cuda", 0)])
+def test_images_are_taken_in_turn_where_that_is_cheap(platform, loops):
+    batch = np.zeros((3, 8, 8, 1), np.uint8), np.zeros((3, 2), np.int32), np.zeros((3, 7))
+    # Lanes put a second axis around the batch.
+    traced = jax.jit(jax.vmap(jax.vmap(convert))).trace(*(leaf[None] for leaf in batch))
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.while") == loops
 
 
 def test_a_probability_converts_that_share():

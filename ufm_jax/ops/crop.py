@@ -108,9 +108,8 @@ def random_box(
     heights = jnp.round(side * jnp.exp(-log_ratio / 2)).astype(jnp.int32)
     widths = jnp.round(side * jnp.exp(log_ratio / 2)).astype(jnp.int32)
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
-    first, any_fits = jnp.argmax(fits), jnp.any(fits)
-    central = _central_sides(height, width, ratio)
-    box = jnp.where(any_fits, jnp.stack([heights[first], widths[first]]), central)
+    any_fits, first = jnp.any(fits), jnp.stack([heights, widths], axis=1)[jnp.argmax(fits)]
+    box = jnp.where(any_fits, first, _central_sides(height, width, ratio))
     room = jnp.stack([height, width]) - box
     place = jnp.floor(draws[-1] * (room + 1)).astype(jnp.int32)
     return jnp.concatenate([jnp.where(any_fits, place, room // 2), box])

@@ -6,18 +6,20 @@ directions are one polar resampling about an explicit apex,
     row = apex_row + r cos(theta),    column = apex_column + r sin(theta),
 
 in which depth grows with r, downward, and theta grows to the right, so that they undo each other.
-Every pixel of the result computes where it comes from; one bilinear gather then serves both
-directions, so that a batch of mixed geometries costs no more under ``vmap`` than one of fans.
+Every pixel of the result computes where it comes from, and takes a bilinear sample from there.
 
 Pixel centres lie at integers. Outside the scan everything is 0.
 """
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from ufm_jax.ops.sampling import bilinear
 
 LINEAR, SECTOR = 1, 2
 """Kinds of a geometry; any other is unknown and stays as it is."""
@@ -146,19 +148,39 @@ def convert(
         raise ValueError(
             f"convert takes extent [2] and geometry [7], got {extent.shape} and {geometry.shape}"
         )
-    size, (kind, *numbers) = image.shape[0], geometry.astype(jnp.float32)
-    image, extent = image.astype(jnp.float32), extent.astype(jnp.int32)
+
+    def one(
+        image: jax.Array, extent: jax.Array, geometry: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        known = (geometry[0] == LINEAR) | (geometry[0] == SECTOR)
+        return jax.lax.cond(known, partial(_convert, fan=fan), _leave, image, extent, geometry)
+
+    # Taken one by one, images of a batch that stay as they are cost nothing. A GPU takes them all
+    # at once, since each turn of such a loop would cost it more.
+    one_by_one = jax.custom_batching.sequential_vmap(one)
+    arguments = image, extent.astype(jnp.int32), geometry.astype(jnp.float32)
+    return jax.lax.platform_dependent(*arguments, cuda=one, rocm=one, default=one_by_one)
+
+
+def _leave(image: jax.Array, extent: jax.Array, geometry: jax.Array) -> tuple[jax.Array, jax.Array]:
+    del geometry
+    return image.astype(jnp.float32), extent
+
+
+def _convert(
+    image: jax.Array, extent: jax.Array, geometry: jax.Array, fan: Fan
+) -> tuple[jax.Array, jax.Array]:
+    size, (kind, *numbers) = image.shape[0], geometry
     sector, rectangle = Sector(*numbers), Rectangle(*numbers[:4])
     flat, flat_extent = unwarped_rectangle(sector, size)
     bent, bent_extent = fitted_sector(rectangle, fan, size)
     is_sector = kind == SECTOR
-    to_flat = _polar_source(sector, flat, size, size)
-    to_bent = _beam_source(rectangle, bent, size, size)
-    source = _Source(*(jnp.where(is_sector, a, b) for a, b in zip(to_flat, to_bent, strict=True)))
-    known = is_sector | (kind == LINEAR)
-    converted = _sample(image, extent, source)
-    new_extent = jnp.where(is_sector, flat_extent, bent_extent)
-    return jnp.where(known, converted, image), jnp.where(known, new_extent, extent)
+    source = jax.lax.cond(
+        is_sector,
+        lambda: _polar_source(sector, flat, size, size),
+        lambda: _beam_source(rectangle, bent, size, size),
+    )
+    return _sample(image, extent, source), jnp.where(is_sector, flat_extent, bent_extent)
 
 
 def sector_to_rectangle(image: jax.Array, sector: Sector, height: int, width: int) -> jax.Array:
@@ -179,7 +201,7 @@ def sector_to_rectangle(image: jax.Array, sector: Sector, height: int, width: in
     _check_image(image, height, width)
     whole = Rectangle(0.0, 0.0, height - 1.0, width - 1.0)
     source = _polar_source(sector, whole, height, width)
-    return _sample(image.astype(jnp.float32), jnp.array(image.shape[:2]), source)
+    return _sample(image, jnp.array(image.shape[:2]), source)
 
 
 def rectangle_to_sector(
@@ -202,7 +224,7 @@ def rectangle_to_sector(
     """
     _check_image(image, height, width)
     source = _beam_source(rectangle, sector, height, width)
-    return _sample(image.astype(jnp.float32), jnp.array(image.shape[:2]), source)
+    return _sample(image, jnp.array(image.shape[:2]), source)
 
 
 def unwarped_rectangle(sector: Sector, size: int) -> tuple[Rectangle, jax.Array]:
@@ -262,28 +284,12 @@ def _beam_source(rectangle: Rectangle, target: Sector, height: int, width: int) 
 
 
 def _sample(image: jax.Array, extent: jax.Array, source: _Source) -> jax.Array:
-    """Bilinear samples [H, W, C] of the valid part of an image; 0 outside of it."""
-    height, width, channels = image.shape
-    inside = source.inside
-    starts, shares = [], []
-    for place, sides, valid in zip(source[:2], (height, width), extent, strict=True):
+    """Bilinear samples float32 [H, W, C] of the valid part of an image; 0 outside of it."""
+    inside, places = source.inside, []
+    for place, valid in zip(source[:2], extent, strict=True):
         inside &= (place >= -_MARGIN) & (place <= valid - 1 + _MARGIN)
-        place = jnp.clip(place, 0, jnp.maximum(valid - 1, 0))
-        start = jnp.clip(jnp.floor(place), 0, max(sides - 2, 0))
-        starts.append(start.astype(jnp.int32))
-        shares.append((place - start)[..., None])
-    (row, column), (lower, right) = starts, shares
-    pixels = image.reshape(-1, channels)
-    first = row * width + column
-    down, aside = width * min(height - 1, 1), min(width - 1, 1)
-
-    def pixel(offset: int) -> jax.Array:
-        return pixels.at[first + offset].get(mode="promise_in_bounds")
-
-    upper_line = pixel(0) + right * (pixel(aside) - pixel(0))
-    lower_line = pixel(down) + right * (pixel(down + aside) - pixel(down))
-    value = upper_line + lower * (lower_line - upper_line)
-    return jnp.where(inside[..., None], value, 0.0)
+        places.append(jnp.clip(place, 0, jnp.maximum(valid - 1, 0)))
+    return jnp.where(inside[..., None], bilinear(image, *places), 0.0)
 
 
 def _check_image(image: jax.Array, height: int = 2, width: int = 2) -> None:

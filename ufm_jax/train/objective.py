@@ -75,7 +75,7 @@ def make_view(key: jax.Array, example: Tree, model: ModelConfig, augment: Augmen
         model: Sizes and masking.
         augment: Augmentation.
     """
-    image, extent = example["image"].astype(jnp.float32), example["extent"]
+    image, extent = example["image"], example["extent"]
     if augment.scan_conversion > 0:
         image, extent = random_convert(
             fold(key, "convert"), image, extent, example["geometry"], augment.scan_conversion
