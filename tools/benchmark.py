@@ -15,7 +15,7 @@ machines differ.
 import argparse
 import sys
 
-from tools.benchmarks import engine, methods, packing, pretrain, scale, trace
+from tools.benchmarks import engine, methods, packing, pretrain, scale, standard, trace
 from tools.benchmarks.output import show, write
 from ufm_jax.train.command import path_argument
 from ufm_jax.train.config import PlacementConfig
@@ -28,6 +28,7 @@ COMMANDS = {
     "packing": packing,
     "pretrain": pretrain,
     "scale": scale,
+    "standard": standard,
     "trace": trace,
 }
 
