@@ -162,7 +162,8 @@ def test_sides_are_compared_at_the_rate_for_it_and_timed_at_their_own(numpy_peer
             assert sides.check_agreement("side", side.check(), expected, task.params) < 1e-3
     assert both.compared.learning_rate == 0.01
     assert both.learning_rate == 0.5
-    assert task.compared is task
+    for settled in (task, both.compared):
+        assert settled.compared is settled
 
 
 def test_a_side_that_evaluates_something_else_is_refused(logreg):

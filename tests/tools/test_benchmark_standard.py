@@ -124,11 +124,6 @@ def test_a_folder_without_cifar_or_with_something_else_is_refused(twelve, tmp_pa
         read_cifar(tmp_path / "numpy")
 
 
-def _by_xla(name):
-    """A model with XLA's convolutions."""
-    return partial(MODELS[name].forward.func, products=False)
-
-
 @pytest.mark.parametrize("name", ["cnn", "pfl_cnn", "blazefl_cnn"])
 def test_products_give_what_convolutions_give_with_the_same_gradients(name):
     params = {n: v + 0.1 for n, v in init_params(MODELS[name].shapes, RNG).items()}
@@ -139,7 +134,7 @@ def test_products_give_what_convolutions_give_with_the_same_gradients(name):
     def gradients(params):
         return [
             jax.value_and_grad(lambda p, f=f: losses(f, p, batch).mean())(params)
-            for f in (MODELS[name].forward, _by_xla(name))
+            for f in (MODELS[name].forward, partial(MODELS[name].network, products=False))
         ]
 
     (loss, ours), (expected, theirs) = gradients(params)
@@ -218,14 +213,15 @@ def test_pip_s_failure_is_one_line(monkeypatch, tmp_path):
         make_environment("name", ["what"])
 
 
-def _dropping(params, x, key):
+def _dropping(params, x, key, products):
     """A dense layer behind dropout."""
+    del products
     return models._dropout(key, x, 0.5) @ params["out.weight"]
 
 
 @pytest.mark.parametrize("side", [sides.Loop, lambda task: sides.Ours(task, make_placement(2, 1))])
 def test_dropout_is_in_the_timed_rounds_and_not_in_the_round_that_is_compared(side, monkeypatch):
-    model = models.Model({"out.weight": (784, 62)}, _dropping, _dropping)
+    model = models.Model({"out.weight": (784, 62)}, _dropping)
     monkeypatch.setitem(MODELS, "logreg", model)
     task = make_task("logreg", clients=4, batch_size=4, mean_examples=8)
     calls = []

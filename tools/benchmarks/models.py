@@ -4,14 +4,14 @@ Needs jax and numpy only: the sides that are written in JAX share these very fun
 else their environments hold. Parameters are dictionaries of arrays; matrices are [in, out], and a
 convolution's inputs are ordered by row, column and channel of its window.
 
-Convolutions are written as matrix products where each lane has weights of its own (XLA makes a
-batch of convolutions with different weights a grouped one, which is slow), and for CPUs, where a
-convolution is slower than products, and twenty times so inside a loop.
+Convolutions are trained as matrix products where each lane has weights of its own (XLA makes a
+batch of convolutions with different weights a grouped one, which is slow), and on CPUs, where their
+gradients are slower than those of products, and twenty times so inside a loop. For a forward pass
+alone they stay convolutions.
 """
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -38,14 +38,28 @@ class Model(NamedTuple):
 
     Attributes:
         shapes: Of its parameters.
-        forward: ``(params, x [B, ...], key) -> logits``, as is best under vmap over parameters.
-            Dropout acts where a key is given.
-        forward_alone: The same function, as is best for one client at a time.
+        network: ``(params, x [B, ...], key, products) -> logits``. Dropout acts where a key is
+            given; ``products`` writes convolutions as matrix products.
     """
 
     shapes: Shapes
-    forward: Forward
-    forward_alone: Forward
+    network: Callable[[Params, jax.Array, jax.Array | None, bool], jax.Array]
+
+    def forward(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        """The network as is best for training under vmap over parameters."""
+        return self.network(params, x, key, True)
+
+    def forward_alone(self, params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
+        """The network as is best for training one client at a time."""
+        return self.network(params, x, key, jax.default_backend() == "cpu")
+
+    def evaluate(self, params: Params, batches: dict[str, jax.Array]) -> jax.Array:
+        """Mean cross-entropy without dropout of batches ``{"x": [N, B, ...], "y": [N, B]}``."""
+
+        def forward(params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
+            return self.network(params, x, key, False)
+
+        return jax.lax.map(lambda batch: losses(forward, params, batch).mean(), batches).mean()
 
 
 def init_params(shapes: Shapes, rng: np.random.Generator) -> Arrays:
@@ -67,28 +81,23 @@ def losses(
     return -(jax.nn.one_hot(batch["y"], log_p.shape[-1]) * log_p).sum(axis=-1)
 
 
-def evaluation_loss(forward: Forward, params: Params, batches: dict[str, jax.Array]) -> jax.Array:
-    """Mean cross-entropy without dropout of batches ``{"x": [N, B, ...], "y": [N, B]}``."""
-    return jax.lax.map(lambda batch: losses(forward, params, batch).mean(), batches).mean()
-
-
 def _dense(params: Params, name: str, x: jax.Array) -> jax.Array:
     return x @ params[f"{name}.weight"] + params[f"{name}.bias"]
 
 
-def _logreg(params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
-    del key
+def _logreg(params: Params, x: jax.Array, key: jax.Array | None, products: bool) -> jax.Array:
+    del key, products
     return _dense(params, "out", x)
 
 
-def _mlp(params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
-    del key
+def _mlp(params: Params, x: jax.Array, key: jax.Array | None, products: bool) -> jax.Array:
+    del key, products
     x = jax.nn.relu(_dense(params, "hidden1", x))
     x = jax.nn.relu(_dense(params, "hidden2", x))
     return _dense(params, "out", x)
 
 
-def _cnn(params: Params, x: jax.Array, key: jax.Array | None, *, products: bool) -> jax.Array:
+def _cnn(params: Params, x: jax.Array, key: jax.Array | None, products: bool) -> jax.Array:
     """Two 3 x 3 convolutions, each followed by ReLU and 2 x 2 mean pooling, and a dense layer."""
     del key
     x = x.reshape(-1, SIDE, SIDE, 1)
@@ -98,7 +107,7 @@ def _cnn(params: Params, x: jax.Array, key: jax.Array | None, *, products: bool)
     return _dense(params, "out", x.reshape(len(x), -1))
 
 
-def _pfl_cnn(params: Params, x: jax.Array, key: jax.Array | None, *, products: bool) -> jax.Array:
+def _pfl_cnn(params: Params, x: jax.Array, key: jax.Array | None, products: bool) -> jax.Array:
     """Two 3 x 3 convolutions, 2 x 2 maximum, and two dense layers, with dropout before each.
 
     The simple_cnn of pfl-research's benchmarks: x [B, 32, 32, 3] to 10 classes.
@@ -111,9 +120,7 @@ def _pfl_cnn(params: Params, x: jax.Array, key: jax.Array | None, *, products: b
     return _dense(params, "out", _dropout(keys[1], x, 0.5))
 
 
-def _blazefl_cnn(
-    params: Params, x: jax.Array, key: jax.Array | None, *, products: bool
-) -> jax.Array:
+def _blazefl_cnn(params: Params, x: jax.Array, key: jax.Array | None, products: bool) -> jax.Array:
     """Two 5 x 5 convolutions, each with ReLU and 2 x 2 maximum, and three dense layers.
 
     The CNN of BlazeFL's benchmarks, from a tutorial of PyTorch's: x [B, 32, 32, 3] to 10 classes.
@@ -198,9 +205,9 @@ def _dropout(key: jax.Array | None, x: jax.Array, rate: float) -> jax.Array:
     return jnp.where(kept, x / (1 - rate), 0)
 
 
-def _transformer(params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
+def _transformer(params: Params, x: jax.Array, key: jax.Array | None, products: bool) -> jax.Array:
     """A pre-norm encoder over the 28 rows of a picture as tokens, and the mean of its tokens."""
-    del key
+    del key, products
     tokens = _dense(params, "embed", x.reshape(-1, SIDE, SIDE)) + params["position"]
     for i in range(BLOCKS):
         tokens += _attention(params, f"block{i}", _norm(params, f"block{i}.norm1", tokens))
@@ -243,25 +250,15 @@ def _block_shapes(name: str) -> Shapes:
     }
 
 
-def _convolutional(shapes: Shapes, network: Callable[..., jax.Array]) -> Model:
-    """A model of a network that takes its convolutions as products or not."""
-
-    def alone(params: Params, x: jax.Array, key: jax.Array | None) -> jax.Array:
-        return network(params, x, key, products=jax.default_backend() == "cpu")
-
-    return Model(shapes, partial(network, products=True), alone)
-
-
 MODELS = {
-    "logreg": Model(_dense_shapes("out", FEATURES, CLASSES), _logreg, _logreg),
+    "logreg": Model(_dense_shapes("out", FEATURES, CLASSES), _logreg),
     "mlp": Model(
         _dense_shapes("hidden1", FEATURES, HIDDEN)
         | _dense_shapes("hidden2", HIDDEN, HIDDEN)
         | _dense_shapes("out", HIDDEN, CLASSES),
         _mlp,
-        _mlp,
     ),
-    "cnn": _convolutional(
+    "cnn": Model(
         _dense_shapes("conv1", 9, CHANNELS[0])
         | _dense_shapes("conv2", 9 * CHANNELS[0], CHANNELS[1])
         | _dense_shapes("out", (SIDE // 4) ** 2 * CHANNELS[1], CLASSES),
@@ -275,16 +272,15 @@ MODELS = {
         | _norm_shapes("norm")
         | _dense_shapes("out", WIDTH, CLASSES),
         _transformer,
-        _transformer,
     ),
-    "pfl_cnn": _convolutional(
+    "pfl_cnn": Model(
         _dense_shapes("conv1", 9 * 3, 32)
         | _dense_shapes("conv2", 9 * 32, 64)
         | _dense_shapes("hidden", 14 * 14 * 64, 128)
         | _dense_shapes("out", 128, 10),
         _pfl_cnn,
     ),
-    "blazefl_cnn": _convolutional(
+    "blazefl_cnn": Model(
         _dense_shapes("conv1", 25 * 3, 6)
         | _dense_shapes("conv2", 25 * 6, 16)
         | _dense_shapes("hidden1", 5 * 5 * 16, 120)

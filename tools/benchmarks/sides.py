@@ -15,7 +15,7 @@ import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from tools.benchmarks.measure import timed
-from tools.benchmarks.models import MODELS, evaluation_loss, losses
+from tools.benchmarks.models import MODELS, losses
 from tools.benchmarks.peers.exchange import Arrays, Task
 from tools.benchmarks.peers.process import Peer
 from ufm_jax.fed.algorithm import Tree
@@ -75,7 +75,7 @@ class Ours:
         """Puts the task's examples on the devices."""
         self._task, self._placement = task, placement
         self._examples = placement.put({"x": task.x, "y": task.y}, placement.replicated)
-        self._evaluation = _Evaluation(task, MODELS[task.model].forward, placement)
+        self._evaluation = _Evaluation(task, placement)
         self._begin(task.compared)
 
     def _begin(self, task: Task) -> None:
@@ -130,8 +130,7 @@ class Loop:
     def __init__(self, task: Task) -> None:
         """Takes the task; examples stay on the host, as they do in such loops."""
         self._task = task
-        forward = MODELS[task.model].forward_alone
-        self._evaluation = _Evaluation(task, forward, None)
+        self._evaluation = _Evaluation(task, None)
         self._add = jax.jit(_add_scaled, donate_argnums=0)
         self._begin(task.compared)
 
@@ -259,7 +258,7 @@ def _length(params: Arrays) -> float:
 class _Evaluation:
     """The loss on a task's test examples, on all devices of a placement or on one."""
 
-    def __init__(self, task: Task, forward: Any, placement: Placement | None) -> None:
+    def __init__(self, task: Task, placement: Placement | None) -> None:
         self._batches: Tree = None
         if not task.evaluate_every:
             return
@@ -270,7 +269,7 @@ class _Evaluation:
             spec = PartitionSpec(None, CLIENTS) if even else PartitionSpec()
             sharding = NamedSharding(placement.mesh, spec)
             self._batches = placement.put(task.test_batches, sharding)
-        self._loss = jax.jit(partial(evaluation_loss, forward))
+        self._loss = jax.jit(MODELS[task.model].evaluate)
 
     def __call__(self, params: Tree) -> float | None:
         return None if self._batches is None else float(self._loss(params, self._batches))

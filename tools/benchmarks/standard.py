@@ -69,7 +69,7 @@ _NOTES = (
     "0.1, and an evaluation of 10,000 images every round. Evaluations are in the times.",
     "All sides get the same float32 arrays, normalised beforehand, and the same cohorts; the "
     "random crops and flips that BlazeFL's example adds on its own side, and not on Flower's, are "
-    "left out. Evaluations take batches of 1,000.",
+    "left out. Evaluations take batches of 200.",
     "Masks of dropout cannot be equal across frameworks: the round that is compared has no "
     "dropout, the times have it where the authors do. At BlazeFL's rate its 50 steps a client make "
     "differences of a hundredth of the movement from rounding alone: it is compared at SGD 0.01.",

@@ -54,7 +54,7 @@ class Task:
     dropout: bool = False
     compared_rate: float | None = None
     evaluate_every: int = 0
-    evaluate_batch: int = 1000
+    evaluate_batch: int = 200
     test_x: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     test_y: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
 
@@ -68,7 +68,7 @@ class Task:
         if not self.dropout and self.compared_rate is None:
             return self
         rate = self.compared_rate or self.learning_rate
-        return replace(self, dropout=False, learning_rate=rate)
+        return replace(self, dropout=False, learning_rate=rate, compared_rate=None)
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ jax.tree_map = jax.tree_util.tree_map  # type: ignore[attr-defined]
 import fedjax  # type: ignore[import-not-found]  # noqa: E402
 from fedjax.algorithms import fed_avg  # type: ignore[import-not-found]  # noqa: E402
 
-from tools.benchmarks.models import MODELS, evaluation_loss, losses  # noqa: E402
+from tools.benchmarks.models import MODELS, losses  # noqa: E402
 from tools.benchmarks.peers.exchange import Arrays, Task  # noqa: E402
 from tools.benchmarks.peers.trainer import serve_trainer  # noqa: E402
 
@@ -29,10 +29,10 @@ class FedJax:
     def load(self, task: Task, folder: Path) -> None:
         """See ``Trainer``."""
         del folder
-        forward = MODELS[task.model].forward_alone
+        model = MODELS[task.model]
 
         def loss(params: Any, batch: Any, key: jax.Array) -> jax.Array:
-            return losses(forward, params, batch, key if task.dropout else None).mean()
+            return losses(model.forward_alone, params, batch, key if task.dropout else None).mean()
 
         fedjax.set_for_each_client_backend("jit")
         self._algorithm = fed_avg.federated_averaging(
@@ -47,7 +47,7 @@ class FedJax:
             ),
         )
         self._task, self._round = task, 0
-        self._evaluation = jax.jit(lambda params, test: evaluation_loss(forward, params, test))
+        self._evaluation = jax.jit(model.evaluate)
         key = np.asarray(jax.random.PRNGKey(0))
         clients = (task.client(k) for k in range(len(task.sizes)))
         self._clients = [

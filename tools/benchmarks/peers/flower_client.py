@@ -4,7 +4,6 @@ A module of its own, since workers are processes that import it.
 """
 
 from collections import OrderedDict
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,9 +25,10 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @lru_cache(maxsize=1)
-def kept(folder: str, dropout: bool) -> tuple[Task, nn.Module]:
+def kept(folder: str, compared: bool) -> tuple[Task, nn.Module]:
     """A task and its network, which a worker keeps."""
-    task = replace(Task.load(Path(folder)), dropout=dropout)
+    task = Task.load(Path(folder))
+    task = task.compared if compared else task
     return task, make_network(task).to(DEVICE)
 
 
@@ -36,7 +36,7 @@ def train(message: Message, context: Context) -> Message:
     """Trains one client."""
     del context
     config = message.content["config"]
-    task, network = kept(config["folder"], config["dropout"])
+    task, network = kept(config["folder"], config["compared"])
     network.load_state_dict(message.content["arrays"].to_torch_state_dict())
     network.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=task.learning_rate)

@@ -44,7 +44,8 @@ class Cohorts(FedAvg):
 
     def __init__(self, task: Task, folder: str) -> None:
         super().__init__(fraction_evaluate=0.0, min_available_nodes=1)
-        self._task, self._folder, self.done = task, folder, 0
+        self._task, self._folder, self._done = task, folder, 0
+        self._compared = task.compared is task
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -53,13 +54,13 @@ class Cohorts(FedAvg):
         del server_round, config
         nodes = list(grid.get_node_ids())
         messages = []
-        for i, client in enumerate(self._task.cohort(self.done)):
-            about = {"folder": self._folder, "dropout": self._task.dropout, "client": client}
+        for i, client in enumerate(self._task.cohort(self._done)):
+            about = {"folder": self._folder, "compared": self._compared, "client": client}
             content = RecordDict({"arrays": arrays, "config": ConfigRecord(about)})
             messages.append(
                 Message(content=content, message_type="train", dst_node_id=nodes[i % len(nodes)])
             )
-        self.done += 1
+        self._done += 1
         return messages
 
 
