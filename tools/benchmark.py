@@ -16,7 +16,17 @@ machines differ.
 import argparse
 import sys
 
-from tools.benchmarks import chunks, compile_round, engine, methods, packing, pretrain, scale, trace
+from tools.benchmarks import (
+    chunks,
+    compile_round,
+    engine,
+    methods,
+    packing,
+    pretrain,
+    scale,
+    standard,
+    trace,
+)
 from tools.benchmarks.output import show, write
 from ufm_jax.train.command import path_argument
 from ufm_jax.train.config import PlacementConfig
@@ -31,6 +41,7 @@ COMMANDS = {
     "packing": packing,
     "pretrain": pretrain,
     "scale": scale,
+    "standard": standard,
     "trace": trace,
 }
 

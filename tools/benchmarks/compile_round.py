@@ -14,8 +14,8 @@ import jax
 from tools.benchmarks.compile_report import zones_of
 from tools.benchmarks.compile_tables import Outcome, figures
 from tools.benchmarks.compile_work import Work, configuration
-from tools.benchmarks.federations import MODELS
 from tools.benchmarks.hlo import read_module
+from tools.benchmarks.models import MODELS
 from tools.benchmarks.output import Figures
 from tools.benchmarks.peers.environment import make_environment
 from tools.benchmarks.peers.process import Peer

@@ -5,6 +5,7 @@ that the host makes of the clients' sizes.
 """
 
 import ast
+import math
 import runpy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import optax
 
-from tools.benchmarks.federations import FEATURES, MODELS, losses
+from tools.benchmarks.models import FEATURES, MODELS, losses
 from ufm_jax.data.federated import ArrayStore, FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
@@ -26,7 +27,9 @@ from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import CLIENTS, DATA, Placement
 from ufm_jax.fed.plan import HostPlan
+from ufm_jax.train.build import in_chunks
 from ufm_jax.train.config import PretrainConfig, resolve
+from ufm_jax.train.feed import images_at_once
 from ufm_jax.train.objective import FIELDS, init_params
 from ufm_jax.train.pretraining import federate
 
@@ -108,14 +111,19 @@ def _shape(
     return jax.ShapeDtypeStruct(dims, dtype, sharding=sharding)
 
 
-def abstract_round(work: Work, devices: list[jax.Device]) -> AbstractRound:
-    """The round of some work on some devices.
+def abstract_round(work: Work, devices: list[jax.Device], memory: float) -> AbstractRound:
+    """The round of some work, or its first chunk, on some devices.
+
+    Args:
+        work: What is to be compiled.
+        devices: They need not be there.
+        memory: Bytes of each, by which the size of a chunk is chosen.
 
     Raises:
         ConfigError: If the configuration or a change of it is wrong.
         ValueError: If the parts do not go together.
     """
-    return (_small if work.model else _pretraining)(work, devices)
+    return _small(work, devices) if work.model else _pretraining(work, devices, memory)
 
 
 def configuration(work: Work) -> PretrainConfig:
@@ -162,14 +170,17 @@ def _offsets(work: Work, batch_size: int) -> npt.NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)])
 
 
-def _pretraining(work: Work, devices: list[jax.Device]) -> AbstractRound:
+def _pretraining(work: Work, devices: list[jax.Device], memory: float) -> AbstractRound:
     config = configuration(work)
     data = _images(config, _offsets(work, config.federation.batch_size))
     federation = _moved(federate(config, data), devices)
+    image_bytes = math.prod(data.store.image_shape)
+    federation = in_chunks(federation, config.placement, image_bytes, memory)
     params = jax.eval_shape(partial(init_params, config.model), jax.random.key(0))
     stored = {name: row for name, row in data.store.read(np.arange(1)).items() if name in FIELDS}
-    examples = _resident(federation, stored, data.num_rows)
-    copies = 1 if config.placement.data_home == "device" else 2
+    home = config.placement.data_home
+    examples = _on_devices(federation, stored, images_at_once(federation, home))
+    copies = 1 if home == "device" else 2
     return _round(federation, params, examples, copies)
 
 
@@ -205,7 +216,7 @@ def _small(work: Work, devices: list[jax.Device]) -> AbstractRound:
     params = {name: jax.ShapeDtypeStruct(dims, jnp.float32) for name, dims in model.shapes.items()}
     stored = {"x": np.zeros((1, FEATURES), np.float32), "y": np.zeros(1, np.int32)}
     rows = int(np.asarray(federation.offsets)[-1])
-    return _round(federation, params, _resident(federation, stored, rows), 1)
+    return _round(federation, params, _on_devices(federation, stored, rows), 1)
 
 
 def _moved(federation: Federation, devices: list[jax.Device], lanes: int = 0) -> Federation:
@@ -218,17 +229,16 @@ def _moved(federation: Federation, devices: list[jax.Device], lanes: int = 0) ->
         axis_types=(jax.sharding.AxisType.Auto,) * 2,
         devices=devices,
     )
-    moved = AbstractPlacement(mesh, lanes or placement.lanes, placement.loop)
+    moved = AbstractPlacement(mesh, lanes or placement.lanes)
     return replace(federation, placement=moved)
 
 
-def _resident(federation: Federation, stored: dict[str, np.ndarray], rows: int) -> Tree:
-    """The images that devices hold during a round: all of them, or those that the round needs."""
-    placement, sharding = federation.placement, federation.placement.replicated
+def _on_devices(federation: Federation, stored: dict[str, np.ndarray], rows: int) -> Tree:
+    """Images on the devices, ``rows`` on each."""
+    sharding = federation.placement.replicated
     if federation.examples_sharded:
-        sharding = placement.sharded
-        slots = federation.limits.steps * placement.lanes * federation.batching.capacity
-        rows = placement.num_devices * min(slots, rows)
+        sharding = federation.placement.sharded
+        rows *= federation.placement.num_devices
     return {k: _shape((rows, *v.shape[1:]), v.dtype, sharding) for k, v in stored.items()}
 
 

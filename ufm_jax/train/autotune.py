@@ -137,7 +137,8 @@ def _load(
     """What the run would keep on a device with ``lanes`` lanes, and how well it would fill them."""
     federation = replace(federation, placement=replace(federation.placement, lanes=lanes))
     image_bytes = tree_bytes(example)
-    federation = in_chunks(federation, placement, image_bytes)
+    memory = device_memory(federation.placement)
+    federation = in_chunks(federation, placement, image_bytes, memory)
     # Beside the images of a chunk there are those of the next, which arrive while it trains.
     chunks = 1 if placement.data_home == "device" else 2
     clients = tree_bytes(federation.state_shapes(params).clients)

@@ -98,13 +98,16 @@ def build_federation(
     away = placement.data_home != "device"
     federation = replace(federation, examples_sharded=away or federation.algorithm.stateful)
     image_bytes = math.prod(data.store.image_shape)
-    federation = in_chunks(federation, placement, image_bytes)
+    memory = device_memory(federation.placement)
+    federation = in_chunks(federation, placement, image_bytes, memory)
     _check_memory(federation, placement, image_bytes)
     _check_rate(federation, optimizers, config.rounds)
     return federation
 
 
-def in_chunks(federation: Federation, config: PlacementConfig, image_bytes: int) -> Federation:
+def in_chunks(
+    federation: Federation, config: PlacementConfig, image_bytes: int, memory: float
+) -> Federation:
     """A federation whose rounds are cut into chunks as the configuration says.
 
     Where it leaves the size of a chunk open, a chunk's images take a sixteenth of a device's memory
@@ -114,11 +117,12 @@ def in_chunks(federation: Federation, config: PlacementConfig, image_bytes: int)
         federation: With any chunks.
         config: Where the images live, and the size of a chunk.
         image_bytes: Bytes of a stored image.
+        memory: Bytes of a device.
     """
     if config.chunk_steps or config.data_home == "device":
         return replace(federation, chunk_steps=config.chunk_steps or None)
     images_a_step = federation.placement.lanes * federation.batching.capacity
-    most = device_memory(federation.placement) * _CHUNK_SHARE / (images_a_step * image_bytes)
+    most = memory * _CHUNK_SHARE / (images_a_step * image_bytes)
     return replace(federation, chunk_steps=max(1, int(most)))
 
 
