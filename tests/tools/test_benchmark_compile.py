@@ -59,13 +59,13 @@ def _cheap_loss(params, batch, keys):
 @pytest.mark.parametrize("home", ["device", "host"])
 def test_the_round_of_sizes_alone_is_the_round_that_pretraining_compiles(home):
     work = replace(WORK, changes=(*TINY, f"placement.data_home={home}"))
-    ours = abstract_round(work, jax.devices()[:2])
+    ours = abstract_round(work, jax.devices()[:2], 1e9)
     config = configuration(work)
     data = random_images(client_sizes(work.clients, work.images, 4), config.data.working_size)
-    federation = federate(config, data)
+    federation = federate(config, data, 1e9)
     params = jax.eval_shape(partial(init_params, config.model), jax.random.key(0))
     with closing(Feed(config.placement, data, federation, FIELDS)) as feed:
-        plan, examples, rows = feed.take(0)
+        examples, plan, _, rows = feed.take(0)
         real = replace(federation, loss_fn=_cheap_loss)
         lowered = real.lower(real.state_shapes(params), examples, plan, rows)
     ours = ours._replace(federation=replace(ours.federation, loss_fn=_cheap_loss))
@@ -74,7 +74,7 @@ def test_the_round_of_sizes_alone_is_the_round_that_pretraining_compiles(home):
 
 def test_a_small_model_of_the_engine_takes_the_place_of_pretraining():
     work = replace(WORK, model="mlp", clients=7, images=300, lanes=3)
-    ours = abstract_round(work, jax.devices()[:2])
+    ours = abstract_round(work, jax.devices()[:2], 1e9)
     assert ours.federation.placement.lanes == 3
     assert ours.examples["x"].shape == (int(client_sizes(7, 300, 20).sum()), 784)
     assert "while" in ours.lower().as_text()

@@ -5,7 +5,6 @@ that the host makes of the clients' sizes.
 """
 
 import ast
-import math
 import runpy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,7 +26,6 @@ from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import CLIENTS, DATA, Placement
 from ufm_jax.fed.plan import HostPlan
-from ufm_jax.train.build import in_chunks
 from ufm_jax.train.config import PretrainConfig, resolve
 from ufm_jax.train.feed import images_at_once
 from ufm_jax.train.objective import FIELDS, init_params
@@ -173,9 +171,7 @@ def _offsets(work: Work, batch_size: int) -> npt.NDArray[np.int64]:
 def _pretraining(work: Work, devices: list[jax.Device], memory: float) -> AbstractRound:
     config = configuration(work)
     data = _images(config, _offsets(work, config.federation.batch_size))
-    federation = _moved(federate(config, data), devices)
-    image_bytes = math.prod(data.store.image_shape)
-    federation = in_chunks(federation, config.placement, image_bytes, memory)
+    federation = _moved(federate(config, data, memory), devices)
     params = jax.eval_shape(partial(init_params, config.model), jax.random.key(0))
     stored = {name: row for name, row in data.store.read(np.arange(1)).items() if name in FIELDS}
     home = config.placement.data_home

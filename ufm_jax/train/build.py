@@ -46,6 +46,7 @@ def build_federation(
     *,
     personal: Sequence[str],
     seed: int,
+    memory: float | None = None,
 ) -> Federation:
     """A federation over ``data``.
 
@@ -57,6 +58,7 @@ def build_federation(
         optimizers: Of clients and server.
         personal: Paths of the parameters that stay with each client, as regular expressions.
         seed: Everything random is folded from it.
+        memory: Bytes of a device; None for what the devices say.
 
     Raises:
         ConfigError: If a cohort is larger than the population, parts do not go together, or a
@@ -98,9 +100,9 @@ def build_federation(
     away = placement.data_home != "device"
     federation = replace(federation, examples_sharded=away or federation.algorithm.stateful)
     image_bytes = math.prod(data.store.image_shape)
-    memory = device_memory(federation.placement)
+    memory = memory or device_memory(federation.placement)
     federation = in_chunks(federation, placement, image_bytes, memory)
-    _check_memory(federation, placement, image_bytes)
+    _check_memory(federation, placement, image_bytes, memory)
     _check_rate(federation, optimizers, config.rounds)
     return federation
 
@@ -136,14 +138,15 @@ def _check_microbatch(config: FederationConfig, placement: PlacementConfig) -> N
         )
 
 
-def _check_memory(federation: Federation, config: PlacementConfig, image_bytes: int) -> None:
+def _check_memory(
+    federation: Federation, config: PlacementConfig, image_bytes: int, memory: float
+) -> None:
     """Refuses a round that cannot fit, before any of it is allocated.
 
     It counts the least alone: the images that a device holds, those of one step as float32, and
     what sorting the examples of a round takes on the host.
     """
     placement, steps = federation.placement, federation.limits.steps
-    memory = device_memory(placement)
     held = images_at_once(federation, config.data_home) * image_bytes
     if held > memory:
         raise ConfigError(

@@ -21,7 +21,7 @@ def compile_round(target: str, text: str, **work: Any) -> Message:
         there is no text.
     """
     asked = Work(**work | {"changes": tuple(work["changes"])})
-    round_ = abstract_round(asked, _devices(target, asked.devices))
+    round_ = abstract_round(asked, _devices(target, asked.devices), target_of(target).memory)
     schedule, federation = round_.plan.schedule, round_.federation
     begin = time.perf_counter()
     lowered = round_.lower()
