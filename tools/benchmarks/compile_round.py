@@ -152,6 +152,7 @@ def _variables(target: Target, devices: int) -> dict[str, str]:
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
         "JAX_ENABLE_COMPILATION_CACHE": "false",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # None is used, which one process would own.
         "XLA_FLAGS": flags,
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }

@@ -25,7 +25,8 @@ _NOTES = (
     "products that the data sheet promises; real kernels reach 60 to 85 % of it.",
     "images/s: the bound over all devices with every lane at work; of FLOPs: the share of the step "
     "that its products alone would take. round images/s: the same over a round of the clients "
-    f"(log-normal sizes, sigma {SPREAD:g}), their starts and ends and idle lanes included.",
+    f"(log-normal sizes, sigma {SPREAD:g}), their starts and ends and idle lanes included; mean: a "
+    "step with its share of these.",
     "TPUs: memory, collectives and compile time alone; their programs move data on the chip in "
     "ways that the text does not tell.",
 )
