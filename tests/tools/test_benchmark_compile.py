@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tools.benchmarks import compile_round
-from tools.benchmarks.compile_report import CLIENT, ROUND, STEP, zones_of
+from tools.benchmarks.compile_report import HANDOVER, ROUND, STEP, zones_of
 from tools.benchmarks.compile_tables import Outcome, figures
 from tools.benchmarks.compile_work import Work, abstract_round, client_sizes, configuration
 from tools.benchmarks.hlo import read_module
@@ -114,17 +114,17 @@ def test_kernels_and_host_reads_are_sorted_by_how_often_they_happen(zones):
     # A step: the condition, 12 layers of a condition and a product, the predicate, a product.
     assert costs[STEP].kernels == 1 + 12 * 2 + 1 + 1
     # A client: two negations where it begins, and a copy and its condition around the steps.
-    assert costs[CLIENT].kernels == 2 + 2
+    assert costs[HANDOVER].kernels == 2 + 2
     # A round: a product and two messages.
     assert costs[ROUND].kernels == 3
     # A condition is read at each turn and when the loop ends, a predicate once.
-    assert dict(zones.host_reads) == {STEP: 1 + 1, CLIENT: 1 + 2 + 1, ROUND: 1}
+    assert dict(zones.host_reads) == {STEP: 1 + 1, HANDOVER: 1 + 2 + 1, ROUND: 1}
 
 
 def test_the_mean_step_carries_its_share_of_starts_and_ends(zones):
     ceiling = Ceiling(1e9, {"f32": 1e11})
     step, client, rest = zones.costs(ceiling).values()
-    mean = zones.mean_step(steps=10, clients=4, ceiling=ceiling)
+    mean = zones.mean_step(steps=10, handovers=4, ceiling=ceiling)
     for name in ("kernels", "bytes", "flops", "seconds"):
         expected = getattr(step, name) + 0.4 * getattr(client, name) + 0.1 * getattr(rest, name)
         assert getattr(mean, name) == pytest.approx(expected), name
@@ -132,7 +132,7 @@ def test_the_mean_step_carries_its_share_of_starts_and_ends(zones):
 
 def _answer(**changes):
     memory = {"images": 10e9, "client states": 5e9, "working memory": 1e9}
-    sizes = {"batch": 64, "groups": 2, "steps": 10, "clients": 8, "images": 1000}
+    sizes = {"batch": 64, "groups": 2, "steps": 10, "handovers": 4, "images": 1000}
     times = {"trace s": 1.0, "compile s": 2.0}
     return {"memory": memory, **sizes, **times, **changes}
 

@@ -20,8 +20,8 @@ from tools.benchmarks.hlo_costs import (
 )
 from tools.benchmarks.measure import Row
 
-STEP, CLIENT, ROUND = "a step", "a client", "a round"
-"""How often a kernel runs: in every local step, once for each client, once in a round."""
+STEP, HANDOVER, ROUND = "a step", "a handover", "a round"
+"""How often a kernel runs: in every local step, where clients end and begin, once in a round."""
 
 
 class Zones(NamedTuple):
@@ -47,18 +47,18 @@ class Zones(NamedTuple):
         """The cost of each zone."""
         step, busy, around = (total(k, ceiling) for k in (self.step, self.busy_step, self.around))
         client = Cost(*(a + b - c for a, b, c in zip(around, busy, step, strict=True)))
-        return {STEP: step, CLIENT: client, ROUND: total(self.rest, ceiling)}
+        return {STEP: step, HANDOVER: client, ROUND: total(self.rest, ceiling)}
 
-    def mean_step(self, steps: int, clients: float, ceiling: Ceiling) -> Cost:
+    def mean_step(self, steps: int, handovers: float, ceiling: Ceiling) -> Cost:
         """The cost of a step with its share of the starts and ends and of the rest of the round.
 
         Args:
             steps: Of a round.
-            clients: That start on a device in a round.
+            handovers: Of a device in a round; those of several lanes together count once.
             ceiling: Of the device.
         """
         costs = self.costs(ceiling)
-        times = {STEP: 1.0, CLIENT: clients / steps, ROUND: 1 / steps}
+        times = {STEP: 1.0, HANDOVER: handovers / steps, ROUND: 1 / steps}
         scaled = [[times[zone] * value for value in cost] for zone, cost in costs.items()]
         return Cost(*map(sum, zip(*scaled, strict=True)))
 
@@ -77,9 +77,9 @@ def zones_of(module: Module) -> Zones:
     outermost = loop.loops[0] if loop.loops else name
 
     def zone_of(loops: tuple[str, ...]) -> str:
-        return STEP if name in loops else CLIENT if outermost in loops else ROUND
+        return STEP if name in loops else HANDOVER if outermost in loops else ROUND
 
-    places: dict[str, list[Place]] = {STEP: [], CLIENT: [], ROUND: []}
+    places: dict[str, list[Place]] = {STEP: [], HANDOVER: [], ROUND: []}
     for place in walk(module):
         places[zone_of(place.loops)].append(place)
     everything = [place for zone in places.values() for place in zone]

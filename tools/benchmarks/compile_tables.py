@@ -99,7 +99,7 @@ def _speed(outcome: Outcome) -> Row:
     assert answer is not None
     assert zones is not None
     step = zones.costs(ceiling)[report.STEP]
-    mean = zones.mean_step(answer["steps"], answer["clients"] / answer["groups"], ceiling)
+    mean = zones.mean_step(answer["steps"], answer["handovers"], ceiling)
     images = answer["batch"] * outcome.lanes * answer["groups"]
     return {
         "kernels": round(step.kernels),

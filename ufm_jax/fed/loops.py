@@ -7,8 +7,7 @@
 
 The inner loop holds nothing but steps. A client costs about one pass over its parameters when it
 begins and one when it ends, however many lanes there are. A device with many lanes does handovers
-in groups of a quarter of its lanes, so that many small clients cost few kernels. All trip counts
-are data.
+in groups, so that many small clients cost few kernels. All trip counts are data.
 """
 
 from functools import partial
@@ -30,7 +29,7 @@ from ufm_jax.fed.lanes import (
     start_client,
     turn_of,
 )
-from ufm_jax.fed.trees import entries, entry, put_entries, with_entry
+from ufm_jax.fed.trees import entries, entry, put_entries, select, with_entry
 
 
 class Training(NamedTuple):
@@ -51,10 +50,14 @@ Carry = tuple[Training, Tree]
 """The round in progress, and the states that clients keep."""
 
 
+def handovers_at_once(lanes: int) -> int:
+    """Lanes of a device that hand over together: half of many small ones, one of a few large."""
+    return lanes // 2 if lanes >= 8 else 1
+
+
 def run_chunk(work: Work, training: Training, clients: Tree) -> Carry:
     """Trains a chunk of this device's share of the cohort."""
-    todo = work.segments
-    group = work.lanes // 2 if work.lanes >= 8 else 1
+    todo, group = work.segments, handovers_at_once(work.lanes)
     hand_over = _hand_over_one if group == 1 else partial(_hand_over_many, group)
 
     def segment(e: jax.Array, carry: Carry) -> Carry:
@@ -74,37 +77,35 @@ def run_chunk(work: Work, training: Training, clients: Tree) -> Carry:
 def _hand_over_one(work: Work, carry: Carry, handover: jax.Array, stop: jax.Array) -> Carry:
     """Ends the client of one lane, and begins the next."""
     del stop
-    lane, ends, begins = _handover(work, handover)
-    training, clients = lax.cond(
-        ends == NOBODY, lambda: carry, lambda: _end_one(work, carry, ends, lane)
-    )
-    # Where nobody begins, the lane repeats its last client in vain: a branch would cost more.
-    place = jnp.where(begins == NOBODY, ends, begins)
-    kept = entry(clients, jnp.asarray(work.events.slot)[place])
-    lanes = with_entry(training.lanes, lane, start_client(work, kept, place))
-    return training._replace(lanes=lanes), clients
-
-
-def _end_one(work: Work, carry: Carry, place: jax.Array, lane_number: jax.Array) -> Carry:
-    """Adds what the client at a place of the table leaves, or refuses what is not finite."""
     training, clients = carry
-    lane, slot = entry(training.lanes, lane_number), jnp.asarray(work.events.slot)[place]
-    turn = turn_of(work, place)
-    metrics = measure_client(work, lane, entry(clients, slot), end_client(work, lane, turn))
+    lane_number, ends, begins = _handover(work, handover)
+    slot = jnp.asarray(work.events.slot)
+    lane, before = entry(training.lanes, lane_number), entry(clients, slot[ends])
+    turn = turn_of(work, ends)
+    metrics = measure_client(work, lane, before, end_client(work, lane, turn))
 
     def accept() -> tuple[Tree, Tree]:
         # Inside the branch, since what crosses into it is written to memory first.
         ended = end_client(work, lane, turn)
         gathered = work.aggregator.add(training.gathered, ended.update, turn, work.cohort)
-        return gathered, with_entry(clients, slot, ended.kept)
+        return gathered, ended.kept
 
     def refuse() -> tuple[Tree, Tree]:
-        return training.gathered, clients
+        return training.gathered, before
 
-    # A branch: a select for each leaf would repeat the check of all leaves in each of them.
-    gathered, clients = lax.cond(metrics.finite, accept, refuse)
-    of_clients = with_entry(training.metrics, place, metrics)
-    return Training(training.lanes, gathered, of_clients), clients
+    # A branch: a select for each leaf would repeat the check of all leaves in each of them. The
+    # states of the other clients stay out of it, since a branch copies what it passes on.
+    gathered, kept = lax.cond(metrics.finite & (ends != NOBODY), accept, refuse)
+    clients = with_entry(clients, slot[ends], kept)
+    known = select(ends != NOBODY, metrics, entry(training.metrics, ends))
+    # Where nobody begins, the lane repeats its last client in vain: a branch would cost more.
+    place = jnp.where(begins == NOBODY, ends, begins)
+    fresh = start_client(work, entry(clients, slot[place]), place)
+    return Training(
+        with_entry(training.lanes, lane_number, fresh),
+        gathered,
+        with_entry(training.metrics, ends, known),
+    ), clients
 
 
 def _hand_over_many(

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import topologies
 
-from tools.benchmarks.compile_work import Work, abstract_round
+from tools.benchmarks.compile_work import AbstractRound, Work, abstract_round
 from tools.benchmarks.peers.process import Message, serve
 from tools.benchmarks.targets import target_of
+from ufm_jax.fed.events import segments
+from ufm_jax.fed.loops import handovers_at_once
 
 
 def compile_round(target: str, text: str, **work: Any) -> Message:
@@ -42,10 +45,21 @@ def compile_round(target: str, text: str, **work: Any) -> Message:
         "batch": federation.batching.batch_size,
         "groups": federation.placement.num_devices,
         "steps": int((schedule.first_step + schedule.num_steps).max()),
-        "clients": len(schedule.client),
+        "handovers": _handovers(round_),
         "images": int((round_.plan.rows >= 0).sum()),
         "unprintable": _write(compiled, Path(text)),
     }
+
+
+def _handovers(round_: AbstractRound) -> float:
+    """How often lanes hand over in a round, those that do so together counted once; of a device."""
+    federation, schedule = round_.federation, round_.plan.schedule
+    table = segments(schedule, federation.limits, 0, schedule.makespan)
+    counts = np.diff(table.handovers, axis=1).clip(
+        min=0
+    )  # Behind the last segment there are zeros.
+    together = -(-counts // handovers_at_once(schedule.lanes))
+    return float(together.sum() / schedule.num_devices)
 
 
 def _write(compiled: jax.stages.Compiled, file: Path) -> str:
