@@ -1,4 +1,4 @@
-"""From a compiled round's text to figures: of a step, of a client, of the round."""
+"""From a compiled round's text to figures: of a step, of a handover, of the round."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple

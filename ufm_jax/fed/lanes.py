@@ -38,14 +38,13 @@ class Lanes(NamedTuple):
     Attributes:
         local: The algorithm's training state.
         position: The client's place in the event table.
-        loss: Sum of the losses of the examples seen so far.
-        examples: Their number.
+        seen: float32 [L, 2], over the examples seen so far: the sum of their losses, and their
+            number. One array, since each costs small models two kernels.
     """
 
     local: Any
     position: jax.Array
-    loss: jax.Array
-    examples: jax.Array
+    seen: jax.Array
 
 
 class Work(NamedTuple):
@@ -101,13 +100,13 @@ class Ended(NamedTuple):
 def empty_lanes(algorithm: Algorithm, server: Any, client: Tree, lanes: int) -> Lanes:
     """Lanes before the first client, from shapes of the server's and of a client's state."""
     local = jax.eval_shape(algorithm.start, server, client)
-    return zeros(Lanes(local, jnp.int32(0), jnp.float32(0), jnp.float32(0)), lanes)
+    return zeros(Lanes(local, jnp.int32(0), jnp.zeros(2)), lanes)
 
 
 def start_client(work: Work, client: Tree, position: jax.Array) -> Lanes:
     """The lane (without the axis L) of a client that begins its round."""
     local = work.algorithm.start(work.server, client)
-    return Lanes(local, position, jnp.float32(0), jnp.float32(0))
+    return Lanes(local, position, jnp.zeros(2))
 
 
 def turn_of(work: Work, place: jax.Array) -> Turn:
@@ -125,10 +124,11 @@ def measure_client(work: Work, lane: Lanes, client: Tree, ended: Ended) -> Clien
     """The metrics of the client in a lane (without the axis L), which began from ``client``."""
     # One pass over an update that is also the distance moved, as it is for most algorithms.
     kept = squared_norm(ended.kept)
-    good = acceptable(squared_norm(ended.update)) & jnp.isfinite(kept + lane.loss)
+    loss, examples = lane.seen
+    good = acceptable(squared_norm(ended.update)) & jnp.isfinite(kept + loss)
     began = work.algorithm.start(work.server, client)
     moved = distance(began.params, lane.local.params)
-    return ClientMetrics(lane.loss / jnp.maximum(lane.examples, 1), moved, good)
+    return ClientMetrics(loss / jnp.maximum(examples, 1), moved, good)
 
 
 def run_steps(work: Work, lanes: Lanes, begin: jax.Array, end: jax.Array) -> Lanes:
@@ -160,7 +160,7 @@ def _step(work: Work, lane: Lanes, row: jax.Array, t: jax.Array) -> Lanes:
     grad_fn = _grad_fn(work, batch, fold(work.cohort.key, client, "step", s))
     progress = work.round_index + s / events.num_steps[i]
     local, loss = work.algorithm.step(work.server, lane.local, grad_fn, progress)
-    return Lanes(local, i, lane.loss + loss * batch.size, lane.examples + batch.size)
+    return Lanes(local, i, lane.seen + jnp.stack([loss * batch.size, batch.size]))
 
 
 def _batch(work: Work, row: jax.Array, key: jax.Array) -> Batch:

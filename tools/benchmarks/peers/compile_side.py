@@ -55,9 +55,8 @@ def _handovers(round_: AbstractRound) -> float:
     """How often lanes hand over in a round, those that do so together counted once; of a device."""
     federation, schedule = round_.federation, round_.plan.schedule
     table = segments(schedule, federation.limits, 0, schedule.makespan)
-    counts = np.diff(table.handovers, axis=1).clip(
-        min=0
-    )  # Behind the last segment there are zeros.
+    # Behind the last segment the table is zero.
+    counts = np.diff(table.handovers, axis=1).clip(min=0)
     together = -(-counts // handovers_at_once(schedule.lanes))
     return float(together.sum() / schedule.num_devices)
 
