@@ -3,6 +3,7 @@
     python -m tools.benchmark packing
     python -m tools.benchmark pretrain --size ti --image_size=224 --batch_size=16 --lanes 1 2 4
     python -m tools.benchmark trace --size=ti --out=FOLDER
+    python -m tools.benchmark compile --target h200 v5e:2x2 --lanes 1 2
     python -m tools.benchmark methods --only examples clients secure
     python -m tools.benchmark SUBCOMMAND --help
 
@@ -15,7 +16,17 @@ machines differ.
 import argparse
 import sys
 
-from tools.benchmarks import engine, methods, packing, pretrain, scale, trace
+from tools.benchmarks import (
+    chunks,
+    compile_round,
+    engine,
+    methods,
+    packing,
+    pretrain,
+    scale,
+    standard,
+    trace,
+)
 from tools.benchmarks.output import show, write
 from ufm_jax.train.command import path_argument
 from ufm_jax.train.config import PlacementConfig
@@ -23,11 +34,14 @@ from ufm_jax.train.door import enter
 from ufm_jax.train.runtime import configure_jax
 
 COMMANDS = {
+    "chunks": chunks,
+    "compile": compile_round,
     "engine": engine,
     "methods": methods,
     "packing": packing,
     "pretrain": pretrain,
     "scale": scale,
+    "standard": standard,
     "trace": trace,
 }
 

@@ -5,6 +5,7 @@ import os
 import py_compile
 import sys
 import textwrap
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.benchmarks import engine, sides
-from tools.benchmarks.federations import MODELS, make_task, ragged_sizes
+from tools.benchmarks import comparison, engine, sides
+from tools.benchmarks.federations import SMALL, make_task, ragged_sizes
+from tools.benchmarks.peers.environment import ACCELERATORS
 from tools.benchmarks.peers.exchange import Task
+from tools.benchmarks.peers.kinds import PEERS
 from tools.benchmarks.peers.process import Peer
 from ufm_jax.fed.placement import make_placement
 
@@ -25,11 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NUMPY_PEER = """
     import sys
     import numpy as np
-    from tools.benchmarks.peers.exchange import Task
-    from tools.benchmarks.peers.process import serve
+    from tools.benchmarks.peers.trainer import fastest, serve_trainer
 
     def sgd(task, w, b, x, y):
-        for i in range(0, len(y), task.batch_size):
+        for i in [*range(0, len(y), task.batch_size)] * task.local_epochs:
             xs, ys = x[i : i + task.batch_size], y[i : i + task.batch_size]
             p = np.exp(xs @ w + b)
             p /= p.sum(axis=1, keepdims=True)
@@ -38,25 +40,32 @@ NUMPY_PEER = """
             b = b - task.learning_rate * p.mean(axis=0)
         return w, b
 
-    class Side:
-        def load(self, file):
-            self.task = Task.load(file)
-            return {}
+    class LogReg:
+        def load(self, task, folder):
+            self.task, self.round = task, 0
+            self.w, self.b = task.params["out.weight"], task.params["out.bias"]
 
-        def first_round(self, file):
-            task = self.task
-            w, b = task.params["out.weight"], task.params["out.bias"]
-            ends = [sgd(task, w, b, x, y) for x, y in task.clients]
-            share = task.sizes / task.sizes.sum()
-            w, b = (sum(p * e[i] for p, e in zip(share, ends)) for i in (0, 1))
-            np.savez(file, **{"out.weight": w * FACTOR, "out.bias": b})
-            return {"note": "numpy"}
+        def rounds(self, count):
+            for _ in range(count):
+                task, cohort = self.task, self.task.cohort(self.round)
+                ends = [sgd(task, self.w, self.b, *task.client(k)) for k in cohort]
+                share = task.sizes[cohort] / task.sizes[cohort].sum()
+                self.w, self.b = (sum(p * e[i] for p, e in zip(share, ends)) for i in (0, 1))
+                self.round += 1
 
-        def run(self, rounds):
-            return {"seconds": 2.0 * rounds}
+        def params(self):
+            return {"out.weight": self.w * FACTOR, "out.bias": self.b}
 
-    side = Side()
-    serve({"load": side.load, "first_round": side.first_round, "run": side.run}, sys.stdout)
+        def evaluate(self):
+            z = self.task.test_x @ self.w + self.b
+            z -= z.max(axis=1, keepdims=True)
+            log_p = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
+            return -log_p[np.arange(len(z)), self.task.test_y].mean().item() * LOSS
+
+        def tune(self):
+            return "numpy, " + fastest(self, ["one way"], lambda way: None)
+
+    serve_trainer(LogReg(), sys.stdout)
 """
 
 
@@ -76,9 +85,22 @@ def _options(**changes):
 
 
 def _first_round(model):
-    """A task in our order, and our parameters after its first round."""
-    ours = sides.Ours(_small_task(model), make_placement(1, 2))
-    return ours.task, ours.first_round()
+    """A task, and what ours computes in its first round."""
+    task = _small_task(model)
+    return task, sides.Ours(task, make_placement(1, 2)).check()
+
+
+def _evaluated(task):
+    """The same with cohorts, epochs and an evaluation."""
+    return replace(
+        task,
+        cohorts=np.array([[0, 2, 5], [1, 2, 3]]),
+        local_epochs=3,
+        evaluate_every=2,
+        evaluate_batch=4,
+        test_x=task.x[:8] + 1,
+        test_y=task.y[:8],
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -97,58 +119,95 @@ def logreg():
 
 @pytest.fixture
 def numpy_peer(tmp_path):
-    """Starts a peer that multiplies its result by a factor."""
+    """Starts a peer that multiplies its results by factors."""
 
-    def start(factor):
+    def start(factor, loss=1.0):
         script = tmp_path / "numpy_peer.py"
         code = textwrap.dedent(NUMPY_PEER).replace("FACTOR", str(factor))
+        code = code.replace("LOSS", str(loss))
         script.write_text(code, encoding="utf-8")
         return Peer(Path(sys.executable), script, {**os.environ, "PYTHONPATH": str(ROOT)})
 
     return start
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", SMALL)
 def test_the_python_loop_agrees_with_ours_for_every_model(model):
-    task, params = _first_round(model)
-    theirs = sides.Loop(task).first_round()
-    assert sides.check_agreement("loop", theirs, params, task.params) < 1e-4
+    task, ours = _first_round(model)
+    theirs = sides.Loop(task).check()
+    assert sides.check_agreement("loop", theirs, ours, task.params) < 1e-4
+
+
+def test_sides_agree_on_cohorts_epochs_and_the_evaluated_loss(numpy_peer, tmp_path):
+    task = _evaluated(_small_task("logreg"))
+    task.save(tmp_path)
+    ours = sides.Ours(task, make_placement(2, 1)).check()
+    assert ours.loss > 0
+    with numpy_peer(1.0) as peer:
+        for side in (sides.Loop(task), sides.PeerSide(peer, tmp_path)):
+            assert sides.check_agreement("side", side.check(), ours, task.params) < 1e-4
+    everybody = replace(task, cohorts=np.arange(7)[None])
+    with pytest.raises(RuntimeError, match="does not compute the same round"):
+        sides.check_agreement("all", sides.Loop(everybody).check(), ours, task.params)
+
+
+def test_sides_are_compared_at_the_rate_for_it_and_timed_at_their_own(numpy_peer, tmp_path):
+    task = replace(_small_task("logreg"), learning_rate=0.5)
+    slower = replace(task, learning_rate=0.01)
+    both = replace(task, compared_rate=0.01)
+    both.save(tmp_path)
+    expected = sides.Loop(slower).check()
+    with numpy_peer(1.0) as peer:
+        for side in (sides.Ours(both, make_placement(1, 1)), sides.PeerSide(peer, tmp_path)):
+            assert sides.check_agreement("side", side.check(), expected, task.params) < 1e-3
+    assert both.compared.learning_rate == 0.01
+    assert both.learning_rate == 0.5
+    for settled in (task, both.compared):
+        assert settled.compared is settled
+
+
+def test_a_side_that_evaluates_something_else_is_refused(logreg):
+    task, ours = logreg
+    theirs, ours = ours._replace(loss=1.01), ours._replace(loss=1.0)
+    with pytest.raises(RuntimeError, match="pfl does not evaluate the same"):
+        sides.check_agreement("pfl", theirs, ours, task.params)
 
 
 def test_a_side_that_is_one_percent_off_is_refused(logreg):
-    task, params = logreg
-    theirs = {name: 1.01 * value for name, value in params.items()}
+    task, ours = logreg
+    theirs = ours._replace(params={name: 1.01 * value for name, value in ours.params.items()})
     with pytest.raises(RuntimeError, match="pfl does not compute the same round"):
-        sides.check_agreement("pfl", theirs, params, task.params)
+        sides.check_agreement("pfl", theirs, ours, task.params)
 
 
 def test_a_side_that_trains_nothing_or_is_not_finite_is_refused(logreg):
-    task, params = logreg
-    for theirs in (task.params, {name: value * np.nan for name, value in params.items()}):
+    task, ours = logreg
+    for params in (task.params, {name: value * np.nan for name, value in ours.params.items()}):
         with pytest.raises(RuntimeError, match="its time would mean nothing"):
-            sides.check_agreement("pfl", theirs, params, task.params)
+            sides.check_agreement("pfl", ours._replace(params=params), ours, task.params)
 
 
-def test_a_peer_gets_the_task_and_is_compared_over_files(numpy_peer, logreg):
-    task, params = logreg
-    with numpy_peer(1.0) as peer, sides.peer_side(peer, task) as side:
-        assert sides.check_agreement("numpy", side.first_round(), params, task.params) < 1e-4
-        assert side.note == "numpy"
-        assert side.run(3) == 6.0
+def test_a_peer_gets_the_task_says_how_it_runs_and_times_itself(numpy_peer, logreg, tmp_path):
+    task, _ = logreg
+    task.save(tmp_path)
+    with numpy_peer(1.0) as peer:
+        side = sides.PeerSide(peer, tmp_path)
+        assert side.prepare() == "numpy, one way"
+        assert 0 < side.run(3) < 60
 
 
 def test_a_wrong_peer_is_never_timed(numpy_peer, monkeypatch):
     monkeypatch.setattr(sides.PeerSide, "run", lambda *_: pytest.fail("it was timed"))
     task = _small_task("logreg")
     with numpy_peer(1.01) as peer, pytest.raises(RuntimeError, match="numpy does not compute"):
-        engine.measure_task(_options(sides=[]), task, {"numpy": peer})
+        comparison.compare(_options(sides=[]), task, {"numpy": peer}, 1)
 
 
 def test_measuring_gives_one_row_a_side_with_ours_as_the_measure(monkeypatch):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
     monkeypatch.setattr(engine, "make_task", partial(make_task, mean_examples=20))
     figures = engine.measure(_options(sides=["loop"]))
-    named = [(row["model"], row["clients"], row["side"]) for row in figures.rows]
+    named = [(row["task"], row["clients"], row["side"]) for row in figures.rows]
     assert named == [("logreg", 5, side) for side in ("ours", "loop")]
     for row in figures.rows:
         assert row["from"] <= row["seconds"] <= row["to"]
@@ -173,27 +232,41 @@ def test_sizes_are_log_normal_with_the_mean_asked_for():
 
 
 @pytest.mark.parametrize(("num_devices", "lanes"), [(1, 1), (2, 3)])
-def test_other_sides_get_each_clients_own_examples_in_our_order(num_devices, lanes):
-    task = _small_task("logreg")
-    theirs = sides.Ours(task, make_placement(num_devices, lanes)).task
-    assert not np.array_equal(theirs.x, task.x)
-    for (x, y), (u, v) in zip(task.clients, theirs.clients, strict=True):
-        before, after = (
-            [(*row, label) for row, label in zip(*p, strict=True)] for p in ((x, y), (u, v))
-        )
-        assert sorted(before) == sorted(after)
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_in_order_each_client_takes_its_own_examples_from_first_to_last(num_devices, lanes, epochs):
+    task = replace(_small_task("logreg"), local_epochs=epochs)
+    federation = sides.Federation(
+        lambda *_: None,
+        sides.fedavg(sides.optax.sgd(1.0)),
+        task.offsets,
+        sides.Batching(task.batch_size, epochs),
+        placement=make_placement(num_devices, lanes),
+    )
+    plan = federation.plan(0)
+    rows = sides.rows_in_order(plan, task)
+    assert ((rows >= 0) == (plan.rows >= 0)).all()
+    taken = [rows[:, :, lane][rows[:, :, lane] >= 0] for lane in range(lanes)]
+    for first, last in zip(task.offsets[:-1], task.offsets[1:], strict=True):
+        mine = np.concatenate([part[(part >= first) & (part < last)] for part in taken])
+        np.testing.assert_array_equal(mine, np.tile(np.arange(first, last), epochs))
 
 
-def test_a_task_survives_its_file(tmp_path):
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_task_survives_its_folder(evaluated, tmp_path):
     task = _small_task("mlp")
-    task.save(tmp_path / "task.npz")
-    back = Task.load(str(tmp_path / "task.npz"))
-    assert (back.model, back.batch_size, back.learning_rate) == ("mlp", 4, task.learning_rate)
-    for field in ("x", "y", "offsets"):
-        np.testing.assert_array_equal(getattr(back, field), getattr(task, field))
-    assert back.params.keys() == task.params.keys()
-    for name, value in task.params.items():
-        np.testing.assert_array_equal(back.params[name], value)
+    task = _evaluated(task) if evaluated else task
+    task.save(tmp_path)
+    back = Task.load(tmp_path)
+    for field in fields(Task):
+        expected, value = getattr(task, field.name), getattr(back, field.name)
+        jax.tree.map(np.testing.assert_array_equal, value, expected)
+
+
+def test_examples_of_a_round_count_cohorts_and_epochs():
+    task = _evaluated(_small_task("logreg"))
+    sizes = task.sizes
+    both = sizes[[0, 2, 5]].sum(), sizes[[1, 2, 3]].sum()
+    assert task.examples_per_round == 3 * sum(both) / 2
 
 
 def test_the_same_seed_gives_the_same_task():
@@ -203,8 +276,8 @@ def test_the_same_seed_gives_the_same_task():
         np.testing.assert_array_equal(value, two.params[name])
 
 
-@pytest.mark.parametrize("kind", sides.PEERS.values(), ids=list(sides.PEERS))
+@pytest.mark.parametrize("kind", PEERS.values(), ids=list(PEERS))
 def test_peers_scripts_compile_and_have_an_environment_for_every_accelerator(kind, tmp_path):
     script = ROOT / "tools" / "benchmarks" / "peers" / kind.script
     py_compile.compile(str(script), cfile=str(tmp_path / "compiled"), doraise=True)
-    assert set(kind.requirements) == set(engine.ACCELERATORS.values())
+    assert set(kind.requirements) == set(ACCELERATORS.values())

@@ -18,7 +18,7 @@ from tools.benchmarks import breakdown, ceiling, output, pretrain, published, wo
 from tools.benchmarks.compiling import compile_twice
 from tools.benchmarks.images import Images, dealt, opened_images, random_images, sample_counts
 from tools.benchmarks.measure import rates, share_saved
-from tools.benchmarks.workload import Workload, image_flops, run_config
+from tools.benchmarks.workload import Workload, run_config
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.interop.torch_names import mae_from_torch
 from ufm_jax.models.sizes import EncoderSize
@@ -150,14 +150,16 @@ def test_a_round_trains_on_every_image_and_counts_it(home):
 
 
 @pytest.mark.usefixtures("quick_objective")
-def test_a_row_has_a_round_against_a_ceiling_taken_next_to_it():
+def test_a_row_has_a_round_against_a_ceiling_taken_next_to_it(monkeypatch):
+    flops = 1000  # Of a model that is not run.
+    monkeypatch.setattr(pretrain, "image_flops", lambda _: flops)
     options = _options("--data_home", "host")
     figures = pretrain.measure(options)
     (row,) = figures.rows
     assert (row["size"], row["lanes"], row["home"]) == ("xs", 1, "host")
     assert row["from"] <= row["images/s"] <= row["to"]
-    flops = image_flops(run_config(options, "xs", 1).model)
     assert row["GFLOP/s"] == pytest.approx(row["images/s"] * flops / 1e9, rel=0.02, abs=0.1)
+    assert row["utilisation"] <= 1
     assert row["compile s"] > 0
     assert row["compiled MB"] >= 0
     assert 0 < row["useful"] <= 1
@@ -211,6 +213,33 @@ def test_the_ceiling_counts_the_products_of_all_devices():
     assert one.flops == 2 * 32**3 * 8
     assert eight.flops == 8 * one.flops
     assert one.run() > 0
+
+
+def test_the_ceiling_is_that_of_the_fastest_shape_and_of_its_fastest_run(monkeypatch):
+    squares, model = ceiling.Shape(32, 32, 32), ceiling.Shape(16, 8, 32)
+    for seconds, fastest in (
+        ((3.0, 2.0, 2.5, 1.0, 1.0, 1.0), squares),
+        ((9.0,) * 3 + (0.5,) * 3, model),
+    ):
+        times = iter((*seconds, 0.25))
+        monkeypatch.setattr(ceiling, "timed", lambda _, times=times: lambda: next(times))
+        top = ceiling.Ceiling(make_placement(1), "float32", [model])
+        assert top.shape == fastest
+        assert top.best == top.flops / min(seconds[:3] if fastest == squares else seconds[3:])
+        top.run()
+        assert top.best == top.flops / 0.25
+
+
+def test_the_models_own_products_are_among_the_shapes():
+    model = ModelConfig(size="b", image_size=224, patch_size=16)
+    assert ceiling.model_shapes(model, 2) == [(100, 768, 3072), (394, 512, 2048)]
+
+
+def test_a_utilisation_above_one_is_an_error_of_the_harness():
+    top = ceiling.Ceiling(make_placement(1), "float32")
+    assert ceiling.utilisation(top.best / 2, top) == 0.5
+    with pytest.raises(RuntimeError, match="above the ceiling"):
+        ceiling.utilisation(1.01 * top.best, top)
 
 
 def test_without_augmentation_the_objective_sees_the_same_and_gives_the_same_loss():

@@ -52,7 +52,7 @@ def test_the_round_learns():
     losses = []
     for _ in range(20):
         plan = one.federation.plan(0)
-        one.state, metrics = one.federation.run_round(one.state, one.examples, plan, one.rows)
+        one.state, metrics = one.federation.run_chunk(one.state, one.examples, plan, 0, one.rows)
         results = one.federation.results(plan, metrics)
         losses.append(np.mean([result.loss for result in results]))
     assert losses[-1] < 0.8 * losses[0]

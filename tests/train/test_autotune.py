@@ -306,10 +306,10 @@ def test_what_a_probe_says_of_exhausted_memory(monkeypatch):
     probe = RoundProbe(_federation(), PARAMS, EXAMPLE)
 
     def failing(message):
-        def run_round(*_):
+        def run_chunk(*_):
             raise jax.errors.JaxRuntimeError(message)
 
-        monkeypatch.setattr(Federation, "run_round", run_round)
+        monkeypatch.setattr(Federation, "run_chunk", run_chunk)
 
     failing("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes\nmore")
     with pytest.raises(OutOfDeviceMemoryError, match=r"allocating 5 bytes$"):
@@ -323,7 +323,9 @@ def test_images_and_clients_states_of_the_run_count():
     federation = _federation((8,) * 8, devices=2)
     placement = PlacementConfig()
     load = autotune._load(placement, federation, PARAMS, EXAMPLE, 2)
-    assert load.image_bytes == 64 * (6 + 8)  # every device holds all
+    assert load.image_bytes == 32 * (6 + 8)  # every device holds those of its own clients
+    unpinned = autotune._load(placement, _federation((8,) * 8, 2, "reset"), PARAMS, EXAMPLE, 2)
+    assert unpinned.image_bytes == 64 * (6 + 8)
     assert load.client_bytes == 4 * (2 * tree_bytes(PARAMS) + 4)  # two moments and a count
     assert load.useful == 1.0
     host = autotune._load(

@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.train.small_runs import QUICKSTART, assert_same_state, losses_of, rounds_written
 from ufm_jax.train.metrics import read_history
+from ufm_jax.train.run_checkpoints import UNFINISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,6 +29,14 @@ class Kind(NamedTuple):
     rounds: int
     kills: int
 
+
+CHUNKS = {
+    "placement.data_home": "host",
+    "placement.chunk_steps": 1,
+    "checkpoint.every_rounds": 5,
+    "checkpoint.every_seconds": 1e-3,
+}
+"""Keys of a run that is cut after every step, and saved after most."""
 
 KINDS = {
     "pretrain": Kind("pretrain:quickstart", QUICKSTART, 14, 5),
@@ -55,6 +64,7 @@ KINDS = {
         30,
         10,
     ),
+    "chunks": Kind("pretrain:quickstart", QUICKSTART | CHUNKS, 14, 10),
     "finetune": Kind(
         "finetune:finetune",
         {
@@ -241,6 +251,34 @@ def test_sigterm_saves_and_the_same_command_goes_on(undisturbed, tmp_path):
     assert saved[0] == rounds_written(run.workdir) < run.kind.rounds
     run.finish()
     run.assert_same_as(undisturbed)
+
+
+def test_stopped_and_killed_inside_a_round_it_ends_with_the_bits_of_whole_rounds(
+    undisturbed, tmp_path
+):
+    kind = undisturbed.kind._replace(keys=undisturbed.kind.keys | CHUNKS)
+    run, log = Run(kind, undisturbed.place, tmp_path / "run"), undisturbed.place / "log.txt"
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        begun = rounds_written(run.workdir)
+        process = run.start()
+        run.wait_for_rounds(begun + 2, process)
+        while not inside_a_round(run.workdir):
+            assert process.poll() is None, log.read_text()[-3000:]
+        process.send_signal(number)
+        process.wait()
+        assert 0 < rounds_written(run.workdir) < kind.rounds - 2
+    run.finish()
+    assert " at step " in log.read_text()
+    assert_same_state(undisturbed.workdir, run.workdir, kind.rounds)
+    assert losses_of(run.workdir) == losses_of(undisturbed.workdir)
+    assert not (run.workdir / UNFINISHED).exists()
+
+
+def inside_a_round(workdir):
+    """Whether the newest checkpoint is of a round that has begun."""
+    unfinished = [int(p.name) for p in (workdir / UNFINISHED).glob("[0-9]*") if p.name.isdecimal()]
+    whole = [int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*") if p.name.isdecimal()]
+    return max(unfinished, default=0) // 10**9 >= max(whole, default=0) and bool(unfinished)
 
 
 def test_another_configuration_is_refused_and_the_difference_named(undisturbed):

@@ -11,7 +11,7 @@ from typing import Any, get_args
 import numpy as np
 
 from tools.benchmarks import breakdown, published
-from tools.benchmarks.ceiling import Ceiling
+from tools.benchmarks.ceiling import Ceiling, model_shapes, utilisation
 from tools.benchmarks.compiling import compile_twice, peak_bytes
 from tools.benchmarks.images import Images, add_image_options, opened_images
 from tools.benchmarks.measure import Row, interleaved, rates, timed
@@ -30,8 +30,9 @@ _NOTES = (
     "A round is what ufm_jax.pretrain does for one, from images in their home to the new global "
     "model, augmentation included; images/s: median over rounds, slowest and fastest.",
     "utilisation: analytic operations of the model (matrix products, forward and backward) a "
-    "second, over those of a chain of square matrix products in the same type on all devices at "
-    "once, timed in turn with the rounds (ceiling). useful: share of the lanes' steps in use.",
+    "second, over the most that a chain of matrix products in the same type reached on all devices "
+    "at once (ceiling): the fastest of squares and of the model's own shapes, timed beforehand and "
+    "in turn with the rounds. useful: share of the lanes' steps in use.",
     "compile s: tracing and compiling a round with an empty persistent cache; cached s: with the "
     "round in it and nothing in memory.",
     "compiled MB: arguments, temporaries and outputs of the compiled round on each device, images "
@@ -106,20 +107,18 @@ def _fastest(options: argparse.Namespace, rows: list[Row], size: Size) -> Pretra
 
 def _row(workload: Workload, options: argparse.Namespace) -> Row:
     compiled = compile_twice(workload)
-    ceiling = Ceiling(workload.federation.placement, options.dtype)
+    shapes = model_shapes(workload.config.model, options.batch_size)
+    ceiling = Ceiling(workload.federation.placement, options.dtype, shapes)
     sides = {"round": timed(workload.run), "ceiling": ceiling.run}
     seconds = interleaved(sides, options.repeats)
     flops = workload.images * image_flops(workload.config.model)
-    speed, most = (
-        count / float(np.median(seconds[name]))
-        for name, count in (("round", flops), ("ceiling", ceiling.flops))
-    )
+    speed = flops / float(np.median(seconds["round"]))
     host = np.array(workload.host_seconds[-options.repeats :])
     peak = peak_bytes()
     return rates(workload.images, seconds["round"]) | {
         "GFLOP/s": round(speed / 1e9, 1),
-        "ceiling": round(most / 1e9, 1),
-        "utilisation": round(speed / most, 3),
+        "ceiling": round(ceiling.best / 1e9, 1),
+        "utilisation": round(utilisation(speed, ceiling), 3),
         "useful": round(workload.useful_fraction, 3),
         "compile s": round(compiled.cold_seconds, 1),
         "cached s": round(compiled.cached_seconds, 1),

@@ -1,13 +1,9 @@
-"""The sides of the engine's comparison: ours, a Python loop, and peers in their own processes.
+"""The sides of a comparison: ours, a Python loop, and peers in their own processes.
 
-Each trains the same ``Task``. The order of its rows is that of our round 0, so that after one round
-every side must hold the same parameters; later rounds are for timing.
+Each trains the same ``Task``. In the round that is compared all take a client's examples in the
+task's order, so that after it every side must hold the same parameters. Later rounds are timed.
 """
 
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,17 +12,17 @@ import jax
 import numpy as np
 import numpy.typing as npt
 import optax
+from jax.sharding import NamedSharding, PartitionSpec
 
-from tools.benchmarks.federations import MODELS, losses
 from tools.benchmarks.measure import timed
-from tools.benchmarks.peers.environment import TORCH, make_environment
+from tools.benchmarks.models import MODELS, losses
 from tools.benchmarks.peers.exchange import Arrays, Task
 from tools.benchmarks.peers.process import Peer
 from ufm_jax.fed.algorithm import Tree
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
-from ufm_jax.fed.placement import Placement
+from ufm_jax.fed.placement import CLIENTS, Placement
 from ufm_jax.fed.plan import HostPlan
 
 TOLERANCE = 1e-2
@@ -39,22 +35,33 @@ of inputs a few do, and sides were up to 3e-3 apart (with tanh in place of ReLU:
 LENGTH_TOLERANCE = 1e-4
 """The same over the length of our parameters."""
 
-_PEERS = Path(__file__).parent / "peers"
-_ROOT = Path(__file__).resolve().parents[2]
+LOSS_TOLERANCE = 1e-3
+"""Relative difference of the evaluated losses."""
+
+
+class Checked(NamedTuple):
+    """What is compared.
+
+    Attributes:
+        params: The global parameters after round 0.
+        loss: Theirs on the test examples; None where a task has none.
+    """
+
+    params: Arrays
+    loss: float | None
 
 
 class Side(Protocol):
-    """One that trains a task. ``first_round`` comes before ``run``."""
+    """One that trains a task. ``check`` comes first, then ``prepare``."""
 
-    @property
-    def note(self) -> str:
-        """With what it runs, once ``first_round`` is done."""
+    def check(self) -> Checked:
+        """Runs round 0 of ``task.compared``, each client's examples in the task's order."""
 
-    def first_round(self) -> Arrays:
-        """Runs round 0 and returns the global parameters after it."""
+    def prepare(self) -> str:
+        """Makes ready to be timed, and says what runs and how."""
 
     def run(self, rounds: int) -> float:
-        """Runs more rounds to their end, and returns the seconds that they took."""
+        """Runs rounds of the task to their end, and returns the seconds that they took."""
 
 
 class Ours:
@@ -62,89 +69,110 @@ class Ours:
 
     Every round is planned anew on the host, inside the time, and shuffled anew. Metrics stay on the
     devices.
-
-    Attributes:
-        task: The task with its rows in the order of round 0: what the other sides get.
     """
 
     def __init__(self, task: Task, placement: Placement) -> None:
-        """Puts the task's examples, in the order given, on the devices."""
+        """Puts the task's examples on the devices."""
+        self._task, self._placement = task, placement
+        self._examples = placement.put({"x": task.x, "y": task.y}, placement.replicated)
+        self._evaluation = _Evaluation(task, placement)
+        self._begin(task.compared)
+
+    def _begin(self, task: Task) -> None:
         self._federation = Federation(
-            partial(_losses_by_keys, task.model),
+            partial(_losses_by_keys, task.model, task.dropout),
             fedavg(optax.sgd(task.learning_rate)),
             task.offsets,
-            Batching(task.batch_size),
-            placement=placement,
+            Batching(task.batch_size, task.local_epochs),
+            cohort_size=task.cohorts.shape[1],
+            placement=self._placement,
         )
-        self._examples = self._federation.replicate({"x": task.x, "y": task.y})
         self._state = self._federation.init(task.params)
         self._round = 0
-        plan = self._federation.plan(0)
-        self.useful = plan.schedule.useful_fraction
-        self.task = task.in_order(rows_by_client(plan))
 
-    @property
-    def note(self) -> str:
-        """Devices and lanes."""
-        placement = self._federation.placement
-        return (
-            f"{placement.num_devices} devices, {placement.lanes} lanes on each, "
-            f"useful-slot fraction {self.useful:.3f}"
-        )
-
-    def first_round(self) -> Arrays:
+    def check(self) -> Checked:
         """See ``Side``."""
-        self._rounds(1)
+        plan = self._federation.plan(0, self._task.cohort(0))
+        rows = rows_in_order(plan, self._task)
+        self._state, _ = self._federation.run_chunk(self._state, self._examples, plan, 0, rows)
+        self._round = 1
         params: Arrays = jax.device_get(self._state.server.params)
-        return params
+        return Checked(params, self._evaluation(self._state.server.params))
+
+    def prepare(self) -> str:
+        """See ``Side``."""
+        if self._task.compared is not self._task:
+            self._begin(self._task)
+        self._rounds(1)
+        useful = self._federation.plan(0, self._task.cohort(0)).schedule.useful_fraction
+        return (
+            f"{self._placement.num_devices} devices, {self._placement.lanes} lanes on each, "
+            f"useful-slot fraction {useful:.3f}"
+        )
 
     def run(self, rounds: int) -> float:
         """See ``Side``."""
         return timed(partial(self._rounds, rounds))()
 
     def _rounds(self, rounds: int) -> None:
-        for _ in range(rounds):
-            plan = self._federation.plan(self._round)
+        for done in range(1, rounds + 1):
+            plan = self._federation.plan(self._round, self._task.cohort(self._round))
             self._state, _ = self._federation.run_round(self._state, self._examples, plan)
             self._round += 1
+            if self._task.evaluates(done):
+                self._evaluation(self._state.server.params)
         jax.block_until_ready(self._state)
 
 
 class Loop:
     """A Python loop over clients and steps, each step one call of a jitted function."""
 
-    note = "one device, one dispatch a step"
-
     def __init__(self, task: Task) -> None:
         """Takes the task; examples stay on the host, as they do in such loops."""
         self._task = task
-        self._params = jax.device_put(task.params)
-        self._step = jax.jit(partial(_sgd_step, task.model, task.learning_rate))
+        self._evaluation = _Evaluation(task, None)
         self._add = jax.jit(_add_scaled, donate_argnums=0)
+        self._begin(task.compared)
 
-    def first_round(self) -> Arrays:
+    def _begin(self, task: Task) -> None:
+        self._step = jax.jit(partial(_sgd_step, task.model, task.learning_rate, task.dropout))
+        self._params = jax.device_put(task.params)
+        self._round = 0
+
+    def check(self) -> Checked:
         """See ``Side``."""
         self._rounds(1)
         params: Arrays = jax.device_get(self._params)
-        return params
+        return Checked(params, self._evaluation(self._params))
+
+    def prepare(self) -> str:
+        """See ``Side``."""
+        if self._task.compared is not self._task:
+            self._begin(self._task)
+        self._rounds(1)
+        return "one device, one dispatch a step"
 
     def run(self, rounds: int) -> float:
         """See ``Side``."""
         return timed(partial(self._rounds, rounds))()
 
     def _rounds(self, rounds: int) -> None:
-        for _ in range(rounds):
-            self._params = self._one_round()
+        for done in range(1, rounds + 1):
+            self._params = self._one_round(self._task.cohort(self._round))
+            self._round += 1
+            if self._task.evaluates(done):
+                self._evaluation(self._params)
         jax.block_until_ready(self._params)
 
-    def _one_round(self) -> Tree:
-        size, total = self._task.batch_size, len(self._task.y)
+    def _one_round(self, cohort: list[int]) -> Tree:
+        size, total = self._task.batch_size, self._task.sizes[cohort].sum()
         mean = jax.tree.map(np.zeros_like, self._task.params)
-        for x, y in self._task.clients:
+        for client in cohort:
+            x, y = self._task.client(client)
             local = self._params
-            for start in range(0, len(y), size):
+            for step, start in enumerate([*range(0, len(y), size)] * self._task.local_epochs):
                 batch = {"x": x[start : start + size], "y": y[start : start + size]}
-                local = self._step(local, batch)
+                local = self._step(local, batch, np.array([self._round, client, step], np.int32))
             mean = self._add(mean, np.float32(len(y) / total), local)
         return mean
 
@@ -152,95 +180,38 @@ class Loop:
 class PeerSide:
     """A side in a process of its own; see ``peers``."""
 
-    def __init__(self, peer: Peer, task: Task, folder: Path) -> None:
-        """Hands the task over as a file in ``folder``."""
-        self._peer, self._result = peer, folder / "result.npz"
-        self.note = ""
-        task.save(folder / "task.npz")
-        peer.ask("load", file=str(folder / "task.npz"))
+    def __init__(self, peer: Peer, folder: Path) -> None:
+        """Takes a peer, and the folder of a task."""
+        self._peer, self._folder = peer, str(folder)
+        self._result = folder / f"result-{id(self)}.npz"
 
-    def first_round(self) -> Arrays:
+    def check(self) -> Checked:
         """See ``Side``."""
-        self.note = self._peer.ask("first_round", file=str(self._result))["note"]
+        answer = self._peer.ask("check", folder=self._folder, result=str(self._result))
         with np.load(self._result) as params:
-            return dict(params)
+            return Checked(dict(params), answer["loss"])
+
+    def prepare(self) -> str:
+        """See ``Side``."""
+        return str(self._peer.ask("prepare", folder=self._folder)["note"])
 
     def run(self, rounds: int) -> float:
         """See ``Side``."""
         return float(self._peer.ask("run", rounds=rounds)["seconds"])
 
 
-class PeerKind(NamedTuple):
-    """How to run a peer.
-
-    Attributes:
-        script: In the folder ``peers``.
-        requirements: What pip installs for it, by accelerator.
-        variables: Environment variables on top of this process's.
-    """
-
-    script: str
-    requirements: Mapping[str, tuple[str, ...]]
-    variables: Mapping[str, str]
-
-
-_FEDJAX = ("fedjax==0.0.17", "dm-haiku==0.0.17", "optax==0.2.8", "numpy<2.5")
-_PFL = ("pfl==0.6.0", "numpy<2.5")
-PEERS = {
-    "fedjax": PeerKind(
-        "fedjax_side.py",
-        {"cpu": (*_FEDJAX, "jax==0.10.2"), "cuda": (*_FEDJAX, "jax[cuda13]==0.10.2")},
-        # Several processes share an accelerator; jax reserves three quarters of it by itself.
-        {
-            "JAX_NUM_CPU_DEVICES": "1",
-            "JAX_DEFAULT_MATMUL_PRECISION": "float32",
-            "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.3",
-        },
-    ),
-    "pfl": PeerKind(
-        "pfl_side.py",
-        {accelerator: (*_PFL, torch) for accelerator, torch in TORCH.items()},
-        # While it waits for its turn, its threads must not spin.
-        {"OMP_WAIT_POLICY": "passive"},
-    ),
-}
-
-
-@contextmanager
-def running_peer(name: str, accelerator: str) -> Iterator[Peer]:
-    """Starts a peer, in an environment that is made where it is missing.
-
-    Args:
-        name: Among ``PEERS``.
-        accelerator: ``cpu`` or ``cuda``.
-
-    Raises:
-        RuntimeError: If its environment cannot be made.
-    """
-    kind = PEERS[name]
-    python = make_environment(f"{name}-{accelerator}", kind.requirements[accelerator])
-    variables = {**os.environ, **kind.variables, "PYTHONPATH": str(_ROOT)}
-    variables["JAX_PLATFORMS"] = accelerator
-    if accelerator == "cpu":
-        variables["PFL_PYTORCH_DEVICE"] = "cpu"
-    with Peer(python, _PEERS / kind.script, variables) as peer:
-        yield peer
-
-
-@contextmanager
-def peer_side(peer: Peer, task: Task) -> Iterator[PeerSide]:
-    """A peer's side of one task; the files between the processes go with it."""
-    with tempfile.TemporaryDirectory() as folder:
-        yield PeerSide(peer, task, Path(folder))
-
-
-def rows_by_client(plan: HostPlan) -> npt.NDArray[np.int32]:
-    """[R] the rows that a round uses, client by client, in the order in which each trains."""
+def rows_in_order(plan: HostPlan, task: Task) -> npt.NDArray[np.int32]:
+    """[D, T, L, B] the rows of a plan, with each client's examples in the task's order."""
     schedule = plan.schedule
+    rows = np.full_like(plan.rows, -1)
     device, lane = np.divmod(schedule.lane, schedule.lanes)
-    spans = zip(device, lane, schedule.first_step, schedule.num_steps, strict=True)
-    rows = [plan.rows[d, first : first + count, at].reshape(-1) for d, at, first, count in spans]
-    return np.concatenate([rows[i] for i in np.argsort(schedule.client)])
+    for i, client in enumerate(schedule.client):
+        steps, first = schedule.num_steps[i], schedule.first_step[i]
+        example = np.arange(steps * task.batch_size) % task.sizes[client]
+        rows[device[i], first : first + steps, lane[i]] = task.offsets[client] + example.reshape(
+            steps, -1
+        )
+    return rows
 
 
 def distance(theirs: Arrays, ours: Arrays) -> float:
@@ -248,28 +219,35 @@ def distance(theirs: Arrays, ours: Arrays) -> float:
     return _length({name: theirs[name] - ours[name] for name in ours})
 
 
-def check_agreement(name: str, theirs: Arrays, ours: Arrays, before: Arrays) -> float:
+def check_agreement(name: str, theirs: Checked, ours: Checked, before: Arrays) -> float:
     """How far a side's parameters are from ours after round 0, over how far the round moved ours.
 
     Measured against the parameters themselves, a round that does next to nothing would agree.
 
     Args:
         name: The side.
-        theirs: Its parameters after round 0.
-        ours: Ours.
+        theirs: What it computed.
+        ours: What ours computed.
         before: What all began with.
 
     Raises:
         RuntimeError: If it exceeds a tolerance: such a side must not be timed.
     """
-    moved, apart = distance(ours, before), distance(theirs, ours)
-    allowed = min(TOLERANCE * moved, LENGTH_TOLERANCE * _length(ours))
+    moved, apart = distance(ours.params, before), distance(theirs.params, ours.params)
+    allowed = min(TOLERANCE * moved, LENGTH_TOLERANCE * _length(ours.params))
     if not apart <= allowed:  # So that nan is refused too.
         raise RuntimeError(
             f"{name} does not compute the same round: its parameters end {apart / moved:.1e} of "
             f"the round's movement away from ours, where {allowed / moved:.0e} is allowed; its "
             "time would mean nothing"
         )
+    if ours.loss is not None:
+        assert theirs.loss is not None
+        if not abs(theirs.loss - ours.loss) <= LOSS_TOLERANCE * abs(ours.loss):
+            raise RuntimeError(
+                f"{name} does not evaluate the same: its loss on the test examples is "
+                f"{theirs.loss:.6g}, ours {ours.loss:.6g}; its time would mean nothing"
+            )
     return apart / moved
 
 
@@ -277,13 +255,41 @@ def _length(params: Arrays) -> float:
     return float(np.linalg.norm([np.linalg.norm(leaf) for leaf in params.values()]))
 
 
-def _losses_by_keys(model: str, params: Any, batch: Tree, keys: jax.Array) -> jax.Array:
-    del keys
-    return losses(MODELS[model].forward, params, batch)
+class _Evaluation:
+    """The loss on a task's test examples, on all devices of a placement or on one."""
+
+    def __init__(self, task: Task, placement: Placement | None) -> None:
+        self._batches: Tree = None
+        if not task.evaluate_every:
+            return
+        if placement is None:
+            self._batches = jax.device_put(task.test_batches)
+        else:
+            even = task.evaluate_batch % placement.num_devices == 0
+            spec = PartitionSpec(None, CLIENTS) if even else PartitionSpec()
+            sharding = NamedSharding(placement.mesh, spec)
+            self._batches = placement.put(task.test_batches, sharding)
+        self._loss = jax.jit(MODELS[task.model].evaluate)
+
+    def __call__(self, params: Tree) -> float | None:
+        return None if self._batches is None else float(self._loss(params, self._batches))
 
 
-def _sgd_step(model: str, learning_rate: float, params: Any, batch: Tree) -> Tree:
-    grads = jax.grad(lambda p: losses(MODELS[model].forward_alone, p, batch).mean())(params)
+def _losses_by_keys(
+    model: str, dropout: bool, params: Any, batch: Tree, keys: jax.Array
+) -> jax.Array:
+    return losses(MODELS[model].forward, params, batch, keys[0] if dropout else None)
+
+
+def _sgd_step(
+    model: str, learning_rate: float, dropout: bool, params: Any, batch: Tree, at: jax.Array
+) -> Tree:
+    key = jax.random.key(0)
+    for number in at:
+        key = jax.random.fold_in(key, number)
+    grads = jax.grad(
+        lambda p: losses(MODELS[model].forward_alone, p, batch, key if dropout else None).mean()
+    )(params)
     return jax.tree.map(lambda leaf, grad: leaf - learning_rate * grad, params, grads)
 
 

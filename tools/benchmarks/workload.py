@@ -86,7 +86,7 @@ class Workload:
 
     def lower(self) -> jax.stages.Lowered:
         """The next round as it would be compiled."""
-        plan, examples, _, rows = self._feed.take(self.rounds)
+        examples, plan, _, rows = self._feed.take(self.rounds)
         return self.federation.lower(self.state, examples, plan, rows)
 
     def close(self) -> None:

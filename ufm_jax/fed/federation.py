@@ -389,9 +389,11 @@ class Federation:
         return begin + self.steps_at_once >= plan.schedule.makespan
 
     def rows(self, plan: HostPlan, begin: int) -> npt.NDArray[np.int32]:
-        """int32 [D, C, L, B]: the rows of the examples of a chunk, ``EMPTY`` beyond the round."""
+        """int32 [D, C, L, B]: the rows of a chunk's examples, ``EMPTY`` beyond its end."""
         rows = plan.rows[:, begin : begin + self.steps_at_once]
-        missing = self.steps_at_once - rows.shape[1]
+        # Two steps at least: XLA would move the reading of a single one out of the loop, and so
+        # fuse, and round, otherwise than in larger chunks.
+        missing = max(self.steps_at_once, 2) - rows.shape[1]
         return np.pad(rows, ((0, 0), (0, missing), (0, 0), (0, 0)), constant_values=EMPTY)
 
     def run_round(

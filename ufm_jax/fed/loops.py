@@ -54,7 +54,7 @@ Carry = tuple[Training, Tree]
 def run_chunk(work: Work, training: Training, clients: Tree) -> Carry:
     """Trains a chunk of this device's share of the cohort."""
     todo = work.segments
-    group = max(1, work.lanes // 4)
+    group = work.lanes // 2 if work.lanes >= 8 else 1
     hand_over = _hand_over_one if group == 1 else partial(_hand_over_many, group)
 
     def segment(e: jax.Array, carry: Carry) -> Carry:

@@ -136,13 +136,14 @@ def _load(
 ) -> Load:
     """What the run would keep on a device with ``lanes`` lanes, and how well it would fill them."""
     federation = replace(federation, placement=replace(federation.placement, lanes=lanes))
-    row_bytes = tree_bytes(example)
-    federation = in_chunks(federation, placement, row_bytes)
+    image_bytes = tree_bytes(example)
+    memory = device_memory(federation.placement)
+    federation = in_chunks(federation, placement, image_bytes, memory)
     # Beside the images of a chunk there are those of the next, which arrive while it trains.
     chunks = 1 if placement.data_home == "device" else 2
     clients = tree_bytes(federation.state_shapes(params).clients)
     return Load(
-        chunks * images_at_once(federation, placement.data_home) * row_bytes,
+        chunks * images_at_once(federation, placement.data_home) * image_bytes,
         clients // federation.placement.num_devices,
         federation.plan(0).schedule.useful_fraction,
     )

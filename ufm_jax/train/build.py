@@ -6,11 +6,10 @@ from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
-import numpy as np
 
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
-from ufm_jax.fed.algorithm import LossFn, tree_bytes
+from ufm_jax.fed.algorithm import LossFn
 from ufm_jax.fed.asynchronous.algorithm import Asynchronous, polynomial
 from ufm_jax.fed.asynchronous.federation import AsyncFederation
 from ufm_jax.fed.batches import Batching
@@ -47,6 +46,7 @@ def build_federation(
     *,
     personal: Sequence[str],
     seed: int,
+    memory: float | None = None,
 ) -> Federation:
     """A federation over ``data``.
 
@@ -58,6 +58,7 @@ def build_federation(
         optimizers: Of clients and server.
         personal: Paths of the parameters that stay with each client, as regular expressions.
         seed: Everything random is folded from it.
+        memory: Bytes of a device; None for what the devices say.
 
     Raises:
         ConfigError: If a cohort is larger than the population, parts do not go together, or a
@@ -98,14 +99,17 @@ def build_federation(
     )
     away = placement.data_home != "device"
     federation = replace(federation, examples_sharded=away or federation.algorithm.stateful)
-    row_bytes = tree_bytes(data.store.read(np.arange(1)))
-    federation = in_chunks(federation, placement, row_bytes)
-    _check_memory(federation, placement, data.store.image_shape, row_bytes)
+    image_bytes = math.prod(data.store.image_shape)
+    memory = memory or device_memory(federation.placement)
+    federation = in_chunks(federation, placement, image_bytes, memory)
+    _check_memory(federation, placement, image_bytes, memory)
     _check_rate(federation, optimizers, config.rounds)
     return federation
 
 
-def in_chunks(federation: Federation, config: PlacementConfig, row_bytes: int) -> Federation:
+def in_chunks(
+    federation: Federation, config: PlacementConfig, image_bytes: int, memory: float
+) -> Federation:
     """A federation whose rounds are cut into chunks as the configuration says.
 
     Where it leaves the size of a chunk open, a chunk's images take a sixteenth of a device's memory
@@ -114,12 +118,13 @@ def in_chunks(federation: Federation, config: PlacementConfig, row_bytes: int) -
     Args:
         federation: With any chunks.
         config: Where the images live, and the size of a chunk.
-        row_bytes: Bytes of an image, with all that belongs to it.
+        image_bytes: Bytes of a stored image.
+        memory: Bytes of a device.
     """
     if config.chunk_steps or config.data_home == "device":
         return replace(federation, chunk_steps=config.chunk_steps or None)
     images_a_step = federation.placement.lanes * federation.batching.capacity
-    most = device_memory(federation.placement) * _CHUNK_SHARE / (images_a_step * row_bytes)
+    most = memory * _CHUNK_SHARE / (images_a_step * image_bytes)
     return replace(federation, chunk_steps=max(1, int(most)))
 
 
@@ -134,10 +139,7 @@ def _check_microbatch(config: FederationConfig, placement: PlacementConfig) -> N
 
 
 def _check_memory(
-    federation: Federation,
-    config: PlacementConfig,
-    image_shape: tuple[int, ...],
-    row_bytes: int,
+    federation: Federation, config: PlacementConfig, image_bytes: int, memory: float
 ) -> None:
     """Refuses a round that cannot fit, before any of it is allocated.
 
@@ -145,8 +147,7 @@ def _check_memory(
     what sorting the examples of a round takes on the host.
     """
     placement, steps = federation.placement, federation.limits.steps
-    memory = device_memory(placement)
-    held = images_at_once(federation, config.data_home) * row_bytes
+    held = images_at_once(federation, config.data_home) * image_bytes
     if held > memory:
         raise ConfigError(
             f"config.placement.data_home={config.data_home!r}: a device would hold images of "
@@ -158,7 +159,7 @@ def _check_memory(
             )
         )
     slots = placement.lanes * federation.batching.capacity
-    images = slots // placement.data_parallel * 4 * math.prod(image_shape)
+    images = slots // placement.data_parallel * 4 * image_bytes
     order = slots * steps * placement.num_devices * _BYTES_A_SLOT
     for needed, available, what in (
         (images, memory, "the images of one step"),

@@ -36,30 +36,34 @@ _GONE = ("gloo", "nccl", "unavailable", "coordination", "deadline_exceeded", "he
 
 
 class SharedStop(StopSignal):
-    """A signal to any process stops all of them after the same round.
+    """A signal to any process stops all of them after the same chunk.
 
-    After every round the processes compare what they received, on the devices, behind the round's
-    own work; the answer is read a round later, so that no device waits for it.
+    After every chunk the processes compare what they received and whether they want to save, on the
+    devices, behind the chunk's own work. The answer is read a chunk later, so that no device waits
+    for it.
     """
 
     def __init__(self, mesh: Mesh) -> None:
         """Prepares the question for the devices of a mesh."""
         super().__init__()
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        self._highest = jax.jit(jnp.max, out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._highest = jax.jit(
+            partial(jnp.max, axis=0), out_shardings=NamedSharding(mesh, PartitionSpec())
+        )
         self._answer: jax.Array | None = None
 
-    def reached(self) -> bool:
-        """Whether to stop now; every process must ask after every round, and gets one answer."""
-        answer, self._answer = self._answer, self._ask()
-        if answer is not None:
-            self.stopped_by = int(answer)
-        return bool(self.stopped_by)
+    def ask(self, late: bool) -> bool:
+        """Whether to save now; every process must ask after every chunk, and gets one answer."""
+        answer, self._answer = self._answer, self._highest_of(late, self.received)
+        if answer is None:
+            return False
+        save, self.stopped_by = (int(number) for number in answer)
+        return bool(save or self.stopped_by)
 
-    def _ask(self) -> jax.Array:
-        number = np.full(1, self.received, np.int32)
-        shape = (self._sharding.mesh.size,)
-        return self._highest(jax.make_array_from_callback(shape, self._sharding, lambda _: number))
+    def _highest_of(self, *numbers: int) -> jax.Array:
+        mine = np.array([numbers], np.int32)
+        shape = (self._sharding.mesh.size, len(numbers))
+        return self._highest(jax.make_array_from_callback(shape, self._sharding, lambda _: mine))
 
 
 def stop_signal(mesh: Mesh) -> StopSignal:

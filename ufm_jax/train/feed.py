@@ -20,14 +20,14 @@ class Chunk(NamedTuple):
     """What a chunk of a round needs; a round may be one.
 
     Attributes:
-        plan: Who trains where, when and on what.
         examples: The images, on the devices.
+        plan: Who trains where, when and on what.
         begin: The chunk's first step.
         rows: The chunk's rows as numbers inside ``examples``.
     """
 
-    plan: HostPlan
     examples: Tree
+    plan: HostPlan
     begin: int
     rows: np.ndarray
 
@@ -84,12 +84,12 @@ class Feed:
         plan = self._planned(round_index)
         rows = self.federation.rows(plan, begin)
         if self._home is None:
-            return Chunk(plan, self._resident, begin, np.where(rows < 0, rows, self._place[rows]))
+            return Chunk(self._resident, plan, begin, np.where(rows < 0, rows, self._place[rows]))
         loaded = self._home.round(_by_device(rows[self._mine]))
         # The rows of other processes' devices are not read here.
         local = np.full_like(rows, EMPTY)
         local[self._mine] = loaded.local_rows.reshape(rows[self._mine].shape)
-        return Chunk(plan, self._spread(self._chosen(loaded.examples)), begin, local)
+        return Chunk(self._spread(self._chosen(loaded.examples)), plan, begin, local)
 
     def following(self, chunk: Chunk) -> tuple[int, int]:
         """The round and the first step of the chunk after one."""

@@ -135,8 +135,10 @@ def with_lanes(config: PretrainConfig, lanes: int) -> PretrainConfig:
     return replace(config, placement=replace(config.placement, lanes=lanes))
 
 
-def federate(config: PretrainConfig, data: FederatedData) -> Federation:
-    """The federation that ``config`` describes over ``data``."""
+def federate(
+    config: PretrainConfig, data: FederatedData, memory: float | None = None
+) -> Federation:
+    """The federation that ``config`` describes over ``data``; see ``build_federation``."""
     batch_size = config.federation.batch_size
     return build_federation(
         config.federation,
@@ -152,6 +154,7 @@ def federate(config: PretrainConfig, data: FederatedData) -> Federation:
         ),
         personal=config.federation.personal,
         seed=config.seed,
+        memory=memory,
     )
 
 

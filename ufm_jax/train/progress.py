@@ -62,13 +62,15 @@ class Progress:
         self._bar: RichProgress | None = None
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._bar = RichProgress(
-                TextColumn("{task.completed:.0f}/{task.total:.0f} rounds"),
+                TextColumn("{task.fields[rounds]}/{task.total:.0f} rounds"),
                 BarColumn(bar_width=None),
                 TextColumn("{task.description}", markup=False),
                 console=self._console,
                 expand=True,
             )
-            self._task = self._bar.add_task("compiling", total=total_rounds, completed=start_round)
+            self._task = self._bar.add_task(
+                "compiling", total=total_rounds, completed=start_round, rounds=start_round
+            )
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -90,16 +92,25 @@ class Progress:
         self._recent.append(record.seconds)
         status = describe(record, seconds_left(self._recent, self._total - done))
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, description=status)
+            self._bar.update(self._task, completed=done, rounds=done, description=status)
             if record.rejected:
                 self._print(rejection(record))
             return
-        now = time.monotonic()
-        due = now - self._last_line >= self._plain_seconds
-        if due or done == self._total or record.rejected:
-            self._last_line = now
+        if self._due() or done == self._total or record.rejected:
+            self._last_line = time.monotonic()
             lines = [f"{done}/{self._total} rounds, {status}"]
             self._print("\n".join(lines + [rejection(record)] * bool(record.rejected)))
+
+    def advance(self, done: int, share: float) -> None:
+        """Shows that ``done`` rounds are done, and a share of the next."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done + share)
+        elif self._due():
+            self._last_line = time.monotonic()
+            self._print(f"{done}/{self._total} rounds, and {share:.0%} of the next")
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._last_line >= self._plain_seconds
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

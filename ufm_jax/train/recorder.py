@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,18 @@ from ufm_jax.fed.plan import ClientResult, HostPlan
 from ufm_jax.train.metrics import ClientRecord, RoundRecord
 
 
+class Sinks(NamedTuple):
+    """What takes the metrics of a run.
+
+    Attributes:
+        records: Each takes the record of every round; none in a process that writes nothing.
+        advance: Takes the rounds done and the share of the next, where a round has chunks.
+    """
+
+    records: Sequence[Callable[[RoundRecord], None]]
+    advance: Callable[[int, float], None]
+
+
 class Recorder:
     """Turns metrics on the devices into records, and hands them on."""
 
@@ -22,7 +35,7 @@ class Recorder:
         names: tuple[str, ...],
         lr_factor: Callable[[jax.Array], jax.Array],
         traffic: Traffic,
-        sinks: Sequence[Callable[[RoundRecord], None]],
+        sinks: Sinks,
     ) -> None:
         """Starts the clock.
 
@@ -31,7 +44,7 @@ class Recorder:
             names: The clients' names.
             lr_factor: Learning-rate factor as a function of the round.
             traffic: Bytes of a client in a round.
-            sinks: What takes each record, in order; none in a process that writes nothing.
+            sinks: What takes the records.
         """
         self._federation, self._names, self._lr_factor = federation, names, lr_factor
         self._traffic, self._sinks = traffic, sinks
@@ -54,9 +67,13 @@ class Recorder:
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
         record = self._record(plan, results, metrics, seconds)
-        for sink in self._sinks:
+        for sink in self._sinks.records:
             sink(record)
         return record
+
+    def advance(self, plan: HostPlan, step: int) -> None:
+        """Tells how far a round is: at a step of its longest lane."""
+        self._sinks.advance(plan.round_index, step / plan.schedule.makespan)
 
     def _record(
         self, plan: HostPlan, results: list[ClientResult], metrics: RoundMetrics, seconds: float

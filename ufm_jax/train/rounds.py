@@ -15,10 +15,10 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.train import cluster
 from ufm_jax.train.config import CheckpointConfig, FederationConfig
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.metrics import MetricWriter, RoundRecord
+from ufm_jax.train.metrics import MetricWriter
 from ufm_jax.train.privacy import Spending
 from ufm_jax.train.progress import Progress
-from ufm_jax.train.recorder import Recorder
+from ufm_jax.train.recorder import Recorder, Sinks
 from ufm_jax.train.run_checkpoints import Point, RunCheckpoints
 from ufm_jax.train.runtime import StopSignal
 
@@ -68,16 +68,19 @@ def run_rounds(
         jax.block_until_ready(before)
         before = metrics
         point = Point(done, step, state, ledger)
+        save = stop.ask(saving.late())
         if ended:
             recorder.put(chunk.plan, metrics)
             score = judge(done, state) if judge else None
-            if saving.due(done) or stop.reached() or score is not None:
+            if save or saving.due(done) or score is not None:
                 cost = recorder.flush().loss
                 if judge is not None:
                     cost = math.inf if score is None else -score
                 saving.save(point, cost)
-        elif saving.late() or stop.reached():
-            saving.save(point, math.inf)
+        else:
+            recorder.advance(chunk.plan, step)
+            if save:
+                saving.save(point, math.inf)
     feed.close()
     return point
 
@@ -135,8 +138,8 @@ class Saving:
         return 0 < self._config.every_seconds < time.monotonic() - self._last
 
     def due(self, done: int) -> bool:
-        """Whether the state after ``done`` rounds is to be saved."""
-        return self.late() or done % self._config.every_rounds == 0 or done == self.rounds
+        """Whether the state after ``done`` rounds is to be saved, however late it is."""
+        return done % self._config.every_rounds == 0 or done == self.rounds
 
     def save(self, point: Point, cost: float) -> None:
         """Starts saving; the checkpoint of least ``cost`` is kept to the end."""
@@ -145,12 +148,10 @@ class Saving:
 
 
 @contextmanager
-def record_sinks(
-    workdir: Path, done: int, rounds: int
-) -> Iterator[list[Callable[[RoundRecord], None]]]:
-    """What takes the records of rounds from ``done`` on: nothing, but in the first process."""
+def record_sinks(workdir: Path, done: int, rounds: int) -> Iterator[Sinks]:
+    """What takes the metrics of rounds from ``done`` on: nothing, but in the first process."""
     if not cluster.is_first():
-        yield []
+        yield Sinks((), lambda done, share: None)
         return
     with MetricWriter(workdir, done) as writer, Progress(rounds, done) as progress:
-        yield [writer.write, progress.update]
+        yield Sinks((writer.write, progress.update), progress.advance)

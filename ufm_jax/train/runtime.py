@@ -40,23 +40,29 @@ class StopSignal:
 
     Attributes:
         received: The signal's number, 0 before.
-        stopped_by: The same once ``reached`` has said to stop.
+        stopped_by: The same once ``ask`` has said to stop.
     """
 
     def __init__(self) -> None:
         self.received = 0
         self.stopped_by = 0
 
-    def reached(self) -> bool:
-        """Whether to stop now; to be asked after every round."""
+    def ask(self, late: bool) -> bool:
+        """Whether to save now; to be asked after every chunk. It may also say to stop.
+
+        Args:
+            late: Whether this process finds that a checkpoint is due.
+        """
         self.stopped_by = self.received
-        return bool(self.stopped_by)
+        return late or bool(self.stopped_by)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received:
             stop_at_once(number, frame)
         self.received = number
-        _log.info("stopping after this round, which is saved; another signal stops at once")
+        _log.info(
+            "stopping after this round, or chunk of it, and saving; another signal stops at once"
+        )
 
     def __enter__(self) -> Self:
         self._previous = {
