@@ -15,7 +15,7 @@ import numpy as np
 from tools.benchmarks.peers.exchange import Arrays, Task
 from tools.benchmarks.peers.process import Message, serve
 
-CORES = len(os.sched_getaffinity(0))
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 _LONG = 5.0
 """Seconds of a round that what is done at first use hardly changes."""
