@@ -1,6 +1,7 @@
 """The published comparisons have their authors' shapes, and peers that are missing say why."""
 
 import argparse
+import math
 import pickle
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ import pytest
 from tools.benchmarks import models, sides, standard_tasks
 from tools.benchmarks.federations import make_task
 from tools.benchmarks.models import MODELS, init_params, losses
-from tools.benchmarks.peers import environment, kinds
+from tools.benchmarks.peers import environment, kinds, trainer
 from tools.benchmarks.peers.environment import (
     EnvironmentMissingError,
     find_python,
@@ -151,6 +152,26 @@ def test_dropout_keeps_its_share_and_the_mean_and_acts_with_a_key_alone():
         assert (dropped == 0).mean() == pytest.approx(rate, abs=0.01)
         assert set(np.unique(dropped)) == {np.float32(0), np.float32(1 / (1 - rate))}
     assert models._dropout(None, ones, 0.5) is ones
+
+
+@pytest.mark.parametrize(("long", "rounds"), [(math.inf, 6), (0.0, 3)])
+def test_the_fastest_way_is_chosen_after_two_rounds_of_each_or_one_where_they_are_long(
+    long, rounds, monkeypatch
+):
+    way, asked = "", []
+
+    def choose(name):
+        nonlocal way
+        way = name
+
+    def seconds(_, count):
+        asked.append(count)
+        return {"a": 3.0, "b": 1.0, "c": 2.0}[way]
+
+    monkeypatch.setattr(trainer, "_LONG", long)
+    monkeypatch.setattr(trainer, "_seconds", seconds)
+    assert trainer.fastest(None, ("a", "b", "c"), choose) == way == "b"
+    assert asked == [1] * rounds
 
 
 def test_a_peer_without_its_python_is_left_out_by_a_note_and_others_go_on(monkeypatch, capsys):

@@ -78,6 +78,9 @@ class FedJax:
 
     def tune(self) -> str:
         """See ``Trainer``."""
+        self.rounds(1)
+        if self._task.evaluate_every:
+            self.evaluate()
         device = jax.devices()[0].device_kind
         return f"FedJAX 0.0.17, jit backend, jax {jax.__version__}, one device ({device})"
 

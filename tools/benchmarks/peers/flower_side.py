@@ -110,6 +110,7 @@ class Flower:
 
     def tune(self) -> str:
         """See ``Trainer``."""
+        self.rounds(1)
         return (
             f"Flower {version('flwr')}, simulation on ray {version('ray')}, PyTorch "
             f"{torch.__version__}, {DEVICE}, workers of one core each: {CORES}"

@@ -70,6 +70,7 @@ PEERS = {
             **_PATIENT,
             "FLWR_TELEMETRY_ENABLED": "0",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Otherwise it warns.
         },
     ),
 }
