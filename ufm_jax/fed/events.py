@@ -36,12 +36,14 @@ class Events(NamedTuple):
 class Segments(NamedTuple):
     """What a device does in a chunk of a round; every array has the leading axis D.
 
-    Segment e runs the steps ``boundary[e] .. boundary[e + 1]`` in all lanes; after it come the
-    handovers ``handovers[e] .. handovers[e + 1]``.
+    Segment e runs the steps ``boundary[e] .. boundary[e + 1]`` in all lanes. The handovers
+    ``handovers[e] .. handovers[e + 1]`` are at its beginning, and so at the end of the one before.
+    Where a chunk begins, the clients that end there have ended in the chunk before.
 
     Attributes:
         num_segments: [D].
-        boundary, handovers: [D, P + 3].
+        boundary: [D, P + 2].
+        handovers: [D, P + 3].
         lane: [D, P + L] the lane of each handover.
         ends: [D, P + L] the place in ``Events`` of the client that ends; or ``NOBODY``.
         begins: [D, P + L] the place of the client that begins there; or ``NOBODY``.
@@ -66,29 +68,19 @@ def events(
         slot: [S] state slots on the client's device, in the schedule's order.
         limits: Sizes that every round of the run shares.
     """
-    weights = np.asarray(weight, np.float32)
-    values = (
-        schedule.client,
-        np.asarray(slot),
-        schedule.first_step,
-        schedule.num_steps,
-        weights,
-    )
     shape = (schedule.num_devices, limits.clients)
+    columns = (schedule.client, slot, schedule.first_step, schedule.num_steps, weight)
     kinds = (np.int32, np.int32, np.int32, np.int32, np.float32)
     out = Events(*(np.zeros(shape, kind) for kind in kinds))
     for d in range(schedule.num_devices):
         mine = _clients_of(schedule, d)
-        for table, column in zip(out, values, strict=True):
-            table[d, : len(mine)] = column[mine]
+        for table, column in zip(out, columns, strict=True):
+            table[d, : len(mine)] = np.asarray(column)[mine]
     return out
 
 
 def segments(schedule: Schedule, limits: Limits, begin: int, end: int) -> Segments:
     """Builds the table of what happens in the steps ``begin .. end`` of a round.
-
-    What happens at step 0 belongs to the chunk that begins there, and all else to the chunk in
-    which it follows a step.
 
     Args:
         schedule: The packed cohort.
@@ -103,17 +95,16 @@ def segments(schedule: Schedule, limits: Limits, begin: int, end: int) -> Segmen
 
     most = places + schedule.lanes
     out = Segments(
-        table(), table(places + 3), table(places + 3), table(most), table(most), table(most)
+        table(), table(places + 2), table(places + 3), table(most), table(most), table(most)
     )
     for d in range(devices):
         step, *columns = _handovers(schedule, d)
-        since = begin if begin else -1
-        inside = (step > since) & (step <= end)
+        inside = (step >= begin) & (step <= end)
         step = step[inside]
-        boundary = np.concatenate([[begin], np.unique(step), [end]])
+        boundary = np.unique(np.concatenate([[begin], step, [end]]))
         out.num_segments[d] = len(boundary) - 1
         out.boundary[d, : len(boundary)] = boundary
-        out.handovers[d, 1 : len(boundary)] = np.searchsorted(step, boundary[1:], side="right")
+        out.handovers[d, 1 : len(boundary) + 1] = np.searchsorted(step, boundary, side="right")
         for values, column in zip(out[3:], columns, strict=True):
             values[d, : len(step)] = column[inside]
     return out

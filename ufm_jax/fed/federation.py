@@ -257,6 +257,8 @@ class Federation:
     def _first_state(self, params: Params) -> FederationState:
         devices = self.placement.num_devices
         algorithm = self._compiled_algorithm
+        # Weak types, as those of Python numbers, would not come back and so compile a second time.
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, leaf.dtype), params)
         server, client = algorithm.init_server(params), algorithm.init_client(params)
         training = no_training(
             algorithm, self.aggregator, server, client, self.placement.lanes, self.limits.clients

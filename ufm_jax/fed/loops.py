@@ -1,13 +1,14 @@
 """The loop over the steps of a chunk on one device.
 
-    for each segment:
+    for each segment between two handovers:
+        lane <- algorithm.start(server, client's state)  for each client that begins
         for each step of the segment:  all lanes take one local step (vmap)
-        for each handover after it:    gathered += algorithm.end(lane)
-                                       lane <- algorithm.start(server, the next client's state)
+        gathered += algorithm.end(lane)                   for each client that ends
 
 The inner loop holds nothing but steps. A client costs about one pass over its parameters when it
-begins and one when it ends, however many lanes there are. A device with many lanes does handovers
-in groups, so that many small clients cost few kernels. All trip counts are data.
+begins and one when it ends, however many lanes there are. A device with many lanes ends clients and
+begins the next ones in groups, so that many small clients cost few kernels. All trip counts are
+data.
 """
 
 from functools import partial
@@ -57,63 +58,89 @@ def handovers_at_once(lanes: int) -> int:
 
 def run_chunk(work: Work, training: Training, clients: Tree) -> Carry:
     """Trains a chunk of this device's share of the cohort."""
-    todo, group = work.segments, handovers_at_once(work.lanes)
-    hand_over = _hand_over_one if group == 1 else partial(_hand_over_many, group)
+    run = _run_in_groups if handovers_at_once(work.lanes) > 1 else _run_one_by_one
+    return run(work, (training, clients))
+
+
+def _run_one_by_one(work: Work, carry: Carry) -> Carry:
+    """Trains a chunk; clients begin and end one after another."""
+    todo = work.segments
 
     def segment(e: jax.Array, carry: Carry) -> Carry:
-        training, clients = carry
-        lanes = run_steps(work, training.lanes, todo.boundary[e], todo.boundary[e + 1])
-        first, stop = todo.handovers[e], todo.handovers[e + 1]
-        return lax.fori_loop(
-            0,
-            (stop - first + group - 1) // group,
-            lambda n, carry: hand_over(work, carry, first + n * group, stop),
-            (training._replace(lanes=lanes), clients),
-        )
+        before, here, after = (todo.handovers[e + i] for i in range(3))
+        carry = lax.fori_loop(before, here, partial(_begin_one, work), carry)
+        carry = _steps(work, e, carry)
+        return lax.fori_loop(here, after, partial(_end_one, work), carry)
 
-    return lax.fori_loop(0, todo.num_segments, segment, (training, clients))
+    return lax.fori_loop(0, todo.num_segments, segment, carry)
 
 
-def _hand_over_one(work: Work, carry: Carry, handover: jax.Array, stop: jax.Array) -> Carry:
-    """Ends the client of one lane, and begins the next."""
-    del stop
+def _run_in_groups(work: Work, carry: Carry) -> Carry:
+    """Trains a chunk; clients end together, and the next ones begin at once."""
+    todo, group = work.segments, handovers_at_once(work.lanes)
+
+    def boundary(b: jax.Array, carry: Carry) -> Carry:
+        carry = _steps(work, b - 1, carry)
+        first, stop = todo.handovers[b], todo.handovers[b + 1]
+        act = partial(_hand_over_many, work, first, stop)
+        return lax.fori_loop(0, (stop - first + group - 1) // group, act, carry)
+
+    # Before the first boundary there are no steps; in a later chunk, the chunk before was there.
+    begin = (work.first_step > 0).astype(jnp.int32)
+    return lax.fori_loop(begin, todo.num_segments + 1, boundary, carry)
+
+
+def _steps(work: Work, e: jax.Array, carry: Carry) -> Carry:
+    """The local steps of segment e; none of segment -1."""
     training, clients = carry
-    lane_number, ends, begins = _handover(work, handover)
-    slot = jnp.asarray(work.events.slot)
-    lane, before = entry(training.lanes, lane_number), entry(clients, slot[ends])
-    turn = turn_of(work, ends)
+    begin, end = (jnp.asarray(work.segments.boundary)[jnp.maximum(i, 0)] for i in (e, e + 1))
+    lanes = run_steps(work, training.lanes, begin, end)
+    return training._replace(lanes=lanes), clients
+
+
+def _begin_one(work: Work, handover: jax.Array, carry: Carry) -> Carry:
+    """Begins the next client of one lane."""
+    training, clients = carry
+    lane, ends, begins = _handover(work, handover)
+    # Where nobody begins, the lane repeats its last client in vain: a branch would cost more.
+    place = jnp.where(begins == NOBODY, ends, begins)
+    fresh = start_client(work, entry(clients, jnp.asarray(work.events.slot)[place]), place)
+    return training._replace(lanes=with_entry(training.lanes, lane, fresh)), clients
+
+
+def _end_one(work: Work, handover: jax.Array, carry: Carry) -> Carry:
+    """Adds what the client of one lane leaves, or refuses what is not finite."""
+    training, clients = carry
+    lane_number, place, _ = _handover(work, handover)
+    slot = jnp.asarray(work.events.slot)[place]
+    lane, before = entry(training.lanes, lane_number), entry(clients, slot)
+    turn = turn_of(work, place)
     metrics = measure_client(work, lane, before, end_client(work, lane, turn))
 
     def accept() -> tuple[Tree, Tree]:
         # Inside the branch, since what crosses into it is written to memory first.
         ended = end_client(work, lane, turn)
         gathered = work.aggregator.add(training.gathered, ended.update, turn, work.cohort)
-        return gathered, ended.kept
+        # Of the type of ``before`` (which varies over devices), though a constant may be kept.
+        return gathered, select(metrics.finite, ended.kept, before)
 
     def refuse() -> tuple[Tree, Tree]:
         return training.gathered, before
 
     # A branch: a select for each leaf would repeat the check of all leaves in each of them. The
     # states of the other clients stay out of it, since a branch copies what it passes on.
-    gathered, kept = lax.cond(metrics.finite & (ends != NOBODY), accept, refuse)
-    clients = with_entry(clients, slot[ends], kept)
-    known = select(ends != NOBODY, metrics, entry(training.metrics, ends))
-    # Where nobody begins, the lane repeats its last client in vain: a branch would cost more.
-    place = jnp.where(begins == NOBODY, ends, begins)
-    fresh = start_client(work, entry(clients, slot[place]), place)
-    return Training(
-        with_entry(training.lanes, lane_number, fresh),
-        gathered,
-        with_entry(training.metrics, ends, known),
-    ), clients
+    gathered, kept = lax.cond(metrics.finite, accept, refuse)
+    of_clients = with_entry(training.metrics, place, metrics)
+    return Training(training.lanes, gathered, of_clients), with_entry(clients, slot, kept)
 
 
 def _hand_over_many(
-    group: int, work: Work, carry: Carry, first: jax.Array, stop: jax.Array
+    work: Work, first: jax.Array, stop: jax.Array, n: jax.Array, carry: Carry
 ) -> Carry:
-    """Ends the clients of up to ``group`` lanes at once, and begins the next ones."""
+    """Does the n-th group of the handovers ``first .. stop``."""
     training, clients = carry
-    handovers = first + jnp.arange(group)
+    group = handovers_at_once(work.lanes)
+    handovers = first + n * group + jnp.arange(group)
     lane, ends, begins = _handover(work, handovers)
     ending, beginning = ((handovers < stop) & (place != NOBODY) for place in (ends, begins))
     slot = jnp.asarray(work.events.slot)
