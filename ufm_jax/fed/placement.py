@@ -16,6 +16,13 @@ CLIENTS = "clients"
 DATA = "data"
 """The mesh axis over which the batches of one lane are split."""
 
+_FOR_GPUS = {
+    # Products by cuBLAS, which adds biases and residuals inside them; XLA's Triton ones cannot.
+    "xla_gpu_enable_triton_gemm": False,
+    # Products of the same inputs stay apart: the parts of a joint one would be copied out of it.
+    "xla_gpu_dot_merger_threshold_mb": 0,
+}
+
 Loop = Literal["events", "steps"]
 
 
@@ -43,6 +50,11 @@ class Placement:
     def data_parallel(self) -> int:
         """M."""
         return self.mesh.shape[DATA]
+
+    @property
+    def compiler_options(self) -> dict[str, bool | int] | None:
+        """What XLA is told when it compiles a round for these devices."""
+        return _FOR_GPUS if self.mesh.devices.flat[0].platform in ("gpu", "cuda") else None
 
     @property
     def replicated(self) -> NamedSharding:
