@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.cudnn import fused_attention_stablehlo
 from jax.sharding import AxisType, PartitionSpec
 
-from ufm_jax.models.attention import attention, even_attention
+from ufm_jax.models.attention import attention
+from ufm_jax.models.execution import Execution
+from ufm_jax.models.vit import Blocks
 
 
 def textbook(query, key, value):
@@ -89,14 +92,41 @@ def test_gradient_is_right_inside_vmap_inside_shard_map():
     assert_close(sharded(*stacked), expected, 2e-6)
 
 
-@pytest.mark.parametrize("count", [6, 7])
-def test_an_odd_number_of_tokens_is_padded_without_a_trace(count):
-    arguments = tuple(a[:, :count] for a in qkv())
+@pytest.mark.parametrize("real", [7, 5])
+def test_tokens_that_only_fill_change_nothing(real):
+    query, key, value = qkv()
 
-    def padded(query, key, value):
-        return even_attention(query, key, value, "xla")
+    def filled(query, key, value):
+        return attention(query, key, value, real=real)[:, :real]
 
-    assert_close(padded(*arguments), textbook(*arguments), 1e-6)
-    assert_close(gradients(padded, *arguments), gradients(textbook, *arguments), 2e-6)
-    program = str(jax.make_jaxpr(padded)(*arguments))
-    assert ("f32[2,8,3,4]" in program) == (count == 7)
+    def cut(*arguments):
+        return textbook(*(a[:, :real] for a in arguments))
+
+    assert_close(filled(query, key, value), cut(query, key, value), 1e-6)
+    assert_close(gradients(filled, query, key, value), gradients(cut, query, key, value), 2e-6)
+
+
+@pytest.mark.parametrize("tokens", [197, 50])
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("kernel", ["auto", "cudnn"])
+def test_fused_attention_is_differentiated_for_gpus_in_any_number_of_lanes(
+    kernel, lanes, tokens, monkeypatch
+):
+    monkeypatch.setattr("ufm_jax.models.attention.cuda_installed", lambda: True)
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+    blocks = Blocks(1, heads=2, execution=Execution(jnp.bfloat16, attention_kernel=kernel))
+    inputs = jax.ShapeDtypeStruct((lanes, 2, tokens, 16), jnp.bfloat16)
+    params = jax.eval_shape(
+        jax.vmap(lambda x: blocks.init(jax.random.key(0), x), axis_size=lanes), inputs
+    )
+
+    def gradient(params, inputs):
+        return jax.grad(lambda p: blocks.apply(p, inputs)[0].astype(jnp.float32).sum())(params)
+
+    traced = jax.jit(jax.vmap(gradient)).trace(params, inputs)
+    program = traced.lower(lowering_platforms=("cuda",)).as_text()
+    even = tokens + tokens % 2
+    assert f"tensor<{2 * lanes}x{even}x2x8xbf16>" in program
+    assert program.count("fmhaSoftmaxBackward(") == 1
+    if kernel == "auto":
+        assert "fmha" not in traced.lower(lowering_platforms=("cpu",)).as_text()

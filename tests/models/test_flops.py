@@ -28,14 +28,14 @@ def test_vit_b_classifier_is_the_published_17_gmac():
 def test_mae_count_agrees_with_xla():
     size = EncoderSize(width=256, depth=2, heads=4)
     model = MAE(size, (8, 8), decoder_width=128, decoder_depth=2, decoder_heads=4)
-    patches, restore_ids = jnp.zeros((1, 64, 192)), jnp.arange(64)[None]
+    patches, restore_ids = jnp.zeros((4, 64, 192)), jnp.tile(jnp.arange(64), (4, 1))
     arguments = patches, restore_ids[:, :16], restore_ids
     params = jax.eval_shape(model.init, jax.random.key(0), *arguments)
 
     def loss(p):
         return jnp.sum(jnp.square(model.apply(p, *arguments)))
 
-    forward = mae_forward_flops(size, 64, 16, 192, decoder_width=128, decoder_depth=2)
+    forward = 4 * mae_forward_flops(size, 64, 16, 192, decoder_width=128, decoder_depth=2)
     assert counted_by_xla(loss, params) == pytest.approx(forward, rel=0.03)
     training = training_flops(forward)
     assert counted_by_xla(jax.grad(loss), params) == pytest.approx(training, rel=0.03)

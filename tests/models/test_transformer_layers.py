@@ -1,5 +1,7 @@
 """Layers whose forward or derivative is written out."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,18 @@ import pytest
 import scipy.stats
 from jax.sharding import AxisType, PartitionSpec
 
-from ufm_jax.models.layers import Dense, LayerNorm, drop_path, gelu, matmul
+from ufm_jax.models.layers import (
+    LAYER_NORM_EPSILON,
+    Affine,
+    Dense,
+    LayerNorm,
+    add_bias,
+    drop_path,
+    fold,
+    gelu,
+    matmul,
+    normalise,
+)
 
 
 def normal(shape, seed=0):
@@ -35,17 +48,19 @@ def test_matmul_has_the_gradient_of_a_matrix_product():
     rows, kernel, weights = (
         normal(shape, seed) for seed, shape in enumerate([(5, 3), (3, 4), (5, 4)])
     )
-    d_rows, d_kernel = jax.grad(lambda r, k: jnp.sum(matmul(r, k) * weights), (0, 1))(rows, kernel)
+    d_rows, d_kernel = jax.grad(lambda r, k: jnp.sum(matmul(r, k)[0] * weights), (0, 1))(
+        rows, kernel
+    )
     np.testing.assert_allclose(d_rows, weights @ kernel.T, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(d_kernel, rows.T @ weights, rtol=1e-5, atol=1e-6)
 
 
 def test_matmul_accumulates_bfloat16_products_in_float32():
     # 4096 ones: a bfloat16 accumulator stops at 256.
-    rows, kernel = jnp.ones((2, 4096), jnp.bfloat16), jnp.ones((4096, 1))
-    assert matmul(rows, kernel).dtype == jnp.float32
-    np.testing.assert_array_equal(matmul(rows, kernel), 4096.0)
-    d_kernel = jax.grad(lambda k: jnp.sum(matmul(jnp.ones((4096, 2), jnp.bfloat16), k)))(
+    (product,) = matmul(jnp.ones((2, 4096), jnp.bfloat16), jnp.ones((4096, 1)))
+    assert product.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(product, 4096.0)
+    d_kernel = jax.grad(lambda k: jnp.sum(matmul(jnp.ones((4096, 2), jnp.bfloat16), k)[0]))(
         jnp.ones((2, 1))
     )
     assert d_kernel.dtype == jnp.float32
@@ -70,7 +85,7 @@ def test_replicated_weights_in_a_shard_are_an_error_until_cast_to_varying():
     x, kernel = (normal(shape, seed) for seed, shape in enumerate([(4, 5), (5, 3)]))
 
     def gradient(k, a):
-        return jax.grad(lambda w: jnp.sum(jnp.square(matmul(a, w))))(k)[None]
+        return jax.grad(lambda w: jnp.sum(jnp.square(matmul(a, w)[0])))(k)[None]
 
     def cast_gradient(k, a):
         return gradient(jax.lax.pcast(k, "clients", to="varying"), a)
@@ -100,6 +115,62 @@ def test_layer_norm_of_bfloat16_is_evaluated_in_float32():
     exact = LayerNorm().apply(variables, x.astype(jnp.float32))
     assert low.dtype == jnp.bfloat16
     np.testing.assert_array_equal(low, exact.astype(jnp.bfloat16))
+
+
+def test_normalise_has_the_gradient_of_automatic_differentiation():
+    def plain(x):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + LAYER_NORM_EPSILON)
+
+    x, weights = 3 + 2 * normal((2, 3, 64)), normal((2, 3, 64), 1)
+    gradient, expected = (
+        jax.grad(lambda a, f=f: jnp.sum(f(a) * weights))(x) for f in (normalise, plain)
+    )
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_norm_folded_into_a_dense_layer_is_the_norm_and_then_the_layer(parts, scaled):
+    x, shift, scale = (normal(shape, seed) for seed, shape in enumerate([(2, 3, 8), (8,), (8,)]))
+    params = Dense(6).init(jax.random.key(0), x)["params"] | {"bias": normal((6,), 3)}
+    weights = normal((2, 3, 6), 4)
+
+    def folded(norm, params):
+        products, biases = Dense(6).apply({"params": params}, x, parts, norm, method="parts")
+        outputs = list(map(add_bias, products, biases))
+        return jnp.sum(jnp.concatenate(outputs, axis=-1) * weights)
+
+    def plain(norm, params):
+        outputs = (x * (norm.scale if scaled else 1) + norm.shift) @ params["kernel"] + params[
+            "bias"
+        ]
+        return jnp.sum(outputs * weights)
+
+    (one, ours), (other, theirs) = (
+        jax.value_and_grad(f, (0, 1))(Affine(scale if scaled else None, shift), params)
+        for f in (folded, plain)
+    )
+    assert float(one) == pytest.approx(float(other), rel=1e-5)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_folding_reads_the_kernel_before_an_optimiser_can_write_over_it():
+    """Its gradient waits for the norm's, which reads it; otherwise XLA copies it first."""
+    norm, kernel, bias = Affine(jnp.ones(3), jnp.ones(3)), jnp.ones((3, 2)), jnp.ones(2)
+    program = jax.make_jaxpr(lambda k: jax.vjp(partial(fold, 1), norm, k, bias)[1]((k, bias)))(
+        kernel
+    )
+    barriers = [e for e in program.eqns if e.primitive.name == "optimization_barrier"]
+    assert {v.aval.shape for v in barriers[-1].outvars} == {(3,), (3, 2)}
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3), (2, 2, 5, 3)])
+def test_a_bias_gradient_is_summed_in_float32(shape):
+    rows = jnp.full((1000, *shape), 1.0, jnp.bfloat16)
+    gradient = jax.grad(lambda b: add_bias(rows, b).astype(jnp.float32).sum())(jnp.zeros(3))
+    np.testing.assert_array_equal(gradient, rows.size / 3)
 
 
 def test_drop_path_drops_whole_examples_and_keeps_the_mean():

@@ -218,3 +218,20 @@ def test_a_tiny_round_compiles(target, monkeypatch, tmp_path):
         assert row["images/s"] > 0
         assert found.more["how often, h200, devices 1, lanes 1"][0]["kernels"] > 50
     assert "ENTRY" in text.read_text()
+
+
+@pytest.mark.slow
+def test_fused_attention_over_197_tokens_compiles_in_two_lanes(monkeypatch, tmp_path):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    text = tmp_path / "round.hlo"
+    found = measure(
+        *("--target", "h200", "--devices", "1", "--lanes", "2", "--images", "200"),
+        *("--clients", "8", "--hlo", str(text), "--set", *TINY, "placement.data_home=device"),
+        *("model.image_size=224", "model.patch_size=16", "model.dtype=bfloat16"),
+    )
+    (row,) = found.rows
+    if row["compiles"] == "no" and "pip could not install" in str(found.more):
+        pytest.skip(found.more["does not compile"][0]["reason"])
+    assert row["compiles"] == "yes", found.more
+    fused = [line for line in text.read_text().splitlines() if "fmhaSoftmaxBackward" in line]
+    assert any(",198," in line for line in fused)  # 197, and one that fills.

@@ -62,6 +62,15 @@ ROOT %f = (f32[100]{0}, /*index=1*/pred[100]{0}) fusion(%x, %y), kind=kLoop, cal
     assert kernel.written == 400 + 100
 
 
+@pytest.mark.parametrize("scratch", ["u8[4096]{0}", "s8[33554432]{0}"])
+def test_what_a_library_scribbles_on_is_no_result(scratch):
+    (kernel,) = kernels(
+        entry(f"""%x = f32[8,8]{{1,0}} parameter(0)
+ROOT %c = (f32[8,8]{{1,0}}, {scratch}) custom-call(%x, %x), custom_call_target="__cublas$lt$matmul", backend_config={{"gemm_backend_config":{{"dot_dimension_numbers":{{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}}}}}}""")
+    ).values()
+    assert (kernel.read, kernel.written, kernel.flops) == (256, 256, 2 * 8**3)
+
+
 def test_an_operand_counts_with_what_a_fusion_takes_of_it():
     # A row of [1000, 8], cut by a bitcast and a conversion away; two halves of [40]; 4 rows of 8.
     module = fused(

@@ -6,6 +6,8 @@ import numpy as np
 import optax
 import pytest
 
+from ufm_jax.errors import ConfigError
+from ufm_jax.fed.algorithm import tree_bytes
 from ufm_jax.train.config import OptimizerConfig
 from ufm_jax.train.optimizers import decays, make_optimizer, warmup_cosine
 
@@ -37,6 +39,27 @@ def test_adamw_equals_optax():
         updates, state = ours.update(grads, state, params)
         expected, other = theirs.update(grads, other, params)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), updates, expected)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam"])
+def test_a_bfloat16_moment_halves_its_bytes_and_hardly_changes_an_update(name):
+    params = {"kernel": jnp.linspace(-1, 1, 64)}
+    updates, kept = [], []
+    for dtype in ("float32", "bfloat16"):
+        optimizer = make_optimizer(OptimizerConfig(name=name, moment_dtype=dtype), 64)
+        state = optimizer.init(params)
+        for scale in (1.0, 0.7, 1.3):
+            update, state = optimizer.update({"kernel": scale * params["kernel"]}, state, params)
+        updates.append(update["kernel"])
+        kept.append(tree_bytes(state) - 4)  # Without the counter.
+    assert kept == [2 * 4 * 64, (2 + 4) * 64]
+    np.testing.assert_allclose(*updates, rtol=2e-2)
+
+
+@pytest.mark.parametrize("name", ["sgd", "yogi", "adagrad", "fedadam"])
+def test_other_optimisers_keep_float32(name):
+    with pytest.raises(ConfigError, match=f"moment_dtype='bfloat16': name='{name}' keeps float32"):
+        OptimizerConfig(name=name, moment_dtype="bfloat16")
 
 
 def test_biases_and_norms_do_not_decay_even_when_stacked():

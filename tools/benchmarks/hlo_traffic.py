@@ -25,7 +25,7 @@ def traffic(module: Module, scope: Computation, instruction: Instruction) -> tup
     operands = [scope.instructions[o] for o in dict.fromkeys(instruction.operands)]
     if instruction.opcode == "custom-call":
         # A row of bytes in a library's result is what it scribbles on.
-        kept = (a for a in instruction.arrays if not (a.dtype == "u8" and len(a.dims) == 1))
+        kept = (a for a in instruction.arrays if not (a.dtype in ("u8", "s8") and len(a.dims) == 1))
         return sum(o.bytes for o in operands), sum(a.bytes for a in kept)
     if instruction.opcode.endswith("-start"):  # The operands may be listed in the result too.
         size = sum(o.bytes for o in operands)

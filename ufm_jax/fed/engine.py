@@ -241,7 +241,12 @@ def make_round(
         FederationState(replicated, sharded, replicated, sharded),
         RoundMetrics(replicated, replicated, replicated),
     )
-    return jax.jit(mapped, donate_argnums=0, out_shardings=shardings)
+    return jax.jit(
+        mapped,
+        donate_argnums=0,
+        out_shardings=shardings,
+        compiler_options=placement.compiler_options,
+    )
 
 
 def _stacked(tree: Tree) -> Tree:

@@ -30,6 +30,7 @@ from ufm_jax.fed.lanes import (
     start_client,
     turn_of,
 )
+from ufm_jax.fed.placement import MANY_LANES
 from ufm_jax.fed.trees import entries, entry, put_entries, select, with_entry
 
 
@@ -53,7 +54,7 @@ Carry = tuple[Training, Tree]
 
 def handovers_at_once(lanes: int) -> int:
     """Lanes of a device that hand over together: half of many small ones, one of a few large."""
-    return lanes // 2 if lanes >= 8 else 1
+    return lanes // 2 if lanes >= MANY_LANES else 1
 
 
 def run_chunk(work: Work, training: Training, clients: Tree) -> Carry:

@@ -15,6 +15,16 @@ CLIENTS = "clients"
 DATA = "data"
 """The mesh axis over which the batches of one lane are split."""
 
+MANY_LANES = 8
+"""From so many lanes on a device is taken to train models too small to fill it one by one."""
+
+_FOR_LARGE_ON_GPUS = {
+    # Products by cuBLAS, which adds biases and residuals inside them; XLA's Triton ones cannot.
+    "xla_gpu_enable_triton_gemm": False,
+    # Products of the same inputs stay apart: the parts of a joint one would be copied out of it.
+    "xla_gpu_dot_merger_threshold_mb": 0,
+}
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -38,6 +48,12 @@ class Placement:
     def data_parallel(self) -> int:
         """M."""
         return self.mesh.shape[DATA]
+
+    @property
+    def compiler_options(self) -> dict[str, bool | int] | None:
+        """What XLA is told when it compiles a round for these devices."""
+        on_gpu = self.mesh.devices.flat[0].platform in ("gpu", "cuda")
+        return _FOR_LARGE_ON_GPUS if on_gpu and self.lanes < MANY_LANES else None
 
     @property
     def replicated(self) -> NamedSharding:

@@ -7,56 +7,90 @@ numbers. With P = softmax(s Q K^T), O = P V and s = 1 / sqrt(D),
     dV = P^T dO,   dL = P * (dO V^T - rowsum(dO * O)),   dQ = s dL K,   dK = s dL^T Q.
 """
 
+import importlib.util
+import pkgutil
+from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-AttentionKernel = Literal["xla", "cudnn"]
+AttentionKernel = Literal["auto", "xla", "cudnn"]
 
 Residuals = tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, kernel: AttentionKernel = "xla"
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    kernel: AttentionKernel = "auto",
+    real: int | None = None,
 ) -> jax.Array:
-    """Attends from every token to every token, without a mask.
+    """Attends from every token to every real token.
 
     Args:
         query: [B, N, H, D]: tokens, heads, channels of a head.
         key: [B, M, H, D].
         value: [B, M, H, D].
         kernel: ``xla`` runs everywhere. ``cudnn`` is the flash attention of NVIDIA's library: no
-            N x M array in memory, for bfloat16 on GPUs alone, as many queries as keys.
+            N x M array in memory, for bfloat16 on GPUs alone, as many queries as keys, and an even
+            number of them. ``auto`` takes it on NVIDIA GPUs where ``may_fuse`` says so.
+        real: How many keys are real; those behind them only fill. Default all.
 
     Returns:
         [B, N, H, D] in the inputs' type. Products are accumulated, and the softmax evaluated, in
         float32 whatever the inputs' type. It has a reverse derivative only: no ``jvp``.
     """
+    plain, fused = (partial(way, real=real or key.shape[1]) for way in (_plain, _fused))
     if kernel == "cudnn":
-        return even_attention(query, key, value, "cudnn")
+        return fused(query, key, value)
+    if may_fuse(kernel, query.dtype, query.shape[-1]):
+        return jax.lax.platform_dependent(query, key, value, cuda=fused, default=plain)
+    return plain(query, key, value)
+
+
+def may_fuse(kernel: AttentionKernel, dtype: jnp.dtype, channels: int) -> bool:
+    """Whether cuDNN may be asked: if so, ``attention`` needs an even number of tokens.
+
+    Args:
+        kernel: See ``attention``.
+        dtype: Of query, key and value.
+        channels: Of a head.
+    """
+    takes = dtype == jnp.bfloat16 and channels % 8 == 0 and channels <= 128
+    return kernel == "cudnn" or (kernel == "auto" and takes and cuda_installed())
+
+
+def cuda_installed() -> bool:
+    """Whether jax has its part for NVIDIA GPUs, without which it refuses to trace cuDNN's kernels.
+
+    Asked of the installation, not of a device: a program can be compiled for GPUs elsewhere.
+    """
+    plugins = importlib.util.find_spec("jax_plugins")
+    folders = (plugins and plugins.submodule_search_locations) or []
+    return any(name.startswith("xla_cuda") for _, name, _ in pkgutil.iter_modules(folders))
+
+
+def _plain(query: jax.Array, key: jax.Array, value: jax.Array, real: int) -> jax.Array:
     # Heads outside: XLA's CPU products over [N, H, D] with a strided head take half as long again.
-    heads_first = (jnp.swapaxes(a, 1, 2) for a in (query, key, value))
+    heads_first = (jnp.swapaxes(a, 1, 2) for a in (query, key[:, :real], value[:, :real]))
     return jnp.swapaxes(_attend(*heads_first), 1, 2)
 
 
-def even_attention(
-    query: jax.Array, key: jax.Array, value: jax.Array, implementation: AttentionKernel
-) -> jax.Array:
-    """``jax.nn.dot_product_attention`` over an even number of tokens, as cuDNN's derivative needs.
-
-    An odd number is padded by one token, which no other attends to.
-    """
-    count = query.shape[1]
-    if count % 2:
-        query, key, value = (
-            jnp.pad(a, ((0, 0), (0, 1), (0, 0), (0, 0))) for a in (query, key, value)
-        )
-    lengths = jnp.full(len(query), count) if count % 2 else None
-    output = jax.nn.dot_product_attention(
-        query, key, value, key_value_seq_lengths=lengths, implementation=implementation
+def _fused(query: jax.Array, key: jax.Array, value: jax.Array, real: int) -> jax.Array:
+    lengths = None
+    if real < key.shape[1]:
+        # Chosen by the query, so that under ``vmap`` they have the lanes' axis as it has.
+        lengths = jnp.where(query[:, 0, 0, 0] > 0, real, real)
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation="cudnn",
     )
-    return output[:, :count]
 
 
 @jax.custom_vjp

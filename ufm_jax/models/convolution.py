@@ -45,7 +45,7 @@ def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
     features = kernel.shape[-1]
     taps = jnp.moveaxis(kernel, 2, 0).reshape(channels, -1)
     # Rounded before the sum: of nine times the result's size, they are better kept short.
-    products = matmul(images.reshape(-1, channels), taps).astype(images.dtype)
+    (products,) = matmul(images.reshape(-1, channels), taps)
     products = products.reshape(batch, height, width, -1)
     products = jnp.pad(products, ((0, 0), (1, 1), (1, 1), (0, 0)))
     accumulator = jnp.promote_types(images.dtype, jnp.float32)

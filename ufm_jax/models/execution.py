@@ -22,4 +22,4 @@ class Execution(NamedTuple):
     dtype: jnp.dtype = jnp.dtype("float32")
     remat: bool = False
     scan_layers: bool = False
-    attention_kernel: AttentionKernel = "xla"
+    attention_kernel: AttentionKernel = "auto"

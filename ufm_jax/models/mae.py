@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ufm_jax.models.execution import Execution
-from ufm_jax.models.layers import Dense, LayerNorm
+from ufm_jax.models.layers import Dense, NormAffine, normalise
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import Blocks, Encoder
 from ufm_jax.ops.position import sincos_2d
@@ -94,8 +94,8 @@ class Decoder(nn.Module):
         tokens = jnp.concatenate([tokens[:, :1], placed + position], axis=1)
         blocks = Blocks(self.depth, self.heads, execution=self.execution, name="blocks")
         tokens, _ = blocks(tokens)
-        normed = LayerNorm(dtype, name="norm")(tokens[:, 1:])
-        prediction = Dense(self.features, dtype, name="predict")(normed)
+        norm = NormAffine(name="norm")(self.width)
+        prediction = Dense(self.features, dtype, name="predict")(normalise(tokens[:, 1:]), norm)
         return prediction.astype(jnp.promote_types(dtype, jnp.float32))
 
 

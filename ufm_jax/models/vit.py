@@ -3,7 +3,8 @@
 Pre-norm blocks, a class token, 2-D sin-cos position embeddings, patches as rows of pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,9 +12,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
-from ufm_jax.models.attention import AttentionKernel, attention
+from ufm_jax.models.attention import AttentionKernel, attention, may_fuse
 from ufm_jax.models.execution import Execution
-from ufm_jax.models.layers import Dense, LayerNorm, drop_path, gelu
+from ufm_jax.models.layers import (
+    Affine,
+    Dense,
+    LayerNorm,
+    NormAffine,
+    add_bias,
+    drop_path,
+    gelu,
+    normalise,
+)
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.ops.position import sincos_2d
 
@@ -35,28 +45,35 @@ class Block(nn.Module):
         drops_paths: Whether stochastic depth is applied; it takes keys from the 'drop_path' stream.
         dtype: Type of the arithmetic.
         attention_kernel: See ``attention``.
+        real: How many of the tokens are real; those behind them only fill. Default all.
     """
 
     heads: int
     drops_paths: bool = False
     dtype: jnp.dtype = jnp.dtype("float32")
-    attention_kernel: AttentionKernel = "xla"
+    attention_kernel: AttentionKernel = "auto"
+    real: int | None = None
 
     @nn.compact
     def __call__(self, tokens: jax.Array, rate: float | jax.Array = 0.0) -> jax.Array:
         """Maps tokens [B, N, D] to tokens, each branch dropped with probability ``rate``."""
         batch, count, width = tokens.shape
-        normed = LayerNorm(self.dtype, name="norm1")(tokens)
-        qkv = Dense(3 * width, self.dtype, name="qkv")(normed)
-        heads = qkv.reshape(batch, count, 3 * self.heads, width // self.heads)
-        query, key, value = jnp.split(heads, 3, axis=2)
-        attended = attention(query, key, value, self.attention_kernel)
+        norm = NormAffine(name="norm1")(width)
+        qkv, biases = Dense(3 * width, self.dtype, name="qkv").parts(normalise(tokens), 3, norm)
+        query, key, value = (
+            part.reshape(batch, count, self.heads, width // self.heads)
+            for part in (add_bias(qkv[0], biases[0]), *qkv[1:])
+        )
+        attended = attention(query, key, value, self.attention_kernel, self.real)
         attended = attended.reshape(batch, count, width)
         attended = checkpoint_name(attended, KEPT_BY_REMAT)
-        tokens = tokens + self._drop(Dense(width, self.dtype, name="proj")(attended), rate)
+        # The softmax cancels the key's bias, which adds the same to all logits of a query. Its
+        # weights sum to 1, so that the value's bias may as well be added to what they average.
+        shift = Affine(None, biases[2])
+        tokens = tokens + self._drop(Dense(width, self.dtype, name="proj")(attended, shift), rate)
 
-        normed = LayerNorm(self.dtype, name="norm2")(tokens)
-        hidden = gelu(Dense(MLP_RATIO * width, self.dtype, name="fc1")(normed))
+        norm = NormAffine(name="norm2")(width)
+        hidden = gelu(Dense(MLP_RATIO * width, self.dtype, name="fc1")(normalise(tokens), norm))
         return tokens + self._drop(Dense(width, self.dtype, name="fc2")(hidden), rate)
 
     def _drop(self, branch: jax.Array, rate: float | jax.Array) -> jax.Array:
@@ -97,19 +114,34 @@ class Blocks(nn.Module):
             raise ValueError(f"taps {taps}: choose blocks from 0 to {self.depth - 1}")
         rates = [self.drop_path * i / max(self.depth - 1, 1) for i in range(self.depth)]
         run = self._scan if self.execution.scan_layers else self._unroll
-        return run(tokens, rates, taps, self.drop_path > 0 and not deterministic)
+        real, width = tokens.shape[1:]
+        how = self.execution
+        if real % 2 and may_fuse(how.attention_kernel, how.dtype, width // self.heads):
+            # One token fills up all blocks alike, since cuDNN differentiates even numbers alone.
+            tokens = jnp.pad(tokens, ((0, 0), (0, 1), (0, 0)))
+        make = partial(self._block, self.drop_path > 0 and not deterministic, real)
+        tokens, tapped = run(make, tokens, rates, taps)
+        return tokens[:, :real], tuple(tap[:, :real] for tap in tapped)
 
     def _unroll(
-        self, tokens: jax.Array, rates: list[float], taps: tuple[int, ...], drops_paths: bool
+        self,
+        make: Callable[[str], Block],
+        tokens: jax.Array,
+        rates: list[float],
+        taps: tuple[int, ...],
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         outputs = []
         for i, rate in enumerate(rates):
-            tokens = self._block(drops_paths, f"block_{i}")(tokens, rate)
+            tokens = make(f"block_{i}")(tokens, rate)
             outputs.append(tokens)
         return tokens, tuple(outputs[tap] for tap in taps)
 
     def _scan(
-        self, tokens: jax.Array, rates: list[float], taps: tuple[int, ...], drops_paths: bool
+        self,
+        make: Callable[[str], Block],
+        tokens: jax.Array,
+        rates: list[float],
+        taps: tuple[int, ...],
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         def step(
             block: Block, carry: jax.Array, rate: jax.Array
@@ -123,16 +155,15 @@ class Blocks(nn.Module):
             split_rngs={"params": True, "drop_path": True},
             length=self.depth,
         )
-        block = self._block(drops_paths, "block")
-        tokens, stacked = scan(block, tokens, jnp.array(rates, jnp.float32))
+        tokens, stacked = scan(make("block"), tokens, jnp.array(rates, jnp.float32))
         return tokens, () if stacked is None else tuple(stacked[tap] for tap in taps)
 
-    def _block(self, drops_paths: bool, name: str) -> Block:
+    def _block(self, drops_paths: bool, real: int, name: str) -> Block:
         block, how = Block, self.execution
         if how.remat:
             policy = jax.checkpoint_policies.save_only_these_names(KEPT_BY_REMAT)
             block = nn.remat(Block, policy=policy, prevent_cse=not how.scan_layers)
-        return block(self.heads, drops_paths, how.dtype, how.attention_kernel, name=name)
+        return block(self.heads, drops_paths, how.dtype, how.attention_kernel, real, name=name)
 
 
 class Encoder(nn.Module):

@@ -198,6 +198,8 @@ class OptimizerConfig(Checked):
         eps: Of Adam's kind.
         weight_decay: Decoupled; biases, norms and tokens (fewer than two axes) are left out.
         clip_norm: Global gradient norm is clipped to this; 0 for no clipping.
+        moment_dtype: Type in which adamw and adam keep the first moment. ``bfloat16`` saves a
+            seventh of the bytes that an update moves, and rounds the moment at each step.
     """
 
     name: Literal["adamw", "sgd", "adam", "yogi", "adagrad", "fedadam", "fedyogi", "fedadagrad"] = (
@@ -209,6 +211,15 @@ class OptimizerConfig(Checked):
     eps: Amount = 1e-8
     weight_decay: Amount = 0.05
     clip_norm: Amount = 0.0
+    moment_dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.moment_dtype != "float32" and self.name not in ("adamw", "adam"):
+            raise ConfigError(
+                f"moment_dtype={self.moment_dtype!r}: name={self.name!r} keeps float32; set it, or "
+                "name='adamw' or 'adam'"
+            )
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ class EncoderConfig(Checked):
         dtype: Arithmetic of the model; parameters are float32 always.
         remat: Whether to recompute blocks in the backward pass, to save memory.
         scan_layers: Whether to scan over blocks: faster to compile, slower to run on CPUs.
-        attention_kernel: ``xla`` runs everywhere; ``cudnn`` is fused, for bfloat16 on NVIDIA GPUs.
+        attention_kernel: ``auto`` is cuDNN's fused one for bfloat16 on NVIDIA GPUs (Ampere or
+            newer), else XLA's; ``xla`` and ``cudnn`` insist on one of them.
     """
 
     size: Literal["xs", "ti", "s", "b", "l", "h"] = "b"
@@ -33,7 +34,7 @@ class EncoderConfig(Checked):
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
     scan_layers: bool = False
-    attention_kernel: AttentionKernel = "xla"
+    attention_kernel: AttentionKernel = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,7 +46,7 @@ class EncoderConfig(Checked):
         if self.attention_kernel == "cudnn" and self.dtype != "bfloat16":
             raise ConfigError(
                 f"config.model.attention_kernel='cudnn' needs config.model.dtype='bfloat16', not "
-                f"{self.dtype!r}; set it, or use attention_kernel='xla'"
+                f"{self.dtype!r}; set it, or use attention_kernel='auto'"
             )
 
     @property

@@ -93,8 +93,13 @@ def make_view(key: jax.Array, example: Tree, model: ModelConfig, augment: Augmen
 
 
 def to_patches(images: jax.Array, model: ModelConfig) -> jax.Array:
-    """Normalised patches [..., N, P * P * channels] of images [..., H, W, C] in 0..255."""
-    return patchify(normalise(images, model.channels), model.patch_size)
+    """Normalised patches [..., N, P * P * channels] of images [..., H, W, C] in 0..255.
+
+    Channels are repeated last: until then, a grey image has a third of a colour one's bytes.
+    """
+    patches = patchify(images, model.patch_size)
+    pixels = patches.reshape(*patches.shape[:-1], -1, images.shape[-1])
+    return normalise(pixels, model.channels).reshape(*patches.shape[:-1], -1)
 
 
 def reconstruct(model: MAE, config: ModelConfig, params: Params, views: View) -> jax.Array:

@@ -33,9 +33,13 @@ def make_optimizer(
     """
     first, second = config.betas
     momentum = first or None
+
+    def adam() -> optax.GradientTransformation:
+        return optax.scale_by_adam(first, second, config.eps, mu_dtype=config.moment_dtype)
+
     scale = {
-        "adamw": lambda: optax.scale_by_adam(first, second, config.eps),
-        "adam": lambda: optax.scale_by_adam(first, second, config.eps),
+        "adamw": adam,
+        "adam": adam,
         "yogi": lambda: optax.scale_by_yogi(first, second, config.eps),
         "adagrad": lambda: optax.scale_by_rss(initial_accumulator_value=0.0, eps=config.eps),
         "fedadam": lambda: adaptive("adam", first, second, config.eps),
