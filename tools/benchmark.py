@@ -17,6 +17,7 @@ import argparse
 import sys
 
 from tools.benchmarks import (
+    bound,
     chunks,
     compile_round,
     engine,
@@ -34,6 +35,7 @@ from ufm_jax.train.door import enter
 from ufm_jax.train.runtime import configure_jax
 
 COMMANDS = {
+    "bound": bound,
     "chunks": chunks,
     "compile": compile_round,
     "engine": engine,

@@ -32,7 +32,7 @@ def compile_twice(workload: Workload) -> Compiled:
 
     Everything that is compiled in this process is dropped before either, also of others.
     """
-    with tempfile.TemporaryDirectory(prefix="benchmark-cache-") as folder, _cache_in(folder):
+    with tempfile.TemporaryDirectory(prefix="benchmark-cache-") as folder, cache_in(folder):
         cold, compiled = _compile(workload)
         cached, _ = _compile(workload)
         workload.run()  # Rounds to come find it in memory.
@@ -53,7 +53,7 @@ def _compile(workload: Workload) -> tuple[float, jax.stages.Compiled]:
 
 
 @contextmanager
-def _cache_in(folder: str) -> Iterator[None]:
+def cache_in(folder: str) -> Iterator[None]:
     """Puts the persistent cache into a folder of its own, and keeps everything there."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
