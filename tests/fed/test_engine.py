@@ -148,6 +148,7 @@ def test_nothing_moves_between_host_and_device_inside_a_round():
                 np.float32(1),
                 federation.noise_words,
                 federation.noise_words,
+                (plan.events.client.ravel(), plan.events.weight.ravel()),
                 plan.events,
                 segments(plan.schedule, federation.limits, 0, plan.schedule.makespan),
                 np.int32(0),

@@ -18,7 +18,8 @@ _TOP = 12
 _NOTES = (
     "The program is the one that the device would run; products are not tuned, since that takes "
     "the device. memory GB: images (twice where the next round's arrive meanwhile), clients' "
-    "states, server, plan and working memory of one device; of device: their share of its memory.",
+    "states, server, lanes and sums, plan and working memory of one device; of device: their share "
+    "of its memory.",
     "kernels, GB, TFLOP, bound ms: of one local step of all lanes of a device, in which no client "
     "starts or ends. The bound adds, over the kernels, the larger of bytes / bandwidth and "
     f"FLOPs / peak, at {REACHED_BANDWIDTH:.2f} of the bandwidth and {REACHED_FLOPS:.2f} of the "

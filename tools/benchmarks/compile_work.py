@@ -89,6 +89,7 @@ class AbstractRound(NamedTuple):
             "images": self.copies * tree_bytes(self.examples) / shards,
             "client states": tree_bytes(self.state.clients) / devices,
             "server": tree_bytes((self.state.server, self.state.aggregate)),
+            "lanes and sums": tree_bytes(self.state.training) / devices,
         }
 
 

@@ -60,6 +60,8 @@ class Plan(NamedTuple):
         key: uint32 [2], the words of the run's root key; example b of step s of client k in round r
             has the key ``fold(key, r, k, s, b)``. Data, so that other seeds compile nothing anew.
         noise: uint32 [2], the words of the key from which the noise of updates is folded.
+        cohort: int32 and float32 [D * P], numbers and weights of the clients of all devices: sent,
+            so that no device waits for another before the round ends.
         events: The clients of the round, leading axis D.
         segments: What happens in the chunk, leading axis D.
         first_step: int32 [], where the chunk begins.
@@ -72,6 +74,7 @@ class Plan(NamedTuple):
     coverage: jax.Array
     key: jax.Array
     noise: jax.Array
+    cohort: tuple[jax.Array, jax.Array]
     events: Events
     segments: Segments
     first_step: jax.Array
@@ -162,11 +165,7 @@ def make_round(
             fold(jax.random.wrap_key_data(words), plan.round_index)
             for words in (plan.key, plan.noise)
         )
-        # Typed as the same everywhere, though each device reads its own part of the table.
-        client, weight = lax.all_gather(
-            (events.client, events.weight), CLIENTS, tiled=True, to="invarying"
-        )
-        cohort = Cohort(client, weight, noise)
+        cohort = Cohort(*plan.cohort, noise)
         work = Work(
             loss_fn,
             algorithm,
@@ -219,7 +218,7 @@ def make_round(
             FederationState(everywhere, per_device, everywhere, per_device),
             per_device if examples_sharded else everywhere,
             Plan(
-                *(everywhere,) * 4,
+                *(everywhere,) * 5,
                 per_device,
                 per_device,
                 everywhere,

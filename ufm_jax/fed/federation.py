@@ -459,11 +459,12 @@ class Federation:
             np.float32(self.coverage(plan.asked)),
             self._key_words,
             self.noise_words,
+            (plan.events.client.ravel(), plan.events.weight.ravel()),
             np.int32(begin),
             np.bool_(self.is_last(plan, begin)),
             plan.after,
         )
-        index, coverage, key, noise, first, last, after = (
+        index, coverage, key, noise, cohort, first, last, after = (
             placement.put(value, placement.replicated) for value in everywhere
         )
         return Plan(
@@ -471,6 +472,7 @@ class Federation:
             coverage,
             key,
             noise,
+            cohort,
             placement.put(plan.events, placement.sharded),
             placement.put(segments(plan.schedule, self.limits, begin, end), placement.sharded),
             first,
