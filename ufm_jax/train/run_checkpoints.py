@@ -5,6 +5,7 @@ cut into chunks may also be left at a chunk's end: then lanes and sums are saved
 their own, which goes when a later round has been saved.
 """
 
+import logging
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -12,11 +13,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from ufm_jax.errors import UserError
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.train import cluster
 from ufm_jax.train.checkpoint import Checkpoints
 
 UNFINISHED = "unfinished_round"
+
+_log = logging.getLogger(__name__)
 
 _STEPS = 10**9
 """More than a round has: number n of an unfinished round is step ``n % _STEPS``."""
@@ -60,8 +64,6 @@ class RunCheckpoints:
 
     def __enter__(self) -> Self:
         self._rounds = self._open.enter_context(Checkpoints(self._workdir, self._keep))
-        if cluster.from_first(int((self._workdir / UNFINISHED).exists())):
-            self._open_unfinished()
         return self
 
     def __exit__(
@@ -71,9 +73,8 @@ class RunCheckpoints:
         traceback: TracebackType | None,
     ) -> None:
         self._open.__exit__(kind, error, traceback)
-        if error is None and self._between and cluster.is_first():
-            shutil.rmtree(self._workdir / UNFINISHED, ignore_errors=True)
-            (self._workdir / f"{UNFINISHED}.sha256").unlink(missing_ok=True)
+        if error is None and self._between:
+            self._forget_unfinished()
 
     def newest(self, like: FederationState) -> Point:
         """The newest point from which the run can go on; its beginning, ``like``, if there is none.
@@ -82,10 +83,16 @@ class RunCheckpoints:
             RunError: If there are checkpoints and none is whole.
         """
         done, state = self._rounds.newest(_between_rounds(like))
-        if self._inside is not None:
-            number, inside = self._inside.newest(like)
-            if number >= done * _STEPS and number:
-                return Point(*divmod(number, _STEPS), inside, self._inside.ledger(number))
+        if cluster.from_first(int((self._workdir / UNFINISHED).exists())):
+            try:
+                unfinished = self._open_unfinished()
+                number, inside = unfinished.newest(like)
+            except UserError as error:
+                _log.warning("%s; going on after %d whole rounds instead", error, done)
+                self._forget_unfinished()
+            else:
+                if number >= done * _STEPS and number:
+                    return Point(*divmod(number, _STEPS), inside, unfinished.ledger(number))
         ledger = self._rounds.ledger(done) if done else {}
         return Point(done, 0, state._replace(training=like.training), ledger)
 
@@ -112,6 +119,13 @@ class RunCheckpoints:
     def wait(self) -> None:
         """Returns when everything started is on disk."""
         self._rounds.wait()
+
+    def _forget_unfinished(self) -> None:
+        self._inside = None
+        with cluster.together(f"removing {self._workdir / UNFINISHED}"):
+            if cluster.is_first():
+                shutil.rmtree(self._workdir / UNFINISHED, ignore_errors=True)
+                (self._workdir / f"{UNFINISHED}.sha256").unlink(missing_ok=True)
 
     def _open_unfinished(self) -> Checkpoints:
         if self._inside is None:
