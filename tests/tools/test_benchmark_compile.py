@@ -198,6 +198,15 @@ def test_a_gpu_is_described_to_its_compiler(name):
     assert text.count("{") == text.count("}")
 
 
+def compiled_row(found):
+    """The one row of a program that compiles; skips where its compiler cannot be had."""
+    (row,) = found.rows
+    if row["compiles"] == "no" and "pip could not install" in str(found.more):
+        pytest.skip(found.more["does not compile"][0]["reason"])
+    assert row["compiles"] == "yes", found.more
+    return row
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["h200", "v5e:2x2", "v5p:2x2x1"])
 def test_a_tiny_round_compiles(target, monkeypatch, tmp_path):
@@ -208,10 +217,7 @@ def test_a_tiny_round_compiles(target, monkeypatch, tmp_path):
         *("--target", target, "--devices", devices, "--images", "200", "--clients", "8"),
         *("--hlo", str(text), "--set", *TINY, "placement.data_home=device"),
     )
-    (row,) = found.rows
-    if row["compiles"] == "no" and "pip could not install" in str(found.more):
-        pytest.skip(found.more["does not compile"][0]["reason"])
-    assert row["compiles"] == "yes", found.more
+    row = compiled_row(found)
     assert row["memory GB"] > 0
     assert row["of device"] < 1
     if target == "h200":
@@ -229,9 +235,6 @@ def test_fused_attention_over_197_tokens_compiles_in_two_lanes(monkeypatch, tmp_
         *("--clients", "8", "--hlo", str(text), "--set", *TINY, "placement.data_home=device"),
         *("model.image_size=224", "model.patch_size=16", "model.dtype=bfloat16"),
     )
-    (row,) = found.rows
-    if row["compiles"] == "no" and "pip could not install" in str(found.more):
-        pytest.skip(found.more["does not compile"][0]["reason"])
-    assert row["compiles"] == "yes", found.more
+    compiled_row(found)
     fused = [line for line in text.read_text().splitlines() if "fmhaSoftmaxBackward" in line]
     assert any(",198," in line for line in fused)  # 197, and one that fills.

@@ -101,18 +101,24 @@ def zones_of(module: Module) -> Zones:
 
 
 def zone_rows(zones: Zones, ceiling: Ceiling) -> Iterator[Row]:
-    """What happens in every step, for every client and in every round."""
+    """What happens in every step, at every handover and in every round."""
     messages = {row.pop("in"): row for row in message_rows(zones)}
     for zone, cost in zones.costs(ceiling).items():
         yield {
             "in": zone,
-            "kernels": round(cost.kernels),
-            "GB": round(cost.bytes / 1e9, 3),
-            "GFLOP": round(cost.flops / 1e9, 1),
-            "bound ms": round(1e3 * cost.seconds, 4),
+            **_cost_columns(cost, digits=4),
             "host reads": zones.host_reads[zone],
             **messages[zone],
         }
+
+
+def _cost_columns(cost: Cost, digits: int) -> Row:
+    return {
+        "kernels": round(cost.kernels),
+        "GB": round(cost.bytes / 1e9, 3),
+        "GFLOP": round(cost.flops / 1e9, 1),
+        "bound ms": round(1e3 * cost.seconds, digits),
+    }
 
 
 def message_rows(zones: Zones) -> Iterator[Row]:
@@ -140,10 +146,7 @@ def part_rows(kernels: list[Kernel], ceiling: Ceiling) -> Iterator[Row]:
     for part, cost in total_by(kernels, part_of, ceiling).items():
         yield {
             "part": part,
-            "kernels": round(cost.kernels),
-            "GB": round(cost.bytes / 1e9, 3),
-            "GFLOP": round(cost.flops / 1e9, 1),
-            "bound ms": round(1e3 * cost.seconds, 3),
+            **_cost_columns(cost, digits=3),
             "of the bound": round(cost.seconds / everything.seconds, 3),
         }
 
