@@ -18,9 +18,9 @@ from ufm_jax.data.phantom_folders import write_phantoms
 from ufm_jax.data.records import file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.tfds_builders import SETS, build
+from ufm_jax.door import enter, say
 from ufm_jax.errors import DataError
 from ufm_jax.train.command import path_argument
-from ufm_jax.train.door import enter, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,9 +11,9 @@ trained on.
 
 from absl import flags
 
+from ufm_jax.door import say
 from ufm_jax.errors import ConfigError
 from ufm_jax.train.command import define_path, start
-from ufm_jax.train.door import say
 
 _OUT = define_path("out", "Gets evaluation.json, tables and report.", required=True)
 _SPLITS = flags.DEFINE_list("splits", ["test"], "What to evaluate on: train, val, test; or all.")

@@ -11,9 +11,9 @@ the command line. Called again with the same folder, it goes on where it stopped
 from absl import flags
 from ml_collections import config_flags
 
+from ufm_jax.door import say
 from ufm_jax.errors import ConfigError
 from ufm_jax.train.command import define_path, start
-from ufm_jax.train.door import say
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.", lock_config=False)
 _WORKDIR = define_path("workdir", "The run's folder.", required=True)

@@ -10,8 +10,8 @@ none was.
 
 from absl import flags
 
+from ufm_jax.door import say
 from ufm_jax.train.command import define_path, start
-from ufm_jax.train.door import say
 
 _IMAGES = define_path("images", "The folder of images.", required=True)
 _OUT = define_path("out", "An empty or new folder for what is made.", required=True)

@@ -10,9 +10,9 @@ with --config.cluster.distributed; see docs/clusters.md.
 from absl import flags
 from ml_collections import config_flags
 
+from ufm_jax.door import say
 from ufm_jax.errors import ConfigError
 from ufm_jax.train.command import define_path, start
-from ufm_jax.train.door import say
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.", lock_config=False)
 _WORKDIR = define_path("workdir", "The run's folder.", required=True)

@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from ufm_jax.data.geometry import detect_geometry, find_scan_area, foreground
 from ufm_jax.data.phantom.generate import phantom
-from ufm_jax.data.randomness import generator
 from ufm_jax.data.scan_area import Kind, Rectangle, Sector, from_array
+from ufm_jax.randomness import generator
 
 HEIGHT, WIDTH = 192, 256
 FAN = Sector(-30.0, 128.0, 45.0, 210.0, -0.5, 0.5)

@@ -29,7 +29,7 @@ from ufm_jax.data.phantom.scenes import EXAMS
 from ufm_jax.data.phantom.shapes import Blob, distance
 from ufm_jax.data.phantom.site import site_sizes, site_style, without_marks
 from ufm_jax.data.phantom.tissue import uniform
-from ufm_jax.data.randomness import generator
+from ufm_jax.randomness import generator
 
 SEED = 5
 LINEAR = Probe("linear", 10.0, 40.0, 42.0)

@@ -20,8 +20,8 @@ from tests.train.small_runs import (
     rounds_written,
     state_of,
 )
+from ufm_jax.door import LOST
 from ufm_jax.train.checkpoint import load_params
-from ufm_jax.train.door import LOST
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 9

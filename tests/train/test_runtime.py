@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ufm_jax.train.door import Stopped
+from ufm_jax.door import Stopped
 from ufm_jax.train.runtime import StopSignal
 
 

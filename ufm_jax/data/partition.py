@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ufm_jax.data.randomness import generator as generator
 from ufm_jax.errors import DataError
+from ufm_jax.randomness import generator as generator
 
 
 def unit_ids(groups: Sequence[str | None]) -> np.ndarray:

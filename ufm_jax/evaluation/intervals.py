@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from scipy import special
 
-from ufm_jax.data.randomness import generator
 from ufm_jax.evaluation.results import Estimate
+from ufm_jax.randomness import generator
 
 Measure = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """float64 weights [B, R] -> name -> figures [B]; nan where a figure is undefined."""

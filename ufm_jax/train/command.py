@@ -9,9 +9,9 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
+from ufm_jax.door import enter
 from ufm_jax.errors import ConfigError
 from ufm_jax.files import user_path
-from ufm_jax.train.door import enter
 
 
 def start(main: Callable[[], int], of_run: bool = False) -> None:

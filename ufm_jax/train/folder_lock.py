@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from ufm_jax.door import Once
 from ufm_jax.errors import RunError, UserError
 from ufm_jax.files import PARTIAL, exclusive, naming, private_folder
 from ufm_jax.train import cluster
-from ufm_jax.train.door import Once
 
 _log = logging.getLogger(__name__)
 

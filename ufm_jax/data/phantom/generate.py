@@ -13,7 +13,7 @@ from ufm_jax.data.phantom.probe import Grid, beam_grid
 from ufm_jax.data.phantom.scenes import EXAMS, Exam
 from ufm_jax.data.phantom.site import ExamStyle, SiteStyle, site_style
 from ufm_jax.data.phantom.tissue import Tissue, absorb, brighten
-from ufm_jax.data.randomness import generator
+from ufm_jax.randomness import generator
 
 
 @dataclass(frozen=True)

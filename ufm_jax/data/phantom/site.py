@@ -8,7 +8,7 @@ from ufm_jax.data.phantom.layout import Margins
 from ufm_jax.data.phantom.marks import BLANK
 from ufm_jax.data.phantom.probe import Probe
 from ufm_jax.data.phantom.scenes import EXAMS
-from ufm_jax.data.randomness import generator
+from ufm_jax.randomness import generator
 
 _DEPTH_SETTINGS = (0.88, 1.0, 1.14)
 

@@ -5,8 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from ufm_jax import randomness
 from ufm_jax.data import phantom as phantoms
-from ufm_jax.data import randomness
 from ufm_jax.data.fingerprint import code_stamp, digest
 from ufm_jax.data.phantom.generate import phantom
 from ufm_jax.data.phantom.lesion import LABEL_NAMES

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ufm_jax.train.door import explain
+from ufm_jax.door import explain
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 TENSORSTORE = (
     'RESOURCE_EXHAUSTED: Error writing "params" in OCDBT database at local file "/disk/run/1/": '
     "Failed to write 8 bytes: No space left on device [os_error_code='28']"
@@ -24,7 +24,7 @@ def command(body, **options):
     program = f"""
 import errno, logging, os, signal, sys, threading, time
 from ufm_jax.errors import *
-from ufm_jax.train.door import enter
+from ufm_jax.door import enter
 def work():
 {lines}
     return 0
