@@ -19,7 +19,7 @@ share is an error: add `--config.data.split.policy=column`.
 
 from ml_collections import ConfigDict
 
-from ufm_jax.train.downstream.config import finetune_config
+from ufm_jax.config.finetuning import finetune_config
 
 
 def get_config(task: str = "diagnosis") -> ConfigDict:

@@ -13,7 +13,7 @@ Expect 2 to 10 minutes each on 2 cores; docs/downstream.md has the figures.
 
 from ml_collections import ConfigDict
 
-from ufm_jax.train.downstream.config import finetune_config
+from ufm_jax.config.finetuning import finetune_config
 
 _TASKS = {
     "busi_diagnosis": ("busi_breast", 40),

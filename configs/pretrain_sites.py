@@ -19,7 +19,7 @@ of docs/downstream.md.
 
 from ml_collections import ConfigDict
 
-from ufm_jax.train.config import pretrain_config
+from ufm_jax.config.pretraining import pretrain_config
 
 
 def get_config(variant: str = "folders") -> ConfigDict:

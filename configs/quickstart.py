@@ -8,7 +8,7 @@ patch here, so that the reconstructions in the report are all the model's own.
 
 from ml_collections import ConfigDict
 
-from ufm_jax.train.config import pretrain_config
+from ufm_jax.config.pretraining import pretrain_config
 
 
 def get_config() -> ConfigDict:

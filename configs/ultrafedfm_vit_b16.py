@@ -13,7 +13,7 @@ them train side by side in what is left is measured at the start.
 
 from ml_collections import ConfigDict
 
-from ufm_jax.train.config import pretrain_config
+from ufm_jax.config.pretraining import pretrain_config
 
 
 def get_config() -> ConfigDict:

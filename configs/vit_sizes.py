@@ -8,7 +8,7 @@ ViT-H takes patches of 14 pixels, as in MAE. Large models: recompute blocks in t
 
 from ml_collections import ConfigDict
 
-from ufm_jax.train.config import pretrain_config
+from ufm_jax.config.pretraining import pretrain_config
 
 
 def get_config(size: str = "s") -> ConfigDict:

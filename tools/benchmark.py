@@ -29,9 +29,9 @@ from tools.benchmarks import (
     trace,
 )
 from tools.benchmarks.output import show, write
+from ufm_jax.config.command import path_argument
+from ufm_jax.config.pretraining import PlacementConfig
 from ufm_jax.door import enter
-from ufm_jax.train.command import path_argument
-from ufm_jax.train.config import PlacementConfig
 from ufm_jax.train.runtime import configure_jax
 
 COMMANDS = {

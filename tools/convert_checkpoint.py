@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ufm_jax.config.command import path_argument
 from ufm_jax.door import enter, say
 from ufm_jax.errors import ConfigError
 from ufm_jax.interop.architecture import Architecture, describe
@@ -29,7 +30,6 @@ from ufm_jax.interop.torch_names import flatten
 from ufm_jax.interop.weights_file import SUFFIXES, read_weights, write_weights
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.train.checkpoint import export_params, load_params
-from ufm_jax.train.command import path_argument
 from ufm_jax.train.weights import read_ours
 
 Grid = tuple[int, int]

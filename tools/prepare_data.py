@@ -12,6 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from ufm_jax.config.command import path_argument
 from ufm_jax.data.array_record import pack
 from ufm_jax.data.federated import read_listing
 from ufm_jax.data.phantom_folders import write_phantoms
@@ -20,7 +21,6 @@ from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.tfds_builders import SETS, build
 from ufm_jax.door import enter, say
 from ufm_jax.errors import DataError
-from ufm_jax.train.command import path_argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -26,8 +26,8 @@ from tools.suites.plan import Run, Suite, SuiteError, load_suite, select, with_s
 from tools.suites.plot import write_plot
 from tools.suites.results import read_results
 from tools.suites.table import make_tables
+from ufm_jax.config.command import path_argument
 from ufm_jax.door import enter
-from ufm_jax.train.command import path_argument
 
 _WIDTH_IN_FILES = 200
 

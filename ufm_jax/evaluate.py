@@ -11,9 +11,9 @@ trained on.
 
 from absl import flags
 
+from ufm_jax.config.command import define_path, start
 from ufm_jax.door import say
 from ufm_jax.errors import ConfigError
-from ufm_jax.train.command import define_path, start
 
 _OUT = define_path("out", "Gets evaluation.json, tables and report.", required=True)
 _SPLITS = flags.DEFINE_list("splits", ["test"], "What to evaluate on: train, val, test; or all.")
@@ -30,7 +30,7 @@ _OCCLUSION = flags.DEFINE_integer(
 def main() -> int:
     """Loads the model and the data, evaluates, and writes the report."""
     # Within the door, which tells also what goes wrong on import.
-    from ufm_jax.train.downstream.config import resolve_finetune
+    from ufm_jax.config.finetuning import resolve_finetune
     from ufm_jax.train.folder_lock import held
     from ufm_jax.train.runtime import configure_jax
 

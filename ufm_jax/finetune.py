@@ -11,9 +11,9 @@ the command line. Called again with the same folder, it goes on where it stopped
 from absl import flags
 from ml_collections import config_flags
 
+from ufm_jax.config.command import define_path, start
 from ufm_jax.door import say
 from ufm_jax.errors import ConfigError
-from ufm_jax.train.command import define_path, start
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.", lock_config=False)
 _WORKDIR = define_path("workdir", "The run's folder.", required=True)
@@ -23,7 +23,7 @@ _RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in
 def main() -> int:
     """Checks the configuration, trains, evaluates, and writes the report."""
     # Within the door, which tells also what goes wrong on import.
-    from ufm_jax.train.downstream.config import resolve_finetune
+    from ufm_jax.config.finetuning import resolve_finetune
     from ufm_jax.train.folder_lock import held
     from ufm_jax.train.rundir import check_outside, check_resume
     from ufm_jax.train.runtime import configure_jax

@@ -10,8 +10,8 @@ none was.
 
 from absl import flags
 
+from ufm_jax.config.command import define_path, start
 from ufm_jax.door import say
-from ufm_jax.train.command import define_path, start
 
 _IMAGES = define_path("images", "The folder of images.", required=True)
 _OUT = define_path("out", "An empty or new folder for what is made.", required=True)
@@ -27,7 +27,7 @@ _OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw the masks of a segmentatio
 def main() -> int:
     """Checks the request, predicts, and says what was made."""
     # Within the door, which tells also what goes wrong on import.
-    from ufm_jax.train.downstream.config import resolve_finetune
+    from ufm_jax.config.finetuning import resolve_finetune
     from ufm_jax.train.downstream.saved import load_model
     from ufm_jax.train.folder_lock import held
     from ufm_jax.train.runtime import configure_jax

@@ -10,9 +10,9 @@ with --config.cluster.distributed; see docs/clusters.md.
 from absl import flags
 from ml_collections import config_flags
 
+from ufm_jax.config.command import define_path, start
 from ufm_jax.door import say
 from ufm_jax.errors import ConfigError
-from ufm_jax.train.command import define_path, start
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The configuration.", lock_config=False)
 _WORKDIR = define_path("workdir", "The run's folder.", required=True)
@@ -22,8 +22,8 @@ _RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in
 def main() -> int:
     """Checks the configuration, trains, and writes the report."""
     # Within the door, which tells also what goes wrong on import.
+    from ufm_jax.config.pretraining import resolve
     from ufm_jax.train import cluster
-    from ufm_jax.train.config import resolve
     from ufm_jax.train.folder_lock import held
     from ufm_jax.train.rundir import check_outside, check_resume
     from ufm_jax.train.runtime import CompileClock, configure_jax

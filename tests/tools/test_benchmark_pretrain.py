@@ -19,11 +19,11 @@ from tools.benchmarks.compiling import compile_twice
 from tools.benchmarks.images import Images, dealt, opened_images, random_images, sample_counts
 from tools.benchmarks.measure import rates, share_saved
 from tools.benchmarks.workload import Workload, run_config
+from ufm_jax.config.pretraining import AugmentConfig, ModelConfig
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.interop.torch_names import mae_from_torch
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.train import objective, pretraining
-from ufm_jax.train.config import AugmentConfig, ModelConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = ("busi_breast", "hc18_fetal_head", "gb_biliary_atresia", "pocus_lung", "rus_abdomen")

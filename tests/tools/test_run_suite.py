@@ -402,9 +402,9 @@ def test_plot_has_a_panel_for_each_section_and_figure(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "suites").glob("*.py")))
 def test_suites_that_are_shipped_load_and_their_keys_exist(path, monkeypatch):
     """Every override is a key of the configuration, and the result resolves and fits together."""
-    from ufm_jax.train.config import resolve
-    from ufm_jax.train.downstream.config import resolve_finetune
-    from ufm_jax.train.method_checks import check_method
+    from ufm_jax.config.compatibility import check_method
+    from ufm_jax.config.finetuning import resolve_finetune
+    from ufm_jax.config.pretraining import resolve
 
     monkeypatch.chdir(ROOT)
     text = path.read_text()

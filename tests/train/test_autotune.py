@@ -14,6 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ufm_jax.config.pretraining import (
+    AugmentConfig,
+    CheckpointConfig,
+    FederationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PlacementConfig,
+    PretrainConfig,
+    ScheduleConfig,
+)
 from ufm_jax.data.federated import load_federated
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
@@ -24,16 +34,6 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.train import autotune, lane_probe, pretraining
 from ufm_jax.train.autotune import candidates, choose_lanes
-from ufm_jax.train.config import (
-    AugmentConfig,
-    CheckpointConfig,
-    FederationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    PlacementConfig,
-    PretrainConfig,
-    ScheduleConfig,
-)
 from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe
 from ufm_jax.train.lane_search import NEAR_BEST, WORTH_GOING_ON, Load, Measurement, Search
 from ufm_jax.train.pretraining import pretrain, resolve_lanes

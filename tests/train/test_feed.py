@@ -6,9 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ufm_jax.data.federated import load_federated
-from ufm_jax.data.settings import DataSettings
-from ufm_jax.train.config import (
+from ufm_jax.config.pretraining import (
     AugmentConfig,
     FederationConfig,
     ModelConfig,
@@ -16,6 +14,8 @@ from ufm_jax.train.config import (
     PretrainConfig,
     ScheduleConfig,
 )
+from ufm_jax.data.federated import load_federated
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.objective import FIELDS, init_params
 from ufm_jax.train.pretraining import federate

@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
+from ufm_jax.config.pretraining import OptimizerConfig
 from ufm_jax.interop.torch_names import classifier_from_torch
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.segmenter import Segmenter
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import stack_layers
-from ufm_jax.train.config import OptimizerConfig
 from ufm_jax.train.layer_decay import (
     decays,
     finetune_optimizer,

@@ -9,6 +9,21 @@ import numpy as np
 import optax
 import pytest
 
+from ufm_jax.config.federation import (
+    AggregationConfig,
+    AlgorithmConfig,
+    AsyncConfig,
+    AttackConfig,
+    CompressionConfig,
+    ParticipationConfig,
+    PrivacyConfig,
+)
+from ufm_jax.config.pretraining import (
+    FederationConfig,
+    OptimizerConfig,
+    PlacementConfig,
+    check_clients,
+)
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.aggregate.krum import multi_krum
 from ufm_jax.fed.aggregate.mean import mean
@@ -32,17 +47,7 @@ from ufm_jax.fed.updates.attacks import inner_product, sign_flip
 from ufm_jax.fed.updates.compression import compressed, quantise
 from ufm_jax.fed.updates.transform import with_transforms
 from ufm_jax.train.build import build_federation
-from ufm_jax.train.config import FederationConfig, OptimizerConfig, PlacementConfig, check_clients
 from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
-from ufm_jax.train.methods_config import (
-    AggregationConfig,
-    AlgorithmConfig,
-    AsyncConfig,
-    AttackConfig,
-    CompressionConfig,
-    ParticipationConfig,
-    PrivacyConfig,
-)
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 
 SIZES = np.array([12, 5, 8, 3, 9])

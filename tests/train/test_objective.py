@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ufm_jax.train.config import AugmentConfig, ModelConfig
+from ufm_jax.config.pretraining import AugmentConfig, ModelConfig
 from ufm_jax.train.objective import init_params, make_loss, make_view
 
 MODEL = ModelConfig(

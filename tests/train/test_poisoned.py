@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ufm_jax.config.pretraining import pretrain_config, resolve
 from ufm_jax.errors import DataError
 from ufm_jax.train import pretraining
-from ufm_jax.train.config import pretrain_config, resolve
 from ufm_jax.train.finish import finish
 from ufm_jax.train.metrics import read_history
 

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ufm_jax.config.finetuning import FinetuneConfig
+from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.placement import make_placement
-from ufm_jax.train.config import PretrainConfig
-from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.rundir import check_free, check_outside, claim, lanes_begun_with
 
 DATA = SimpleNamespace(

@@ -5,8 +5,8 @@ import stat
 import numpy as np
 import pytest
 
+from ufm_jax.config.federation import PrivacyConfig
 from ufm_jax.errors import RunError
-from ufm_jax.train.methods_config import PrivacyConfig
 from ufm_jax.train.secret import SECRET_FILE, noise_words
 
 

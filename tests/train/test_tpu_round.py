@@ -11,11 +11,11 @@ import pytest
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
+from ufm_jax.config.pretraining import AugmentConfig, ModelConfig
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import CLIENTS, DATA, Placement
-from ufm_jax.train.config import AugmentConfig, ModelConfig
 from ufm_jax.train.objective import init_params, make_loss
 
 MODEL = ModelConfig(

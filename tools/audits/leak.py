@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tools.audits.inversion import Attack, invert, matched, peak_signal
+from ufm_jax.config.pretraining import ModelConfig, PretrainConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn, Params, Turn
 from ufm_jax.fed.gradient import Batch
@@ -16,7 +17,6 @@ from ufm_jax.fed.keys import fold
 from ufm_jax.ops.losses import masked_patch_loss
 from ufm_jax.ops.masking import texture_mask
 from ufm_jax.ops.texture import texture_scores
-from ufm_jax.train.config import ModelConfig, PretrainConfig
 from ufm_jax.train.downstream.views import plain_views
 from ufm_jax.train.methods import make_gradient, sent_through
 from ufm_jax.train.objective import View, make_model, reconstruct, to_patches

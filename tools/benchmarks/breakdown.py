@@ -13,6 +13,7 @@ import numpy as np
 from tools.benchmarks.images import dealt
 from tools.benchmarks.measure import Row, interleaved, share_saved, timed
 from tools.benchmarks.workload import Size, Workload, run_config
+from ufm_jax.config.pretraining import AugmentConfig, ModelConfig, OptimizerConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
@@ -20,7 +21,6 @@ from ufm_jax.fed.placement import make_placement
 from ufm_jax.ops.losses import masked_patch_loss
 from ufm_jax.ops.masking import texture_mask
 from ufm_jax.ops.texture import texture_scores
-from ufm_jax.train.config import AugmentConfig, ModelConfig, OptimizerConfig
 from ufm_jax.train.objective import View, make_model, reconstruct, to_patches
 
 CLIENTS_PER_LANE = 4

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from tools.benchmarks.measure import timed
+from ufm_jax.config.pretraining import ModelConfig
 from ufm_jax.fed.placement import CLIENTS, Placement
 from ufm_jax.models.sizes import SIZES
-from ufm_jax.train.config import ModelConfig
 
 SIDES = (1024, 2048, 4096, 8192)
 """Of square matrices, in the order in which they are tried."""

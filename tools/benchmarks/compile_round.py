@@ -20,8 +20,8 @@ from tools.benchmarks.output import Figures
 from tools.benchmarks.peers.environment import make_environment
 from tools.benchmarks.peers.process import Peer
 from tools.benchmarks.targets import Target, target_of
+from ufm_jax.config.command import path_argument
 from ufm_jax.models.sizes import SIZES
-from ufm_jax.train.command import path_argument
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SIDE = Path(__file__).parent / "peers" / "compile_side.py"

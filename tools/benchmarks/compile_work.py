@@ -18,6 +18,7 @@ import numpy.typing as npt
 import optax
 
 from tools.benchmarks.models import FEATURES, MODELS, losses
+from ufm_jax.config.pretraining import PretrainConfig, resolve
 from ufm_jax.data.federated import ArrayStore, FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
@@ -26,7 +27,6 @@ from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import CLIENTS, DATA, Placement
 from ufm_jax.fed.plan import HostPlan
-from ufm_jax.train.config import PretrainConfig, resolve
 from ufm_jax.train.feed import images_at_once
 from ufm_jax.train.objective import FIELDS, init_params
 from ufm_jax.train.pretraining import federate

@@ -11,14 +11,14 @@ from tools.benchmarks.images import add_image_options, opened_images
 from tools.benchmarks.measure import Row, interleaved, ratio, timed
 from tools.benchmarks.output import Figures
 from tools.benchmarks.workload import Workload, add_model_options, run_config
-from ufm_jax.train.config import FederationConfig
-from ufm_jax.train.lane_probe import compiled_bytes
-from ufm_jax.train.methods_config import (
+from ufm_jax.config.federation import (
     AggregationConfig,
     AlgorithmConfig,
     CompressionConfig,
     PrivacyConfig,
 )
+from ufm_jax.config.pretraining import FederationConfig
+from ufm_jax.train.lane_probe import compiled_bytes
 
 PLAIN = "FedAvg"
 

@@ -24,7 +24,7 @@ from tools.benchmarks.workload import (
     image_flops,
     run_config,
 )
-from ufm_jax.train.config import PretrainConfig
+from ufm_jax.config.pretraining import PretrainConfig
 
 _NOTES = (
     "A round is what ufm_jax.pretrain does for one, from images in their home to the new global "

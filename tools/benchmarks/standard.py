@@ -12,7 +12,7 @@ from tools.benchmarks.measure import Row
 from tools.benchmarks.output import Figures
 from tools.benchmarks.peers.kinds import PEERS
 from tools.benchmarks.standard_tasks import STANDARDS, Cifar, read_cifar
-from ufm_jax.train.command import path_argument
+from ufm_jax.config.command import path_argument
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,12 @@ from typing import Literal
 
 import jax
 
+from ufm_jax.config.pretraining import (
+    FederationConfig,
+    ModelConfig,
+    PlacementConfig,
+    PretrainConfig,
+)
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn
 from ufm_jax.fed.engine import RoundMetrics
@@ -14,12 +20,6 @@ from ufm_jax.fed.keys import fold
 from ufm_jax.fed.plan import HostPlan
 from ufm_jax.models.flops import mae_forward_flops, training_flops
 from ufm_jax.models.sizes import SIZES
-from ufm_jax.train.config import (
-    FederationConfig,
-    ModelConfig,
-    PlacementConfig,
-    PretrainConfig,
-)
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.objective import FIELDS, init_params
 from ufm_jax.train.pretraining import federate

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.evaluation.compare import Comparison
 from ufm_jax.train.downstream.comparison import compare_runs
-from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.tables import read_table, table_path
 from ufm_jax.train.rundir import EVALUATION_FILE
 

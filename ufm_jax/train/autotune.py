@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from ufm_jax.config.pretraining import OptimizerConfig, PlacementConfig, PretrainConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.federation import Federation
@@ -28,7 +29,6 @@ from ufm_jax.fed.placement import Placement
 from ufm_jax.files import cache_folder, private_folder, write_json
 from ufm_jax.train.build import in_chunks
 from ufm_jax.train.cluster import from_first, is_first
-from ufm_jax.train.config import OptimizerConfig, PlacementConfig, PretrainConfig
 from ufm_jax.train.feed import images_at_once
 from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe, device_memory
 from ufm_jax.train.lane_search import Load, Measurement, Search

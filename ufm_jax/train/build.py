@@ -7,6 +7,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
+from ufm_jax.config.pretraining import FederationConfig, PlacementConfig, check_clients
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import LossFn
@@ -15,7 +16,6 @@ from ufm_jax.fed.asynchronous.federation import AsyncFederation
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement, make_placement
-from ufm_jax.train.config import FederationConfig, PlacementConfig, check_clients
 from ufm_jax.train.feed import images_at_once
 from ufm_jax.train.lane_probe import device_memory, host_memory
 from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ufm_jax.config.pretraining import PlacementConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.homes import Home, make_home
 from ufm_jax.fed.algorithm import Tree
@@ -13,7 +14,6 @@ from ufm_jax.fed.batches import EMPTY
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
 from ufm_jax.fed.plan import HostPlan
-from ufm_jax.train.config import PlacementConfig
 
 
 class Chunk(NamedTuple):

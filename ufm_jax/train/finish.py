@@ -7,14 +7,14 @@ from pathlib import Path
 
 import jax
 
+from ufm_jax.config.pretraining import PretrainConfig
+from ufm_jax.config.schema import to_config_dict
 from ufm_jax.train import cluster
-from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.metrics import read_history
 from ufm_jax.train.pictures import make_pictures
 from ufm_jax.train.pretraining import Finished
 from ufm_jax.train.report import write_reconstruction_png, write_report
 from ufm_jax.train.report.types import RunInfo
-from ufm_jax.train.schema import to_config_dict
 
 _BORROWED = (
     "In the reconstructions, brightness and contrast of each patch are those of the original: the "

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ufm_jax.config.pretraining import OptimizerConfig
 from ufm_jax.fed.algorithm import Params, Tree
-from ufm_jax.train.config import OptimizerConfig
 from ufm_jax.train.optimizers import make_optimizer
 
 _ENCODER, _BLOCKS, _STACKED = "encoder", "blocks", "block"

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import optax
 
+from ufm_jax.config.compatibility import check_method
+from ufm_jax.config.federation import CompressionConfig
+from ufm_jax.config.pretraining import FederationConfig, OptimizerConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.aggregate.aggregator import Aggregator
 from ufm_jax.fed.aggregate.bulyan import bulyan
@@ -39,9 +42,6 @@ from ufm_jax.fed.updates.attacks import (
 )
 from ufm_jax.fed.updates.compression import compressed, low_rank, quantise, random_k, top_k
 from ufm_jax.fed.updates.transform import Transform, with_transforms
-from ufm_jax.train.config import FederationConfig, OptimizerConfig
-from ufm_jax.train.method_checks import check_method
-from ufm_jax.train.methods_config import CompressionConfig
 
 _COUNTS_PER_NOISE = 20.0
 """The noise on counts is the expected cohort over this (Andrew et al., 2021)."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ufm_jax.config.pretraining import AugmentConfig, ModelConfig
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.mae import MAE
@@ -22,7 +23,6 @@ from ufm_jax.ops.normalise import normalise
 from ufm_jax.ops.patches import patchify
 from ufm_jax.ops.scan_conversion import random_convert
 from ufm_jax.ops.texture import texture_scores
-from ufm_jax.train.config import AugmentConfig, ModelConfig
 
 FIELDS = ("image", "extent", "geometry")
 """Fields of a stored row that the loss reads."""

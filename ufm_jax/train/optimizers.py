@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ufm_jax.config.pretraining import OptimizerConfig
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.algorithms.fedopt import adaptive
-from ufm_jax.train.config import OptimizerConfig
 
 
 def decays(params: Params) -> Tree:

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ufm_jax.config.federation import ParticipationConfig
+from ufm_jax.config.schema import as_config_errors
 from ufm_jax.data.cells import name_of, text_of
 from ufm_jax.data.csv_files import read_csv
 from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.fed.participation import Clock, Participation, drawn_clock
 from ufm_jax.files import user_path
-from ufm_jax.train.methods_config import ParticipationConfig
-from ufm_jax.train.schema import as_config_errors
 
 
 def make_participation(config: ParticipationConfig, names: tuple[str, ...]) -> Participation:

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 
+from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.keys import fold
 from ufm_jax.ops.losses import denormalise_patches
 from ufm_jax.ops.normalise import denormalise
 from ufm_jax.ops.patches import unpatchify
-from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.objective import FIELDS, View, make_model, make_view, reconstruct, to_patches
 from ufm_jax.train.report.types import Pictures
 

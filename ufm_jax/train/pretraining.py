@@ -9,6 +9,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ufm_jax.config.compatibility import check_personal
+from ufm_jax.config.pretraining import PretrainConfig
+from ufm_jax.config.schema import as_config_errors
 from ufm_jax.data.federated import FederatedData, load_federated
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
@@ -18,9 +21,7 @@ from ufm_jax.train.autotune import choose_lanes
 from ufm_jax.train.build import build_federation, build_placement
 from ufm_jax.train.checkpoint import export_params
 from ufm_jax.train.cluster import stop_signal
-from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.method_checks import check_personal
 from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.objective import FIELDS, init_params, make_loss
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
@@ -30,7 +31,6 @@ from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
 from ufm_jax.train.run_checkpoints import RunCheckpoints
 from ufm_jax.train.rundir import check_same_run, claim, lanes_begun_with
-from ufm_jax.train.schema import as_config_errors
 from ufm_jax.train.secret import noise_words
 
 _log = logging.getLogger(__name__)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ufm_jax.config.pretraining import FederationConfig
+from ufm_jax.config.schema import as_config_errors
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.plan import HostPlan
@@ -16,8 +18,6 @@ from ufm_jax.fed.privacy.mechanism import Mechanism, of_batches, of_cohorts, rel
 from ufm_jax.fed.privacy.refusals import RunFacts, refusals
 from ufm_jax.files import write_json
 from ufm_jax.train import cluster
-from ufm_jax.train.config import FederationConfig
-from ufm_jax.train.schema import as_config_errors
 
 PRIVACY_FILE = "privacy.json"
 

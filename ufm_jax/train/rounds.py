@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 
+from ufm_jax.config.pretraining import CheckpointConfig, FederationConfig
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.train import cluster
-from ufm_jax.train.config import CheckpointConfig, FederationConfig
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.metrics import MetricWriter
 from ufm_jax.train.privacy import Spending

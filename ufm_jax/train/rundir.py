@@ -12,15 +12,15 @@ from typing import Any
 
 import jax
 
+from ufm_jax.config.pretraining import PretrainConfig
+from ufm_jax.config.schema import flatten
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
 from ufm_jax.files import private_folder, read_json, user_path, write_json
 from ufm_jax.train import cluster
-from ufm_jax.train.config import PretrainConfig
 from ufm_jax.train.run_checkpoints import UNFINISHED
-from ufm_jax.train.schema import flatten
 
 CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"

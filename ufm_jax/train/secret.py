@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ufm_jax.config.federation import PrivacyConfig
 from ufm_jax.errors import RunError
 from ufm_jax.files import replacing
 from ufm_jax.train import cluster
-from ufm_jax.train.methods_config import PrivacyConfig
 
 SECRET_FILE = "noise.key"
 _PARTS = 4

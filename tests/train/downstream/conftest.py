@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.evaluation.segmentation import MaskScores, score_masks
-from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.predictions import DiagnosisPredictions, SegmentationPredictions
 
 

@@ -10,31 +10,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data.labelled import LabelSettings, SplitSettings
-from ufm_jax.data.settings import DataSettings
-from ufm_jax.errors import ConfigError
-from ufm_jax.ops.joint import Moves
-from ufm_jax.train.checkpoint import load_params
-from ufm_jax.train.config import (
-    CheckpointConfig,
-    OptimizerConfig,
-    PlacementConfig,
-    ScheduleConfig,
-)
-from ufm_jax.train.downstream import finetuning
-from ufm_jax.train.downstream.config import (
+from ufm_jax.config.federation import AlgorithmConfig
+from ufm_jax.config.finetuning import (
     EvaluationConfig,
     FinetuneConfig,
     FinetuneFederationConfig,
     NetworkConfig,
     TrainingViewConfig,
 )
+from ufm_jax.config.pretraining import (
+    CheckpointConfig,
+    OptimizerConfig,
+    PlacementConfig,
+    ScheduleConfig,
+)
+from ufm_jax.data.labelled import LabelSettings, SplitSettings
+from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import ConfigError
+from ufm_jax.ops.joint import Moves
+from ufm_jax.train.checkpoint import load_params
+from ufm_jax.train.downstream import finetuning
 from ufm_jax.train.downstream.pipeline import Request, evaluate, finetune
 from ufm_jax.train.downstream.results import Beside
 from ufm_jax.train.downstream.saved import check_trained, load_model
 from ufm_jax.train.downstream.seen import evaluated_rows, see
 from ufm_jax.train.downstream.tables import read_table
-from ufm_jax.train.methods_config import AlgorithmConfig
 
 
 def write_images(folder: Path, seed: int = 0) -> Path:

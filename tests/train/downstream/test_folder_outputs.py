@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labelled import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.train.downstream import outcome
-from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.folder_outputs import (
     DiagnosisOutput,
     calling_thresholds,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig, NetworkConfig
 from ufm_jax.data.decode import decode_bytes
 from ufm_jax.data.labelled import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.train.downstream import folder_outputs, folder_prediction
-from ufm_jax.train.downstream.config import EvaluationConfig, FinetuneConfig, NetworkConfig
 from ufm_jax.train.downstream.folder import Listed, read_image, read_pixels, stack
 from ufm_jax.train.downstream.folder_prediction import Request, predict_folder
 from ufm_jax.train.downstream.masks import native_mask

@@ -7,17 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ufm_jax.data.labelled import LabelSettings, Task
-from ufm_jax.data.settings import DataSettings
-from ufm_jax.ops.mixing import Mixing
-from ufm_jax.train.downstream import segmentation
-from ufm_jax.train.downstream.config import (
+from ufm_jax.config.finetuning import (
     EvaluationConfig,
     FinetuneConfig,
     LossConfig,
     NetworkConfig,
     TrainingViewConfig,
 )
+from ufm_jax.data.labelled import LabelSettings, Task
+from ufm_jax.data.settings import DataSettings
+from ufm_jax.ops.mixing import Mixing
+from ufm_jax.train.downstream import segmentation
 from ufm_jax.train.downstream.diagnosis import _tempered
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.predictor import Predictor

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labelled import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import measurement_errors
@@ -15,7 +16,6 @@ from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass, d
 from ufm_jax.evaluation.intervals import Bootstrap
 from ufm_jax.evaluation.segmentation import summarise
 from ufm_jax.evaluation.thresholds import Threshold, choose_threshold
-from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.outcome import (
     Evaluation,
     call,

@@ -10,12 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig, NetworkConfig
 from ufm_jax.data.labelled import LabelledData, LabelledStore, Task
 from ufm_jax.data.store import ArrayStore
 from ufm_jax.errors import ConfigError
 from ufm_jax.train.downstream import probes
 from ufm_jax.train.downstream.choice import choosing_grounds, figures_of
-from ufm_jax.train.downstream.config import EvaluationConfig, FinetuneConfig, NetworkConfig
 from ufm_jax.train.downstream.neighbours import vote
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.predictor import Predictor, predict_rows

@@ -6,14 +6,14 @@ import shutil
 import numpy as np
 import pytest
 
+from ufm_jax.config.finetuning import FinetuneConfig
+from ufm_jax.config.schema import flatten
 from ufm_jax.data.labelled import Task
 from ufm_jax.errors import RunError
 from ufm_jax.train.downstream import saved
-from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.saved import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.downstream.seen import SEEN_FILE, Seen, write_seen
 from ufm_jax.train.rundir import CONFIG_FILE, TASK_FILE, write_json
-from ufm_jax.train.schema import flatten
 from ufm_jax.train.weights import read_ours
 
 

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig, StartConfig
+from ufm_jax.config.pretraining import ModelConfig
 from ufm_jax.data.labelled import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
@@ -16,8 +18,6 @@ from ufm_jax.interop.convert import params_to_torch
 from ufm_jax.interop.weights_file import write_weights
 from ufm_jax.models.vit import stack_layers
 from ufm_jax.train.checkpoint import export_params
-from ufm_jax.train.config import ModelConfig
-from ufm_jax.train.downstream.config import FinetuneConfig, NetworkConfig, StartConfig
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.objective import init_params

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.binary import Against, measure_against
 from ufm_jax.evaluation.calibration import BINS
@@ -15,7 +16,6 @@ from ufm_jax.evaluation.intervals import Bootstrap, Measure, measure_mean
 from ufm_jax.evaluation.macro import measure_macro, measure_whole
 from ufm_jax.evaluation.readers import ReaderResult, compare_readers, read_calls
 from ufm_jax.evaluation.results import DiagnosisResult, plain
-from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.predictions import (
     DiagnosisPredictions,
     Predictions,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig, TrainingViewConfig
 from ufm_jax.data.labelled import Task
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
@@ -25,7 +26,6 @@ from ufm_jax.ops.classification_losses import (
 from ufm_jax.ops.joint import draw_move, move_image
 from ufm_jax.ops.mixing import mix, mix_targets, partners, random_erase
 from ufm_jax.ops.ultrasound import ultrasound_augment
-from ufm_jax.train.downstream.config import FinetuneConfig, NetworkConfig, TrainingViewConfig
 from ufm_jax.train.downstream.views import patches_of, training_logits
 
 

@@ -16,6 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ufm_jax.config.compatibility import check_personal
+from ufm_jax.config.finetuning import FinetuneConfig
+from ufm_jax.config.schema import as_config_errors
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.data.labelled_load import load_labelled
@@ -27,7 +30,6 @@ from ufm_jax.fed.keys import fold
 from ufm_jax.fed.paths import join_by_path, split_by_path
 from ufm_jax.train.build import build_federation
 from ufm_jax.train.cluster import stop_signal
-from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.inference import ParamsOf, predict_split
 from ufm_jax.train.downstream.objective import Objective, make_objective
 from ufm_jax.train.downstream.predictor import Predictor
@@ -36,7 +38,6 @@ from ufm_jax.train.downstream.selection import Selection, check_validation, scor
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.layer_decay import finetune_optimizer, freeze_encoder
-from ufm_jax.train.method_checks import check_personal
 from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.progress import decoding
@@ -44,7 +45,6 @@ from ufm_jax.train.recorder import Recorder
 from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
 from ufm_jax.train.run_checkpoints import RunCheckpoints
 from ufm_jax.train.rundir import claim
-from ufm_jax.train.schema import as_config_errors
 from ufm_jax.train.secret import noise_words
 
 _log = logging.getLogger(__name__)

@@ -11,12 +11,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from ufm_jax.config.finetuning import FinetuneConfig
+from ufm_jax.config.schema import as_config_errors
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.files import private_folder
-from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.folder import (
     FolderImage,
     Listed,
@@ -40,7 +41,6 @@ from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.saved import TrainedModel
 from ufm_jax.train.folder_lock import ERROR_FILE, LOCK_FILE
-from ufm_jax.train.schema import as_config_errors
 
 _log = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.cells import positive
 from ufm_jax.data.label_sizes import read_attribute
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
-from ufm_jax.train.downstream.config import EvaluationConfig
 
 UNITS: Mapping[str, str] = {"head_circumference": "mm", "angle_of_progression": "degrees"}
 """Unit of each measurement."""

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.data.labelled import Task
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.segmenter import Segmenter
 from ufm_jax.train.downstream import diagnosis, segmentation
-from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.views import patches_of, plain_views
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labelled import Task
 from ufm_jax.evaluation.biometry import measurement_errors
 from ufm_jax.evaluation.cases import HALF
@@ -27,7 +28,6 @@ from ufm_jax.evaluation.segmentation import summarise
 from ufm_jax.evaluation.thresholds import Threshold, choose_threshold
 from ufm_jax.files import write_json
 from ufm_jax.train.downstream.comparison import RunComparison
-from ufm_jax.train.downstream.config import EvaluationConfig
 from ufm_jax.train.downstream.predictions import (
     DiagnosisPredictions,
     SegmentationPredictions,

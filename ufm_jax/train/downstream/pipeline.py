@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
 from ufm_jax.data.label_settings import SPLITS
 from ufm_jax.data.labelled import LabelledData, SplitSettings, Task
 from ufm_jax.errors import ConfigError
@@ -16,7 +17,6 @@ from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.train.build import build_placement
-from ufm_jax.train.downstream.config import EvaluationConfig, FinetuneConfig
 from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
 from ufm_jax.train.downstream.inference import diagnosis_of, predict_split
 from ufm_jax.train.downstream.measurement import measured_numbers, reference_of

@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.segmentation import MaskScores
-from ufm_jax.train.downstream.config import EvaluationConfig
 
 
 @dataclass(frozen=True)

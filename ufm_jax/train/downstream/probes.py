@@ -15,12 +15,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.train.downstream.choice import Record, choose, choosing_grounds, tells_apart
-from ufm_jax.train.downstream.config import FinetuneConfig, NetworkConfig
 from ufm_jax.train.downstream.neighbours import vote
 from ufm_jax.train.downstream.predictor import Predictor, predict_rows
 from ufm_jax.train.downstream.regression import Head, Kind, fit_heads

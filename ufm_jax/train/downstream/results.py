@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.readers import ReaderResult
@@ -14,7 +15,6 @@ from ufm_jax.evaluation.results import DiagnosisResult, SegmentationResult
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.files import private_folder
 from ufm_jax.train.downstream.comparison import RunComparison, compare_runs, read_and_compare
-from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.outcome import (
     Evaluation,
     call,

@@ -9,8 +9,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ufm_jax.config.finetuning import FinetuneConfig
+from ufm_jax.config.schema import to_config_dict
 from ufm_jax.data.labelled import LabelledData
-from ufm_jax.train.downstream.config import FinetuneConfig
 from ufm_jax.train.downstream.examples import HeatOf, MaskOf, example_pictures
 from ufm_jax.train.downstream.masks import native_mask
 from ufm_jax.train.downstream.objective import make_objective
@@ -23,7 +24,6 @@ from ufm_jax.train.downstream.selection import figure_of, read_looks
 from ufm_jax.train.metrics import read_history
 from ufm_jax.train.report.evaluation_page import write_evaluation_report
 from ufm_jax.train.report.evaluation_types import EvaluationReport, Training
-from ufm_jax.train.schema import to_config_dict
 
 _PACKAGES = ("ufm-jax", "jax", "flax", "optax", "numpy", "scikit-learn")
 

@@ -16,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from ml_collections import ConfigDict
 
+from ufm_jax.config.finetuning import FinetuneConfig, finetune_config
+from ufm_jax.config.schema import flatten as flatten_settings
 from ufm_jax.data.labelled import Task
 from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.algorithm import Params
@@ -23,7 +25,6 @@ from ufm_jax.fed.paths import join_by_path
 from ufm_jax.files import write_json
 from ufm_jax.interop.torch_names import flatten
 from ufm_jax.train.checkpoint import export_params, load_params, sums_beside
-from ufm_jax.train.downstream.config import FinetuneConfig, finetune_config
 from ufm_jax.train.downstream.seen import SEEN_FILE
 from ufm_jax.train.rundir import (
     CONFIG_FILE,
@@ -31,7 +32,6 @@ from ufm_jax.train.rundir import (
     TASK_FILE,
     has_checkpoint,
 )
-from ufm_jax.train.schema import flatten as flatten_settings
 from ufm_jax.train.stored import read_as
 from ufm_jax.train.sums import digest_of
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig, TrainingViewConfig
 from ufm_jax.data.labelled import Task
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
@@ -19,7 +20,6 @@ from ufm_jax.ops.joint import move_jointly
 from ufm_jax.ops.mixing import mix, partners
 from ufm_jax.ops.segmentation_losses import segmentation_loss
 from ufm_jax.ops.ultrasound import ultrasound_augment
-from ufm_jax.train.downstream.config import FinetuneConfig, NetworkConfig, TrainingViewConfig
 from ufm_jax.train.downstream.views import patches_of, training_logits
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ufm_jax.config.finetuning import FinetuneConfig, StartConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.files import user_path
@@ -17,7 +18,6 @@ from ufm_jax.interop.torch_names import flatten
 from ufm_jax.interop.weights_file import SUFFIXES, read_weights
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.models.vit import stack_layers, unstack_layers
-from ufm_jax.train.downstream.config import FinetuneConfig, StartConfig
 from ufm_jax.train.weights import read_ours
 
 _log = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from ufm_jax.config.finetuning import NetworkConfig
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
@@ -10,7 +11,6 @@ from ufm_jax.models.segmenter import Segmenter
 from ufm_jax.ops.crop import resize
 from ufm_jax.ops.normalise import normalise
 from ufm_jax.ops.patches import patchify
-from ufm_jax.train.downstream.config import NetworkConfig
 
 
 def plain_views(batch: Tree, size: int) -> jax.Array:

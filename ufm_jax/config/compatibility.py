@@ -5,10 +5,10 @@ Each of these runs without an error and trains something other than what its nam
 
 from collections.abc import Iterator, Sequence
 
+from ufm_jax.config.pretraining import FederationConfig, OptimizerConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.paths import split_by_path
-from ufm_jax.train.config import FederationConfig, OptimizerConfig
 
 _LOCAL_OBJECTIVES = ("fedavg", "fedprox", "fedsam")
 _MOMENTS_DECAY = ("adam", "adamw", "yogi", "fedadam", "fedyogi")

@@ -4,10 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from ufm_jax.errors import ConfigError
-from ufm_jax.train.config import FederationConfig, OptimizerConfig
-from ufm_jax.train.method_checks import check_method, check_personal
-from ufm_jax.train.methods_config import (
+from ufm_jax.config.compatibility import check_method, check_personal
+from ufm_jax.config.federation import (
     AggregationConfig,
     AlgorithmConfig,
     AttackConfig,
@@ -15,6 +13,8 @@ from ufm_jax.train.methods_config import (
     ParticipationConfig,
     PrivacyConfig,
 )
+from ufm_jax.config.pretraining import FederationConfig, OptimizerConfig
+from ufm_jax.errors import ConfigError
 
 SGD = OptimizerConfig(
     "sgd", learning_rate=1.0, scale_by_batch=False, betas=(0.0, 0.0), weight_decay=0.0

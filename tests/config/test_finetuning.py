@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ufm_jax.config.finetuning import finetune_config, resolve_finetune
 from ufm_jax.errors import ConfigError
-from ufm_jax.train.downstream.config import finetune_config, resolve_finetune
 
-CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ufm_jax.config.finetuning import FinetuneConfig, finetune_config, resolve_finetune
+from ufm_jax.config.pretraining import PretrainConfig, pretrain_config, resolve
 from ufm_jax.data.assignment import assign
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.label_task import Task
@@ -22,9 +24,7 @@ from ufm_jax.data.store import ArrayStore
 from ufm_jax.errors import UserError
 from ufm_jax.ranges import Range, kinds_of
 from ufm_jax.train import pretraining
-from ufm_jax.train.config import PretrainConfig, pretrain_config, resolve
 from ufm_jax.train.downstream import finetuning
-from ufm_jax.train.downstream.config import FinetuneConfig, finetune_config, resolve_finetune
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.objective import init_params, make_loss
 

@@ -9,6 +9,16 @@ from typing import Annotated, Literal
 
 from ml_collections import ConfigDict
 
+from ufm_jax.config.model import EncoderConfig
+from ufm_jax.config.pretraining import (
+    CheckpointConfig,
+    FederationConfig,
+    OptimizerConfig,
+    PlacementConfig,
+    ScheduleConfig,
+    check_warmup,
+)
+from ufm_jax.config.schema import from_config_dict, to_config_dict
 from ufm_jax.data.labelled import LabelSettings
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
@@ -18,16 +28,6 @@ from ufm_jax.ops.joint import Moves
 from ufm_jax.ops.mixing import Mixing
 from ufm_jax.ops.ultrasound import UltrasoundStrengths
 from ufm_jax.ranges import Amount, AtLeastOne, Checked, Count, Part, Range, Seed, Share
-from ufm_jax.train.config import (
-    CheckpointConfig,
-    FederationConfig,
-    OptimizerConfig,
-    PlacementConfig,
-    ScheduleConfig,
-    check_warmup,
-)
-from ufm_jax.train.encoder_config import EncoderConfig
-from ufm_jax.train.schema import from_config_dict, to_config_dict
 
 
 @dataclass(frozen=True)

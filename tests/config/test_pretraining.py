@@ -9,16 +9,16 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from ufm_jax.errors import ConfigError
-from ufm_jax.train.config import (
+from ufm_jax.config.finetuning import finetune_config, resolve_finetune
+from ufm_jax.config.pretraining import (
     FederationConfig,
     PretrainConfig,
     check_clients,
     pretrain_config,
     resolve,
 )
-from ufm_jax.train.downstream.config import finetune_config, resolve_finetune
-from ufm_jax.train.schema import ListParser, flatten, to_config_dict
+from ufm_jax.config.schema import ListParser, flatten, to_config_dict
+from ufm_jax.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAINING = [

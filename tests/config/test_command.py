@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 from ml_collections import config_flags
-from ufm_jax.train.command import define_path, start
+from ufm_jax.config.command import define_path, start
 from ufm_jax.door import say
 CONFIG = config_flags.DEFINE_config_file("config", None, "", lock_config=False)
 OUT = define_path("out", "", required=True)

@@ -10,6 +10,18 @@ from typing import Annotated, Literal
 
 from ml_collections import ConfigDict
 
+from ufm_jax.config.cluster import ClusterConfig
+from ufm_jax.config.federation import (
+    AggregationConfig,
+    AlgorithmConfig,
+    AsyncConfig,
+    AttackConfig,
+    CompressionConfig,
+    ParticipationConfig,
+    PrivacyConfig,
+)
+from ufm_jax.config.model import EncoderConfig
+from ufm_jax.config.schema import from_config_dict, to_config_dict
 from ufm_jax.data.federated import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.ops.masking import num_kept
@@ -25,18 +37,6 @@ from ufm_jax.ranges import (
     Seed,
     Share,
 )
-from ufm_jax.train.cluster_config import ClusterConfig
-from ufm_jax.train.encoder_config import EncoderConfig
-from ufm_jax.train.methods_config import (
-    AggregationConfig,
-    AlgorithmConfig,
-    AsyncConfig,
-    AttackConfig,
-    CompressionConfig,
-    ParticipationConfig,
-    PrivacyConfig,
-)
-from ufm_jax.train.schema import from_config_dict, to_config_dict
 
 
 @dataclass(frozen=True)
