@@ -27,12 +27,12 @@ from ml_collections import config_flags
 from tools.audits.inversion import Attack, peak_signal
 from tools.audits.membership import audit_members
 from tools.audits.picture import write_picture
+from ufm_jax.cluster.process import configure_jax
 from ufm_jax.config.command import define_path, start
 from ufm_jax.config.pretraining import PretrainConfig, resolve
 from ufm_jax.door import say
 from ufm_jax.errors import ConfigError
 from ufm_jax.files import private_folder, write_json
-from ufm_jax.train.runtime import configure_jax
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of pretraining.", lock_config=False)
 _OUT = define_path("out", "Gets inversion.png and inversion.json.")

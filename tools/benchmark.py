@@ -29,10 +29,10 @@ from tools.benchmarks import (
     trace,
 )
 from tools.benchmarks.output import show, write
+from ufm_jax.cluster.process import configure_jax
 from ufm_jax.config.command import path_argument
 from ufm_jax.config.pretraining import PlacementConfig
 from ufm_jax.door import enter
-from ufm_jax.train.runtime import configure_jax
 
 COMMANDS = {
     "bound": bound,

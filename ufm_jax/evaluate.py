@@ -30,9 +30,9 @@ _OCCLUSION = flags.DEFINE_integer(
 def main() -> int:
     """Loads the model and the data, evaluates, and writes the report."""
     # Within the door, which tells also what goes wrong on import.
+    from ufm_jax.cluster.process import configure_jax
     from ufm_jax.config.finetuning import resolve_finetune
     from ufm_jax.train.folder_lock import held
-    from ufm_jax.train.runtime import configure_jax
 
     config = resolve_finetune(flags.FLAGS.config)
     if not any(_SPLITS.value):

@@ -27,10 +27,10 @@ _OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw the masks of a segmentatio
 def main() -> int:
     """Checks the request, predicts, and says what was made."""
     # Within the door, which tells also what goes wrong on import.
+    from ufm_jax.cluster.process import configure_jax
     from ufm_jax.config.finetuning import resolve_finetune
     from ufm_jax.train.downstream.saved import load_model
     from ufm_jax.train.folder_lock import held
-    from ufm_jax.train.runtime import configure_jax
 
     config = resolve_finetune(flags.FLAGS.config)
     configure_jax(config.placement)

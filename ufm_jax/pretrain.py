@@ -22,11 +22,11 @@ _RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in
 def main() -> int:
     """Checks the configuration, trains, and writes the report."""
     # Within the door, which tells also what goes wrong on import.
+    from ufm_jax.cluster import hosts as cluster
+    from ufm_jax.cluster.process import CompileClock, configure_jax
     from ufm_jax.config.pretraining import resolve
-    from ufm_jax.train import cluster
     from ufm_jax.train.folder_lock import held
     from ufm_jax.train.rundir import check_outside, check_resume
-    from ufm_jax.train.runtime import CompileClock, configure_jax
 
     if "start" in _CONFIG.value:
         raise ConfigError("--config is one of fine-tuning: use it with python -m ufm_jax.finetune")

@@ -23,6 +23,7 @@ from tools.benchmarks.measure import Row, Side, interleaved, rates, ratio, timed
 from tools.benchmarks.peers.environment import ACCELERATORS, TORCH, make_environment
 from tools.benchmarks.peers.process import Peer
 from tools.benchmarks.workload import Size, Workload, model_config
+from ufm_jax.cluster.process import num_cores
 from ufm_jax.config.command import path_argument
 from ufm_jax.config.pretraining import ModelConfig, PretrainConfig
 from ufm_jax.fed.algorithm import Params
@@ -32,7 +33,6 @@ from ufm_jax.ops.losses import masked_patch_loss
 from ufm_jax.ops.masking import masking_from_noise
 from ufm_jax.ops.patches import patchify
 from ufm_jax.train.objective import init_params, make_model
-from ufm_jax.train.runtime import num_cores
 
 TOLERANCE = 1e-5
 """Relative difference of losses that rounding may explain.

@@ -21,6 +21,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from ufm_jax.cluster.hosts import from_first, is_first
+from ufm_jax.cluster.process import num_cores
 from ufm_jax.config.pretraining import OptimizerConfig, PlacementConfig, PretrainConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
@@ -28,11 +30,9 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
 from ufm_jax.files import cache_folder, private_folder, write_json
 from ufm_jax.train.build import in_chunks
-from ufm_jax.train.cluster import from_first, is_first
 from ufm_jax.train.feed import images_at_once
 from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe, device_memory
 from ufm_jax.train.lane_search import Load, Measurement, Search
-from ufm_jax.train.runtime import num_cores
 
 _log = logging.getLogger(__name__)
 

@@ -19,10 +19,10 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from ufm_jax.cluster import hosts
 from ufm_jax.errors import RunError, UserError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.engine import FederationState
-from ufm_jax.train import cluster
 from ufm_jax.train.sums import check_sums, write_sums
 
 _REMEDY = "restore it from a copy, or begin in a new --workdir"
@@ -57,8 +57,8 @@ class Checkpoints:
         self._folder = workdir.absolute() / folder
         self._sums = workdir.absolute() / f"{folder}.sha256"
         self._whole: int | None = None
-        with cluster.together(f"opening {self._folder}"):
-            if cluster.is_first():
+        with hosts.together(f"opening {self._folder}"):
+            if hosts.is_first():
                 self._whole = self._without_damaged()
         # With a function of its own orbax keeps the losses, and knows them after a restart.
         options = ocp.CheckpointManagerOptions(
@@ -107,7 +107,7 @@ class Checkpoints:
         damaged: list[str] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                with cluster.together(f"reading checkpoint {step}"):
+                with hosts.together(f"reading checkpoint {step}"):
                     state = self._restore(step, like)
             except UserError as error:
                 damaged.append(str(error))
@@ -140,9 +140,7 @@ class Checkpoints:
         folder = self._folder / str(rounds_done)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         arguments = ocp.args.StandardRestore(target)
-        known = rounds_done == self._whole or (
-            cluster.is_first() and check_sums(self._sums, folder)
-        )
+        known = rounds_done == self._whole or (hosts.is_first() and check_sums(self._sums, folder))
         try:
             return self._manager.restore(rounds_done, args=arguments)
         except Exception as error:  # Orbax raises whatever it stumbles over.
@@ -194,7 +192,7 @@ class Checkpoints:
         """Writes the digests of a checkpoint; none where it is gone."""
         # It may be going right now, as one too many.
         with contextlib.suppress(RunError, FileNotFoundError):
-            if cluster.is_first():
+            if hosts.is_first():
                 write_sums(self._sums, self._folder / str(rounds_done))
 
     def __enter__(self) -> Self:

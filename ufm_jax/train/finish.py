@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jax
 
+from ufm_jax.cluster import hosts
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import to_config_dict
-from ufm_jax.train import cluster
 from ufm_jax.train.metrics import read_history
 from ufm_jax.train.pictures import make_pictures
 from ufm_jax.train.pretraining import Finished
@@ -37,8 +37,8 @@ def finish(
     Returns:
         Lines for the user; none in the other processes.
     """
-    with cluster.together("writing the report"):
-        if not cluster.is_first():
+    with hosts.together("writing the report"):
+        if not hosts.is_first():
             return []
         report = write_run_report(config, workdir, run, compile_seconds)
     if run.stopped_by:

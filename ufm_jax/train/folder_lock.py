@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from ufm_jax.cluster import hosts
 from ufm_jax.door import Once
 from ufm_jax.errors import RunError, UserError
 from ufm_jax.files import PARTIAL, exclusive, naming, private_folder
-from ufm_jax.train import cluster
 
 _log = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ def held(folder: Path, flag: str) -> Iterator[None]:
         RunError: If another command writes it, which the message names.
     """
     with ExitStack() as stack:
-        with cluster.together(f"opening {folder}"):
-            if cluster.is_first():
+        with hosts.together(f"opening {folder}"):
+            if hosts.is_first():
                 if not folder.exists():
                     stack.callback(_remove_empty, folder)
                 stack.enter_context(_locked(private_folder(folder), flag))

@@ -17,12 +17,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from ufm_jax.cluster.hosts import from_first
 from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
 from ufm_jax.fed.plan import HostPlan
-from ufm_jax.train.cluster import from_first
 
 _STEPS = 3
 """Local steps of a probe's client: a client's start and end are a small part of its time."""

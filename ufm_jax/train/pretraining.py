@@ -9,6 +9,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ufm_jax.cluster import hosts
+from ufm_jax.cluster.hosts import stop_signal
 from ufm_jax.config.compatibility import check_personal
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import as_config_errors
@@ -16,11 +18,9 @@ from ufm_jax.data.federated import FederatedData, load_federated
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
-from ufm_jax.train import cluster
 from ufm_jax.train.autotune import choose_lanes
 from ufm_jax.train.build import build_federation, build_placement
 from ufm_jax.train.checkpoint import export_params
-from ufm_jax.train.cluster import stop_signal
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.objective import FIELDS, init_params, make_loss
@@ -70,7 +70,7 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
     check_same_run(config, data)
     with as_config_errors():
         mesh = build_placement(with_lanes(config, 1).placement).mesh
-    cluster.connect(mesh)
+    hosts.connect(mesh)
     with as_config_errors():
         config = with_lanes(config, resolve_lanes(config, data, workdir))
         federation = federate(config, data)
@@ -105,7 +105,7 @@ def load_data(config: PretrainConfig) -> FederatedData:
         DataError: If it cannot be used; ConfigError, if another process could not use it.
     """
     share = (jax.process_index(), jax.process_count())
-    with cluster.together("reading the data"), decoding(shown=cluster.is_first()) as bar:
+    with hosts.together("reading the data"), decoding(shown=hosts.is_first()) as bar:
         data = load_federated(config.data, bar, share)
     for line in data.issues.summary():
         _log.warning("%s", line)
@@ -120,7 +120,7 @@ def resolve_lanes(config: PretrainConfig, data: FederatedData, workdir: Path) ->
     """
     if config.placement.lanes:
         return config.placement.lanes
-    begun = cluster.from_first(lanes_begun_with(workdir) or 0)
+    begun = hosts.from_first(lanes_begun_with(workdir) or 0)
     if begun:
         _log.info("placement.lanes=0: the run in %s began with %d and goes on so", workdir, begun)
         return begun

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ufm_jax.cluster import hosts
 from ufm_jax.config.pretraining import FederationConfig
 from ufm_jax.config.schema import as_config_errors
 from ufm_jax.errors import ConfigError
@@ -17,7 +18,6 @@ from ufm_jax.fed.privacy.ledger import Ledger, epsilons, go_on, new_ledger, roun
 from ufm_jax.fed.privacy.mechanism import Mechanism, of_batches, of_cohorts, releases_per_round
 from ufm_jax.fed.privacy.refusals import RunFacts, refusals
 from ufm_jax.files import write_json
-from ufm_jax.train import cluster
 
 PRIVACY_FILE = "privacy.json"
 
@@ -132,8 +132,8 @@ class Spending:
 
 
 def _write(workdir: Path, facts: Mapping[str, Any]) -> None:
-    with cluster.together(f"writing {workdir / PRIVACY_FILE}"):
-        if cluster.is_first():
+    with hosts.together(f"writing {workdir / PRIVACY_FILE}"):
+        if hosts.is_first():
             write_json(workdir / PRIVACY_FILE, facts)
 
 

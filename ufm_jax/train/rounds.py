@@ -10,17 +10,17 @@ from typing import Any
 
 import jax
 
+from ufm_jax.cluster import hosts
+from ufm_jax.cluster.process import StopSignal
 from ufm_jax.config.pretraining import CheckpointConfig, FederationConfig
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
-from ufm_jax.train import cluster
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.metrics import MetricWriter
 from ufm_jax.train.privacy import Spending
 from ufm_jax.train.progress import Progress
 from ufm_jax.train.recorder import Recorder, Sinks
 from ufm_jax.train.run_checkpoints import Point, RunCheckpoints
-from ufm_jax.train.runtime import StopSignal
 
 _log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Saving:
 @contextmanager
 def record_sinks(workdir: Path, done: int, rounds: int) -> Iterator[Sinks]:
     """What takes the metrics of rounds from ``done`` on: nothing, but in the first process."""
-    if not cluster.is_first():
+    if not hosts.is_first():
         yield Sinks((), lambda done, share: None)
         return
     with MetricWriter(workdir, done) as writer, Progress(rounds, done) as progress:

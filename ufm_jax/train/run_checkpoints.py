@@ -13,9 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from ufm_jax.cluster import hosts
 from ufm_jax.errors import UserError
 from ufm_jax.fed.engine import FederationState
-from ufm_jax.train import cluster
 from ufm_jax.train.checkpoint import Checkpoints
 
 UNFINISHED = "unfinished_round"
@@ -83,7 +83,7 @@ class RunCheckpoints:
             RunError: If there are checkpoints and none is whole.
         """
         done, state = self._rounds.newest(_between_rounds(like))
-        if cluster.from_first(int((self._workdir / UNFINISHED).exists())):
+        if hosts.from_first(int((self._workdir / UNFINISHED).exists())):
             try:
                 unfinished = self._open_unfinished()
                 number, inside = unfinished.newest(like)
@@ -122,8 +122,8 @@ class RunCheckpoints:
 
     def _forget_unfinished(self) -> None:
         self._inside = None
-        with cluster.together(f"removing {self._workdir / UNFINISHED}"):
-            if cluster.is_first():
+        with hosts.together(f"removing {self._workdir / UNFINISHED}"):
+            if hosts.is_first():
                 shutil.rmtree(self._workdir / UNFINISHED, ignore_errors=True)
                 (self._workdir / f"{UNFINISHED}.sha256").unlink(missing_ok=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from ufm_jax.cluster import hosts
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import flatten
 from ufm_jax.data.federated import FederatedData
@@ -19,7 +20,6 @@ from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
 from ufm_jax.files import private_folder, read_json, user_path, write_json
-from ufm_jax.train import cluster
 from ufm_jax.train.run_checkpoints import UNFINISHED
 
 CONFIG_FILE = "config.json"
@@ -49,7 +49,7 @@ def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
     settings = _settings(config).items()
     facts = {key: value for key, value in settings if not _is_free(key, data.fingerprint)}
     for what, mine in (("configuration", facts), ("data", [data.names, data.fingerprint])):
-        other = cluster.first_to_differ(json.dumps(mine, sort_keys=True))
+        other = hosts.first_to_differ(json.dumps(mine, sort_keys=True))
         if other is not None:
             raise ConfigError(
                 f"process {other} has another {what} than process 0: start all processes with the "
@@ -72,8 +72,8 @@ def claim(workdir: Path, config: Any, data: FederatedData, placement: Placement)
         ConfigError: If the folder has checkpoints or results of another configuration, data or
             placement, or is not one folder for all processes.
     """
-    with cluster.together(f"opening {workdir}"):
-        if cluster.is_first():
+    with hosts.together(f"opening {workdir}"):
+        if hosts.is_first():
             _claim(workdir, config, data, placement)
     _check_shared(workdir)
 
@@ -82,19 +82,19 @@ def _check_shared(workdir: Path) -> None:
     """Checks that the first process's folder is everybody's."""
     if jax.process_count() == 1:
         return
-    number = cluster.from_first(secrets.randbits(30))
+    number = hosts.from_first(secrets.randbits(30))
     # A new name, which no host can have remembered as absent.
     mark = workdir / f".shared-{number}"
-    if cluster.is_first():
+    if hosts.is_first():
         mark.touch()
-    cluster.from_first(0)
-    with cluster.together(f"looking for {workdir}"):
+    hosts.from_first(0)
+    with hosts.together(f"looking for {workdir}"):
         if not mark.exists():
             raise ConfigError(
                 f"--workdir={workdir}: this host does not see the folder of process 0; use one on "
                 "a file system that all hosts share"
             )
-    if cluster.is_first():
+    if hosts.is_first():
         mark.unlink()
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ufm_jax.cluster import hosts
 from ufm_jax.config.federation import PrivacyConfig
 from ufm_jax.errors import RunError
 from ufm_jax.files import replacing
-from ufm_jax.train import cluster
 
 SECRET_FILE = "noise.key"
 _PARTS = 4
@@ -37,12 +37,12 @@ def noise_words(
     if privacy.noise_seed >= 0:
         return np.random.SeedSequence(privacy.noise_seed).generate_state(2).astype(np.uint32)
     parts = [0] * _PARTS
-    with cluster.together(f"reading {workdir / SECRET_FILE}"):
-        if cluster.is_first():
+    with hosts.together(f"reading {workdir / SECRET_FILE}"):
+        if hosts.is_first():
             secret = _read_or_draw(workdir / SECRET_FILE, begun)
             parts = list(np.frombuffer(secret, "<u2").astype(int))
     # In parts, since a broadcast carries 31 bits.
-    shared = [cluster.from_first(int(part)) for part in parts]
+    shared = [hosts.from_first(int(part)) for part in parts]
     return np.array(shared, "<u2").view("<u4").astype(np.uint32)
 
 

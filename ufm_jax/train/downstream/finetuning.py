@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ufm_jax.cluster.hosts import stop_signal
 from ufm_jax.config.compatibility import check_personal
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import as_config_errors
@@ -29,7 +30,6 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.paths import join_by_path, split_by_path
 from ufm_jax.train.build import build_federation
-from ufm_jax.train.cluster import stop_signal
 from ufm_jax.train.downstream.inference import ParamsOf, predict_split
 from ufm_jax.train.downstream.objective import Objective, make_objective
 from ufm_jax.train.downstream.predictor import Predictor

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from ufm_jax.cluster.process import StopSignal
 from ufm_jax.door import Stopped
-from ufm_jax.train.runtime import StopSignal
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])

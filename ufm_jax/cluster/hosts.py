@@ -23,11 +23,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ufm_jax.cluster.process import StopSignal
+from ufm_jax.cluster.witness import LastWords
 from ufm_jax.config.cluster import ClusterConfig
 from ufm_jax.door import FAULT, LOST, SYSTEMS, explain, stopped_by
 from ufm_jax.errors import ConfigError, UserError, one_line
-from ufm_jax.train.last_words import LastWords
-from ufm_jax.train.runtime import StopSignal
 
 Number = TypeVar("Number", int, float)
 

@@ -1,0 +1,1 @@
+"""Processes and hosts: joining, agreeing, a peer that is gone, signals."""
