@@ -66,7 +66,7 @@ def test_imports_point_downward(path):
 
 
 @pytest.mark.parametrize(
-    ("package", "file"), [("orbax", "train/checkpoint.py"), ("csv", "data/csv_files.py")]
+    ("package", "file"), [("orbax", "runs/checkpoint.py"), ("csv", "data/csv_files.py")]
 )
 def test_one_file_alone_imports_it(package, file):
     folders = PACKAGE, PACKAGE.parent / "tools"

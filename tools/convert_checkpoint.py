@@ -29,8 +29,8 @@ from ufm_jax.interop.convert import (
 from ufm_jax.interop.torch_names import flatten
 from ufm_jax.interop.weights_file import SUFFIXES, read_weights, write_weights
 from ufm_jax.models.sizes import SIZES
-from ufm_jax.train.checkpoint import export_params, load_params
-from ufm_jax.train.weights import read_ours
+from ufm_jax.runs.checkpoint import export_params, load_params
+from ufm_jax.runs.exported import read_ours
 
 Grid = tuple[int, int]
 

@@ -25,8 +25,8 @@ def main() -> int:
     # Within the door, which tells also what goes wrong on import.
     from ufm_jax.cluster.process import configure_jax
     from ufm_jax.config.finetuning import resolve_finetune
-    from ufm_jax.train.folder_lock import held
-    from ufm_jax.train.rundir import check_outside, check_resume
+    from ufm_jax.runs.folder import check_outside, check_resume
+    from ufm_jax.runs.lock import held
 
     if "start" not in _CONFIG.value:
         raise ConfigError("--config is one of pretraining: use it with python -m ufm_jax.pretrain")

@@ -29,8 +29,8 @@ def main() -> int:
     # Within the door, which tells also what goes wrong on import.
     from ufm_jax.cluster.process import configure_jax
     from ufm_jax.config.finetuning import resolve_finetune
-    from ufm_jax.train.downstream.saved import load_model
-    from ufm_jax.train.folder_lock import held
+    from ufm_jax.runs.lock import held
+    from ufm_jax.runs.trained_model import load_model
 
     config = resolve_finetune(flags.FLAGS.config)
     configure_jax(config.placement)

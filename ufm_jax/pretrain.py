@@ -25,8 +25,8 @@ def main() -> int:
     from ufm_jax.cluster import hosts as cluster
     from ufm_jax.cluster.process import CompileClock, configure_jax
     from ufm_jax.config.pretraining import resolve
-    from ufm_jax.train.folder_lock import held
-    from ufm_jax.train.rundir import check_outside, check_resume
+    from ufm_jax.runs.folder import check_outside, check_resume
+    from ufm_jax.runs.lock import held
 
     if "start" in _CONFIG.value:
         raise ConfigError("--config is one of fine-tuning: use it with python -m ufm_jax.finetune")

@@ -21,7 +21,7 @@ from tests.train.small_runs import (
     state_of,
 )
 from ufm_jax.door import LOST
-from ufm_jax.train.checkpoint import load_params
+from ufm_jax.runs.checkpoint import load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 ROUNDS = 9

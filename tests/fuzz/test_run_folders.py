@@ -19,14 +19,14 @@ from ufm_jax.config.schema import flatten as flatten_settings
 from ufm_jax.data.labelled import Task
 from ufm_jax.errors import UserError
 from ufm_jax.interop.torch_names import flatten
-from ufm_jax.train.checkpoint import Checkpoints
-from ufm_jax.train.downstream.saved import TrainedModel, load_config, load_model, save_model
-from ufm_jax.train.downstream.seen import Seen, read_seen, write_seen
+from ufm_jax.runs.checkpoint import Checkpoints
+from ufm_jax.runs.exported import read_ours
+from ufm_jax.runs.folder import CONFIG_FILE, write_json
+from ufm_jax.runs.history import MetricWriter, RoundRecord, read_history
+from ufm_jax.runs.noise_key import noise_words
+from ufm_jax.runs.seen_images import Seen, read_seen, write_seen
+from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.downstream.selection import VALIDATION_FILE, read_looks
-from ufm_jax.train.metrics import MetricWriter, RoundRecord, read_history
-from ufm_jax.train.rundir import CONFIG_FILE, write_json
-from ufm_jax.train.secret import noise_words
-from ufm_jax.train.weights import read_ours
 
 ROUNDS = 3
 FLIPPED = ("task.json", "seen.json", CONFIG_FILE, "model", "personal", "checkpoints")

@@ -18,7 +18,7 @@ from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.mae import MAE
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import stack_layers
-from ufm_jax.train.checkpoint import export_params, load_params
+from ufm_jax.runs.checkpoint import export_params, load_params
 
 SIZE, GRID = EncoderSize(width=8, depth=2, heads=2), (2, 2)
 

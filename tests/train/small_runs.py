@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ufm_jax.train.metrics import HISTORY_FILE, read_history
+from ufm_jax.runs.history import HISTORY_FILE, read_history
 
 QUICKSTART = {
     "federation.cohort_size": 4,

@@ -9,9 +9,9 @@ from PIL import Image
 
 from ufm_jax.config.pretraining import pretrain_config, resolve
 from ufm_jax.errors import DataError
+from ufm_jax.runs.history import read_history
 from ufm_jax.train import pretraining
 from ufm_jax.train.finish import finish
-from ufm_jax.train.metrics import read_history
 
 
 def _write(path, pixels):

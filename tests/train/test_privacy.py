@@ -14,8 +14,8 @@ from ufm_jax.config.pretraining import FederationConfig, OptimizerConfig, Placem
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.privacy.accounting import Spent, epsilon
 from ufm_jax.fed.privacy.mechanism import Mechanism
+from ufm_jax.runs.checkpoint import Checkpoints
 from ufm_jax.train.build import build_federation
-from ufm_jax.train.checkpoint import Checkpoints
 from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.privacy import PRIVACY_FILE, Spending
 from ufm_jax.train.rounds import begin_spending

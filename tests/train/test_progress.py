@@ -8,7 +8,7 @@ from collections import deque
 import pytest
 from rich.console import Console
 
-from ufm_jax.train.metrics import RoundRecord
+from ufm_jax.runs.history import RoundRecord
 from ufm_jax.train.progress import Progress, clock, seconds_left
 
 RECORD = RoundRecord(

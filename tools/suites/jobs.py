@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from tools.suites.plan import Run, SuiteError, fill_in
 from ufm_jax.files import private_folder, read_json, write_json
-from ufm_jax.train.rundir import EVALUATION_FILE
+from ufm_jax.runs.folder import EVALUATION_FILE
 
 RECORD_FILE = "suite.json"
 LOG_FILE = "log.txt"

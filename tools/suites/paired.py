@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.evaluation.compare import Comparison
+from ufm_jax.runs.folder import EVALUATION_FILE
 from ufm_jax.train.downstream.comparison import compare_runs
 from ufm_jax.train.downstream.tables import read_table, table_path
-from ufm_jax.train.rundir import EVALUATION_FILE
 
 _SPLIT = "test"
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from tools.suites.plan import Figure, SuiteError
 from ufm_jax.evaluation.results import Estimate
-from ufm_jax.train.metrics import read_history
-from ufm_jax.train.rundir import EVALUATION_FILE
+from ufm_jax.runs.folder import EVALUATION_FILE
+from ufm_jax.runs.history import read_history
 
 Results = Mapping[str, Any]
 """What is known of a run: nested mappings whose leaves are numbers or estimates."""

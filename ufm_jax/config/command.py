@@ -124,7 +124,7 @@ def _define_config_of_run(argv: Sequence[str]) -> None:
     folder = _value_of("run", argv)
     if folder is None:
         return
-    from ufm_jax.train.downstream.saved import load_config
+    from ufm_jax.runs.trained_model import load_config
 
     try:
         config_flags.DEFINE_config_dict("config", load_config(user_path(folder)), lock_config=False)

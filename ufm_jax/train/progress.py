@@ -18,7 +18,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
 from ufm_jax.errors import printable
-from ufm_jax.train.metrics import RoundRecord
+from ufm_jax.runs.history import RoundRecord
 
 _RECENT_ROUNDS = 16
 

@@ -11,7 +11,7 @@ import numpy as np
 from ufm_jax.fed.engine import RoundMetrics
 from ufm_jax.fed.federation import Federation, Traffic
 from ufm_jax.fed.plan import ClientResult, HostPlan
-from ufm_jax.train.metrics import ClientRecord, RoundRecord
+from ufm_jax.runs.history import ClientRecord, RoundRecord
 
 
 class Sinks(NamedTuple):

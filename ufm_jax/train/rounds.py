@@ -15,12 +15,12 @@ from ufm_jax.cluster.process import StopSignal
 from ufm_jax.config.pretraining import CheckpointConfig, FederationConfig
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
+from ufm_jax.runs.history import MetricWriter
+from ufm_jax.runs.resume import Point, RunCheckpoints
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.metrics import MetricWriter
 from ufm_jax.train.privacy import Spending
 from ufm_jax.train.progress import Progress
 from ufm_jax.train.recorder import Recorder, Sinks
-from ufm_jax.train.run_checkpoints import Point, RunCheckpoints
 
 _log = logging.getLogger(__name__)
 

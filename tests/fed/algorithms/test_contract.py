@@ -25,7 +25,7 @@ from ufm_jax.fed.placement import make_placement
 from ufm_jax.fed.reference import reference_init, reference_round
 from ufm_jax.fed.updates.compression import compressed, low_rank, quantise, random_k, top_k
 from ufm_jax.fed.updates.transform import with_transforms
-from ufm_jax.train.checkpoint import Checkpoints
+from ufm_jax.runs.checkpoint import Checkpoints
 
 SIZES = np.array([40, 1, 17, 24, 9, 30])
 LOCAL, SERVER = optax.sgd(0.05), optax.sgd(1.0)

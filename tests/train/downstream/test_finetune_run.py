@@ -28,12 +28,12 @@ from ufm_jax.data.labelled import LabelSettings, SplitSettings
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.ops.joint import Moves
-from ufm_jax.train.checkpoint import load_params
+from ufm_jax.runs.checkpoint import load_params
+from ufm_jax.runs.seen_images import evaluated_rows, see
+from ufm_jax.runs.trained_model import check_trained, load_model
 from ufm_jax.train.downstream import finetuning
 from ufm_jax.train.downstream.pipeline import Request, evaluate, finetune
 from ufm_jax.train.downstream.results import Beside
-from ufm_jax.train.downstream.saved import check_trained, load_model
-from ufm_jax.train.downstream.seen import evaluated_rows, see
 from ufm_jax.train.downstream.tables import read_table
 
 

@@ -18,6 +18,8 @@ from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.files import private_folder
+from ufm_jax.runs.lock import ERROR_FILE, LOCK_FILE
+from ufm_jax.runs.trained_model import TrainedModel
 from ufm_jax.train.downstream.folder import (
     FolderImage,
     Listed,
@@ -39,8 +41,6 @@ from ufm_jax.train.downstream.folder_outputs import (
 from ufm_jax.train.downstream.measurement import measured_numbers
 from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.predictor import Predictor
-from ufm_jax.train.downstream.saved import TrainedModel
-from ufm_jax.train.folder_lock import ERROR_FILE, LOCK_FILE
 
 _log = logging.getLogger(__name__)
 

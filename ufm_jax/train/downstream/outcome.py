@@ -27,13 +27,13 @@ from ufm_jax.evaluation.results import (
 from ufm_jax.evaluation.segmentation import summarise
 from ufm_jax.evaluation.thresholds import Threshold, choose_threshold
 from ufm_jax.files import write_json
+from ufm_jax.runs.folder import EVALUATION_FILE
 from ufm_jax.train.downstream.comparison import RunComparison
 from ufm_jax.train.downstream.predictions import (
     DiagnosisPredictions,
     SegmentationPredictions,
     classes_with_threshold,
 )
-from ufm_jax.train.rundir import EVALUATION_FILE
 
 _UNCHOSEN = Threshold(HALF.value, "none chosen: no validation split")
 

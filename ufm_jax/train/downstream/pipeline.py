@@ -16,6 +16,9 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
+from ufm_jax.runs.folder import check_free, claim
+from ufm_jax.runs.seen_images import evaluated_rows, read_seen, see, write_seen
+from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.build import build_placement
 from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
 from ufm_jax.train.downstream.inference import diagnosis_of, predict_split
@@ -31,11 +34,8 @@ from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.probes import knn_probe, linear_probe
 from ufm_jax.train.downstream.results import Beside, evaluate_predictions, write_tables
 from ufm_jax.train.downstream.run_report import write_report
-from ufm_jax.train.downstream.saved import TrainedModel, load_config, load_model, save_model
-from ufm_jax.train.downstream.seen import evaluated_rows, read_seen, see, write_seen
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.participation import check_trace
-from ufm_jax.train.rundir import check_free, claim
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ufm_jax.interop.torch_names import flatten
 from ufm_jax.interop.weights_file import SUFFIXES, read_weights
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.models.vit import stack_layers, unstack_layers
-from ufm_jax.train.weights import read_ours
+from ufm_jax.runs.exported import read_ours
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ufm_jax.train.metrics import RoundRecord
+from ufm_jax.runs.history import RoundRecord
 from ufm_jax.train.report.charts import LineChart, line_chart, responsive
 from ufm_jax.train.report.markup import Markup, element
 from ufm_jax.train.report.numbers import count, duration, fixed

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ufm_jax.train.metrics import ClientRecord, RoundRecord
+from ufm_jax.runs.history import ClientRecord, RoundRecord
 from ufm_jax.train.report import svg
 from ufm_jax.train.report.markup import Markup, decimal, element
 from ufm_jax.train.report.numbers import count

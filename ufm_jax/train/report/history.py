@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ufm_jax.train.metrics import RoundRecord
+from ufm_jax.runs.history import RoundRecord
 
 
 @dataclasses.dataclass(frozen=True)

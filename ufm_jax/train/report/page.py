@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ufm_jax.files import replacing
-from ufm_jax.train.metrics import RoundRecord
+from ufm_jax.runs.history import RoundRecord
 from ufm_jax.train.report import costs, gallery, sections
 from ufm_jax.train.report.history import client_curves
 from ufm_jax.train.report.markup import Markup, element, join

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ufm_jax.train.metrics import RoundRecord
+from ufm_jax.runs.history import RoundRecord
 from ufm_jax.train.report.charts import LineChart, line_chart, responsive
 from ufm_jax.train.report.gantt import gantt
 from ufm_jax.train.report.history import ClientCurves

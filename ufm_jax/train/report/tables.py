@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ufm_jax.data.issues import KINDS
-from ufm_jax.train.metrics import RoundRecord
+from ufm_jax.runs.history import RoundRecord
 from ufm_jax.train.report.charts import sparkline
 from ufm_jax.train.report.history import ClientCurves
 from ufm_jax.train.report.markup import Child, Markup, element, join

@@ -12,7 +12,7 @@ from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.placement import make_placement
-from ufm_jax.train.rundir import check_free, check_outside, claim, lanes_begun_with
+from ufm_jax.runs.folder import check_free, check_outside, claim, lanes_begun_with
 
 DATA = SimpleNamespace(
     names=("a", "b"),

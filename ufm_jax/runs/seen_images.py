@@ -15,7 +15,7 @@ from ufm_jax.data.decode import pixel_digest
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.files import write_json
-from ufm_jax.train.stored import read_as
+from ufm_jax.runs.stored import read_as
 
 SEEN_FILE = "seen.json"
 

@@ -13,7 +13,7 @@ from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import make_placement
-from ufm_jax.train.checkpoint import Checkpoints, export_params, load_params
+from ufm_jax.runs.checkpoint import Checkpoints, export_params, load_params
 
 
 @pytest.fixture

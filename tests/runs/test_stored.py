@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import pytest
 
 from ufm_jax.errors import RunError
-from ufm_jax.train.stored import read_as
+from ufm_jax.runs.stored import read_as
 
 
 class Pair(NamedTuple):

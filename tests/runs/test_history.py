@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ufm_jax.errors import RunError
-from ufm_jax.train.metrics import (
+from ufm_jax.runs.history import (
     HISTORY_FILE,
     TENSORBOARD_FOLDER,
     ClientRecord,

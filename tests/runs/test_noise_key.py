@@ -7,7 +7,7 @@ import pytest
 
 from ufm_jax.config.federation import PrivacyConfig
 from ufm_jax.errors import RunError
-from ufm_jax.train.secret import SECRET_FILE, noise_words
+from ufm_jax.runs.noise_key import SECRET_FILE, noise_words
 
 
 def test_a_run_without_noise_has_no_key(tmp_path):

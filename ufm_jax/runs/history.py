@@ -19,7 +19,7 @@ import numpy as np
 
 from ufm_jax.errors import RunError
 from ufm_jax.files import private_folder, write_text
-from ufm_jax.train.stored import typed
+from ufm_jax.runs.stored import typed
 
 HISTORY_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"

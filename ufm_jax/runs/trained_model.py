@@ -24,16 +24,16 @@ from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.paths import join_by_path
 from ufm_jax.files import write_json
 from ufm_jax.interop.torch_names import flatten
-from ufm_jax.train.checkpoint import export_params, load_params, sums_beside
-from ufm_jax.train.downstream.seen import SEEN_FILE
-from ufm_jax.train.rundir import (
+from ufm_jax.runs.checkpoint import export_params, load_params, sums_beside
+from ufm_jax.runs.folder import (
     CONFIG_FILE,
     EVALUATION_FILE,
     TASK_FILE,
     has_checkpoint,
 )
-from ufm_jax.train.stored import read_as
-from ufm_jax.train.sums import digest_of
+from ufm_jax.runs.seen_images import SEEN_FILE
+from ufm_jax.runs.sha256 import digest_of
+from ufm_jax.runs.stored import read_as
 
 MODEL_FOLDER, PERSONAL_FOLDER = "model", "personal"
 _REMEDY = "restore it from a copy, or fine-tune again, with the same command, in a new folder"

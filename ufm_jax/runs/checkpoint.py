@@ -23,7 +23,7 @@ from ufm_jax.cluster import hosts
 from ufm_jax.errors import RunError, UserError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.engine import FederationState
-from ufm_jax.train.sums import check_sums, write_sums
+from ufm_jax.runs.sha256 import check_sums, write_sums
 
 _REMEDY = "restore it from a copy, or begin in a new --workdir"
 

@@ -20,7 +20,7 @@ from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
 from ufm_jax.files import private_folder, read_json, user_path, write_json
-from ufm_jax.train.run_checkpoints import UNFINISHED
+from ufm_jax.runs.resume import UNFINISHED
 
 CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"

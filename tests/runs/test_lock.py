@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ufm_jax.errors import ConfigError, RunError
-from ufm_jax.train.folder_lock import held
+from ufm_jax.runs.lock import held
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ def test_what_a_killed_owner_left_holds_nobody_up_and_is_cleared(tmp_path):
         [
             sys.executable,
             "-c",
-            "import sys, time, pathlib; from ufm_jax.train.folder_lock import held\n"
+            "import sys, time, pathlib; from ufm_jax.runs.lock import held\n"
             "folder = pathlib.Path(sys.argv[1])\n"
             "with held(folder, 'out'):\n"
             "  (folder / 'x.json.0.partial').touch(); print('held', flush=True); time.sleep(60)",

@@ -9,7 +9,7 @@ import pytest
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
-from ufm_jax.train.run_checkpoints import UNFINISHED, Point, RunCheckpoints
+from ufm_jax.runs.resume import UNFINISHED, Point, RunCheckpoints
 
 
 @pytest.fixture(scope="module")

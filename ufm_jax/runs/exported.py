@@ -12,9 +12,9 @@ from ufm_jax.fed.algorithm import Params
 from ufm_jax.interop.torch_names import flatten
 from ufm_jax.interop.weights_file import check_finite
 from ufm_jax.models.vit import unstack_layers
-from ufm_jax.train.checkpoint import load_params, sums_beside
-from ufm_jax.train.rundir import CONFIG_FILE, has_checkpoint
-from ufm_jax.train.stored import read_as, typed
+from ufm_jax.runs.checkpoint import load_params, sums_beside
+from ufm_jax.runs.folder import CONFIG_FILE, has_checkpoint
+from ufm_jax.runs.stored import read_as, typed
 
 
 class Weights(NamedTuple):

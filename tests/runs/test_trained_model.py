@@ -1,4 +1,4 @@
-"""A trained model is read as it was saved, with what belongs to it, or not at all."""
+"""A trained model is read as it was trained_model, with what belongs to it, or not at all."""
 
 import json
 import shutil
@@ -10,11 +10,11 @@ from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import flatten
 from ufm_jax.data.labelled import Task
 from ufm_jax.errors import RunError
-from ufm_jax.train.downstream import saved
-from ufm_jax.train.downstream.saved import TrainedModel, load_config, load_model, save_model
-from ufm_jax.train.downstream.seen import SEEN_FILE, Seen, write_seen
-from ufm_jax.train.rundir import CONFIG_FILE, TASK_FILE, write_json
-from ufm_jax.train.weights import read_ours
+from ufm_jax.runs import trained_model
+from ufm_jax.runs.exported import read_ours
+from ufm_jax.runs.folder import CONFIG_FILE, TASK_FILE, write_json
+from ufm_jax.runs.seen_images import SEEN_FILE, Seen, write_seen
+from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
 
 
 def make_run(folder, seed):
@@ -111,7 +111,7 @@ def test_a_run_of_before_digests_is_read_with_a_warning(run, caplog, monkeypatch
     write_json(run / CONFIG_FILE, stored)
     with pytest.raises(RunError, match=r"lacks the keys \['config\.seed'\]"):
         load_config(run)
-    monkeypatch.setitem(saved._BEFORE, "config.seed", 5)
+    monkeypatch.setitem(trained_model._BEFORE, "config.seed", 5)
     assert load_config(run).seed == 5
 
 
@@ -130,6 +130,6 @@ def test_an_encoder_is_not_taken_from_a_damaged_run(run):
 
 def test_weights_of_a_diverged_run_are_refused_by_the_name_of_the_array(run, tmp_path):
     params = {"encoder": {"kernel": np.array([1, np.nan], np.float32)}}
-    saved.export_params(tmp_path / "diverged", params)
+    trained_model.export_params(tmp_path / "diverged", params)
     with pytest.raises(ValueError, match=r"diverged: 1 of the 2 numbers of encoder/kernel are nan"):
         read_ours(tmp_path / "diverged")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self
 from ufm_jax.cluster import hosts
 from ufm_jax.errors import UserError
 from ufm_jax.fed.engine import FederationState
-from ufm_jax.train.checkpoint import Checkpoints
+from ufm_jax.runs.checkpoint import Checkpoints
 
 UNFINISHED = "unfinished_round"
 
