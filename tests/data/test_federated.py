@@ -19,10 +19,10 @@ from ufm_jax.data.federated import (
     read_listing,
 )
 from ufm_jax.data.issues import DataIssues, Issue
-from ufm_jax.data.phantom.generate import phantom
-from ufm_jax.data.phantom.lesion import LABEL_NAMES
-from ufm_jax.data.phantom.site import site_sizes
 from ufm_jax.errors import DataError, UserError
+from ufm_jax.phantoms.generate import phantom
+from ufm_jax.phantoms.lesion import LABEL_NAMES
+from ufm_jax.phantoms.site import site_sizes
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (20, 30)) -> Path:

@@ -11,8 +11,8 @@ from PIL import Image
 from scipy import ndimage
 
 from ufm_jax.data.geometry import detect_geometry, find_scan_area, foreground
-from ufm_jax.data.phantom.generate import phantom
 from ufm_jax.data.scan_area import Kind, Rectangle, Sector, from_array
+from ufm_jax.phantoms.generate import phantom
 from ufm_jax.randomness import generator
 
 HEIGHT, WIDTH = 192, 256

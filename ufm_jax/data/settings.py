@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from operator import lt
 from typing import Annotated, Literal
 
-from ufm_jax.data.phantom import MIN_SIZE
 from ufm_jax.errors import DataError
+from ufm_jax.phantoms import MIN_SIZE
 from ufm_jax.ranges import Checked, LogSpread, Range, Seed
 
 Level = Annotated[float, Range(-(2.0**32), 2.0**32)]

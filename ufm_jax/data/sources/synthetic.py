@@ -5,13 +5,12 @@ from functools import lru_cache
 
 import numpy as np
 
-from ufm_jax import randomness
-from ufm_jax.data import phantom as phantoms
+from ufm_jax import phantoms, randomness
 from ufm_jax.data.fingerprint import code_stamp, digest
-from ufm_jax.data.phantom.generate import phantom
-from ufm_jax.data.phantom.lesion import LABEL_NAMES
-from ufm_jax.data.phantom.site import site_sizes
 from ufm_jax.data.records import Listing, Picture, Record
+from ufm_jax.phantoms.generate import phantom
+from ufm_jax.phantoms.lesion import LABEL_NAMES
+from ufm_jax.phantoms.site import site_sizes
 
 
 @dataclass(frozen=True)

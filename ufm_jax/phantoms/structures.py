@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from ufm_jax.data.phantom.noise import noise, ridges
-from ufm_jax.data.phantom.probe import Grid
-from ufm_jax.data.phantom.shapes import Blob, band, distance, facing, inside, interface, rim
-from ufm_jax.data.phantom.tissue import ANECHOIC, Tissue, absorb, brighten, paint, reflect
+from ufm_jax.phantoms.noise import noise, ridges
+from ufm_jax.phantoms.probe import Grid
+from ufm_jax.phantoms.shapes import Blob, band, distance, facing, inside, interface, rim
+from ufm_jax.phantoms.tissue import ANECHOIC, Tissue, absorb, brighten, paint, reflect
 
 
 def skin(tissue: Tissue, grid: Grid, thickness: float) -> Tissue:

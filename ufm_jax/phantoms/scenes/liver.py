@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ufm_jax.data.phantom.lesion import add_lesion
-from ufm_jax.data.phantom.noise import noise
-from ufm_jax.data.phantom.probe import Grid
-from ufm_jax.data.phantom.shapes import Blob, distance, facing, inside, random_harmonics, rim
-from ufm_jax.data.phantom.structures import body_wall, bone, vessel
-from ufm_jax.data.phantom.tissue import ANECHOIC, Tissue, absorb, brighten, paint, reflect, uniform
+from ufm_jax.phantoms.lesion import add_lesion
+from ufm_jax.phantoms.noise import noise
+from ufm_jax.phantoms.probe import Grid
+from ufm_jax.phantoms.shapes import Blob, distance, facing, inside, random_harmonics, rim
+from ufm_jax.phantoms.structures import body_wall, bone, vessel
+from ufm_jax.phantoms.tissue import ANECHOIC, Tissue, absorb, brighten, paint, reflect, uniform
 
 
 def liver(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:

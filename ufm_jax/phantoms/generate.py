@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from ufm_jax.data.phantom import MIN_SIZE, acoustics
-from ufm_jax.data.phantom.layout import Layout, picture_layout, scan_convert
-from ufm_jax.data.phantom.marks import burn_in
-from ufm_jax.data.phantom.noise import noise
-from ufm_jax.data.phantom.probe import Grid, beam_grid
-from ufm_jax.data.phantom.scenes import EXAMS, Exam
-from ufm_jax.data.phantom.site import ExamStyle, SiteStyle, site_style
-from ufm_jax.data.phantom.tissue import Tissue, absorb, brighten
+from ufm_jax.phantoms import MIN_SIZE, acoustics
+from ufm_jax.phantoms.layout import Layout, picture_layout, scan_convert
+from ufm_jax.phantoms.marks import burn_in
+from ufm_jax.phantoms.noise import noise
+from ufm_jax.phantoms.probe import Grid, beam_grid
+from ufm_jax.phantoms.scenes import EXAMS, Exam
+from ufm_jax.phantoms.site import ExamStyle, SiteStyle, site_style
+from ufm_jax.phantoms.tissue import Tissue, absorb, brighten
 from ufm_jax.randomness import generator
 
 

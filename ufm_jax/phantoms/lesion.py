@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from ufm_jax.data.phantom.noise import noise, ridges
-from ufm_jax.data.phantom.probe import Grid
-from ufm_jax.data.phantom.shapes import (
+from ufm_jax.phantoms.noise import noise, ridges
+from ufm_jax.phantoms.probe import Grid
+from ufm_jax.phantoms.shapes import (
     Blob,
     distance,
     facing,
@@ -14,7 +14,7 @@ from ufm_jax.data.phantom.shapes import (
     random_harmonics,
     rim,
 )
-from ufm_jax.data.phantom.tissue import ANECHOIC, Tissue, absorb, brighten, paint, reflect
+from ufm_jax.phantoms.tissue import ANECHOIC, Tissue, absorb, brighten, paint, reflect
 
 NORMAL, BENIGN, MALIGNANT = 0, 1, 2
 LABEL_NAMES = ("normal", "benign", "malignant")

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ufm_jax.data.phantom.lesion import add_lesion
-from ufm_jax.data.phantom.probe import Grid
-from ufm_jax.data.phantom.shapes import Blob, interface
-from ufm_jax.data.phantom.structures import bone, fascia, fat, muscle, skin, vessel
-from ufm_jax.data.phantom.tissue import Tissue, uniform
+from ufm_jax.phantoms.lesion import add_lesion
+from ufm_jax.phantoms.probe import Grid
+from ufm_jax.phantoms.shapes import Blob, interface
+from ufm_jax.phantoms.structures import bone, fascia, fat, muscle, skin, vessel
+from ufm_jax.phantoms.tissue import Tissue, uniform
 
 
 def muscles(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:

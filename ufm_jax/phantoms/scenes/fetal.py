@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from ufm_jax.data.phantom.lesion import BENIGN, cyst
-from ufm_jax.data.phantom.noise import noise, ridges
-from ufm_jax.data.phantom.probe import Grid
-from ufm_jax.data.phantom.shapes import (
+from ufm_jax.phantoms.lesion import BENIGN, cyst
+from ufm_jax.phantoms.noise import noise, ridges
+from ufm_jax.phantoms.probe import Grid
+from ufm_jax.phantoms.shapes import (
     Blob,
     distance,
     facing,
@@ -16,8 +16,8 @@ from ufm_jax.data.phantom.shapes import (
     random_harmonics,
     rim,
 )
-from ufm_jax.data.phantom.structures import body_wall
-from ufm_jax.data.phantom.tissue import ANECHOIC, Tissue, absorb, paint, reflect, uniform
+from ufm_jax.phantoms.structures import body_wall
+from ufm_jax.phantoms.tissue import ANECHOIC, Tissue, absorb, paint, reflect, uniform
 
 
 def fetal_head(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:

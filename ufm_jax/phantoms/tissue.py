@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ufm_jax.data.phantom.probe import Grid
+from ufm_jax.phantoms.probe import Grid
 
 ANECHOIC = -45.0
 

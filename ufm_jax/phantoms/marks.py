@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ufm_jax.data.phantom.layout import Layout
+from ufm_jax.phantoms.layout import Layout
 
 _SCREEN = 256
 _WHITE = 225

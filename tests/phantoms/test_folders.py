@@ -6,9 +6,9 @@ from PIL import Image
 
 from ufm_jax.data.labelled import LabelSettings, SplitSettings
 from ufm_jax.data.labelled_load import load_labelled
-from ufm_jax.data.phantom_folders import write_phantoms
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
+from ufm_jax.phantoms.folders import write_phantoms
 
 
 def pixels(folder):

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import ndimage
 
-from ufm_jax.data.phantom.probe import BEAMS, SAMPLES, Probe
+from ufm_jax.phantoms.probe import BEAMS, SAMPLES, Probe
 
 _UNIT = 1e-6
 

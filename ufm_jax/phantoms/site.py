@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ufm_jax.data.phantom.layout import Margins
-from ufm_jax.data.phantom.marks import BLANK
-from ufm_jax.data.phantom.probe import Probe
-from ufm_jax.data.phantom.scenes import EXAMS
+from ufm_jax.phantoms.layout import Margins
+from ufm_jax.phantoms.marks import BLANK
+from ufm_jax.phantoms.probe import Probe
+from ufm_jax.phantoms.scenes import EXAMS
 from ufm_jax.randomness import generator
 
 _DEPTH_SETTINGS = (0.88, 1.0, 1.14)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufm_jax.data.phantom.noise import noise
-from ufm_jax.data.phantom.probe import Grid
+from ufm_jax.phantoms.noise import noise
+from ufm_jax.phantoms.probe import Grid
 
 
 @dataclass(frozen=True)

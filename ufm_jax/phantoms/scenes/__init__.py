@@ -6,15 +6,15 @@ from types import MappingProxyType
 
 import numpy as np
 
-from ufm_jax.data.phantom.probe import Grid, Probe
-from ufm_jax.data.phantom.scenes.breast import breast
-from ufm_jax.data.phantom.scenes.fetal import fetal_head
-from ufm_jax.data.phantom.scenes.heart import heart
-from ufm_jax.data.phantom.scenes.liver import liver
-from ufm_jax.data.phantom.scenes.lung import lung
-from ufm_jax.data.phantom.scenes.muscle import muscles
-from ufm_jax.data.phantom.scenes.thyroid import thyroid
-from ufm_jax.data.phantom.tissue import Tissue
+from ufm_jax.phantoms.probe import Grid, Probe
+from ufm_jax.phantoms.scenes.breast import breast
+from ufm_jax.phantoms.scenes.fetal import fetal_head
+from ufm_jax.phantoms.scenes.heart import heart
+from ufm_jax.phantoms.scenes.liver import liver
+from ufm_jax.phantoms.scenes.lung import lung
+from ufm_jax.phantoms.scenes.muscle import muscles
+from ufm_jax.phantoms.scenes.thyroid import thyroid
+from ufm_jax.phantoms.tissue import Tissue
 
 Scene = Callable[[Grid, np.random.Generator, int], Tissue]
 

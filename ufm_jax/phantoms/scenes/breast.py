@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ufm_jax.data.phantom.lesion import add_lesion
-from ufm_jax.data.phantom.noise import noise, ridges
-from ufm_jax.data.phantom.probe import Grid
-from ufm_jax.data.phantom.shapes import Blob, band, interface
-from ufm_jax.data.phantom.structures import bone, fat, muscle, skin
-from ufm_jax.data.phantom.tissue import Tissue, brighten, paint, reflect, uniform
+from ufm_jax.phantoms.lesion import add_lesion
+from ufm_jax.phantoms.noise import noise, ridges
+from ufm_jax.phantoms.probe import Grid
+from ufm_jax.phantoms.shapes import Blob, band, interface
+from ufm_jax.phantoms.structures import bone, fat, muscle, skin
+from ufm_jax.phantoms.tissue import Tissue, brighten, paint, reflect, uniform
 
 
 def breast(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:

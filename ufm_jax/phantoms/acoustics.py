@@ -11,7 +11,7 @@ import numpy as np
 import scipy.fft
 from scipy import ndimage
 
-from ufm_jax.data.phantom.probe import Grid, Probe
+from ufm_jax.phantoms.probe import Grid, Probe
 
 # Rows and beams simulated beyond each edge, so that the periodic filters meet no opposite edge.
 _GUARD_ROWS, _GUARD_BEAMS = 8, 12

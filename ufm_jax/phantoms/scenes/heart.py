@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ufm_jax.data.phantom.lesion import BENIGN, mark
-from ufm_jax.data.phantom.noise import noise
-from ufm_jax.data.phantom.probe import Grid
-from ufm_jax.data.phantom.shapes import (
+from ufm_jax.phantoms.lesion import BENIGN, mark
+from ufm_jax.phantoms.noise import noise
+from ufm_jax.phantoms.probe import Grid
+from ufm_jax.phantoms.shapes import (
     Blob,
     distance,
     facing,
@@ -14,8 +14,8 @@ from ufm_jax.data.phantom.shapes import (
     random_harmonics,
     rim,
 )
-from ufm_jax.data.phantom.structures import fascia, skin
-from ufm_jax.data.phantom.tissue import Tissue, brighten, paint, reflect, uniform
+from ufm_jax.phantoms.structures import fascia, skin
+from ufm_jax.phantoms.tissue import Tissue, brighten, paint, reflect, uniform
 
 _BLOOD = -34.0
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
-from ufm_jax.data.phantom.acoustics import (
+from ufm_jax.phantoms.acoustics import (
     PointSpread,
     envelope,
     grey_map,
@@ -21,14 +21,14 @@ from ufm_jax.data.phantom.acoustics import (
     point_spread,
     transmission,
 )
-from ufm_jax.data.phantom.generate import display, phantom, simulate
-from ufm_jax.data.phantom.lesion import LABEL_NAMES, benign_solid, cyst, malignant
-from ufm_jax.data.phantom.noise import noise
-from ufm_jax.data.phantom.probe import BEAMS, SAMPLES, Probe, beam_grid
-from ufm_jax.data.phantom.scenes import EXAMS
-from ufm_jax.data.phantom.shapes import Blob, distance
-from ufm_jax.data.phantom.site import site_sizes, site_style, without_marks
-from ufm_jax.data.phantom.tissue import uniform
+from ufm_jax.phantoms.generate import display, phantom, simulate
+from ufm_jax.phantoms.lesion import LABEL_NAMES, benign_solid, cyst, malignant
+from ufm_jax.phantoms.noise import noise
+from ufm_jax.phantoms.probe import BEAMS, SAMPLES, Probe, beam_grid
+from ufm_jax.phantoms.scenes import EXAMS
+from ufm_jax.phantoms.shapes import Blob, distance
+from ufm_jax.phantoms.site import site_sizes, site_style, without_marks
+from ufm_jax.phantoms.tissue import uniform
 from ufm_jax.randomness import generator
 
 SEED = 5
@@ -300,7 +300,7 @@ def test_image_depends_on_its_own_numbers_only():
 
 def test_image_is_the_same_in_another_process():
     code = (
-        "import hashlib; from ufm_jax.data.phantom.generate import phantom\n"
+        "import hashlib; from ufm_jax.phantoms.generate import phantom\n"
         f"rows = [phantom({SEED}, site, 2, 64) for site in (3, 1)]\n"
         "print(hashlib.sha256(b''.join(r.image.tobytes() + r.mask.tobytes()"
         " + r.geometry.tobytes() for r in rows)).hexdigest())"
