@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data import fingerprint, partition, screening
+from ufm_jax.data import partition, screening
+from ufm_jax.data.cache import fingerprint
 from ufm_jax.data.federated import (
     ArrayStore,
     DataSettings,

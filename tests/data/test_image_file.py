@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image
 
 from ufm_jax.data import image_file
-from ufm_jax.data.decode import decode_bytes
+from ufm_jax.data.cache.decode import decode_bytes
 from ufm_jax.data.image_file import CorruptImage, read_stored
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ufm_jax.data.decode import fitted_extent, resize
+from ufm_jax.data.cache.decode import fitted_extent, resize
 from ufm_jax.data.mask_classes import MaskClasses, parse_mask_classes
 from ufm_jax.data.mask_decode import MaskFault, class_mask, decode_values, scale_mask
 from ufm_jax.data.mask_rows import decode_masks, read_mask, values_in_masks

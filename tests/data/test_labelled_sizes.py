@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from ufm_jax.data.cache import DecodeSettings
-from ufm_jax.data.decode import decode_bytes
+from ufm_jax.data.cache.cache import DecodeSettings
+from ufm_jax.data.cache.decode import decode_bytes
 from ufm_jax.data.label_sizes import native_sizes, spacing_mm
 from ufm_jax.data.label_sources import notes_of
 from ufm_jax.data.records import Record

@@ -76,7 +76,7 @@ def loaded(root: Path, cache: Path) -> dict[str, np.ndarray]:
 def test_no_corruption_changes_what_is_read_without_a_word(tmp_path, capsys, caplog, monkeypatch):
     root, cache = folder_of_images(tmp_path / "root"), tmp_path / "cache"
     caplog.set_level(logging.WARNING)
-    monkeypatch.setattr("ufm_jax.data.fingerprint._SETTLED_NS", -(10**12))  # remember at once
+    monkeypatch.setattr("ufm_jax.data.cache.fingerprint._SETTLED_NS", -(10**12))  # remember at once
     expected = loaded(root, tmp_path / "whole")
     rng, counts, unlike = np.random.default_rng(0), Counter(), []
     for _ in range(count(800)):

@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 
 from tests.fuzz.conftest import count
-from ufm_jax.data.decode import make_row
+from ufm_jax.data.cache.decode import make_row
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.mask_classes import parse_mask_classes
 from ufm_jax.data.mask_decode import MaskFault

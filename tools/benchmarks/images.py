@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ufm_jax.config.command import path_argument
+from ufm_jax.data.cache.store import Rows
 from ufm_jax.data.federated import (
     ArrayStore,
     DataSettings,
@@ -25,7 +26,6 @@ from ufm_jax.data.federated import (
 )
 from ufm_jax.data.partition import split_sites
 from ufm_jax.data.records import Record
-from ufm_jax.data.store import Rows
 
 _PRESET = Path(__file__).resolve().parents[2] / "configs" / "pretrain_sites.py"
 _CLIENTS = 16

@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ufm_jax.data.cache.fingerprint import digest
 from ufm_jax.data.cells import text_of
-from ufm_jax.data.fingerprint import digest
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.optional import needed_packages
 from ufm_jax.data.records import Record

@@ -20,15 +20,15 @@ import numpy as np
 
 from ufm_jax.data import partition, screening
 from ufm_jax.data.assignment import assign
-from ufm_jax.data.cache import DecodeSettings, Progress
+from ufm_jax.data.cache.cache import DecodeSettings, Progress
+from ufm_jax.data.cache.shared_cache import ALONE, Share
+from ufm_jax.data.cache.store import ArrayStore, CachedStore, RowStore
 from ufm_jax.data.issues import DataIssues
 from ufm_jax.data.records import Listing
 from ufm_jax.data.settings import DataSettings
-from ufm_jax.data.shared_cache import ALONE, Share
 from ufm_jax.data.sources.folders import exclusions, named_like_masks, read_folders
 from ufm_jax.data.sources.index_csv import read_index
 from ufm_jax.data.sources.lists import read_lists
-from ufm_jax.data.store import ArrayStore, CachedStore, RowStore
 from ufm_jax.files import cache_folder, user_path
 
 __all__ = [

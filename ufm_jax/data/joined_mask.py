@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.data import mask_decode
-from ufm_jax.data.fingerprint import digest
+from ufm_jax.data.cache.fingerprint import digest
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.mask_decode import MaskFault
 from ufm_jax.data.records import Picture

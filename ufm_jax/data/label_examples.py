@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.data import screening
-from ufm_jax.data.cache import Progress
+from ufm_jax.data.cache.cache import Progress
+from ufm_jax.data.cache.shared_cache import ALONE, Share
 from ufm_jax.data.federated import decode_settings
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.joined_mask import JoinedMask
@@ -20,7 +21,6 @@ from ufm_jax.data.mask_classes import AUTO, MaskClasses, parse_mask_classes
 from ufm_jax.data.mask_rows import MaskRows, MaskSource, decode_masks, values_in_masks
 from ufm_jax.data.records import Record, file_faults
 from ufm_jax.data.screening import Decoded
-from ufm_jax.data.shared_cache import ALONE, Share
 
 
 @dataclass(frozen=True)

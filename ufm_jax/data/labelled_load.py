@@ -10,7 +10,9 @@ import numpy as np
 
 from ufm_jax.data import label_checks as checks
 from ufm_jax.data import screening
-from ufm_jax.data.cache import Progress
+from ufm_jax.data.cache.cache import Progress
+from ufm_jax.data.cache.shared_cache import ALONE, Share
+from ufm_jax.data.cache.store import CachedStore
 from ufm_jax.data.issues import DataIssues, Issue
 from ufm_jax.data.label_clients import assign_clients
 from ufm_jax.data.label_examples import Examples, faults_before_decoding, read_examples
@@ -24,8 +26,6 @@ from ufm_jax.data.labelled import LabelledData
 from ufm_jax.data.labelled_store import LabelledStore
 from ufm_jax.data.mask_classes import MaskClasses
 from ufm_jax.data.records import Record
-from ufm_jax.data.shared_cache import ALONE, Share
-from ufm_jax.data.store import CachedStore
 from ufm_jax.files import cache_folder
 
 

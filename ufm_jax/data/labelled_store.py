@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufm_jax.data.store import Rows, RowStore
+from ufm_jax.data.cache.store import Rows, RowStore
 
 
 @dataclass(frozen=True)

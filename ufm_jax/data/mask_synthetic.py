@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufm_jax.data.fingerprint import digest
+from ufm_jax.data.cache.fingerprint import digest
 from ufm_jax.data.records import Picture
 from ufm_jax.data.sources.synthetic import SimulatedImage
 from ufm_jax.phantoms.generate import phantom

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.cache import DecodeSettings, Progress, open_cache_dir
-from ufm_jax.data.cache_folder import CachedRows
+from ufm_jax.data.cache.cache import DecodeSettings, Progress, open_cache_dir
+from ufm_jax.data.cache.fingerprint import content_digests, memo_of
+from ufm_jax.data.cache.folder import CachedRows
+from ufm_jax.data.cache.shared_cache import ALONE, Share, decoded_together
 from ufm_jax.data.cells import matched, name_of, near_equal
-from ufm_jax.data.fingerprint import content_digests, memo_of
 from ufm_jax.data.issues import FAULTS, DataIssues, Issue, enforce
 from ufm_jax.data.records import Listing, Record, file_faults
-from ufm_jax.data.shared_cache import ALONE, Share, decoded_together
 from ufm_jax.errors import DataError
 
 _FAULT_REMEDY = "Mend or remove them, or set on_bad='skip' to leave them out and list them"

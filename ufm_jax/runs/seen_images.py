@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ufm_jax.data.decode import pixel_digest
+from ufm_jax.data.cache.decode import pixel_digest
 from ufm_jax.data.labelled import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.files import write_json

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from ufm_jax.config.pretraining import PlacementConfig
+from ufm_jax.data.cache.homes import Home, make_home
 from ufm_jax.data.federated import FederatedData
-from ufm_jax.data.homes import Home, make_home
 from ufm_jax.fed.algorithm import Tree
 from ufm_jax.fed.batches import EMPTY
 from ufm_jax.fed.federation import Federation

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig, NetworkConfig
-from ufm_jax.data.decode import decode_bytes
+from ufm_jax.data.cache.decode import decode_bytes
 from ufm_jax.data.labelled import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, DataError

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from ufm_jax import phantoms, randomness
-from ufm_jax.data.fingerprint import code_stamp, digest
+from ufm_jax.data.cache.fingerprint import code_stamp, digest
 from ufm_jax.data.records import Listing, Picture, Record
 from ufm_jax.phantoms.generate import phantom
 from ufm_jax.phantoms.lesion import LABEL_NAMES

@@ -13,8 +13,8 @@ from rich.progress import Progress
 
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import as_config_errors
+from ufm_jax.data.cache.threads import map_in_order
 from ufm_jax.data.image_file import CorruptImage
-from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.files import private_folder

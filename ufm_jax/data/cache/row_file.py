@@ -8,7 +8,7 @@ from typing import IO
 
 import numpy as np
 
-from ufm_jax.data.fingerprint import digest
+from ufm_jax.data.cache.fingerprint import digest
 from ufm_jax.errors import DataError
 
 

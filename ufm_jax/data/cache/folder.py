@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from ufm_jax.data.decode import Row
-from ufm_jax.data.fingerprint import digest, read_sealed, write_sealed
+from ufm_jax.data.cache.decode import Row
+from ufm_jax.data.cache.fingerprint import digest, read_sealed, write_sealed
+from ufm_jax.data.cache.row_file import CheckedRows, RowFile
 from ufm_jax.data.image_file import CorruptImage
-from ufm_jax.data.row_file import CheckedRows, RowFile
 from ufm_jax.files import flush
 
 FORMAT = b"ufm_jax rows 2"

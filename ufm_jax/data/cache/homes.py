@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ufm_jax.data.store import RowStore
+from ufm_jax.data.cache.store import RowStore
 
 Rows = dict[str, np.ndarray]
 

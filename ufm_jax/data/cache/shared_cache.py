@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.cache import (
+from ufm_jax.data.cache.cache import (
     DecodeSettings,
     Progress,
     cache_key,
     decoded_rows,
 )
-from ufm_jax.data.cache_folder import CachedRows, open_rows
-from ufm_jax.data.decode import Row
+from ufm_jax.data.cache.decode import Row
+from ufm_jax.data.cache.folder import CachedRows, open_rows
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import ImageHandle
 from ufm_jax.files import exclusive

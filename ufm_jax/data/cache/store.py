@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ufm_jax.data.cache_folder import CachedRows
-from ufm_jax.data.row_file import CheckedRows
+from ufm_jax.data.cache.folder import CachedRows
+from ufm_jax.data.cache.row_file import CheckedRows
 
 
 class RowStore(Protocol):

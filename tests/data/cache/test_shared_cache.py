@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data import decode, shared_cache
-from ufm_jax.data.cache import DecodeSettings, decoded_rows
-from ufm_jax.data.shared_cache import decoded_together
+from ufm_jax.data.cache import decode, shared_cache
+from ufm_jax.data.cache.cache import DecodeSettings, decoded_rows
+from ufm_jax.data.cache.shared_cache import decoded_together
 
 SETTINGS = DecodeSettings(16)
 COUNT = 23

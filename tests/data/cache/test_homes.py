@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ufm_jax.data.homes import make_home
-from ufm_jax.data.store import ArrayStore
+from ufm_jax.data.cache.homes import make_home
+from ufm_jax.data.cache.store import ArrayStore
 
 R = 40
 _RNG = np.random.default_rng(0)

@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data import cache
-from ufm_jax.data.cache import DecodeSettings, decoded_rows
-from ufm_jax.data.cache_folder import CachedRows
-from ufm_jax.data.decode import make_row
-from ufm_jax.data.fingerprint import (
+from ufm_jax.data.cache import cache
+from ufm_jax.data.cache.cache import DecodeSettings, decoded_rows
+from ufm_jax.data.cache.decode import make_row
+from ufm_jax.data.cache.fingerprint import (
     code_stamp,
     content_digests,
     digest,
     read_sealed,
     write_sealed,
 )
+from ufm_jax.data.cache.folder import CachedRows
+from ufm_jax.data.cache.store import ArrayStore, CachedStore
 from ufm_jax.data.records import Picture
-from ufm_jax.data.store import ArrayStore, CachedStore
 from ufm_jax.errors import DataError
 from ufm_jax.files import exclusive
 
@@ -94,7 +94,7 @@ def test_copied_folder_and_touched_files_reuse_the_cache(files, cache_dir, tmp_p
 
 def test_changed_content_of_equal_size_and_time_is_noticed(files, cache_dir, monkeypatch):
     """The memo is forced to remember at once, so that only the change time can betray the edit."""
-    monkeypatch.setattr("ufm_jax.data.fingerprint._SETTLED_NS", -(10**12))
+    monkeypatch.setattr("ufm_jax.data.cache.fingerprint._SETTLED_NS", -(10**12))
     bitmap = files[0].with_suffix(".bmp")
     Image.fromarray(np.full((9, 9), 50, np.uint8)).save(bitmap)
     first, before = read([bitmap], cache_dir), bitmap.stat()
@@ -111,11 +111,11 @@ def test_changed_content_of_equal_size_and_time_is_noticed(files, cache_dir, mon
 
 
 def test_memo_saves_reading_unchanged_files(files, tmp_path, monkeypatch):
-    monkeypatch.setattr("ufm_jax.data.fingerprint._SETTLED_NS", -(10**12))
+    monkeypatch.setattr("ufm_jax.data.cache.fingerprint._SETTLED_NS", -(10**12))
     memo = tmp_path / "memo"
     first, _ = content_digests(files, memo, 1)
     monkeypatch.setattr(
-        "ufm_jax.data.fingerprint._hash_file", lambda path: pytest.fail(f"read {path}")
+        "ufm_jax.data.cache.fingerprint._hash_file", lambda path: pytest.fail(f"read {path}")
     )
     assert content_digests(files, memo, 1)[0] == first
 
@@ -262,8 +262,8 @@ SLOW_WRITER = """
 import sys, time
 import numpy as np
 from pathlib import Path
-from ufm_jax.data.cache import DecodeSettings, decoded_rows
-from ufm_jax.data.fingerprint import content_digests
+from ufm_jax.data.cache.cache import DecodeSettings, decoded_rows
+from ufm_jax.data.cache.fingerprint import content_digests
 cache_dir, pause, files = Path(sys.argv[1]), float(sys.argv[2]), [Path(f) for f in sys.argv[3:]]
 digests, _ = content_digests(files, cache_dir / "memo", 1)
 print("start", flush=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ufm_jax.data import decode
+from ufm_jax.data.cache.cache import decode
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import Picture
 

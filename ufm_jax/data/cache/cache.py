@@ -23,13 +23,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ufm_jax.data import decode, image_file
-from ufm_jax.data.cache_folder import FORMAT, CachedRows, open_rows, write_rows
-from ufm_jax.data.decode import GeometryDetector, Row
-from ufm_jax.data.fingerprint import code_stamp, digest
+from ufm_jax.data import image_file
+from ufm_jax.data.cache import decode
+from ufm_jax.data.cache.decode import GeometryDetector, Row
+from ufm_jax.data.cache.fingerprint import code_stamp, digest
+from ufm_jax.data.cache.folder import FORMAT, CachedRows, open_rows, write_rows
+from ufm_jax.data.cache.threads import map_in_order
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import ImageHandle
-from ufm_jax.data.threads import map_in_order
 from ufm_jax.errors import DataError
 from ufm_jax.files import exclusive, naming, private_folder
 
