@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ufm_jax.data.geometry import detect_geometry
+from ufm_jax.data.geometry.detect import detect_geometry
 from ufm_jax.ops.scan_conversion import (
     Fan,
     Rectangle,

@@ -248,7 +248,7 @@ def decode_settings(settings: DataSettings) -> DecodeSettings:
     channels = None if settings.channels == "auto" else settings.channels
     detector = None
     if settings.detect_geometry:
-        from ufm_jax.data.geometry import detect_geometry
+        from ufm_jax.data.geometry.detect import detect_geometry
 
         detector = detect_geometry
     return DecodeSettings(settings.working_size, channels, detector, settings.value_range)

@@ -7,8 +7,8 @@ unknown one only stays as it is: what neither shape explains is left unknown.
 import numpy as np
 from scipy import ndimage
 
-from ufm_jax.data.fan_fit import fit_fan
-from ufm_jax.data.scan_area import Rectangle, ScanArea
+from ufm_jax.data.geometry.fit_fan import fit_fan
+from ufm_jax.data.geometry.scan_area import Rectangle, ScanArea
 
 _LEAST_SIDE = 16
 _FLAT = 3

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from ufm_jax.data.geometry import detect_geometry, find_scan_area, foreground
-from ufm_jax.data.scan_area import Kind, Rectangle, Sector, from_array
+from ufm_jax.data.geometry.detect import detect_geometry, find_scan_area, foreground
+from ufm_jax.data.geometry.scan_area import Kind, Rectangle, Sector, from_array
 from ufm_jax.phantoms.generate import phantom
 from ufm_jax.randomness import generator
 

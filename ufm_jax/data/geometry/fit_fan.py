@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from ufm_jax.data.scan_area import Sector
+from ufm_jax.data.geometry.scan_area import Sector
 
 _LEAST_TOLERANCE = 1.5
 _TOLERANCE = 0.008
