@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.fuzz.conftest import count
 from ufm_jax.data.federated import DataSettings, load_federated
-from ufm_jax.data.label_settings import LabelSettings
-from ufm_jax.data.labelled_load import load_labelled
+from ufm_jax.data.labels.load import load_labelled
+from ufm_jax.data.labels.settings import LabelSettings
 from ufm_jax.errors import DataError
 
 COUNT, SIZE = 6, 16

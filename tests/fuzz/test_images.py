@@ -18,9 +18,9 @@ from PIL import Image
 from tests.fuzz.conftest import count
 from ufm_jax.data.cache.decode import make_row
 from ufm_jax.data.image_file import CorruptImage
-from ufm_jax.data.mask_classes import parse_mask_classes
-from ufm_jax.data.mask_decode import MaskFault
-from ufm_jax.data.mask_rows import read_mask
+from ufm_jax.data.labels.masks.classes import parse_mask_classes
+from ufm_jax.data.labels.masks.decode import MaskFault
+from ufm_jax.data.labels.masks.rows import read_mask
 
 HEIGHT, WIDTH = 24, 20
 CLASSES = (parse_mask_classes(()), parse_mask_classes(("1:a", "2:b", "255:ignore")))

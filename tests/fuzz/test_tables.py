@@ -23,8 +23,8 @@ from PIL import Image
 
 from tests.fuzz.conftest import count
 from ufm_jax.data.federated import DataSettings, load_federated
-from ufm_jax.data.label_settings import LabelSettings, SplitSettings
-from ufm_jax.data.labelled_load import load_labelled
+from ufm_jax.data.labels.load import load_labelled
+from ufm_jax.data.labels.settings import LabelSettings, SplitSettings
 from ufm_jax.errors import UserError, one_line
 from ufm_jax.evaluation.readers import read_calls
 from ufm_jax.train.downstream.tables import read_table

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ufm_jax.data.cache.decode import pixel_digest
-from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.files import write_json
 from ufm_jax.runs.stored import read_as

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ufm_jax.data.labelled import Task
+from ufm_jax.data.labels.data import Task
 from ufm_jax.train.downstream.choice import choose, choosing_grounds, figures_of
 
 

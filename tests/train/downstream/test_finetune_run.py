@@ -24,7 +24,7 @@ from ufm_jax.config.pretraining import (
     PlacementConfig,
     ScheduleConfig,
 )
-from ufm_jax.data.labelled import LabelSettings, SplitSettings
+from ufm_jax.data.labels.data import LabelSettings, SplitSettings
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.ops.joint import Moves

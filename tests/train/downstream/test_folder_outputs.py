@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ufm_jax.config.finetuning import EvaluationConfig
-from ufm_jax.data.labelled import Task
+from ufm_jax.data.labels.data import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.train.downstream import outcome

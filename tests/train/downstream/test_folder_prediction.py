@@ -12,7 +12,7 @@ from PIL import Image
 
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig, NetworkConfig
 from ufm_jax.data.cache.decode import decode_bytes
-from ufm_jax.data.labelled import LabelSettings, Task
+from ufm_jax.data.labels.data import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.runs.trained_model import TrainedModel

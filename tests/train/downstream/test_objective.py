@@ -14,7 +14,7 @@ from ufm_jax.config.finetuning import (
     NetworkConfig,
     TrainingViewConfig,
 )
-from ufm_jax.data.labelled import LabelSettings, Task
+from ufm_jax.data.labels.data import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.ops.mixing import Mixing
 from ufm_jax.train.downstream import segmentation

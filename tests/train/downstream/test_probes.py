@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig, NetworkConfig
 from ufm_jax.data.cache.store import ArrayStore
-from ufm_jax.data.labelled import LabelledData, LabelledStore, Task
+from ufm_jax.data.labels.data import LabelledData, LabelledStore, Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.train.downstream import probes
 from ufm_jax.train.downstream.choice import choosing_grounds, figures_of

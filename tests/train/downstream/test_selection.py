@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
-from ufm_jax.data.labelled import Task
+from ufm_jax.data.labels.data import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.runs.trained_model import TrainedModel, head_moved
 from ufm_jax.train.downstream import finetuning, pipeline

@@ -11,7 +11,7 @@ import pytest
 
 from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig, StartConfig
 from ufm_jax.config.pretraining import ModelConfig
-from ufm_jax.data.labelled import LabelSettings, Task
+from ufm_jax.data.labels.data import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.interop.convert import params_to_torch

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ufm_jax.data.mask_classes import MaskClasses
-from ufm_jax.data.mask_decode import MaskFault, class_mask, decode_values
+from ufm_jax.data.labels.masks.classes import MaskClasses
+from ufm_jax.data.labels.masks.decode import MaskFault, class_mask, decode_values
 from ufm_jax.data.tfds_builders.examples import describe, find
 from ufm_jax.errors import DataError
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ufm_jax.data.label_splits import make_groups
-from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.labels.data import LabelledData
+from ufm_jax.data.labels.splits import make_groups
 from ufm_jax.evaluation.cases import multiclass_cases, multilabel_cases
 
 Record = dict[str, float | str | None]

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ufm_jax.data.image_file import CorruptImage
-from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.train.downstream.folder import read_pixels
 from ufm_jax.train.downstream.predictions import (

@@ -21,8 +21,8 @@ from ufm_jax.config.compatibility import check_personal
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import as_config_errors
 from ufm_jax.data.federated import FederatedData
-from ufm_jax.data.labelled import LabelledData
-from ufm_jax.data.labelled_load import load_labelled
+from ufm_jax.data.labels.data import LabelledData
+from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.engine import FederationState

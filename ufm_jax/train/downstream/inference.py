@@ -6,7 +6,7 @@ from itertools import groupby
 import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
-from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.evaluation.segmentation import MaskScores, score_masks
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.train.downstream.masks import native_mask

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
-from ufm_jax.data.labelled import Task
+from ufm_jax.data.labels.data import Task
 from ufm_jax.evaluation.biometry import measurement_errors
 from ufm_jax.evaluation.cases import HALF
 from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass, diagnose_multilabel

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
-from ufm_jax.data.label_settings import SPLITS
-from ufm_jax.data.labelled import LabelledData, SplitSettings, Task
+from ufm_jax.data.labels.data import LabelledData, SplitSettings, Task
+from ufm_jax.data.labels.settings import SPLITS
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.keys import fold

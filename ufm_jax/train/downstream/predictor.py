@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import jax
 import numpy as np
 
-from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.fed.algorithm import Params, Tree
 
 FIELDS = ("image", "extent")

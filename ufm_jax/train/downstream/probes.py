@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig
-from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.models.classifier import Classifier

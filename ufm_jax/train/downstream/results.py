@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.config.finetuning import FinetuneConfig
-from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.readers import ReaderResult
 from ufm_jax.evaluation.results import DiagnosisResult, SegmentationResult

@@ -11,7 +11,7 @@ import numpy as np
 
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import to_config_dict
-from ufm_jax.data.labelled import LabelledData
+from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.runs.history import read_history
 from ufm_jax.runs.trained_model import TrainedModel
 from ufm_jax.train.downstream.examples import HeatOf, MaskOf, example_pictures

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
-from ufm_jax.data.labelled import LabelledData, Task
+from ufm_jax.data.labels.data import LabelledData, Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.segmentation import pooled_dice
 from ufm_jax.fed.engine import FederationState

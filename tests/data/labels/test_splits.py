@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ufm_jax.data.label_settings import SplitSettings
-from ufm_jax.data.label_splits import drawn_splits, given_splits, make_groups
-from ufm_jax.data.label_subsets import nested_subset
+from ufm_jax.data.labels.settings import SplitSettings
+from ufm_jax.data.labels.splits import drawn_splits, given_splits, make_groups
+from ufm_jax.data.labels.subsets import nested_subset
 from ufm_jax.data.records import Record
 from ufm_jax.errors import DataError, UserError
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data import mask_decode
 from ufm_jax.data.cache.fingerprint import digest
 from ufm_jax.data.image_file import CorruptImage
-from ufm_jax.data.mask_decode import MaskFault
+from ufm_jax.data.labels.masks import decode
+from ufm_jax.data.labels.masks.decode import MaskFault
 from ufm_jax.data.records import Picture
 
 
@@ -40,7 +40,7 @@ class JoinedMask:
         Raises:
           MaskFault: a file cannot be read or decoded, or is of another size than the others.
         """
-        values = [mask_decode.decode_values(content) for content in self._contents()]
+        values = [decode.decode_values(content) for content in self._contents()]
         if any(one.shape != values[0].shape for one in values):
             raise MaskFault("mask_size", "its files are of different sizes")
         return Picture(np.maximum.reduce(values))

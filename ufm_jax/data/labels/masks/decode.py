@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from ufm_jax.data.image_file import CorruptImage, Stored, read_stored
-from ufm_jax.data.mask_classes import (
+from ufm_jax.data.labels.masks.classes import (
     BACKGROUND,
     COLOUR,
     IGNORE,

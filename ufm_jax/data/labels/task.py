@@ -8,7 +8,7 @@ import numpy as np
 
 from ufm_jax.data.cells import matched, text_of
 from ufm_jax.data.issues import Issue
-from ufm_jax.data.label_settings import LabelSettings, parse_classes
+from ufm_jax.data.labels.settings import LabelSettings, parse_classes
 from ufm_jax.data.records import Record
 
 _YES = frozenset(("1", "yes", "true", "positive"))

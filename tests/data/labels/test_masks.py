@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ufm_jax.data.cache.decode import fitted_extent, resize
-from ufm_jax.data.mask_classes import MaskClasses, parse_mask_classes
-from ufm_jax.data.mask_decode import MaskFault, class_mask, decode_values, scale_mask
-from ufm_jax.data.mask_rows import decode_masks, read_mask, values_in_masks
+from ufm_jax.data.labels.masks.classes import MaskClasses, parse_mask_classes
+from ufm_jax.data.labels.masks.decode import MaskFault, class_mask, decode_values, scale_mask
+from ufm_jax.data.labels.masks.rows import decode_masks, read_mask, values_in_masks
 from ufm_jax.errors import DataError
 
 BINARY = MaskClasses()
@@ -322,7 +322,7 @@ def test_masks_are_read_once_and_faults_are_kept_by_kind(tmp_path: Path, monkeyp
     assert found.faults[1][1] == "is 20 x 20 pixels, its image 64 x 48"
     assert found.rows[0] == found.rows[4]
     np.testing.assert_array_equal(found.counts[0], [disc().size - disc().sum(), disc().sum()])
-    monkeypatch.setattr("ufm_jax.data.mask_rows._row", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("ufm_jax.data.labels.masks.rows._row", lambda *_: pytest.fail("read again"))
     assert masks().cached.folder == found.cached.folder
     with pytest.raises(pytest.fail.Exception, match="read again"):
         masks(parse_mask_classes(("lesion",)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data import image_file, mask_classes, mask_decode
+from ufm_jax.data import image_file
 from ufm_jax.data.cache.cache import DecodeSettings, Progress, decoded_rows, open_cache_dir
 from ufm_jax.data.cache.decode import Row, fitted_extent, pixel_digest
 from ufm_jax.data.cache.fingerprint import (
@@ -25,8 +25,10 @@ from ufm_jax.data.cache.fingerprint import (
 from ufm_jax.data.cache.folder import CachedRows
 from ufm_jax.data.cache.threads import map_in_order
 from ufm_jax.data.image_file import CorruptImage
-from ufm_jax.data.mask_classes import MaskClasses, classes_of_values
-from ufm_jax.data.mask_decode import ClassMask, MaskFault
+from ufm_jax.data.labels.masks import classes as mask_classes
+from ufm_jax.data.labels.masks import decode as mask_decode
+from ufm_jax.data.labels.masks.classes import MaskClasses, classes_of_values
+from ufm_jax.data.labels.masks.decode import ClassMask, MaskFault
 from ufm_jax.data.records import ImageHandle, Picture
 from ufm_jax.errors import DataError
 

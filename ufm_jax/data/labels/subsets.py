@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ufm_jax.data.label_splits import Groups, by_name
+from ufm_jax.data.labels.splits import Groups, by_name
 from ufm_jax.errors import DataError
 
 

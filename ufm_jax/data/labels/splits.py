@@ -12,7 +12,7 @@ import numpy as np
 
 from ufm_jax.data.cells import integer_of, matched
 from ufm_jax.data.issues import Issue
-from ufm_jax.data.label_settings import SPLITS, SplitSettings
+from ufm_jax.data.labels.settings import SPLITS, SplitSettings
 from ufm_jax.data.records import Record
 from ufm_jax.errors import DataError
 

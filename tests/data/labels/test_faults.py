@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ufm_jax.data.issues import DataIssues, Issue
-from ufm_jax.data.labelled import LabelSettings, SplitSettings
-from ufm_jax.data.labelled_load import load_labelled
+from ufm_jax.data.labels.data import LabelSettings, SplitSettings
+from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError, UserError
 

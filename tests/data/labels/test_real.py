@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ufm_jax.data.labelled import LabelSettings, SplitSettings
-from ufm_jax.data.labelled_load import load_labelled
+from ufm_jax.data.labels.data import LabelSettings, SplitSettings
+from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.data.settings import DataSettings
 
 

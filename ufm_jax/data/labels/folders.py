@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ufm_jax.data.cells import matched, name_of, same_folder
 from ufm_jax.data.issues import Issue
-from ufm_jax.data.joined_mask import JoinedMask
-from ufm_jax.data.label_settings import LabelSettings, SplitSettings
+from ufm_jax.data.labels.masks.joined import JoinedMask
+from ufm_jax.data.labels.settings import LabelSettings, SplitSettings
 from ufm_jax.data.records import Listing, Record
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import Exclusions, exclusions, named_like_masks, read_folders

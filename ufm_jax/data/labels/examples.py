@@ -11,14 +11,14 @@ from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
 from ufm_jax.data.federated import decode_settings
 from ufm_jax.data.issues import Issue
-from ufm_jax.data.joined_mask import JoinedMask
 from ufm_jax.data.label_issues import stop_or_list
-from ufm_jax.data.label_settings import LabelSettings
-from ufm_jax.data.label_sizes import native_sizes
-from ufm_jax.data.label_sources import leave_out
-from ufm_jax.data.label_task import check_classes, read_targets
-from ufm_jax.data.mask_classes import AUTO, MaskClasses, parse_mask_classes
-from ufm_jax.data.mask_rows import MaskRows, MaskSource, decode_masks, values_in_masks
+from ufm_jax.data.labels.masks.classes import AUTO, MaskClasses, parse_mask_classes
+from ufm_jax.data.labels.masks.joined import JoinedMask
+from ufm_jax.data.labels.masks.rows import MaskRows, MaskSource, decode_masks, values_in_masks
+from ufm_jax.data.labels.settings import LabelSettings
+from ufm_jax.data.labels.sizes import native_sizes
+from ufm_jax.data.labels.sources import leave_out
+from ufm_jax.data.labels.task import check_classes, read_targets
 from ufm_jax.data.records import Record, file_faults
 from ufm_jax.data.screening import Decoded
 
@@ -192,7 +192,7 @@ def _with_masks(
 def _mask_of(record: Record, settings: LabelSettings) -> MaskSource:
     """The mask of a record that is known to have one."""
     if settings.data.source == "synthetic":
-        from ufm_jax.data.mask_synthetic import SimulatedMask
+        from ufm_jax.data.labels.masks.synthetic import SimulatedMask
 
         return SimulatedMask.of(record.image)
     if record.mask is None:

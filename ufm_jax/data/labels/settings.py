@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_args
 
 from ufm_jax.data.cells import name_of, text_of
-from ufm_jax.data.mask_classes import parse_mask_classes
+from ufm_jax.data.labels.masks.classes import parse_mask_classes
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 from ufm_jax.ranges import Checked, Count, Pattern, Range, Seed

@@ -1,0 +1,1 @@
+"""Labelled images: from tables, folders and sets to splits of rows with targets."""

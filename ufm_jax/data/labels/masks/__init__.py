@@ -1,0 +1,1 @@
+"""Masks: classes, decoding, and rows of one size beside their images."""
