@@ -13,11 +13,11 @@ import sys
 from collections.abc import Sequence
 
 from ufm_jax.config.command import path_argument
-from ufm_jax.data.array_record import pack
 from ufm_jax.data.federated import read_listing
 from ufm_jax.data.records import file_faults
 from ufm_jax.data.settings import DataSettings
-from ufm_jax.data.tfds_builders import SETS, build
+from ufm_jax.data.sources.array_record import pack
+from ufm_jax.data.sources.tfds_builders import SETS, build
 from ufm_jax.door import enter, say
 from ufm_jax.errors import DataError
 from ufm_jax.phantoms.folders import write_phantoms

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tools import prepare_data
-from ufm_jax.data.array_record import INDEX
+from ufm_jax.data.sources.array_record import INDEX
 from ufm_jax.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TFDS and its dependencies warn at import

@@ -170,9 +170,9 @@ def read_listing(settings: DataSettings) -> Listing:
             found = read_folders(root, exclusions(settings))
             return replace(found, issues=(*found.issues, *named_like_masks(found)))
         case "tfds":
-            from ufm_jax.data.tfds_source import read_records
+            from ufm_jax.data.sources.tfds import read_records
         case "array_record":
-            from ufm_jax.data.array_record import read_records
+            from ufm_jax.data.sources.array_record import read_records
     records = tuple(read_records(settings))
     return Listing(tuple(dict.fromkeys(r.client for r in records if r.client)), records)
 

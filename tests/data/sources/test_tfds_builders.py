@@ -12,7 +12,7 @@ from PIL import Image
 from tools import prepare_data
 from ufm_jax.data.federated import load_federated
 from ufm_jax.data.settings import DataSettings
-from ufm_jax.data.tfds_source import read_records
+from ufm_jax.data.sources.tfds import read_records
 from ufm_jax.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TFDS and its dependencies warn at import
@@ -176,7 +176,7 @@ def test_tensorflow_is_never_imported(built):
     code = (
         "import sys\n"
         "from ufm_jax.data.settings import DataSettings\n"
-        "from ufm_jax.data.tfds_source import read_records\n"
+        "from ufm_jax.data.sources.tfds import read_records\n"
         f"records = list(read_records(DataSettings(source='tfds', root={root!r})))\n"
         "assert records[0].image.load()\n"
         "assert 'tensorflow' not in sys.modules\n"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ufm_jax.data.federated import load_federated
 from ufm_jax.data.settings import DataSettings
-from ufm_jax.data.tfds_source import TfdsImage, read_records
+from ufm_jax.data.sources.tfds import TfdsImage, read_records
 from ufm_jax.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # TFDS and its dependencies warn at import

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from ufm_jax.data.csv_files import read_csv
-from ufm_jax.data.tfds_builders.examples import describe, find
+from ufm_jax.data.sources.tfds_builders.examples import describe, find
 
 _LAYOUT = (
     "training_set/ and test_set/ with 000_HC.png, 000_HC_Annotation.png, and "

@@ -32,9 +32,9 @@ def build(name: str, source: Path, out: Path) -> Path:
         importlib.import_module("importlib_resources")
         importlib.import_module("array_record.python.array_record_module")
 
-    from ufm_jax.data.tfds_builders.busi import Busi
-    from ufm_jax.data.tfds_builders.hc18 import Hc18
-    from ufm_jax.data.tfds_builders.pocus import Pocus
+    from ufm_jax.data.sources.tfds_builders.busi import Busi
+    from ufm_jax.data.sources.tfds_builders.hc18 import Hc18
+    from ufm_jax.data.sources.tfds_builders.pocus import Pocus
 
     builders: dict[str, Any] = {"busi": Busi, "hc18": Hc18, "pocus": Pocus}
     if name not in builders:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from ufm_jax.data.tfds_builders.examples import describe, find
+from ufm_jax.data.sources.tfds_builders.examples import describe, find
 from ufm_jax.errors import DataError
 
 LABELS = ("bacterial_pneumonia", "covid", "regular", "viral_pneumonia")

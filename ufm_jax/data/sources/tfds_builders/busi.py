@@ -12,7 +12,7 @@ from PIL import Image
 
 from ufm_jax.data.labels.masks.classes import MaskClasses
 from ufm_jax.data.labels.masks.decode import MaskFault, class_mask, decode_values
-from ufm_jax.data.tfds_builders.examples import describe, find
+from ufm_jax.data.sources.tfds_builders.examples import describe, find
 from ufm_jax.errors import DataError
 
 LABELS = ("benign", "malignant", "normal")
