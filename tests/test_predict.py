@@ -14,10 +14,10 @@ from ufm_jax.config.finetuning import finetune_config, resolve_finetune
 from ufm_jax.config.schema import flatten
 from ufm_jax.data.labels.data import Task
 from ufm_jax.files import write_json
+from ufm_jax.objectives.task import make_objective
 from ufm_jax.runs.folder import CONFIG_FILE
 from ufm_jax.runs.seen_images import Seen, write_seen
 from ufm_jax.runs.trained_model import TrainedModel, save_model
-from ufm_jax.train.downstream.objective import make_objective
 
 ROOT = Path(__file__).resolve().parents[1]
 TASK = Task("single", ("benign", "malignant"))

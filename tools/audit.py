@@ -60,7 +60,7 @@ def _invert(config: PretrainConfig, out: Path) -> None:
     # After the devices are set: these import what may start a backend.
     from tools.audits.leak import Leak, as_sent, attack_message, pictures_of
     from ufm_jax.fed.keys import fold
-    from ufm_jax.train.objective import init_params
+    from ufm_jax.objectives.reconstruction import init_params
     from ufm_jax.train.pretraining import load_data
 
     data, key, count = load_data(config), jax.random.key(config.seed), _IMAGES.value

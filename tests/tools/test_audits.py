@@ -17,7 +17,7 @@ from ufm_jax.config.federation import PrivacyConfig
 from ufm_jax.config.pretraining import FederationConfig, ModelConfig, PretrainConfig
 from ufm_jax.errors import DataError
 from ufm_jax.fed.keys import fold
-from ufm_jax.train.objective import init_params
+from ufm_jax.objectives.reconstruction import init_params
 
 MODEL = ModelConfig(
     size="xs",

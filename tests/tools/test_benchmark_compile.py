@@ -19,8 +19,8 @@ from tools.benchmarks.hlo_costs import Ceiling
 from tools.benchmarks.images import random_images
 from tools.benchmarks.targets import TARGETS, target_of
 from ufm_jax.errors import ConfigError
+from ufm_jax.objectives.reconstruction import FIELDS, init_params
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.objective import FIELDS, init_params
 from ufm_jax.train.pretraining import federate
 
 ROOT = Path(__file__).parents[2]

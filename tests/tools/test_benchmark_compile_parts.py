@@ -7,7 +7,11 @@ from tools.benchmarks.hlo import Instruction
 from tools.benchmarks.hlo_costs import Kernel
 
 _STEP = ("ufm_jax/fed/lanes.py:_step", "ufm_jax/fed/lanes.py:run_steps")
-_BLOCK = ("ufm_jax/models/vit.py:Block.__call__", "ufm_jax/train/objective.py:reconstruct", *_STEP)
+_BLOCK = (
+    "ufm_jax/models/vit.py:Block.__call__",
+    "ufm_jax/objectives/reconstruction.py:reconstruct",
+    *_STEP,
+)
 
 
 def kernel(name, places):
@@ -37,7 +41,11 @@ def kernel(name, places):
         (
             "augmentation and masking",
             "jvp(vmap())/gather",
-            ("ufm_jax/ops/scan_conversion.py:sample", "ufm_jax/train/objective.py:view", *_STEP),
+            (
+                "ufm_jax/ops/scan_conversion.py:sample",
+                "ufm_jax/objectives/reconstruction.py:view",
+                *_STEP,
+            ),
         ),
         ("loss", "jvp(vmap())/mul", ("ufm_jax/ops/losses.py:masked_patch_loss", *_STEP)),
         ("optimiser", "mul", ("optax/_src/transform.py:scale_by_adam", *_STEP)),

@@ -23,7 +23,8 @@ from ufm_jax.config.pretraining import AugmentConfig, ModelConfig
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.interop.torch_names import mae_from_torch
 from ufm_jax.models.sizes import EncoderSize
-from ufm_jax.train import objective, pretraining
+from ufm_jax.objectives import reconstruction
+from ufm_jax.train import pretraining
 
 ROOT = Path(__file__).resolve().parents[2]
 SETS = ("busi_breast", "hc18_fetal_head", "gb_biliary_atresia", "pocus_lung", "rus_abdomen")
@@ -58,10 +59,10 @@ def small_matrices():
 @pytest.fixture(scope="module", autouse=True)
 def small_models():
     """The smallest encoder is made smaller still."""
-    before = objective.SIZES
-    objective.SIZES = {"xs": EncoderSize(width=8, depth=1, heads=2)}
+    before = reconstruction.SIZES
+    reconstruction.SIZES = {"xs": EncoderSize(width=8, depth=1, heads=2)}
     yield
-    objective.SIZES = before
+    reconstruction.SIZES = before
 
 
 @pytest.fixture
@@ -247,10 +248,10 @@ def test_without_augmentation_the_objective_sees_the_same_and_gives_the_same_los
     still = AugmentConfig((1.0, 1.0), (1.0, 1.0), 0.0, 0.0, 0.0)
     batch = random_images(np.array([3]), 16).store.read(np.arange(3))
     keys = jax.random.split(jax.random.key(1), 3)
-    params = objective.init_params(model, jax.random.key(0))
+    params = reconstruction.init_params(model, jax.random.key(0))
     losses = [
         jax.jit(loss)(params, batch, keys)
-        for loss in (breakdown.plain_loss(model), objective.make_loss(model, still))
+        for loss in (breakdown.plain_loss(model), reconstruction.make_loss(model, still))
     ]
     np.testing.assert_allclose(*losses, rtol=1e-4)
 
@@ -293,7 +294,7 @@ def test_every_table_is_shown_and_written(tmp_path, capsys):
 
 
 def test_our_loss_of_a_published_batch_is_the_published_loss(shared, monkeypatch):
-    monkeypatch.setattr(objective, "SIZES", {"xs": EncoderSize(width=96, depth=3, heads=3)})
+    monkeypatch.setattr(reconstruction, "SIZES", {"xs": EncoderSize(width=96, depth=3, heads=3)})
     model = ModelConfig("xs", 64, decoder_width=64, decoder_depth=2, decoder_heads=4)
     with np.load(shared / "reference" / "mae_forward.npz") as file:
         values = dict(file)

@@ -16,8 +16,8 @@ from ufm_jax.config.pretraining import (
 )
 from ufm_jax.data.federated import load_federated
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.objectives.reconstruction import FIELDS, init_params
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.objective import FIELDS, init_params
 from ufm_jax.train.pretraining import federate
 
 

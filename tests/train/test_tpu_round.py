@@ -16,7 +16,7 @@ from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import CLIENTS, DATA, Placement
-from ufm_jax.train.objective import init_params, make_loss
+from ufm_jax.objectives.reconstruction import init_params, make_loss
 
 MODEL = ModelConfig(
     size="xs",

@@ -14,12 +14,12 @@ from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn, Params, Turn
 from ufm_jax.fed.gradient import Batch
 from ufm_jax.fed.keys import fold
+from ufm_jax.objectives.reconstruction import View, make_model, reconstruct, to_patches
+from ufm_jax.objectives.views import plain_views
 from ufm_jax.ops.losses import masked_patch_loss
 from ufm_jax.ops.masking import texture_mask
 from ufm_jax.ops.texture import texture_scores
-from ufm_jax.train.downstream.views import plain_views
 from ufm_jax.train.methods import make_gradient, sent_through
-from ufm_jax.train.objective import View, make_model, reconstruct, to_patches
 
 Pictures = npt.NDArray[np.float32]
 """[B, H, W, C] in 0..255."""

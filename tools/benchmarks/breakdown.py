@@ -18,10 +18,10 @@ from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.placement import make_placement
+from ufm_jax.objectives.reconstruction import View, make_model, reconstruct, to_patches
 from ufm_jax.ops.losses import masked_patch_loss
 from ufm_jax.ops.masking import texture_mask
 from ufm_jax.ops.texture import texture_scores
-from ufm_jax.train.objective import View, make_model, reconstruct, to_patches
 
 CLIENTS_PER_LANE = 4
 

@@ -27,8 +27,8 @@ from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import CLIENTS, DATA, Placement
 from ufm_jax.fed.plan import HostPlan
+from ufm_jax.objectives.reconstruction import FIELDS, init_params
 from ufm_jax.train.feed import images_at_once
-from ufm_jax.train.objective import FIELDS, init_params
 from ufm_jax.train.pretraining import federate
 
 SPREAD = 1.0

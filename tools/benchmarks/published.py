@@ -29,10 +29,10 @@ from ufm_jax.config.pretraining import ModelConfig, PretrainConfig
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.interop.torch_names import mae_to_torch
 from ufm_jax.models.sizes import SIZES
+from ufm_jax.objectives.reconstruction import init_params, make_model
 from ufm_jax.ops.losses import masked_patch_loss
 from ufm_jax.ops.masking import masking_from_noise
 from ufm_jax.ops.patches import patchify
-from ufm_jax.train.objective import init_params, make_model
 
 TOLERANCE = 1e-5
 """Relative difference of losses that rounding may explain.

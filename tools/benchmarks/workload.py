@@ -20,8 +20,8 @@ from ufm_jax.fed.keys import fold
 from ufm_jax.fed.plan import HostPlan
 from ufm_jax.models.flops import mae_forward_flops, training_flops
 from ufm_jax.models.sizes import SIZES
+from ufm_jax.objectives.reconstruction import FIELDS, init_params
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.objective import FIELDS, init_params
 from ufm_jax.train.pretraining import federate
 
 DataHome = Literal["device", "host", "stream"]

@@ -18,6 +18,7 @@ from ufm_jax.data.federated import FederatedData, load_federated
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
+from ufm_jax.objectives.reconstruction import FIELDS, init_params, make_loss
 from ufm_jax.runs.checkpoint import export_params
 from ufm_jax.runs.folder import check_same_run, claim, lanes_begun_with
 from ufm_jax.runs.noise_key import noise_words
@@ -26,7 +27,6 @@ from ufm_jax.train.autotune import choose_lanes
 from ufm_jax.train.build import build_federation, build_placement
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.methods import Optimizers
-from ufm_jax.train.objective import FIELDS, init_params, make_loss
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.participation import check_trace
 from ufm_jax.train.progress import decoding

@@ -15,12 +15,12 @@ from ufm_jax.data.cache.decode import decode_bytes
 from ufm_jax.data.labels.data import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, DataError
+from ufm_jax.objectives.task import Objective, make_objective
 from ufm_jax.runs.trained_model import TrainedModel
 from ufm_jax.train.downstream import folder_outputs, folder_prediction
 from ufm_jax.train.downstream.folder import Listed, read_image, read_pixels, stack
 from ufm_jax.train.downstream.folder_prediction import Request, predict_folder
 from ufm_jax.train.downstream.masks import native_mask
-from ufm_jax.train.downstream.objective import Objective, make_objective
 from ufm_jax.train.downstream.predictor import Predictor
 
 SINGLE = Task("single", ("benign", "malignant"))

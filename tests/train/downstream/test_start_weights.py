@@ -17,10 +17,10 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.interop.convert import params_to_torch
 from ufm_jax.interop.weights_file import write_weights
 from ufm_jax.models.vit import stack_layers
+from ufm_jax.objectives.reconstruction import init_params
+from ufm_jax.objectives.task import make_objective
 from ufm_jax.runs.checkpoint import export_params
-from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.start import start_params
-from ufm_jax.train.objective import init_params
 
 CLASSES = Task("single", ("benign", "malignant"))
 LESION = Task("segment", ("lesion",))

@@ -18,6 +18,7 @@ from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.files import private_folder
+from ufm_jax.objectives.task import make_objective
 from ufm_jax.runs.lock import ERROR_FILE, LOCK_FILE
 from ufm_jax.runs.trained_model import TrainedModel
 from ufm_jax.train.downstream.folder import (
@@ -39,7 +40,6 @@ from ufm_jax.train.downstream.folder_outputs import (
     open_table,
 )
 from ufm_jax.train.downstream.measurement import measured_numbers
-from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.predictor import Predictor
 
 _log = logging.getLogger(__name__)

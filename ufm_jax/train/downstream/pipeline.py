@@ -16,6 +16,7 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
+from ufm_jax.objectives.task import make_objective
 from ufm_jax.runs.folder import check_free, claim
 from ufm_jax.runs.seen_images import evaluated_rows, read_seen, see, write_seen
 from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
@@ -23,7 +24,6 @@ from ufm_jax.train.build import build_placement
 from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
 from ufm_jax.train.downstream.inference import diagnosis_of, predict_split
 from ufm_jax.train.downstream.measurement import measured_numbers, reference_of
-from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.outcome import choose_thresholds
 from ufm_jax.train.downstream.predictions import (
     DiagnosisPredictions,

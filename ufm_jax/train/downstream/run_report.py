@@ -12,11 +12,11 @@ import numpy as np
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import to_config_dict
 from ufm_jax.data.labels.data import LabelledData
+from ufm_jax.objectives.task import make_objective
 from ufm_jax.runs.history import read_history
 from ufm_jax.runs.trained_model import TrainedModel
 from ufm_jax.train.downstream.examples import HeatOf, MaskOf, example_pictures
 from ufm_jax.train.downstream.masks import native_mask
-from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.occlusion import occlusion_map
 from ufm_jax.train.downstream.outcome import Evaluation
 from ufm_jax.train.downstream.predictions import Predictions, SegmentationPredictions

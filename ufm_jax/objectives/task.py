@@ -12,8 +12,8 @@ from ufm_jax.data.labels.data import Task
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.segmenter import Segmenter
-from ufm_jax.train.downstream import diagnosis, segmentation
-from ufm_jax.train.downstream.views import patches_of, plain_views
+from ufm_jax.objectives import diagnosis, segmentation
+from ufm_jax.objectives.views import patches_of, plain_views
 
 
 class Objective(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ufm_jax.config.pretraining import AugmentConfig, ModelConfig
-from ufm_jax.train.objective import init_params, make_loss, make_view
+from ufm_jax.objectives.reconstruction import init_params, make_loss, make_view
 
 MODEL = ModelConfig(
     size="xs",

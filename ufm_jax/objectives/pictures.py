@@ -7,10 +7,17 @@ from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.keys import fold
+from ufm_jax.objectives.reconstruction import (
+    FIELDS,
+    View,
+    make_model,
+    make_view,
+    reconstruct,
+    to_patches,
+)
 from ufm_jax.ops.losses import denormalise_patches
 from ufm_jax.ops.normalise import denormalise
 from ufm_jax.ops.patches import unpatchify
-from ufm_jax.train.objective import FIELDS, View, make_model, make_view, reconstruct, to_patches
 from ufm_jax.train.report.types import Pictures
 
 _HIDDEN_GREY = 127.0

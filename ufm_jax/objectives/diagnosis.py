@@ -18,6 +18,7 @@ from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.sizes import SIZES
+from ufm_jax.objectives.views import patches_of, training_logits
 from ufm_jax.ops.classification_losses import (
     class_targets,
     sigmoid_cross_entropy,
@@ -26,7 +27,6 @@ from ufm_jax.ops.classification_losses import (
 from ufm_jax.ops.joint import draw_move, move_image
 from ufm_jax.ops.mixing import mix, mix_targets, partners, random_erase
 from ufm_jax.ops.ultrasound import ultrasound_augment
-from ufm_jax.train.downstream.views import patches_of, training_logits
 
 
 def make_network(model: NetworkConfig, task: Task) -> Classifier:

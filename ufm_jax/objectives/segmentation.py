@@ -16,11 +16,11 @@ from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.segmenter import Segmenter
 from ufm_jax.models.sizes import SIZES
+from ufm_jax.objectives.views import patches_of, training_logits
 from ufm_jax.ops.joint import move_jointly
 from ufm_jax.ops.mixing import mix, partners
 from ufm_jax.ops.segmentation_losses import segmentation_loss
 from ufm_jax.ops.ultrasound import ultrasound_augment
-from ufm_jax.train.downstream.views import patches_of, training_logits
 
 
 def make_network(model: NetworkConfig, task: Task) -> Segmenter:

@@ -16,10 +16,10 @@ from ufm_jax.config.finetuning import (
 )
 from ufm_jax.data.labels.data import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.objectives import segmentation
+from ufm_jax.objectives.diagnosis import _tempered
+from ufm_jax.objectives.task import make_objective
 from ufm_jax.ops.mixing import Mixing
-from ufm_jax.train.downstream import segmentation
-from ufm_jax.train.downstream.diagnosis import _tempered
-from ufm_jax.train.downstream.objective import make_objective
 from ufm_jax.train.downstream.predictor import Predictor
 
 SINGLE = Task("single", ("cyst", "mass", "none"))
