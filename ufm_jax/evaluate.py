@@ -39,8 +39,8 @@ def main() -> int:
         raise ConfigError("--splits is empty: name some of train, val and test, or all")
     configure_jax(config.placement)
     # After the devices are set: this imports what may start a backend.
+    from ufm_jax.evaluation.written import Beside
     from ufm_jax.train.downstream.pipeline import Request, evaluate
-    from ufm_jax.train.downstream.results import Beside
 
     request = Request(
         run=flags.FLAGS.run,

@@ -26,8 +26,8 @@ from ufm_jax.data.federated import DataSettings, load_federated
 from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.data.labels.settings import LabelSettings, SplitSettings
 from ufm_jax.errors import UserError, one_line
+from ufm_jax.evaluation.predictions_csv import read_table
 from ufm_jax.evaluation.readers import read_calls
-from ufm_jax.train.downstream.tables import read_table
 from ufm_jax.train.participation import read_trace
 
 PATIENTS, SECONDS, WIDTH, HEIGHT = 6, 5, 32, 24

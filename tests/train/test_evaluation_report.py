@@ -11,9 +11,9 @@ import pytest
 from ufm_jax.data.labels.data import Task
 from ufm_jax.evaluation.biometry import measurement_errors
 from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass
+from ufm_jax.evaluation.evaluation_json import Evaluation, MeasurementErrors
 from ufm_jax.evaluation.intervals import Bootstrap
 from ufm_jax.evaluation.segmentation import MaskScores, score_masks, summarise
-from ufm_jax.train.downstream.outcome import Evaluation, MeasurementErrors
 from ufm_jax.train.report.evaluation_charts import roc_chart
 from ufm_jax.train.report.evaluation_page import render, write_evaluation_report
 from ufm_jax.train.report.evaluation_pictures import heated, outlined

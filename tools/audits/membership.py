@@ -6,9 +6,9 @@ import numpy as np
 
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.compare import auroc_interval
+from ufm_jax.evaluation.predictions import DiagnosisPredictions
+from ufm_jax.evaluation.predictions_csv import read_table, table_path
 from ufm_jax.files import write_json
-from ufm_jax.train.downstream.predictions import DiagnosisPredictions
-from ufm_jax.train.downstream.tables import read_table, table_path
 
 MEMBERSHIP_FILE = "membership.json"
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ufm_jax.config.finetuning import EvaluationConfig
+from ufm_jax.evaluation.against import compare_runs
 from ufm_jax.evaluation.compare import Comparison
+from ufm_jax.evaluation.predictions_csv import read_table, table_path
 from ufm_jax.runs.folder import EVALUATION_FILE
-from ufm_jax.train.downstream.comparison import compare_runs
-from ufm_jax.train.downstream.tables import read_table, table_path
 
 _SPLIT = "test"
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labels.data import Task
 from ufm_jax.errors import ConfigError
+from ufm_jax.evaluation import evaluation_json
+from ufm_jax.evaluation.predictions import DiagnosisPredictions
 from ufm_jax.evaluation.thresholds import Threshold
-from ufm_jax.train.downstream import outcome
 from ufm_jax.train.downstream.folder_outputs import (
     DiagnosisOutput,
     calling_thresholds,
@@ -19,7 +20,6 @@ from ufm_jax.train.downstream.folder_outputs import (
     open_table,
 )
 from ufm_jax.train.downstream.overlay import class_colour, draw_regions
-from ufm_jax.train.downstream.predictions import DiagnosisPredictions
 
 BINARY = Task("single", ("benign", "malignant"))
 MULTI = Task("multi", ("fluid", "stone"))
@@ -108,7 +108,7 @@ def test_what_is_called_is_what_the_evaluation_calls(task):
         classes=task.classes,
     )
     of_run = {name: Threshold(value) for name, value in chosen.items()}
-    evaluated = outcome.call(predictions, settings, of_run).calls()
+    evaluated = evaluation_json.call(predictions, settings, of_run).calls()
     for row, expected in zip(probabilities, evaluated, strict=True):
         found = called(task, row, chosen)[0].split(";")
         assert [name in found for name in task.classes] == expected.tolist()

@@ -9,10 +9,10 @@ import pytest
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
 from ufm_jax.data.labels.data import Task
 from ufm_jax.errors import ConfigError
+from ufm_jax.evaluation.written import Beside
 from ufm_jax.runs.trained_model import TrainedModel, head_moved
 from ufm_jax.train.downstream import finetuning, pipeline
 from ufm_jax.train.downstream.pipeline import Request, check_evaluation, evaluate
-from ufm_jax.train.downstream.results import Beside
 from ufm_jax.train.downstream.selection import Selection, check_validation
 
 CLASSES = ("benign", "malignant", "normal")

@@ -9,12 +9,12 @@ from PIL import Image
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.settings import DataSettings
-from ufm_jax.train.downstream.folder import read_pixels
-from ufm_jax.train.downstream.predictions import (
+from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
     SegmentationPredictions,
 )
+from ufm_jax.train.downstream.folder import read_pixels
 from ufm_jax.train.report.evaluation_types import EvaluationPicture
 
 _EACH = 6

@@ -24,12 +24,12 @@ from ufm_jax.data.csv_files import writing_csv
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labels.data import Task
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.evaluation.predictions import classes_with_threshold
 from ufm_jax.files import private_file, private_folder
 from ufm_jax.train.downstream.folder import FolderImage, read_pixels
 from ufm_jax.train.downstream.masks import native_mask
 from ufm_jax.train.downstream.measurement import UNITS, measure
 from ufm_jax.train.downstream.overlay import class_colour, draw_regions
-from ufm_jax.train.downstream.predictions import classes_with_threshold
 
 TABLE, KEY, MASKS, OVERLAYS = "predictions.csv", "classes.csv", "masks", "overlays"
 

@@ -7,15 +7,15 @@ import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labels.data import LabelledData
-from ufm_jax.evaluation.segmentation import MaskScores, score_masks
-from ufm_jax.fed.algorithm import Params
-from ufm_jax.train.downstream.masks import native_mask
-from ufm_jax.train.downstream.measurement import UNITS, measure, reference_of
-from ufm_jax.train.downstream.predictions import (
+from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
     SegmentationPredictions,
 )
+from ufm_jax.evaluation.segmentation import MaskScores, score_masks
+from ufm_jax.fed.algorithm import Params
+from ufm_jax.train.downstream.masks import native_mask
+from ufm_jax.train.downstream.measurement import UNITS, measure, reference_of
 from ufm_jax.train.downstream.predictor import Predictor, predict_rows
 
 ParamsOf = Callable[[str], Params]

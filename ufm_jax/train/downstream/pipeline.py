@@ -13,7 +13,14 @@ from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
 from ufm_jax.data.labels.data import LabelledData, SplitSettings, Task
 from ufm_jax.data.labels.settings import SPLITS
 from ufm_jax.errors import ConfigError
+from ufm_jax.evaluation.evaluation_json import choose_thresholds
+from ufm_jax.evaluation.predictions import (
+    DiagnosisPredictions,
+    Predictions,
+    positive_class,
+)
 from ufm_jax.evaluation.thresholds import Threshold
+from ufm_jax.evaluation.written import Beside, evaluate_predictions, write_tables
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.objectives.task import make_objective
@@ -24,15 +31,8 @@ from ufm_jax.train.build import build_placement
 from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
 from ufm_jax.train.downstream.inference import diagnosis_of, predict_split
 from ufm_jax.train.downstream.measurement import measured_numbers, reference_of
-from ufm_jax.train.downstream.outcome import choose_thresholds
-from ufm_jax.train.downstream.predictions import (
-    DiagnosisPredictions,
-    Predictions,
-    positive_class,
-)
 from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.probes import knn_probe, linear_probe
-from ufm_jax.train.downstream.results import Beside, evaluate_predictions, write_tables
 from ufm_jax.train.downstream.run_report import write_report
 from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.participation import check_trace

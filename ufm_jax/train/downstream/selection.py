@@ -11,13 +11,13 @@ import numpy as np
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labels.data import LabelledData, Task
 from ufm_jax.errors import ConfigError
+from ufm_jax.evaluation.evaluation_json import evaluate_diagnosis, evaluate_segmentation
+from ufm_jax.evaluation.predictions import DiagnosisPredictions, Predictions
 from ufm_jax.evaluation.segmentation import pooled_dice
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.files import write_json
 from ufm_jax.runs.stored import read_as
 from ufm_jax.train.downstream.inference import diagnosis_of
-from ufm_jax.train.downstream.outcome import evaluate_diagnosis, evaluate_segmentation
-from ufm_jax.train.downstream.predictions import DiagnosisPredictions, Predictions
 
 VALIDATION_FILE = "validation.json"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ufm_jax.train.downstream.outcome import Evaluation
+from ufm_jax.evaluation.evaluation_json import Evaluation
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from ufm_jax.evaluation.calibration import BINS
 from ufm_jax.evaluation.compare import Comparison, delong_test, paired_bootstrap
 from ufm_jax.evaluation.intervals import Bootstrap, Measure, measure_mean
 from ufm_jax.evaluation.macro import measure_macro, measure_whole
-from ufm_jax.evaluation.readers import ReaderResult, compare_readers, read_calls
-from ufm_jax.evaluation.results import DiagnosisResult, plain
-from ufm_jax.train.downstream.predictions import (
+from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
     SegmentationPredictions,
     positive_class,
 )
+from ufm_jax.evaluation.readers import ReaderResult, compare_readers, read_calls
+from ufm_jax.evaluation.results import DiagnosisResult, plain
 
 _DIAGNOSIS = ("balanced_accuracy", "auroc", "accuracy")
 _MASKS = ("dice", "hd95_px", "hd95_mm")

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from ufm_jax.errors import ConfigError, DataError
+from ufm_jax.evaluation.against import compare_runs, read_and_compare
 from ufm_jax.evaluation.compare import delong_test
-from ufm_jax.evaluation.readers import wilson
-from ufm_jax.train.downstream.comparison import compare_runs, read_and_compare
-from ufm_jax.train.downstream.outcome import (
+from ufm_jax.evaluation.evaluation_json import (
     call,
     choose_thresholds,
     evaluate_diagnosis,
     evaluate_segmentation,
 )
-from ufm_jax.train.downstream.tables import read_table, write_table
+from ufm_jax.evaluation.predictions_csv import read_table, write_table
+from ufm_jax.evaluation.readers import wilson
 
 TASKS = [(("no", "yes"), "single"), (("a", "b", "c"), "single"), (("a", "b", "c"), "multi")]
 FIGURES = {"balanced_accuracy", "auroc", "accuracy"}

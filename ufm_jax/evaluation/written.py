@@ -10,12 +10,8 @@ import numpy as np
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.readers import ReaderResult
-from ufm_jax.evaluation.results import DiagnosisResult, SegmentationResult
-from ufm_jax.evaluation.thresholds import Threshold
-from ufm_jax.files import private_folder
-from ufm_jax.train.downstream.comparison import RunComparison, compare_runs, read_and_compare
-from ufm_jax.train.downstream.outcome import (
+from ufm_jax.evaluation.against import RunComparison, compare_runs, read_and_compare
+from ufm_jax.evaluation.evaluation_json import (
     Evaluation,
     call,
     evaluate_diagnosis,
@@ -23,12 +19,16 @@ from ufm_jax.train.downstream.outcome import (
     evaluate_segmentation,
     write_evaluation,
 )
-from ufm_jax.train.downstream.predictions import (
+from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
     SegmentationPredictions,
 )
-from ufm_jax.train.downstream.tables import read_table, table_path, write_table
+from ufm_jax.evaluation.predictions_csv import read_table, table_path, write_table
+from ufm_jax.evaluation.readers import ReaderResult
+from ufm_jax.evaluation.results import DiagnosisResult, SegmentationResult
+from ufm_jax.evaluation.thresholds import Threshold
+from ufm_jax.files import private_folder
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,16 @@ import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labels.data import Task
+from ufm_jax.evaluation.against import RunComparison
 from ufm_jax.evaluation.biometry import measurement_errors
 from ufm_jax.evaluation.cases import HALF
 from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass, diagnose_multilabel
 from ufm_jax.evaluation.intervals import Bootstrap
+from ufm_jax.evaluation.predictions import (
+    DiagnosisPredictions,
+    SegmentationPredictions,
+    classes_with_threshold,
+)
 from ufm_jax.evaluation.readers import ReaderResult
 from ufm_jax.evaluation.results import (
     DiagnosisResult,
@@ -28,12 +34,6 @@ from ufm_jax.evaluation.segmentation import summarise
 from ufm_jax.evaluation.thresholds import Threshold, choose_threshold
 from ufm_jax.files import write_json
 from ufm_jax.runs.folder import EVALUATION_FILE
-from ufm_jax.train.downstream.comparison import RunComparison
-from ufm_jax.train.downstream.predictions import (
-    DiagnosisPredictions,
-    SegmentationPredictions,
-    classes_with_threshold,
-)
 
 _UNCHOSEN = Threshold(HALF.value, "none chosen: no validation split")
 

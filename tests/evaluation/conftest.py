@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ufm_jax.config.finetuning import EvaluationConfig
+from ufm_jax.evaluation.predictions import DiagnosisPredictions, SegmentationPredictions
 from ufm_jax.evaluation.segmentation import MaskScores, score_masks
-from ufm_jax.train.downstream.predictions import DiagnosisPredictions, SegmentationPredictions
 
 
 @pytest.fixture

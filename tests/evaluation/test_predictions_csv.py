@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ufm_jax.errors import DataError
+from ufm_jax.evaluation.predictions_csv import read_table, table_path, write_table
 from ufm_jax.evaluation.segmentation import MaskScores
-from ufm_jax.train.downstream.tables import read_table, table_path, write_table
 
 
 def assert_same(left, right):

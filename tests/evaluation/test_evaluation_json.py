@@ -13,10 +13,7 @@ from ufm_jax.data.labels.data import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import measurement_errors
 from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass, diagnose_multilabel
-from ufm_jax.evaluation.intervals import Bootstrap
-from ufm_jax.evaluation.segmentation import summarise
-from ufm_jax.evaluation.thresholds import Threshold, choose_threshold
-from ufm_jax.train.downstream.outcome import (
+from ufm_jax.evaluation.evaluation_json import (
     Evaluation,
     call,
     choose_thresholds,
@@ -25,7 +22,10 @@ from ufm_jax.train.downstream.outcome import (
     evaluate_segmentation,
     write_evaluation,
 )
-from ufm_jax.train.downstream.predictions import DiagnosisPredictions
+from ufm_jax.evaluation.intervals import Bootstrap
+from ufm_jax.evaluation.predictions import DiagnosisPredictions
+from ufm_jax.evaluation.segmentation import summarise
+from ufm_jax.evaluation.thresholds import Threshold, choose_threshold
 
 THREE = ("a", "b", "c")
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ufm_jax.data.issues import DataIssues, Issue
 from ufm_jax.data.labels.data import Task
-from ufm_jax.train.downstream.results import evaluate_predictions
+from ufm_jax.evaluation.written import evaluate_predictions
 
 
 def test_figures_say_how_many_images_left_a_split_because_another_holds_them(diagnosis, settings):
