@@ -35,7 +35,7 @@ def main() -> int:
     config = resolve_finetune(flags.FLAGS.config)
     configure_jax(config.placement)
     # After the devices are set: it imports what may start a backend.
-    from ufm_jax.train.downstream.folder_prediction import Request, predict_folder
+    from ufm_jax.prediction.folder.run import Request, predict_folder
 
     model = load_model(flags.FLAGS.run)
     request = Request(_IMAGES.value, _OUT.value, _CLIENT.value, _SPACING.value, _OVERLAYS.value)

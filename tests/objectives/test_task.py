@@ -20,7 +20,7 @@ from ufm_jax.objectives import segmentation
 from ufm_jax.objectives.diagnosis import _tempered
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.ops.mixing import Mixing
-from ufm_jax.train.downstream.predictor import Predictor
+from ufm_jax.prediction.predictor import Predictor
 
 SINGLE = Task("single", ("cyst", "mass", "none"))
 MULTI = Task("multi", ("fluid", "stone"))

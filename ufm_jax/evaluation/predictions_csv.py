@@ -26,7 +26,7 @@ from ufm_jax.evaluation.predictions import (
     SegmentationPredictions,
 )
 from ufm_jax.evaluation.segmentation import FIGURES, MaskScores
-from ufm_jax.train.downstream.measurement import UNITS
+from ufm_jax.prediction.measurement import UNITS
 
 _PIXELS = {"predicted": "pixels", "reference": "reference_pixels"}
 _BETWEEN = ";"

@@ -15,10 +15,10 @@ from ufm_jax.data.cache.store import ArrayStore
 from ufm_jax.data.labels.data import LabelledData, LabelledStore, Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.objectives.task import make_objective
+from ufm_jax.prediction.predictor import Predictor, predict_rows
 from ufm_jax.train.downstream import probes
 from ufm_jax.train.downstream.choice import choosing_grounds, figures_of
 from ufm_jax.train.downstream.neighbours import vote
-from ufm_jax.train.downstream.predictor import Predictor, predict_rows
 from ufm_jax.train.downstream.probes import features, knn_probe, linear_probe
 
 SIZE = 16

@@ -14,7 +14,7 @@ from ufm_jax.evaluation.predictions import (
     Predictions,
     SegmentationPredictions,
 )
-from ufm_jax.train.downstream.folder import read_pixels
+from ufm_jax.prediction.folder.files import read_pixels
 from ufm_jax.train.report.evaluation_types import EvaluationPicture
 
 _EACH = 6

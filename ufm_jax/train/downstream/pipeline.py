@@ -24,14 +24,14 @@ from ufm_jax.evaluation.written import Beside, evaluate_predictions, write_table
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.objectives.task import make_objective
+from ufm_jax.prediction.measurement import measured_numbers, reference_of
+from ufm_jax.prediction.predictor import Predictor
+from ufm_jax.prediction.split import diagnosis_of, predict_split
 from ufm_jax.runs.folder import check_free, claim
 from ufm_jax.runs.seen_images import evaluated_rows, read_seen, see, write_seen
 from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.build import build_placement
 from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
-from ufm_jax.train.downstream.inference import diagnosis_of, predict_split
-from ufm_jax.train.downstream.measurement import measured_numbers, reference_of
-from ufm_jax.train.downstream.predictor import Predictor
 from ufm_jax.train.downstream.probes import knn_probe, linear_probe
 from ufm_jax.train.downstream.run_report import write_report
 from ufm_jax.train.downstream.start import start_params

@@ -16,8 +16,8 @@ from ufm_jax.evaluation.predictions import DiagnosisPredictions, Predictions
 from ufm_jax.evaluation.segmentation import pooled_dice
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.files import write_json
+from ufm_jax.prediction.split import diagnosis_of
 from ufm_jax.runs.stored import read_as
-from ufm_jax.train.downstream.inference import diagnosis_of
 
 VALIDATION_FILE = "validation.json"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ufm_jax.train.downstream.overlay import rim
+from ufm_jax.prediction.overlay import rim
 from ufm_jax.train.report.evaluation_types import EvaluationPicture
 from ufm_jax.train.report.images import data_uri
 from ufm_jax.train.report.markup import Markup, element, join

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ufm_jax.train.downstream.occlusion import occlusion_map
-from ufm_jax.train.downstream.predictor import Predictor
+from ufm_jax.prediction.occlusion import occlusion_map
+from ufm_jax.prediction.predictor import Predictor
 
 
 def test_only_what_the_model_reads_matters():

@@ -16,12 +16,12 @@ from ufm_jax.data.labels.data import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.objectives.task import Objective, make_objective
+from ufm_jax.prediction.folder import outputs, run
+from ufm_jax.prediction.folder.files import Listed, read_image, read_pixels, stack
+from ufm_jax.prediction.folder.run import Request, predict_folder
+from ufm_jax.prediction.native_masks import native_mask
+from ufm_jax.prediction.predictor import Predictor
 from ufm_jax.runs.trained_model import TrainedModel
-from ufm_jax.train.downstream import folder_outputs, folder_prediction
-from ufm_jax.train.downstream.folder import Listed, read_image, read_pixels, stack
-from ufm_jax.train.downstream.folder_prediction import Request, predict_folder
-from ufm_jax.train.downstream.masks import native_mask
-from ufm_jax.train.downstream.predictor import Predictor
 
 SINGLE = Task("single", ("benign", "malignant"))
 LESION = Task("segment", ("lesion",))
@@ -48,7 +48,7 @@ def objective(task) -> Objective:
 @pytest.fixture(autouse=True)
 def _compile_once(monkeypatch):
     """The tests share an objective a task, and with it what is compiled."""
-    monkeypatch.setattr(folder_prediction, "make_objective", lambda config, task: objective(task))
+    monkeypatch.setattr(run, "make_objective", lambda config, task: objective(task))
 
 
 def trained(task, **changes) -> TrainedModel:
@@ -180,7 +180,7 @@ def test_a_file_that_changes_meanwhile_is_listed(tmp_path, images, monkeypatch):
         picture(9, 8, 8).save(path)
         return read_pixels(path, settings)
 
-    monkeypatch.setattr(folder_outputs, "read_pixels", replaced)
+    monkeypatch.setattr(outputs, "read_pixels", replaced)
     summary = predict(LESION, trained(LESION), images, tmp_path / "out")
     assert (summary.predicted, summary.failed) == (0, 5)
     assert "changed" in table(tmp_path / "out")["a.png"]["error"]

@@ -8,7 +8,7 @@ import pytest
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
-from ufm_jax.train.downstream.measurement import measure, measured_numbers, reference_of
+from ufm_jax.prediction.measurement import measure, measured_numbers, reference_of
 
 CLASSES = ("symphysis", "head")
 ROWS, COLUMNS = np.ogrid[:96, :128]

@@ -13,7 +13,7 @@ from ufm_jax.data import image_file
 from ufm_jax.data.records import Record, file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
-from ufm_jax.train.downstream.folder import (
+from ufm_jax.prediction.folder.files import (
     FolderImage,
     Listed,
     check_first,
@@ -238,7 +238,7 @@ def test_batches_are_full_of_images_whatever_lies_between(tmp_path):
 
 
 def test_one_batch_is_read_ahead_and_no_more(tmp_path, monkeypatch):
-    from ufm_jax.train.downstream import folder
+    from ufm_jax.prediction.folder import files as folder
 
     count, lock = [0], threading.Lock()
 

@@ -14,9 +14,9 @@ from ufm_jax.evaluation.predictions import (
 )
 from ufm_jax.evaluation.segmentation import MaskScores, score_masks
 from ufm_jax.fed.algorithm import Params
-from ufm_jax.train.downstream.masks import native_mask
-from ufm_jax.train.downstream.measurement import UNITS, measure, reference_of
-from ufm_jax.train.downstream.predictor import Predictor, predict_rows
+from ufm_jax.prediction.measurement import UNITS, measure, reference_of
+from ufm_jax.prediction.native_masks import native_mask
+from ufm_jax.prediction.predictor import Predictor, predict_rows
 
 ParamsOf = Callable[[str], Params]
 """``client -> parameters`` with which its images are predicted."""

@@ -13,13 +13,13 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation import evaluation_json
 from ufm_jax.evaluation.predictions import DiagnosisPredictions
 from ufm_jax.evaluation.thresholds import Threshold
-from ufm_jax.train.downstream.folder_outputs import (
+from ufm_jax.prediction.folder.outputs import (
     DiagnosisOutput,
     calling_thresholds,
     mask_names,
     open_table,
 )
-from ufm_jax.train.downstream.overlay import class_colour, draw_regions
+from ufm_jax.prediction.overlay import class_colour, draw_regions
 
 BINARY = Task("single", ("benign", "malignant"))
 MULTI = Task("multi", ("fluid", "stone"))

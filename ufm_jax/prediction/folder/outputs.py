@@ -26,10 +26,10 @@ from ufm_jax.data.labels.data import Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.evaluation.predictions import classes_with_threshold
 from ufm_jax.files import private_file, private_folder
-from ufm_jax.train.downstream.folder import FolderImage, read_pixels
-from ufm_jax.train.downstream.masks import native_mask
-from ufm_jax.train.downstream.measurement import UNITS, measure
-from ufm_jax.train.downstream.overlay import class_colour, draw_regions
+from ufm_jax.prediction.folder.files import FolderImage, read_pixels
+from ufm_jax.prediction.measurement import UNITS, measure
+from ufm_jax.prediction.native_masks import native_mask
+from ufm_jax.prediction.overlay import class_colour, draw_regions
 
 TABLE, KEY, MASKS, OVERLAYS = "predictions.csv", "classes.csv", "masks", "overlays"
 

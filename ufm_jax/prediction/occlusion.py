@@ -7,7 +7,7 @@ It asks the model itself, whatever its inside, and has the unit of what is repor
 import numpy as np
 
 from ufm_jax.fed.algorithm import Params
-from ufm_jax.train.downstream.predictor import Predictor
+from ufm_jax.prediction.predictor import Predictor
 
 _SHARE = 5
 """The window's side is this part of the picture's longer side."""

@@ -19,9 +19,7 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.files import private_folder
 from ufm_jax.objectives.task import make_objective
-from ufm_jax.runs.lock import ERROR_FILE, LOCK_FILE
-from ufm_jax.runs.trained_model import TrainedModel
-from ufm_jax.train.downstream.folder import (
+from ufm_jax.prediction.folder.files import (
     FolderImage,
     Listed,
     check_first,
@@ -29,7 +27,7 @@ from ufm_jax.train.downstream.folder import (
     read_batches,
     stack,
 )
-from ufm_jax.train.downstream.folder_outputs import (
+from ufm_jax.prediction.folder.outputs import (
     TABLE,
     Cells,
     DiagnosisOutput,
@@ -39,8 +37,10 @@ from ufm_jax.train.downstream.folder_outputs import (
     mask_names,
     open_table,
 )
-from ufm_jax.train.downstream.measurement import measured_numbers
-from ufm_jax.train.downstream.predictor import Predictor
+from ufm_jax.prediction.measurement import measured_numbers
+from ufm_jax.prediction.predictor import Predictor
+from ufm_jax.runs.lock import ERROR_FILE, LOCK_FILE
+from ufm_jax.runs.trained_model import TrainedModel
 
 _log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from ufm_jax.train.downstream.masks import native_mask, remove_small
+from ufm_jax.prediction.native_masks import native_mask, remove_small
 
 
 def halves(side: int) -> np.ndarray:

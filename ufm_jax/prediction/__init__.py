@@ -1,0 +1,1 @@
+"""A trained model on images: on a split, on a folder."""

@@ -1,0 +1,1 @@
+"""Predictions for the files of a folder."""
