@@ -15,7 +15,7 @@ from ufm_jax.evaluation.predictions import (
     SegmentationPredictions,
 )
 from ufm_jax.prediction.folder.files import read_pixels
-from ufm_jax.train.report.evaluation_types import EvaluationPicture
+from ufm_jax.report.evaluation_types import EvaluationPicture
 
 _EACH = 6
 

@@ -18,12 +18,12 @@ from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.occlusion import occlusion_map
 from ufm_jax.prediction.predictor import Predictor, predict_rows
+from ufm_jax.report.evaluation_page import write_evaluation_report
+from ufm_jax.report.evaluation_types import EvaluationReport, Training
 from ufm_jax.runs.history import read_history
 from ufm_jax.runs.trained_model import TrainedModel
 from ufm_jax.train.downstream.examples import HeatOf, MaskOf, example_pictures
 from ufm_jax.train.downstream.selection import figure_of, read_looks
-from ufm_jax.train.report.evaluation_page import write_evaluation_report
-from ufm_jax.train.report.evaluation_types import EvaluationReport, Training
 
 _PACKAGES = ("ufm-jax", "jax", "flax", "optax", "numpy", "scikit-learn")
 

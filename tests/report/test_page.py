@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ufm_jax.report import Pictures, RunInfo, write_reconstruction_png, write_report
+from ufm_jax.report.page import render, replace_page
 from ufm_jax.runs.history import ClientRecord, RoundRecord
-from ufm_jax.train.report import Pictures, RunInfo, write_reconstruction_png, write_report
-from ufm_jax.train.report.page import render, replace_page
 
 NASTY = '<script>alert("x")</script> & co'
 RUN = RunInfo(

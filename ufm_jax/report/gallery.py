@@ -4,18 +4,18 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ufm_jax.train.report.hero import COLUMNS
-from ufm_jax.train.report.images import (
+from ufm_jax.report.images import (
     data_uri,
     heat_colours,
     heat_map,
     hidden_by_texture,
     kept_patches,
 )
-from ufm_jax.train.report.markup import Markup, element
-from ufm_jax.train.report.numbers import percent, significant
-from ufm_jax.train.report.sections import section
-from ufm_jax.train.report.types import Pictures
+from ufm_jax.report.markup import Markup, element
+from ufm_jax.report.numbers import percent, significant
+from ufm_jax.report.reconstruction_png import COLUMNS
+from ufm_jax.report.sections import section
+from ufm_jax.report.types import Pictures
 
 _MOST_EXAMPLES, _MOST_TEXTURES, _MOST_THUMBNAILS = 8, 4, 64
 _LONGEST, _THUMBNAIL = 256, 128

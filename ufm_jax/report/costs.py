@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ufm_jax.report.charts import LineChart, line_chart, responsive
+from ufm_jax.report.markup import Markup, element
+from ufm_jax.report.numbers import count, duration, fixed
+from ufm_jax.report.sections import loss_label, names_in_short, section
 from ufm_jax.runs.history import RoundRecord
-from ufm_jax.train.report.charts import LineChart, line_chart, responsive
-from ufm_jax.train.report.markup import Markup, element
-from ufm_jax.train.report.numbers import count, duration, fixed
-from ufm_jax.train.report.sections import loss_label, names_in_short, section
 
 _UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from ufm_jax.evaluation.results import DiagnosisResult, Estimate, SegmentationResult
-from ufm_jax.train.report import evaluation_charts as charts
-from ufm_jax.train.report.evaluation_pictures import examples
-from ufm_jax.train.report.evaluation_types import EvaluationReport, Training
-from ufm_jax.train.report.markup import Child, Markup, element, join
-from ufm_jax.train.report.numbers import UNKNOWN, count, fixed
-from ufm_jax.train.report.page import document, replace_page
-from ufm_jax.train.report.sections import configuration, section
-from ufm_jax.train.report.tables import Column, issue_list, table
+from ufm_jax.report import evaluation_charts as charts
+from ufm_jax.report.evaluation_pictures import examples
+from ufm_jax.report.evaluation_types import EvaluationReport, Training
+from ufm_jax.report.markup import Child, Markup, element, join
+from ufm_jax.report.numbers import UNKNOWN, count, fixed
+from ufm_jax.report.page import document, replace_page
+from ufm_jax.report.sections import configuration, section
+from ufm_jax.report.tables import Column, issue_list, table
 
 Result = DiagnosisResult | SegmentationResult
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from ufm_jax.report.charts import LineChart, line_chart, responsive
+from ufm_jax.report.gantt import gantt
+from ufm_jax.report.history import ClientCurves
+from ufm_jax.report.markup import Markup, element, join
+from ufm_jax.report.numbers import count, duration, fixed, parameters, percent, significant
+from ufm_jax.report.types import RunInfo
 from ufm_jax.runs.history import RoundRecord
-from ufm_jax.train.report.charts import LineChart, line_chart, responsive
-from ufm_jax.train.report.gantt import gantt
-from ufm_jax.train.report.history import ClientCurves
-from ufm_jax.train.report.markup import Markup, element, join
-from ufm_jax.train.report.numbers import count, duration, fixed, parameters, percent, significant
-from ufm_jax.train.report.types import RunInfo
 
 _MOST_LINES = 40
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from ufm_jax.report import svg
+from ufm_jax.report.markup import Markup, decimal, element
+from ufm_jax.report.numbers import count
+from ufm_jax.report.scale import Scale, tick_label, ticks
 from ufm_jax.runs.history import ClientRecord, RoundRecord
-from ufm_jax.train.report import svg
-from ufm_jax.train.report.markup import Markup, decimal, element
-from ufm_jax.train.report.numbers import count
-from ufm_jax.train.report.scale import Scale, tick_label, ticks
 
 _LETTER_WIDTH = 6.4  # of the bars' 11 px type, on average
 _PITCH, _SMALL_PITCH = 26, 14

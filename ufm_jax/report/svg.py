@@ -1,6 +1,6 @@
 """The few SVG shapes that the charts are made of."""
 
-from ufm_jax.train.report.markup import Child, Markup, decimal, element
+from ufm_jax.report.markup import Child, Markup, decimal, element
 
 
 def chart(*children: Child, width: float, height: float, description: str) -> Markup:

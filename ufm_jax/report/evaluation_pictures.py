@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ufm_jax.prediction.overlay import rim
-from ufm_jax.train.report.evaluation_types import EvaluationPicture
-from ufm_jax.train.report.images import data_uri
-from ufm_jax.train.report.markup import Markup, element, join
-from ufm_jax.train.report.sections import section
+from ufm_jax.report.evaluation_types import EvaluationPicture
+from ufm_jax.report.images import data_uri
+from ufm_jax.report.markup import Markup, element, join
+from ufm_jax.report.sections import section
 
 _LONGEST = 320
 _TRUE, _PREDICTED = (0, 158, 215), (255, 176, 0)

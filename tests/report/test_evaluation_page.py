@@ -14,10 +14,10 @@ from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass
 from ufm_jax.evaluation.evaluation_json import Evaluation, MeasurementErrors
 from ufm_jax.evaluation.intervals import Bootstrap
 from ufm_jax.evaluation.segmentation import MaskScores, score_masks, summarise
-from ufm_jax.train.report.evaluation_charts import roc_chart
-from ufm_jax.train.report.evaluation_page import render, write_evaluation_report
-from ufm_jax.train.report.evaluation_pictures import heated, outlined
-from ufm_jax.train.report.evaluation_types import EvaluationPicture, EvaluationReport, Training
+from ufm_jax.report.evaluation_charts import roc_chart
+from ufm_jax.report.evaluation_page import render, write_evaluation_report
+from ufm_jax.report.evaluation_pictures import heated, outlined
+from ufm_jax.report.evaluation_types import EvaluationPicture, EvaluationReport, Training
 
 BOOTSTRAP = Bootstrap(60)
 TASK = Task("single", ("a<b", "c", "d"))
