@@ -40,7 +40,7 @@ def main() -> int:
     configure_jax(config.placement)
     # After the devices are set: this imports what may start a backend.
     from ufm_jax.evaluation.written import Beside
-    from ufm_jax.train.downstream.pipeline import Request, evaluate
+    from ufm_jax.finetuning.run import Request, evaluate
 
     request = Request(
         run=flags.FLAGS.run,

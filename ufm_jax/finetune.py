@@ -36,7 +36,7 @@ def main() -> int:
     configure_jax(config.placement)
     with held(workdir, "workdir"):
         # After the devices are set: this imports what may start a backend.
-        from ufm_jax.train.downstream.pipeline import finetune
+        from ufm_jax.finetuning.run import finetune
 
         ended = finetune(config, workdir)
     if ended.report is None:

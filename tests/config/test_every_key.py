@@ -21,12 +21,12 @@ from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.labels.task import Task
 from ufm_jax.data.sources.synthetic import read_synthetic
 from ufm_jax.errors import UserError
+from ufm_jax.finetuning import training
 from ufm_jax.objectives.reconstruction import init_params, make_loss
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.phantoms.site import site_sizes
 from ufm_jax.ranges import Range, kinds_of
 from ufm_jax.train import pretraining
-from ufm_jax.train.downstream import finetuning
 
 ROOTS = {PretrainConfig: "pretraining", FinetuneConfig: "fine-tuning"}
 SCALARS = (0, -1, 1, 0.5, 10**12, 2**63, 10**30, math.nan, math.inf, -math.inf, 1e308)
@@ -140,7 +140,7 @@ def federated(config):
         lanes = pretraining.with_lanes(config, config.placement.lanes or 1)
         return pretraining.federate(lanes, IMAGES)
     loss = SimpleNamespace(loss_fn=None)
-    return finetuning.federate(config, loss, IMAGES)
+    return training.federate(config, loss, IMAGES)
 
 
 @functools.cache

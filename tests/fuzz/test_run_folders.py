@@ -18,6 +18,7 @@ from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import flatten as flatten_settings
 from ufm_jax.data.labels.data import Task
 from ufm_jax.errors import UserError
+from ufm_jax.finetuning.best_round import VALIDATION_FILE, read_looks
 from ufm_jax.interop.torch_names import flatten
 from ufm_jax.runs.checkpoint import Checkpoints
 from ufm_jax.runs.exported import read_ours
@@ -26,7 +27,6 @@ from ufm_jax.runs.history import MetricWriter, RoundRecord, read_history
 from ufm_jax.runs.noise_key import noise_words
 from ufm_jax.runs.seen_images import Seen, read_seen, write_seen
 from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
-from ufm_jax.train.downstream.selection import VALIDATION_FILE, read_looks
 
 ROUNDS = 3
 FLIPPED = ("task.json", "seen.json", CONFIG_FILE, "model", "personal", "checkpoints")

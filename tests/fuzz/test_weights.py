@@ -17,12 +17,12 @@ from tests.fuzz.conftest import count
 from tests.interop.test_torch_files import save_legacy, tensor_pickle
 from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig
 from ufm_jax.errors import UserError
+from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.interop.architecture import describe
 from ufm_jax.interop.convert import params_from_torch
 from ufm_jax.interop.torch_names import fixed_position, flatten
 from ufm_jax.interop.torch_rules import encoder_rules
 from ufm_jax.interop.weights_file import write_weights
-from ufm_jax.train.downstream.start import start_params
 
 WIDTH, PATCH, GRID = 12, 8, (2, 2)
 UNCHECKED = ("legacy", "safetensors")

@@ -8,7 +8,7 @@ import pytest
 from ufm_jax.config.federation import ParticipationConfig
 from ufm_jax.config.pretraining import FederationConfig
 from ufm_jax.errors import ConfigError
-from ufm_jax.train.downstream.pipeline import finetune
+from ufm_jax.finetuning.run import finetune
 from ufm_jax.train.participation import make_clock, make_participation, read_trace
 from ufm_jax.train.pretraining import pretrain
 

@@ -29,6 +29,8 @@ from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.paths import join_by_path, split_by_path
+from ufm_jax.finetuning.best_round import Selection, check_validation, score
+from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.objectives.task import Objective, make_objective
 from ufm_jax.prediction.predictor import Predictor
 from ufm_jax.prediction.split import ParamsOf, predict_split
@@ -37,8 +39,6 @@ from ufm_jax.runs.noise_key import noise_words
 from ufm_jax.runs.resume import RunCheckpoints
 from ufm_jax.runs.trained_model import TrainedModel, check_trained, head_moved
 from ufm_jax.train.build import build_federation
-from ufm_jax.train.downstream.selection import Selection, check_validation, score
-from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.layer_decay import finetune_optimizer, freeze_encoder
 from ufm_jax.train.methods import Optimizers

@@ -22,6 +22,10 @@ from ufm_jax.evaluation.predictions import (
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.evaluation.written import Beside, evaluate_predictions, write_tables
 from ufm_jax.fed.keys import fold
+from ufm_jax.finetuning.probes.linear_knn import knn_probe, linear_probe
+from ufm_jax.finetuning.report import write_report
+from ufm_jax.finetuning.start_weights import start_params
+from ufm_jax.finetuning.training import load_task, train, training_rows
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.measurement import measured_numbers, reference_of
@@ -31,10 +35,6 @@ from ufm_jax.runs.folder import check_free, claim
 from ufm_jax.runs.seen_images import evaluated_rows, read_seen, see, write_seen
 from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.build import build_placement
-from ufm_jax.train.downstream.finetuning import load_task, train, training_rows
-from ufm_jax.train.downstream.probes import knn_probe, linear_probe
-from ufm_jax.train.downstream.run_report import write_report
-from ufm_jax.train.downstream.start import start_params
 from ufm_jax.train.participation import check_trace
 
 _log = logging.getLogger(__name__)

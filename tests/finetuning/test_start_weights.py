@@ -14,13 +14,13 @@ from ufm_jax.config.pretraining import ModelConfig
 from ufm_jax.data.labels.data import LabelSettings, Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
+from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.interop.convert import params_to_torch
 from ufm_jax.interop.weights_file import write_weights
 from ufm_jax.models.vit import stack_layers
 from ufm_jax.objectives.reconstruction import init_params
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.runs.checkpoint import export_params
-from ufm_jax.train.downstream.start import start_params
 
 CLASSES = Task("single", ("benign", "malignant"))
 LESION = Task("segment", ("lesion",))

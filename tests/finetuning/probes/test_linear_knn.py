@@ -14,12 +14,12 @@ from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig, NetworkC
 from ufm_jax.data.cache.store import ArrayStore
 from ufm_jax.data.labels.data import LabelledData, LabelledStore, Task
 from ufm_jax.errors import ConfigError
+from ufm_jax.finetuning.probes import linear_knn
+from ufm_jax.finetuning.probes.choice import choosing_grounds, figures_of
+from ufm_jax.finetuning.probes.linear_knn import features, knn_probe, linear_probe
+from ufm_jax.finetuning.probes.neighbours import vote
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.predictor import Predictor, predict_rows
-from ufm_jax.train.downstream import probes
-from ufm_jax.train.downstream.choice import choosing_grounds, figures_of
-from ufm_jax.train.downstream.neighbours import vote
-from ufm_jax.train.downstream.probes import features, knn_probe, linear_probe
 
 SIZE = 16
 CONFIG = FinetuneConfig(
@@ -109,14 +109,14 @@ def predicted(objective, params, data, rows):
 
 def test_features_do_not_depend_on_the_batch_size_and_are_compiled_once(data, models):
     objective, params = models(data)
-    probes._feature_predictor.cache_clear()
+    linear_knn._feature_predictor.cache_clear()
     rows = np.arange(20)[::-1]
     whole = features(objective.network, params, data, rows, CONFIG, 16)
     assert whole.shape == (20, 96)
     assert whole.dtype == np.float32
     parts = features(objective.network, params, data, rows[:9], CONFIG, 16)
     np.testing.assert_array_equal(parts, whole[:9])
-    predictor = probes._feature_predictor(objective.network, CONFIG.model, 16, False)
+    predictor = linear_knn._feature_predictor(objective.network, CONFIG.model, 16, False)
     assert predictor._predict._cache_size() == 1
     other = features(objective.network, params, data, rows, CONFIG, 7)
     np.testing.assert_allclose(other, whole, rtol=0, atol=1e-5)
@@ -162,7 +162,7 @@ def test_the_probe_has_the_best_figure_of_the_table_and_it_is_that_of_its_predic
     result = linear_probe(objective.network, params, data, rows, configured(select=select))
     by = "auroc" if select == "auto" else select
     assert result.chosen["by"] == by
-    assert [line["C"] for line in result.table] == list(probes.STRENGTHS)
+    assert [line["C"] for line in result.table] == list(linear_knn.STRENGTHS)
     best = (min if by == "loss" else max)(line[by] for line in result.table)
     assert result.chosen[by] == best
     mine = figures_of(predicted(objective, result.params, data, val), data, val)
@@ -283,6 +283,6 @@ def test_a_feature_that_is_not_finite_names_the_image(data, monkeypatch):
             return np.where(broken[:, None], np.nan, np.ones((len(broken), 96)))
 
     network = SimpleNamespace(size=SimpleNamespace(width=96))
-    monkeypatch.setattr(probes, "_feature_predictor", lambda *options: Predicts())
+    monkeypatch.setattr(linear_knn, "_feature_predictor", lambda *options: Predicts())
     with pytest.raises(ConfigError, match=r"^6\.png: its feature is not finite"):
         features(network, None, data, np.arange(10), CONFIG, 4)

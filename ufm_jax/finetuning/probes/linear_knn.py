@@ -19,12 +19,12 @@ from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree
+from ufm_jax.finetuning.probes.choice import Record, choose, choosing_grounds, tells_apart
+from ufm_jax.finetuning.probes.neighbours import vote
+from ufm_jax.finetuning.probes.regression import Head, Kind, fit_heads
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.objectives.views import patches_of, plain_views
 from ufm_jax.prediction.predictor import Predictor, predict_rows
-from ufm_jax.train.downstream.choice import Record, choose, choosing_grounds, tells_apart
-from ufm_jax.train.downstream.neighbours import vote
-from ufm_jax.train.downstream.regression import Head, Kind, fit_heads
 
 _log = logging.getLogger(__name__)
 

@@ -10,10 +10,11 @@ from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
 from ufm_jax.data.labels.data import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.written import Beside
+from ufm_jax.finetuning import run as pipeline
+from ufm_jax.finetuning import training
+from ufm_jax.finetuning.best_round import Selection, check_validation
+from ufm_jax.finetuning.run import Request, check_evaluation, evaluate
 from ufm_jax.runs.trained_model import TrainedModel, head_moved
-from ufm_jax.train.downstream import finetuning, pipeline
-from ufm_jax.train.downstream.pipeline import Request, check_evaluation, evaluate
-from ufm_jax.train.downstream.selection import Selection, check_validation
 
 CLASSES = ("benign", "malignant", "normal")
 
@@ -116,9 +117,9 @@ def test_an_untrained_model_is_never_chosen_however_well_it_scores(tmp_path, mon
     def head_of(predictor, params_of, *others):
         return params_of("all")["head"]["w"][0]
 
-    monkeypatch.setattr(finetuning, "predict_split", head_of)
-    monkeypatch.setattr(finetuning, "score", lambda head, *others: 1 - head / 10)
-    selection = finetuning._selection(
+    monkeypatch.setattr(training, "predict_split", head_of)
+    monkeypatch.setattr(training, "score", lambda head, *others: 1 - head / 10)
+    selection = training._selection(
         FinetuneConfig(),
         labelled([0, 1]),
         SimpleNamespace(predict=lambda params, batch: None),

@@ -29,12 +29,12 @@ from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.predictions_csv import read_table
 from ufm_jax.evaluation.written import Beside
+from ufm_jax.finetuning import training as finetuning
+from ufm_jax.finetuning.run import Request, evaluate, finetune
 from ufm_jax.ops.joint import Moves
 from ufm_jax.runs.checkpoint import load_params
 from ufm_jax.runs.seen_images import evaluated_rows, see
 from ufm_jax.runs.trained_model import check_trained, load_model
-from ufm_jax.train.downstream import finetuning
-from ufm_jax.train.downstream.pipeline import Request, evaluate, finetune
 
 
 def write_images(folder: Path, seed: int = 0) -> Path:

@@ -14,6 +14,8 @@ from ufm_jax.config.schema import to_config_dict
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.evaluation.evaluation_json import Evaluation
 from ufm_jax.evaluation.predictions import Predictions, SegmentationPredictions
+from ufm_jax.finetuning.best_round import figure_of, read_looks
+from ufm_jax.finetuning.report_examples import HeatOf, MaskOf, example_pictures
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.occlusion import occlusion_map
@@ -22,8 +24,6 @@ from ufm_jax.report.evaluation_page import write_evaluation_report
 from ufm_jax.report.evaluation_types import EvaluationReport, Training
 from ufm_jax.runs.history import read_history
 from ufm_jax.runs.trained_model import TrainedModel
-from ufm_jax.train.downstream.examples import HeatOf, MaskOf, example_pictures
-from ufm_jax.train.downstream.selection import figure_of, read_looks
 
 _PACKAGES = ("ufm-jax", "jax", "flax", "optax", "numpy", "scikit-learn")
 

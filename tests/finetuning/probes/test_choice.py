@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ufm_jax.data.labels.data import Task
-from ufm_jax.train.downstream.choice import choose, choosing_grounds, figures_of
+from ufm_jax.finetuning.probes.choice import choose, choosing_grounds, figures_of
 
 
 def validation(labels, targets=None):

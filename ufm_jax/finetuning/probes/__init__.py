@@ -1,0 +1,1 @@
+"""Frozen features judged by a linear probe and by nearest neighbours."""
