@@ -13,7 +13,7 @@ for name in ("grain", "tensorflow_datasets", "array_record", "tensorboard", "ten
 from ufm_jax.data.federated import load_federated
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
-import ufm_jax.train.finish, ufm_jax.train.pretraining
+import ufm_jax.train.report, ufm_jax.train.pretraining
 settings = dict(cache_dir={cache!r}, working_size=16)
 data = load_federated(DataSettings(source="folders", root={root!r} + "/data", **settings))
 assert data.store.read([0, 1])["image"].shape == (2, 16, 16, 1)

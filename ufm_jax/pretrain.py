@@ -36,8 +36,8 @@ def main() -> int:
     configure_jax(config.placement)
     with cluster.membership(config.cluster, workdir), held(workdir, "workdir"):
         # After the devices are set: these import what may start a backend.
-        from ufm_jax.train.finish import finish
         from ufm_jax.train.pretraining import pretrain
+        from ufm_jax.train.report import finish
 
         clock = CompileClock()
         run = pretrain(config, workdir)

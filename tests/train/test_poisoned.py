@@ -11,7 +11,7 @@ from ufm_jax.config.pretraining import pretrain_config, resolve
 from ufm_jax.errors import DataError
 from ufm_jax.runs.history import read_history
 from ufm_jax.train import pretraining
-from ufm_jax.train.finish import finish
+from ufm_jax.train.report import finish
 
 
 def _write(path, pixels):

@@ -19,7 +19,7 @@ from ufm_jax.objectives.views import plain_views
 from ufm_jax.ops.losses import masked_patch_loss
 from ufm_jax.ops.masking import texture_mask
 from ufm_jax.ops.texture import texture_scores
-from ufm_jax.train.methods import make_gradient, sent_through
+from ufm_jax.train.algorithm import make_gradient, sent_through
 
 Pictures = npt.NDArray[np.float32]
 """[B, H, W, C] in 0..255."""

@@ -10,7 +10,7 @@ import jax
 from jax.experimental.compilation_cache import compilation_cache
 
 from tools.benchmarks.workload import Workload
-from ufm_jax.train.lane_probe import compiled_bytes
+from ufm_jax.train.lanes.probe import compiled_bytes
 
 
 class Compiled(NamedTuple):

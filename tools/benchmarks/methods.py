@@ -18,7 +18,7 @@ from ufm_jax.config.federation import (
     PrivacyConfig,
 )
 from ufm_jax.config.pretraining import FederationConfig
-from ufm_jax.train.lane_probe import compiled_bytes
+from ufm_jax.train.lanes.probe import compiled_bytes
 
 PLAIN = "FedAvg"
 

@@ -34,7 +34,7 @@ from ufm_jax.prediction.split import diagnosis_of, predict_split
 from ufm_jax.runs.folder import check_free, claim
 from ufm_jax.runs.seen_images import evaluated_rows, read_seen, see, write_seen
 from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
-from ufm_jax.train.build import build_placement
+from ufm_jax.train.federation import build_placement
 from ufm_jax.train.participation import check_trace
 
 _log = logging.getLogger(__name__)

@@ -38,10 +38,10 @@ from ufm_jax.runs.folder import claim
 from ufm_jax.runs.noise_key import noise_words
 from ufm_jax.runs.resume import RunCheckpoints
 from ufm_jax.runs.trained_model import TrainedModel, check_trained, head_moved
-from ufm_jax.train.build import build_federation
+from ufm_jax.train.algorithm import Optimizers
+from ufm_jax.train.federation import build_federation
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.layer_decay import finetune_optimizer, freeze_encoder
-from ufm_jax.train.methods import Optimizers
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder

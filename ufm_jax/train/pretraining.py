@@ -23,10 +23,10 @@ from ufm_jax.runs.checkpoint import export_params
 from ufm_jax.runs.folder import check_same_run, claim, lanes_begun_with
 from ufm_jax.runs.noise_key import noise_words
 from ufm_jax.runs.resume import RunCheckpoints
-from ufm_jax.train.autotune import choose_lanes
-from ufm_jax.train.build import build_federation, build_placement
+from ufm_jax.train.algorithm import Optimizers
+from ufm_jax.train.federation import build_federation, build_placement
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.methods import Optimizers
+from ufm_jax.train.lanes.choose import choose_lanes
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.participation import check_trace
 from ufm_jax.train.progress import decoding

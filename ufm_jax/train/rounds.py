@@ -18,7 +18,7 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.runs.history import MetricWriter
 from ufm_jax.runs.resume import Point, RunCheckpoints
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.privacy import Spending
+from ufm_jax.train.privacy_ledger import Spending
 from ufm_jax.train.progress import Progress
 from ufm_jax.train.recorder import Recorder, Sinks
 

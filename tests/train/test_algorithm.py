@@ -46,8 +46,8 @@ from ufm_jax.fed.privacy.example_level import private_gradient
 from ufm_jax.fed.updates.attacks import inner_product, sign_flip
 from ufm_jax.fed.updates.compression import compressed, quantise
 from ufm_jax.fed.updates.transform import with_transforms
-from ufm_jax.train.build import build_federation
-from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
+from ufm_jax.train.algorithm import Optimizers, make_aggregator, make_algorithm, make_gradient
+from ufm_jax.train.federation import build_federation
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 
 SIZES = np.array([12, 5, 8, 3, 9])
@@ -289,7 +289,7 @@ def test_a_round_larger_than_the_memory_is_refused_before_it_is_allocated(
     method, placement, what, monkeypatch
 ):
     for memory in ("device_memory", "host_memory"):
-        monkeypatch.setattr(f"ufm_jax.train.build.{memory}", lambda *_: 64e9)
+        monkeypatch.setattr(f"ufm_jax.train.federation.{memory}", lambda *_: 64e9)
     with pytest.raises(ConfigError, match=rf"batch_size=65536 with .*{what}.*GB.*lower"):
         built(placement=PlacementConfig(devices=1, **placement), cohort_size=0, **method)
 

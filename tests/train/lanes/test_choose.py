@@ -32,10 +32,12 @@ from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import make_placement
-from ufm_jax.train import autotune, lane_probe, pretraining
-from ufm_jax.train.autotune import candidates, choose_lanes
-from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe
-from ufm_jax.train.lane_search import NEAR_BEST, WORTH_GOING_ON, Load, Measurement, Search
+from ufm_jax.train import pretraining
+from ufm_jax.train.lanes import choose
+from ufm_jax.train.lanes import probe as lane_probe
+from ufm_jax.train.lanes.choose import candidates, choose_lanes
+from ufm_jax.train.lanes.probe import OutOfDeviceMemoryError, RoundProbe
+from ufm_jax.train.lanes.search import NEAR_BEST, WORTH_GOING_ON, Load, Measurement, Search
 from ufm_jax.train.pretraining import pretrain, resolve_lanes
 
 LANES = [1, 2, 4, 8]
@@ -322,13 +324,13 @@ def test_what_a_probe_says_of_exhausted_memory(monkeypatch):
 def test_images_and_clients_states_of_the_run_count():
     federation = _federation((8,) * 8, devices=2)
     placement = PlacementConfig()
-    load = autotune._load(placement, federation, PARAMS, EXAMPLE, 2)
+    load = choose._load(placement, federation, PARAMS, EXAMPLE, 2)
     assert load.image_bytes == 32 * (6 + 8)  # every device holds those of its own clients
-    unpinned = autotune._load(placement, _federation((8,) * 8, 2, "reset"), PARAMS, EXAMPLE, 2)
+    unpinned = choose._load(placement, _federation((8,) * 8, 2, "reset"), PARAMS, EXAMPLE, 2)
     assert unpinned.image_bytes == 64 * (6 + 8)
     assert load.client_bytes == 4 * (2 * tree_bytes(PARAMS) + 4)  # two moments and a count
     assert load.useful == 1.0
-    host = autotune._load(
+    host = choose._load(
         dataclasses.replace(placement, data_home="host"), federation, PARAMS, EXAMPLE, 2
     )
     # At most 5 steps of 2 lanes of 4 images, and as many to come while they train.

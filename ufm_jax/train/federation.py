@@ -16,9 +16,9 @@ from ufm_jax.fed.asynchronous.federation import AsyncFederation
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement, make_placement
+from ufm_jax.train.algorithm import Optimizers, make_aggregator, make_algorithm, make_gradient
 from ufm_jax.train.feed import images_at_once
-from ufm_jax.train.lane_probe import device_memory, host_memory
-from ufm_jax.train.methods import Optimizers, make_aggregator, make_algorithm, make_gradient
+from ufm_jax.train.lanes.probe import device_memory, host_memory
 from ufm_jax.train.participation import make_clock, make_participation
 
 _CHUNK_SHARE = 1 / 16

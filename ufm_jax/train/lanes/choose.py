@@ -29,10 +29,10 @@ from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import Placement
 from ufm_jax.files import cache_folder, private_folder, write_json
-from ufm_jax.train.build import in_chunks
+from ufm_jax.train.federation import in_chunks
 from ufm_jax.train.feed import images_at_once
-from ufm_jax.train.lane_probe import OutOfDeviceMemoryError, RoundProbe, device_memory
-from ufm_jax.train.lane_search import Load, Measurement, Search
+from ufm_jax.train.lanes.probe import OutOfDeviceMemoryError, RoundProbe, device_memory
+from ufm_jax.train.lanes.search import Load, Measurement, Search
 
 _log = logging.getLogger(__name__)
 
