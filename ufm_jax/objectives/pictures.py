@@ -18,7 +18,7 @@ from ufm_jax.objectives.reconstruction import (
 from ufm_jax.ops.losses import denormalise_patches
 from ufm_jax.ops.normalise import denormalise
 from ufm_jax.ops.patches import unpatchify
-from ufm_jax.report.types import Pictures
+from ufm_jax.report.run_info import Pictures
 
 _HIDDEN_GREY = 127.0
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ufm_jax.data.cache.threads import map_in_order
 from ufm_jax.errors import DataError
 from ufm_jax.phantoms.generate import Phantom, phantom
 from ufm_jax.phantoms.lesion import LABEL_NAMES
+from ufm_jax.threads import map_in_order
 
 _ELSEWHERE = 2
 """Institutions that take no part in training."""

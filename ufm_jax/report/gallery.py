@@ -14,8 +14,8 @@ from ufm_jax.report.images import (
 from ufm_jax.report.markup import Markup, element
 from ufm_jax.report.numbers import percent, significant
 from ufm_jax.report.reconstruction_png import COLUMNS
+from ufm_jax.report.run_info import Pictures
 from ufm_jax.report.sections import section
-from ufm_jax.report.types import Pictures
 
 _MOST_EXAMPLES, _MOST_TEXTURES, _MOST_THUMBNAILS = 8, 4, 64
 _LONGEST, _THUMBNAIL = 256, 128

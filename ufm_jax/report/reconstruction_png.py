@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ufm_jax.files import replacing
-from ufm_jax.report.types import Pictures
+from ufm_jax.report.run_info import Pictures
 
 COLUMNS = (
     ("input", "input"),

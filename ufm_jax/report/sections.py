@@ -10,7 +10,7 @@ from ufm_jax.report.gantt import gantt
 from ufm_jax.report.history import ClientCurves
 from ufm_jax.report.markup import Markup, element, join
 from ufm_jax.report.numbers import count, duration, fixed, parameters, percent, significant
-from ufm_jax.report.types import RunInfo
+from ufm_jax.report.run_info import RunInfo
 from ufm_jax.runs.history import RoundRecord
 
 _MOST_LINES = 40

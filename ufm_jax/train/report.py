@@ -12,7 +12,7 @@ from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import to_config_dict
 from ufm_jax.objectives.pictures import make_pictures
 from ufm_jax.report import write_reconstruction_png, write_report
-from ufm_jax.report.types import RunInfo
+from ufm_jax.report.run_info import RunInfo
 from ufm_jax.runs.history import read_history
 from ufm_jax.train.pretraining import Finished
 

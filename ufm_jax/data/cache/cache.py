@@ -28,11 +28,11 @@ from ufm_jax.data.cache import decode
 from ufm_jax.data.cache.decode import GeometryDetector, Row
 from ufm_jax.data.cache.fingerprint import code_stamp, digest
 from ufm_jax.data.cache.folder import FORMAT, CachedRows, open_rows, write_rows
-from ufm_jax.data.cache.threads import map_in_order
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import ImageHandle
 from ufm_jax.errors import DataError
 from ufm_jax.files import exclusive, naming, private_folder
+from ufm_jax.threads import map_in_order
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all) from the writing thread."""

@@ -11,13 +11,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ufm_jax.data.cache.decode import DecodedFile, decode_bytes, make_row
-from ufm_jax.data.cache.threads import map_in_order
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import Picture, fault_of_file
 from ufm_jax.data.screening import check_depth
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import SUFFIXES, Exclusions
 from ufm_jax.errors import DataError
+from ufm_jax.threads import map_in_order
 
 _Item = TypeVar("_Item")
 

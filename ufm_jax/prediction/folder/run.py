@@ -13,7 +13,6 @@ from rich.progress import Progress
 
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import as_config_errors
-from ufm_jax.data.cache.threads import map_in_order
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
@@ -41,6 +40,7 @@ from ufm_jax.prediction.measurement import measured_numbers
 from ufm_jax.prediction.predictor import Predictor
 from ufm_jax.runs.lock import ERROR_FILE, LOCK_FILE
 from ufm_jax.runs.trained_model import TrainedModel
+from ufm_jax.threads import map_in_order
 
 _log = logging.getLogger(__name__)
 

@@ -23,7 +23,6 @@ from ufm_jax.data.cache.fingerprint import (
     write_sealed,
 )
 from ufm_jax.data.cache.folder import CachedRows
-from ufm_jax.data.cache.threads import map_in_order
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labels.masks import classes as mask_classes
 from ufm_jax.data.labels.masks import decode as mask_decode
@@ -31,6 +30,7 @@ from ufm_jax.data.labels.masks.classes import MaskClasses, classes_of_values
 from ufm_jax.data.labels.masks.decode import ClassMask, MaskFault
 from ufm_jax.data.records import ImageHandle, Picture
 from ufm_jax.errors import DataError
+from ufm_jax.threads import map_in_order
 
 MaskSource = Path | ImageHandle
 """A mask file, or a handle that loads a mask's bytes, or its values as a `Picture`."""
