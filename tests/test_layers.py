@@ -1,36 +1,58 @@
-"""Imports point downward: mains > train > fed, models, interop, evaluation > ops, data > errors."""
+"""Imports point downward: which room may import which, and who may use which package."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ufm_jax"
-BOTTOM = ("errors", "files", "ranges")
-"""Modules at the root that everybody may import, and that import no room of it."""
-MAY_IMPORT = {
-    "bottom": set(),
-    "": {"train", "fed", "models", "ops", "data", "interop", "evaluation"},
-    "train": {"train", "fed", "models", "ops", "data", "interop", "evaluation"},
-    "fed": {"fed"},
-    "models": {"models", "ops"},
-    "ops": {"ops"},
-    "data": {"data"},
-    "interop": {"interop", "ops"},
-    "evaluation": {"evaluation", "data.cells", "data.csv_files", "data.randomness"},
+LEVELS = (
+    {"errors", "files", "ranges", "randomness", "threads", "door"},
+    {"phantoms", "fed", "ops"},
+    {"data", "interop", "models"},
+    {"config"},
+    {"cluster", "objectives"},
+    {"runs"},
+    {"evaluation"},
+    {"prediction"},
+    {"report"},
+    {"train"},
+    {"finetuning"},
+    {"pretrain", "finetune", "evaluate", "predict"},
+)
+"""Rooms and modules at the root, from the bottom up: each may import what stands before it.
+
+Those of one level do not import each other, but for the modules of the bottom.
+"""
+BELOW = {
+    name: set().union(*LEVELS[:place], LEVELS[0])
+    for place, names in enumerate(LEVELS)
+    for name in names
 }
+FARTHER_APART = {
+    "models": {"ops"},
+    "interop": {"ops"},
+    "evaluation": {"config", "data", "runs"},
+}
+"""Rooms that may import less than their level allows, beside the modules of the bottom."""
 ONLY_IN = {
     "flax": {"models"},
-    "orbax": {"train"},
+    "orbax": {"runs"},
     "tensorflow": set(),
     "torch": set(),
     "safetensors": {"interop"},
 }
-"""Third-party packages that only some layers may import."""
+"""Third-party packages that only some rooms may import."""
 NEVER_IN = {
     "data": {"jax", "flax", "optax", "orbax"},
+    "phantoms": {"jax", "flax", "optax", "orbax"},
     "evaluation": {"jax", "flax", "optax", "orbax", "PIL"},
     "interop": {"torch", "tensorflow"},
+}
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
 }
 
 
@@ -41,28 +63,28 @@ def _imports(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            inner = [name for name in names if name in MODULES]
+            yield from inner or [node.module]
 
 
-def _layer(path):
-    parts = path.relative_to(PACKAGE).parts
-    if path.stem in BOTTOM and len(parts) == 1:
-        return "bottom"
-    return parts[0] if len(parts) > 1 else ""
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.name))
-def test_imports_point_downward(path):
-    layer = _layer(path)
-    for name in _imports(path):
+@pytest.mark.parametrize("module", [name for name in MODULES if name != PACKAGE.name])
+def test_imports_point_downward(module):
+    room = module.split(".")[1]
+    below = FARTHER_APART.get(room, BELOW[room]) | {room} | LEVELS[0]
+    for name in _imports(MODULES[module]):
         root, *rest = name.split(".")
-        if root == "ufm_jax" and rest and (PACKAGE / rest[0]).is_dir():
-            allowed = MAY_IMPORT[layer] & {rest[0], ".".join(rest[:2])}
-            assert allowed, f"{path}: {layer or 'a main'} imports {name}"
+        if root == PACKAGE.name:
+            assert rest[0] in below, f"{module} imports {name}"
         if root in ONLY_IN:
-            assert layer in ONLY_IN[root], f"{path}: {layer} imports {name}"
-        assert root not in NEVER_IN.get(layer, ()), f"{path}: {layer} imports {name}"
+            assert room in ONLY_IN[root], f"{module} imports {name}"
+        assert root not in NEVER_IN.get(room, ()), f"{module} imports {name}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graphlib.TopologicalSorter(
+        {name: set(_imports(path)) & MODULES.keys() - {name} for name, path in MODULES.items()}
+    ).prepare()
 
 
 @pytest.mark.parametrize(

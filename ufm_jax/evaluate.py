@@ -11,9 +11,10 @@ trained on.
 
 from absl import flags
 
-from ufm_jax.config.command import define_path, start
+from ufm_jax.config.command import define_path
 from ufm_jax.door import say
 from ufm_jax.errors import ConfigError
+from ufm_jax.runs.command import start_on_run
 
 _OUT = define_path("out", "Gets evaluation.json, tables and report.", required=True)
 _SPLITS = flags.DEFINE_list("splits", ["test"], "What to evaluate on: train, val, test; or all.")
@@ -56,4 +57,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    start(main, of_run=True)
+    start_on_run(main)

@@ -10,8 +10,9 @@ none was.
 
 from absl import flags
 
-from ufm_jax.config.command import define_path, start
+from ufm_jax.config.command import define_path
 from ufm_jax.door import say
+from ufm_jax.runs.command import start_on_run
 
 _IMAGES = define_path("images", "The folder of images.", required=True)
 _OUT = define_path("out", "An empty or new folder for what is made.", required=True)
@@ -49,4 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    start(main, of_run=True)
+    start_on_run(main)

@@ -22,7 +22,7 @@ _RESUME = flags.DEFINE_bool("resume", True, "Go on from the newest checkpoint in
 def main() -> int:
     """Checks the configuration, trains, and writes the report."""
     # Within the door, which tells also what goes wrong on import.
-    from ufm_jax.cluster import hosts as cluster
+    from ufm_jax.cluster import hosts
     from ufm_jax.cluster.process import CompileClock, configure_jax
     from ufm_jax.config.pretraining import resolve
     from ufm_jax.runs.folder import check_outside, check_resume
@@ -34,7 +34,7 @@ def main() -> int:
     check_outside(workdir, config.data)
     check_resume(workdir, _RESUME.value)
     configure_jax(config.placement)
-    with cluster.membership(config.cluster, workdir), held(workdir, "workdir"):
+    with hosts.membership(config.cluster, workdir), held(workdir, "workdir"):
         # After the devices are set: these import what may start a backend.
         from ufm_jax.train.pretraining import pretrain
         from ufm_jax.train.report import finish

@@ -15,10 +15,10 @@ import pytest
 
 from ufm_jax.config.finetuning import FinetuneConfig, finetune_config, resolve_finetune
 from ufm_jax.config.pretraining import PretrainConfig, pretrain_config, resolve
-from ufm_jax.data.assignment import assign
 from ufm_jax.data.cache.store import ArrayStore
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.labels.task import Task
+from ufm_jax.data.partition import assign
 from ufm_jax.data.sources.synthetic import read_synthetic
 from ufm_jax.errors import UserError
 from ufm_jax.finetuning import training

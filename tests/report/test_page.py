@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.report import Pictures, RunInfo, write_reconstruction_png, write_report
+from ufm_jax.objectives.pictures import Pictures
+from ufm_jax.report import RunInfo, write_reconstruction_png, write_report
 from ufm_jax.report.page import render, replace_page
 from ufm_jax.runs.history import ClientRecord, RoundRecord
 

@@ -14,18 +14,19 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.files import user_path
 
 
-def start(main: Callable[[], int], of_run: bool = False) -> None:
+def start(
+    main: Callable[[], int], define_more: Callable[[Sequence[str]], None] | None = None
+) -> None:
     """Runs a command, and ends the process with its exit code.
 
     Args:
         main: Does the work once flags are parsed; returns the exit code.
-        of_run: Whether the command takes --run, the folder of a fine-tuning run, and --config.KEY
-            of that run in the place of a configuration file.
+        define_more: Defines flags that depend on the command line, which it is given.
     """
 
     def work() -> int:
-        if of_run:
-            _define_config_of_run(sys.argv)
+        if define_more is not None:
+            define_more(sys.argv)
         # It parses, calls, and ends in SystemExit.
         app.run(lambda _: main(), flags_parser=parse)
         raise AssertionError("app.run returned")
@@ -107,35 +108,3 @@ def define_path(
 ) -> flags.FlagHolder:
     """Defines a flag whose value is a path, with ``~`` and variables expanded."""
     return flags.DEFINE(_PathParser(), name, default, text, required=required)
-
-
-def _define_config_of_run(argv: Sequence[str]) -> None:
-    """Defines --run, and --config.KEY for the keys of that run's configuration.
-
-    The flags cannot be defined before the run is known, so that ``argv`` is looked through first.
-
-    Args:
-        argv: The command line.
-
-    Raises:
-        ConfigError: If the folder holds no such run, or a value is wrong.
-    """
-    define_path("run", "The folder of a finished fine-tuning run.", required=True)
-    folder = _value_of("run", argv)
-    if folder is None:
-        return
-    from ufm_jax.runs.trained_model import load_config
-
-    try:
-        config_flags.DEFINE_config_dict("config", load_config(user_path(folder)), lock_config=False)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        # Values are read while the flags are defined.
-        raise ConfigError(str(error)) from error
-
-
-def _value_of(flag: str, argv: Sequence[str]) -> str | None:
-    for i, argument in enumerate(argv):
-        name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name == flag:
-            return value if equals else (argv[i + 1] if i + 1 < len(argv) else None)
-    return None

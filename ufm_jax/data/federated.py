@@ -19,11 +19,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ufm_jax.data import partition, screening
-from ufm_jax.data.assignment import assign
 from ufm_jax.data.cache.cache import DecodeSettings, Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
 from ufm_jax.data.cache.store import ArrayStore, CachedStore, RowStore
 from ufm_jax.data.issues import DataIssues
+from ufm_jax.data.partition import assign
 from ufm_jax.data.records import Listing
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import exclusions, named_like_masks, read_folders

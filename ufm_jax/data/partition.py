@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
-from ufm_jax.randomness import generator as generator
+from ufm_jax.randomness import generator
 
 
 def unit_ids(groups: Sequence[str | None]) -> np.ndarray:
@@ -228,6 +229,77 @@ def split_sites(
         owner[mine] = len(names) + parts
         names += [site] if count == 1 else [f"{site}-{part}" for part in range(count)]
     return tuple(names), owner
+
+
+def assign(
+    sites: Sequence[str],
+    groups: Sequence[str | None],
+    labels: np.ndarray,
+    settings: DataSettings,
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Gives images to clients, in whole groups.
+
+    Args:
+      sites: [R], the client that the source names.
+      groups: [R], names, None for an image alone.
+      labels: int [R], what label skew goes by.
+      settings: partition, number of clients, concentration, spread and seed.
+
+    Returns:
+      Client names, and the client of each image, int64 [R].
+
+    Raises:
+      DataError: the partition is impossible; see each partition above.
+    """
+    count, seed = settings.num_clients, settings.seed
+    match settings.partition:
+        case "site":
+            return split_sites(sites, groups, settings.set_counts(), settings.partition_sigma, seed)
+        case "iid":
+            owner = iid(groups, count, seed)
+        case "dirichlet":
+            owner = dirichlet(labels, groups, count, settings.alpha, seed)
+        case "lognormal":
+            owner = sized(groups, count, settings.partition_sigma, seed)
+    digits = len(str(count - 1))
+    return tuple(f"client_{k:0{digits}d}" for k in range(count)), owner
+
+
+def assign_clients(
+    sites: Sequence[str],
+    groups: Sequence[str],
+    strata: np.ndarray,
+    order: Sequence[int],
+    settings: DataSettings,
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Gives images to clients, in whole groups, whatever the order of the files.
+
+    All splits are partitioned together, so that a client's test images come from the distribution
+    of its training images.
+
+    Args:
+      sites: [R], the client that the source names.
+      groups: [R], names; that of an image alone is its own.
+      strata: int64 [R], the class that label skew goes by, -1 = none.
+      order: [R] positions by name.
+      settings: partition, number of clients, concentration, spread and seed.
+
+    Returns:
+      Client names, and int64 [R].
+
+    Raises:
+      DataError: fewer groups than clients, or a group of two sites.
+    """
+    place = np.asarray(order)
+    names, found = assign(
+        [sites[index] for index in order],
+        [groups[index] for index in order],
+        strata[place] + 1,
+        settings,
+    )
+    owner = np.empty(len(found), np.int64)
+    owner[place] = found
+    return names, owner
 
 
 def _check_count(num_clients: int) -> None:

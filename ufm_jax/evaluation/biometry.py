@@ -1,6 +1,6 @@
 """Measurements on masks: head circumference and angle of progression, and their errors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,8 @@ from ufm_jax.evaluation.surfaces import check_spacing
 
 _NORMAL_95 = 1.959963984540054
 
+UNITS: Mapping[str, str] = {"head_circumference": "mm", "angle_of_progression": "degrees"}
+"""Unit of each measurement."""
 
 Outline = Literal["edges", "pixels"]
 """Where the outline of a mask lies, see `outline`."""

@@ -20,13 +20,13 @@ import numpy as np
 from ufm_jax.data.cells import integer_of, name_of, number_of
 from ufm_jax.data.csv_files import read_csv, writing_csv
 from ufm_jax.errors import DataError
+from ufm_jax.evaluation.biometry import UNITS
 from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
     SegmentationPredictions,
 )
 from ufm_jax.evaluation.segmentation import FIGURES, MaskScores
-from ufm_jax.prediction.measurement import UNITS
 
 _PIXELS = {"predicted": "pixels", "reference": "reference_pixels"}
 _BETWEEN = ";"

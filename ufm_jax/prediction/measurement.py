@@ -1,7 +1,5 @@
 """Measurements on predicted masks as a configuration asks for them, and their true values."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
@@ -10,9 +8,6 @@ from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.sizes import read_attribute
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
-
-UNITS: Mapping[str, str] = {"head_circumference": "mm", "angle_of_progression": "degrees"}
-"""Unit of each measurement."""
 
 _KEYS = {
     "": (),

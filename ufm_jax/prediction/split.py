@@ -7,6 +7,7 @@ import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labels.data import LabelledData
+from ufm_jax.evaluation.biometry import UNITS
 from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
@@ -14,7 +15,7 @@ from ufm_jax.evaluation.predictions import (
 )
 from ufm_jax.evaluation.segmentation import MaskScores, score_masks
 from ufm_jax.fed.algorithm import Params
-from ufm_jax.prediction.measurement import UNITS, measure, reference_of
+from ufm_jax.prediction.measurement import measure, reference_of
 from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.predictor import Predictor, predict_rows
 

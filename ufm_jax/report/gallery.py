@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ufm_jax.objectives.pictures import Pictures
 from ufm_jax.report.images import (
     data_uri,
     heat_colours,
@@ -14,7 +15,6 @@ from ufm_jax.report.images import (
 from ufm_jax.report.markup import Markup, element
 from ufm_jax.report.numbers import percent, significant
 from ufm_jax.report.reconstruction_png import COLUMNS
-from ufm_jax.report.run_info import Pictures
 from ufm_jax.report.sections import section
 
 _MOST_EXAMPLES, _MOST_TEXTURES, _MOST_THUMBNAILS = 8, 4, 64

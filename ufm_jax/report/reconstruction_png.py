@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ufm_jax.files import replacing
-from ufm_jax.report.run_info import Pictures
+from ufm_jax.objectives.pictures import Pictures
 
 COLUMNS = (
     ("input", "input"),
@@ -15,7 +15,7 @@ COLUMNS = (
     ("reconstruction", "reconstruction"),
     ("clean", "original"),
 )
-HERO_FILE = "reconstructions.png"
+RECONSTRUCTION_FILE = "reconstructions.png"
 
 _CELL, _GAP, _HEAD, _MARGIN = 224, 10, 34, 16
 _INK = (58, 66, 78)
@@ -36,7 +36,9 @@ def write_reconstruction_png(
     """
     count = min(rows, len(pictures.captions))
     if count == 0:
-        raise ValueError(f"There are no example pictures to write to {HERO_FILE} in {workdir}.")
+        raise ValueError(
+            f"There are no example pictures to write to {RECONSTRUCTION_FILE} in {workdir}."
+        )
     width = 2 * _MARGIN + len(COLUMNS) * _CELL + (len(COLUMNS) - 1) * _GAP
     canvas = Image.new("RGB", (width, _HEAD + _MARGIN + count * (_CELL + _GAP) - _GAP), "white")
     draw = ImageDraw.Draw(canvas)
@@ -47,7 +49,7 @@ def write_reconstruction_png(
         for row in range(count):
             image = _cell(getattr(pictures, name)[row])
             canvas.paste(image, (left, _HEAD + row * (_CELL + _GAP)))
-    path = Path(workdir) / HERO_FILE
+    path = Path(workdir) / RECONSTRUCTION_FILE
     with replacing(path) as partial:
         canvas.save(partial, format="PNG", optimize=True)
     return path

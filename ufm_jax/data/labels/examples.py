@@ -10,8 +10,7 @@ from ufm_jax.data import screening
 from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
 from ufm_jax.data.federated import decode_settings
-from ufm_jax.data.issues import Issue
-from ufm_jax.data.label_issues import stop_or_list
+from ufm_jax.data.issues import Issue, stop_or_list
 from ufm_jax.data.labels.masks.classes import AUTO, MaskClasses, parse_mask_classes
 from ufm_jax.data.labels.masks.joined import JoinedMask
 from ufm_jax.data.labels.masks.rows import MaskRows, MaskSource, decode_masks, values_in_masks

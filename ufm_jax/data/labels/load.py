@@ -12,9 +12,7 @@ from ufm_jax.data import screening
 from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
 from ufm_jax.data.cache.store import CachedStore
-from ufm_jax.data.issues import DataIssues, Issue
-from ufm_jax.data.label_clients import assign_clients
-from ufm_jax.data.label_issues import stop_or_list
+from ufm_jax.data.issues import DataIssues, Issue, stop_or_list
 from ufm_jax.data.labels import checks
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.examples import Examples, faults_before_decoding, read_examples
@@ -25,6 +23,7 @@ from ufm_jax.data.labels.sources import read_labelled, unique_name
 from ufm_jax.data.labels.splits import Groups, drawn_splits, given_splits, make_groups
 from ufm_jax.data.labels.store import LabelledStore
 from ufm_jax.data.labels.task import Task
+from ufm_jax.data.partition import assign_clients
 from ufm_jax.data.records import Record
 from ufm_jax.files import cache_folder
 

@@ -24,10 +24,11 @@ from ufm_jax.data.csv_files import writing_csv
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labels.data import Task
 from ufm_jax.data.settings import DataSettings
+from ufm_jax.evaluation.biometry import UNITS
 from ufm_jax.evaluation.predictions import classes_with_threshold
 from ufm_jax.files import private_file, private_folder
 from ufm_jax.prediction.folder.files import FolderImage, read_pixels
-from ufm_jax.prediction.measurement import UNITS, measure
+from ufm_jax.prediction.measurement import measure
 from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.overlay import class_colour, draw_regions
 

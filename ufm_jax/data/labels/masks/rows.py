@@ -25,7 +25,7 @@ from ufm_jax.data.cache.fingerprint import (
 from ufm_jax.data.cache.folder import CachedRows
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labels.masks import classes as mask_classes
-from ufm_jax.data.labels.masks import decode as mask_decode
+from ufm_jax.data.labels.masks import decode
 from ufm_jax.data.labels.masks.classes import MaskClasses, classes_of_values
 from ufm_jax.data.labels.masks.decode import ClassMask, MaskFault
 from ufm_jax.data.records import ImageHandle, Picture
@@ -75,7 +75,7 @@ def read_mask(source: MaskSource, classes: MaskClasses, native: Size) -> ClassMa
         raise MaskFault(
             "mask_size", f"is {width} x {height} pixels, its image {image_width} x {image_height}"
         )
-    return mask_decode.class_mask(values, classes)
+    return decode.class_mask(values, classes)
 
 
 def decode_masks(
@@ -133,7 +133,7 @@ def decode_masks(
     rows = np.array([row_of.get(name, -1) for name in names], np.int64)
     masks = _measured(cached, rows, unreadable, len(classes.names))
     for index, (kind, reason) in masks.faults.items():
-        if kind == mask_decode.VOID:  # Leaving this one out would not tell what the others mean.
+        if kind == decode.VOID:  # Leaving this one out would not tell what the others mean.
             source = sources[index]
             raise DataError(f"{source if isinstance(source, Path) else source.name} {reason}")
     return masks
@@ -171,28 +171,28 @@ def mask_digests(
 
 def _code() -> bytes:
     """Changes when the code that reads masks does."""
-    return code_stamp(image_file, mask_decode, mask_classes)
+    return code_stamp(image_file, decode, mask_classes)
 
 
 def _values(source: MaskSource) -> np.ndarray:
     """Values of a mask, int32 [H, W]."""
     if isinstance(source, Path):
         try:
-            return mask_decode.decode_values(source.read_bytes())
+            return decode.decode_values(source.read_bytes())
         except OSError as error:
             raise MaskFault("missing", f"cannot be read: {error.strerror or error}") from error
     content = source.load()
     pixels = content.pixels if isinstance(content, Picture) else content
-    return mask_decode.decode_values(pixels)
+    return decode.decode_values(pixels)
 
 
 def _row(source: MaskSource, classes: MaskClasses, native: Size, size: int) -> Row:
     """A mask as a row of the cache; what was measured stands where a label would."""
     numbers, grey = read_mask(source, classes, native)
     extent = fitted_extent(*native, size)
-    counts = mask_decode.pixels_of_classes(numbers, len(classes.names))
+    counts = decode.pixels_of_classes(numbers, len(classes.names))
     return Row(
-        image=mask_decode.scale_mask(numbers, extent, size)[..., None],
+        image=decode.scale_mask(numbers, extent, size)[..., None],
         extent=extent,
         geometry=np.zeros(7, np.float32),
         digest=pixel_digest(numbers),

@@ -1,0 +1,52 @@
+"""Commands on a finished fine-tuning run: --run, and --config.KEY for the keys of that run."""
+
+from collections.abc import Callable, Sequence
+
+from ml_collections import config_flags
+
+from ufm_jax.config.command import define_path, start
+from ufm_jax.errors import ConfigError
+from ufm_jax.files import user_path
+
+
+def start_on_run(main: Callable[[], int]) -> None:
+    """Runs a command on a finished run, and ends the process with its exit code.
+
+    Args:
+        main: As in ``config.command.start``. The run's folder is in the flag ``run``, its
+            configuration, with the changes of the command line, in the flag ``config``.
+    """
+    start(main, _define_config_of_run)
+
+
+def _define_config_of_run(argv: Sequence[str]) -> None:
+    """Defines --run, and --config.KEY for the keys of that run's configuration.
+
+    The flags cannot be defined before the run is known, so that ``argv`` is looked through first.
+
+    Args:
+        argv: The command line.
+
+    Raises:
+        ConfigError: If the folder holds no such run, or a value is wrong.
+    """
+    define_path("run", "The folder of a finished fine-tuning run.", required=True)
+    folder = _value_of("run", argv)
+    if folder is None:
+        return
+    # Within the door, which also explains what fails while it is imported.
+    from ufm_jax.runs.trained_model import load_config
+
+    try:
+        config_flags.DEFINE_config_dict("config", load_config(user_path(folder)), lock_config=False)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # Values are read while the flags are defined.
+        raise ConfigError(str(error)) from error
+
+
+def _value_of(flag: str, argv: Sequence[str]) -> str | None:
+    for i, argument in enumerate(argv):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and name == flag:
+            return value if equals else (argv[i + 1] if i + 1 < len(argv) else None)
+    return None
