@@ -108,9 +108,14 @@ MEDPY = {
 @pytest.mark.parametrize("name", MEDPY)
 def test_scores_are_those_of_medpy(name):
     prediction, reference = mask_pairs()[name]
-    found = score_masks(prediction, reference, 1, (0.5, 0.2), "medpy")
-    values = (found.dice, found.iou, found.hd95_px, found.assd_px, found.hd95_mm, found.assd_mm)
-    np.testing.assert_allclose(np.concatenate(values), MEDPY[name], rtol=1e-9)
+    found = score_masks(prediction, reference, 1, (0.5, 0.2))
+    dice, iou, hd95_px, assd_px, hd95_mm, assd_mm = MEDPY[name]
+    values = np.concatenate((found.dice, found.iou, found.assd_px, found.assd_mm))
+    np.testing.assert_allclose(values, (dice, iou, assd_px, assd_mm), rtol=1e-9)
+    # medpy takes HD95 of the distances of both directions together.
+    for spacing, expected in ((1.0, hd95_px), ((0.5, 0.2), hd95_mm)):
+        distances = np.concatenate(directed_distances(prediction, reference, spacing))
+        assert np.percentile(distances, 95) == pytest.approx(expected, rel=1e-9)
 
 
 def brute_force(first, second, scale):

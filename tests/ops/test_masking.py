@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ufm_jax.ops.masking import masking_from_noise, num_kept, random_mask, texture_mask
+from ufm_jax.ops.masking import masking_from_noise, num_kept, texture_mask
 
 DRAWS = 4000
 
@@ -99,11 +99,6 @@ def test_a_score_that_is_not_finite_counts_as_the_mean():
 def test_every_draw_is_a_partition_of_the_patches(seed, scores, setting):
     ratio, strength = setting
     _check(_draw(seed, scores, ratio, strength), 12, num_kept(12, ratio))
-
-
-def test_random_mask_is_uniform():
-    _check(random_mask(jax.random.key(0), 20, 0.6), 20, 8)
-    np.testing.assert_allclose(_share_hidden(lambda k: random_mask(k, 20, 0.6)), 0.6, atol=0.04)
 
 
 def test_least_noise_is_kept_in_ascending_order_and_ties_in_patch_order():

@@ -27,7 +27,7 @@ from ufm_jax.phantoms.noise import noise
 from ufm_jax.phantoms.probe import BEAMS, SAMPLES, Probe, beam_grid
 from ufm_jax.phantoms.scenes import EXAMS
 from ufm_jax.phantoms.shapes import Blob, distance
-from ufm_jax.phantoms.site import site_sizes, site_style, without_marks
+from ufm_jax.phantoms.site import site_sizes, site_style
 from ufm_jax.phantoms.tissue import uniform
 from ufm_jax.randomness import generator
 
@@ -52,7 +52,7 @@ def _spread(axial: float = 1.0, lateral: float = 1.2) -> PointSpread:
 def _style(exam: str, seed: int = SEED):
     """The first site that does an examination, doing nothing else, without marks."""
     for site in range(50):
-        style = without_marks(site_style(seed, site))
+        style = replace(site_style(seed, site), marks=(), callipers=0.0)
         for exam_style in style.exams:
             if exam_style.name == exam:
                 return replace(style, exams=(replace(exam_style, weight=1.0),))

@@ -124,13 +124,11 @@ def paired_bootstrap(
       first: the first model's figures.
       second: the second's, on the same rows in the same order.
       groups: [R].
-      settings: percentile intervals; 'bca' is refused.
+      settings: how many resamples, and the level of the intervals.
 
     Raises:
       ValueError: the measures share no figure, or there are fewer than two groups.
     """
-    if settings.method != "percentile":
-        raise ValueError("a paired bootstrap takes percentile intervals")
     count = group_numbers(groups)[1]
     if count < 2:
         raise ValueError("one group only: a comparison needs at least two groups to resample")
@@ -201,15 +199,15 @@ def _paired(
     point, drawn = found.point, found.drawn
     one, two = f"1:{name}", f"2:{name}"
     gaps = drawn[one] - drawn[two]
-    difference = interval(point[one] - point[two], gaps, settings, rows)
+    difference = interval(point[one] - point[two], gaps, settings.level, rows)
     p_value = np.nan
     if not np.isnan(difference.low):
         valid = gaps[~np.isnan(gaps)]
         tail = min((valid <= 0).sum(), (valid >= 0).sum()) + 1
         p_value = min(1.0, 2 * float(tail) / (len(valid) + 1))
     return Comparison(
-        interval(point[one], drawn[one], settings, rows),
-        interval(point[two], drawn[two], settings, rows),
+        interval(point[one], drawn[one], settings.level, rows),
+        interval(point[two], drawn[two], settings.level, rows),
         difference,
         p_value,
         method,

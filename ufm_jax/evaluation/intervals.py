@@ -4,15 +4,13 @@ Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 1
 
 A resample is a vector of weights: how often each row was drawn. A `Measure` computes its figures
 for many resamples at once, from weights [B, R], so that thousands of resamples are a few matrix
-products; `measure_rows` makes one of any function of drawn rows.
+products.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from scipy import special
 
 from ufm_jax.evaluation.results import Estimate
 from ufm_jax.randomness import generator
@@ -26,19 +24,17 @@ _BLOCK = 1 << 21
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made.
+    """How percentile intervals are made.
 
     Attributes:
       replicates: resamples, B.
       level: coverage.
-      method: 'percentile', or 'bca' (bias-corrected and accelerated; jackknife over groups).
       seed: of the run.
       name: names the resamples; equal seed, name and groups give equal resamples.
     """
 
     replicates: int = 2000
     level: float = 0.95
-    method: Literal["percentile", "bca"] = "percentile"
     seed: int = 0
     name: str = "bootstrap"
 
@@ -48,8 +44,6 @@ class Bootstrap:
                 f"bootstrap of {self.replicates} replicates at level {self.level}: use at least 1 "
                 "replicate and a level between 0 and 1"
             )
-        if self.method not in ("percentile", "bca"):
-            raise ValueError(f"bootstrap method {self.method!r}: use 'percentile' or 'bca'")
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ def describe(settings: Bootstrap | None, num_groups: int) -> str:
     if settings is None:
         return "no intervals"
     return (
-        f"{100 * settings.level:g} % {settings.method} bootstrap, {settings.replicates} resamples "
+        f"{100 * settings.level:g} % percentile bootstrap, {settings.replicates} resamples "
         f"of {num_groups} groups, seed {settings.seed}"
     )
 
@@ -131,30 +125,20 @@ def estimates(
             for name, value in measure(np.ones((1, rows))).items()
         }
     found = evaluate(measure, groups, settings)
-    left_out = _jackknife(measure, numbers, count) if settings.method == "bca" else {}
     return {
-        name: interval(
-            value, found.drawn[name], settings, support.get(name, rows), left_out.get(name)
-        )
+        name: interval(value, found.drawn[name], settings.level, support.get(name, rows))
         for name, value in found.point.items()
     }
 
 
-def interval(
-    value: float,
-    drawn: np.ndarray,
-    settings: Bootstrap,
-    rows: int,
-    left_out: np.ndarray | None = None,
-) -> Estimate:
+def interval(value: float, drawn: np.ndarray, level: float, rows: int) -> Estimate:
     """The interval of one figure from its values on resamples.
 
     Args:
       value: the figure on all rows.
       drawn: float [B], on the resamples; nan = undefined there.
-      settings: level and method.
+      level: coverage.
       rows: `Estimate.n`.
-      left_out: float [G], the figure without each group in turn; needed by 'bca'.
     """
     if np.isnan(value):
         return _alone(value, rows)
@@ -163,37 +147,8 @@ def interval(
     note = f"undefined on {failed} of {len(drawn)} resamples, left out" if failed else ""
     if 2 * failed >= len(drawn):
         return _alone(value, rows, note + ": no interval")
-    tails = np.array([(1 - settings.level) / 2, (1 + settings.level) / 2])
-    if settings.method == "bca":
-        tails, remark = _bca_tails(value, valid, left_out, tails)
-        note = "; ".join(filter(None, (note, remark)))
-    low, high = np.quantile(valid, tails)
+    low, high = np.quantile(valid, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(value, float(low), float(high), rows, note)
-
-
-def measure_rows(function: Callable[[np.ndarray], float], name: str) -> Measure:
-    """A measure from any function of row numbers, called once for each resample.
-
-    Args:
-      function: int64 rows [n], repeated as often as they were drawn -> the figure. On a resample,
-        ValueError or nan says that it is undefined; on all rows an error is an error.
-      name: the figure's name.
-    """
-
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        all_rows = np.arange(weights.shape[1])
-        values = np.full(len(weights), np.nan)
-        for index, drawn in enumerate(weights):
-            if (drawn == 1).all():  # All rows: what fails here is no matter of resampling.
-                values[index] = function(all_rows)
-                continue
-            try:
-                values[index] = function(np.repeat(all_rows, drawn.astype(np.int64)))
-            except ValueError:
-                continue
-        return {name: values}
-
-    return measure
 
 
 def measure_mean(values: Mapping[str, np.ndarray]) -> Measure:
@@ -232,30 +187,3 @@ def _resamples(
     for start in range(0, replicates, block):
         draws = rng.multinomial(count, even, size=min(block, replicates - start))
         yield draws[:, numbers].astype(np.float64)
-
-
-def _jackknife(measure: Measure, numbers: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Figures without each group in turn, name -> float [G]."""
-    block = max(1, _BLOCK // len(numbers))
-    parts = [
-        measure((numbers != np.arange(start, min(start + block, count))[:, None]).astype(float))
-        for start in range(0, count, block)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _bca_tails(
-    value: float, drawn: np.ndarray, left_out: np.ndarray | None, tails: np.ndarray
-) -> tuple[np.ndarray, str]:
-    """Quantiles that BCa reads off (Efron and Tibshirani, equations 14.9 to 14.15), and a note."""
-    if left_out is None:
-        raise ValueError("a BCa interval needs the figure without each group in turn: `left_out`")
-    below = np.mean(drawn < value) + np.mean(drawn == value) / 2
-    if np.isnan(left_out).any() or below in (0, 1):
-        return tails, "BCa undefined (a group alone decides, or all resamples agree): percentile"
-    centred = left_out.mean() - left_out
-    spread = (centred**2).sum() ** 1.5
-    acceleration = (centred**3).sum() / (6 * spread) if spread else 0.0
-    bias = special.ndtri(below)
-    shifted = bias + special.ndtri(tails)
-    return special.ndtr(bias + shifted / (1 - acceleration * shifted)), ""

@@ -21,8 +21,7 @@ from ufm_jax.evaluation.intervals import (
 )
 from ufm_jax.evaluation.results import SegmentationResult
 from ufm_jax.evaluation.surfaces import (
-    DEFINITIONS,
-    Definition,
+    DEFINITION,
     average_distance,
     check_spacing,
     directed_distances,
@@ -72,7 +71,6 @@ def score_masks(
     reference: np.ndarray,
     num_classes: int,
     spacing: float | Sequence[float] | None = None,
-    definition: Definition = "metrics_reloaded",
 ) -> MaskScores:
     """Scores of one image.
 
@@ -81,7 +79,6 @@ def score_masks(
       reference: class numbers [H, W]; 255 = ignored.
       num_classes: C.
       spacing: mm per pixel, one number or (of rows, of columns); None or nan = unknown.
-      definition: of HD95, see `surfaces`.
 
     Raises:
       ValueError: shapes differ, or a number is no class.
@@ -92,8 +89,6 @@ def score_masks(
             f"a prediction of shape {prediction.shape} for a reference of shape {reference.shape}: "
             "both must be [H, W]; bring the prediction to the file's size first"
         )
-    if definition not in DEFINITIONS:
-        raise ValueError(f"definition {definition!r}: use one of {', '.join(DEFINITIONS)}")
     counts = reference != IGNORED
     for name, mask in (("prediction", prediction), ("reference", reference)):
         odd = sorted(set(np.unique(mask[counts]).tolist()) - set(range(num_classes + 1)))
@@ -102,7 +97,7 @@ def score_masks(
     unknown = spacing is None or bool(np.isnan(np.asarray(spacing, np.float64)).any())
     scale = None if unknown else check_spacing(spacing)  # type: ignore[arg-type]
     rows = [
-        _score_class((prediction == c) & counts, reference == c, scale, definition)
+        _score_class((prediction == c) & counts, reference == c, scale)
         for c in range(1, num_classes + 1)
     ]
     columns = np.array(rows, np.float64).T
@@ -134,7 +129,6 @@ def summarise(
     *,
     groups: np.ndarray,
     bootstrap: Bootstrap | None = None,
-    definition: Definition = "metrics_reloaded",
 ) -> SegmentationResult:
     """Means over images with intervals, of each class and over the classes.
 
@@ -147,7 +141,6 @@ def summarise(
       classes: C names.
       groups: [R], the group (patient) of each row.
       bootstrap: how to make intervals; None = none.
-      definition: the one that the scores were made with.
 
     Raises:
       ValueError: scores and names do not fit.
@@ -174,22 +167,13 @@ def summarise(
             for c, name in enumerate(classes)
         },
         counts={name: _presence(scores, c) for c, name in enumerate(classes)},
-        definition=DEFINITIONS[definition],
+        definition=DEFINITION,
         interval=describe(bootstrap, count),
     )
 
 
-def measure_scores(scores: MaskScores) -> Measure:
-    """The measure of all figures of `summarise`, to compare two models on the same images.
-
-    Args:
-      scores: [R, C].
-    """
-    return _measure([_columns(scores, c) for c in range(scores.dice.shape[1])])
-
-
 def _score_class(
-    prediction: np.ndarray, reference: np.ndarray, scale: np.ndarray | None, definition: Definition
+    prediction: np.ndarray, reference: np.ndarray, scale: np.ndarray | None
 ) -> tuple[float, ...]:
     """The fields of `MaskScores`, in order, of one class."""
     sizes = int(prediction.sum()), int(reference.sum())
@@ -203,13 +187,13 @@ def _score_class(
         mm = np.nan if scale is None else float(np.hypot(*(diagonal * scale)))
         return (*overlap, px, px, mm, mm, *sizes)
     pixels = directed_distances(prediction, reference)
-    found = (hd95(pixels, definition), average_distance(pixels))
+    found = (hd95(pixels), average_distance(pixels))
     if scale is None:
         return (*overlap, *found, np.nan, np.nan, *sizes)
     if scale[0] == scale[1]:
         return (*overlap, *found, *(scale[0] * distance for distance in found), *sizes)
     lengths = directed_distances(prediction, reference, scale.tolist())
-    in_mm = (hd95(lengths, definition), average_distance(lengths))
+    in_mm = (hd95(lengths), average_distance(lengths))
     return (*overlap, *found, *in_mm, *sizes)
 
 

@@ -3,31 +3,20 @@
 A boundary pixel is a pixel of the mask of which one of the four neighbours is not; outside the
 image nothing is in the mask. Distances are between pixel centres, from each boundary pixel of one
 mask to the nearest of the other. The average symmetric surface distance (ASSD) is the mean over the
-boundary pixels of both masks. Two definitions of HD95 are in use, and both are here:
-
-    'metrics_reloaded'  larger of the two directed 95th percentiles: Maier-Hein et al., Nature
-                        Methods 21:195 (2024), and MONAI.
-    'medpy'             95th percentile of both directed sets together, never larger: medpy 0.5.
+boundary pixels of both masks. HD95 is the larger of the two directed 95th percentiles, as in
+Maier-Hein et al., Nature Methods 21:195 (2024), and in MONAI. medpy 0.5 takes the 95th percentile of
+both directed sets together, which differs.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from scipy import ndimage, spatial
 
-Definition = Literal["metrics_reloaded", "medpy"]
-
-DEFINITIONS = {
-    "metrics_reloaded": (
-        "distances between boundary pixels; HD95 = larger of the two directed 95th percentiles "
-        "(Metrics Reloaded, MONAI); ASSD = mean over the boundary pixels of both masks"
-    ),
-    "medpy": (
-        "distances between boundary pixels; HD95 = 95th percentile of both directed sets together "
-        "(medpy); ASSD = mean over the boundary pixels of both masks"
-    ),
-}
+DEFINITION = (
+    "distances between boundary pixels; HD95 = larger of the two directed 95th percentiles "
+    "(Metrics Reloaded, MONAI); ASSD = mean over the boundary pixels of both masks"
+)
 
 
 def boundary(mask: np.ndarray) -> np.ndarray:
@@ -63,10 +52,8 @@ def directed_distances(
     return spatial.cKDTree(others).query(points)[0], spatial.cKDTree(points).query(others)[0]
 
 
-def hd95(distances: tuple[np.ndarray, np.ndarray], definition: Definition) -> float:
+def hd95(distances: tuple[np.ndarray, np.ndarray]) -> float:
     """95th percentile Hausdorff distance (linear interpolation) of two directed sets."""
-    if definition == "medpy":
-        return float(np.percentile(np.concatenate(distances), 95))
     return float(max(np.percentile(directed, 95) for directed in distances))
 
 

@@ -37,13 +37,6 @@ def mae_forward_flops(
     return encoder + embed + blocks + predict
 
 
-def classifier_forward_flops(
-    size: EncoderSize, num_patches: int, features: int, num_classes: int
-) -> int:
-    """Operations of a classifier's forward pass over one image; arguments as for the MAE."""
-    return _encoder(size, num_patches, features) + _dense(1, size.width, num_classes)
-
-
 def training_flops(forward_flops: int) -> int:
     """Operations of forward and backward pass: each product has two gradients of its own cost."""
     return 3 * forward_flops

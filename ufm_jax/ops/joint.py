@@ -196,11 +196,6 @@ def crop_mask(mask: jax.Array, box: jax.Array, size: int) -> jax.Array:
     return mask[rows][:, columns]
 
 
-def resize_mask(mask: jax.Array, extent: jax.Array, size: int) -> jax.Array:
-    """The whole valid part of a mask at a fixed size, as ``crop.resize`` of its picture."""
-    return crop_mask(mask, jnp.concatenate([jnp.zeros(2, jnp.int32), extent]), size)
-
-
 def _places(rows: jax.Array, columns: jax.Array, move: Move) -> tuple[jax.Array, jax.Array]:
     """Rows and columns in the source of a grid of rows [R] and columns [C], float32 [R, C] each."""
     top, left, height, width = move.box.astype(jnp.float32)

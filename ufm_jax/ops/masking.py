@@ -72,21 +72,6 @@ def texture_mask(
     return masking_from_noise(-(texture_strength * _log_weight(scores) + gumbel), kept)
 
 
-def random_mask(key: jax.Array, num_patches: int, mask_ratio: float) -> Masking:
-    """Hides patches uniformly at random.
-
-    Args:
-        key: Random key.
-        num_patches: Patches N of the image.
-        mask_ratio: Share of the patches to hide.
-
-    Raises:
-        ValueError: If ``mask_ratio`` keeps no patch, or all of them.
-    """
-    kept = num_kept(num_patches, mask_ratio)
-    return masking_from_noise(jax.random.uniform(key, (num_patches,)), kept)
-
-
 def masking_from_noise(noise: jax.Array, num_keep: int) -> Masking:
     """Keeps the patches of the smallest noise, in ascending order of it.
 

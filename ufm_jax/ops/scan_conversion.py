@@ -141,9 +141,8 @@ def convert(
     Raises:
         ValueError: If a shape is not as above.
     """
-    _check_image(image)
-    if image.shape[0] != image.shape[1]:
-        raise ValueError(f"convert takes a square canvas [S, S, C], got shape {image.shape}")
+    if image.ndim != 3 or 0 in image.shape or image.shape[0] != image.shape[1]:
+        raise ValueError(f"convert takes one square canvas [S, S, C], got shape {image.shape}")
     if extent.shape != (2,) or geometry.shape != (7,):
         raise ValueError(
             f"convert takes extent [2] and geometry [7], got {extent.shape} and {geometry.shape}"
@@ -181,50 +180,6 @@ def _convert(
         lambda: _beam_source(rectangle, bent, size, size),
     )
     return _sample(image, extent, source), jnp.where(is_sector, flat_extent, bent_extent)
-
-
-def sector_to_rectangle(image: jax.Array, sector: Sector, height: int, width: int) -> jax.Array:
-    """Lays a fan's beams side by side: rows are radius, columns are angle.
-
-    Args:
-        image: [H, W, C].
-        sector: The fan in it.
-        height: Rows of the result, 2 or more, from r_min to r_max.
-        width: Columns of the result, 2 or more, from theta_min to theta_max.
-
-    Returns:
-        float32 [height, width, C]; 0 where the fan lies outside the image.
-
-    Raises:
-        ValueError: If a shape is impossible.
-    """
-    _check_image(image, height, width)
-    whole = Rectangle(0.0, 0.0, height - 1.0, width - 1.0)
-    source = _polar_source(sector, whole, height, width)
-    return _sample(image, jnp.array(image.shape[:2]), source)
-
-
-def rectangle_to_sector(
-    image: jax.Array, rectangle: Rectangle, sector: Sector, height: int, width: int
-) -> jax.Array:
-    """Spreads a linear scan's columns over a fan's beams, its rows over the radius.
-
-    Args:
-        image: [H, W, C].
-        rectangle: The linear scan in it.
-        sector: The fan in the result.
-        height: Rows of the result, 2 or more.
-        width: Columns of the result, 2 or more.
-
-    Returns:
-        float32 [height, width, C]; 0 outside the fan.
-
-    Raises:
-        ValueError: If a shape is impossible.
-    """
-    _check_image(image, height, width)
-    source = _beam_source(rectangle, sector, height, width)
-    return _sample(image, jnp.array(image.shape[:2]), source)
 
 
 def unwarped_rectangle(sector: Sector, size: int) -> tuple[Rectangle, jax.Array]:
@@ -290,10 +245,3 @@ def _sample(image: jax.Array, extent: jax.Array, source: _Source) -> jax.Array:
         inside &= (place >= -_MARGIN) & (place <= valid - 1 + _MARGIN)
         places.append(jnp.clip(place, 0, jnp.maximum(valid - 1, 0)))
     return jnp.where(inside[..., None], bilinear(image, *places), 0.0)
-
-
-def _check_image(image: jax.Array, height: int = 2, width: int = 2) -> None:
-    if image.ndim != 3 or 0 in image.shape:
-        raise ValueError(f"scan conversion takes one image [H, W, C], got shape {image.shape}")
-    if min(height, width) < 2:
-        raise ValueError(f"a result of {height} x {width} pixels: use 2 or more a side")

@@ -1,6 +1,6 @@
 """Institutions: each has its own probes, settings, patients and screen furniture."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -150,11 +150,6 @@ def _marks(rng: np.random.Generator) -> tuple[str, ...]:
     chances = {"text": 0.5, "side": 0.2, "grey_bar": 0.4, "logo": 0.3, "ticks": 0.4}
     chances |= {"focus": 0.25, BLANK: 0.12}
     return tuple(name for name, chance in chances.items() if rng.random() < chance)
-
-
-def without_marks(style: SiteStyle) -> SiteStyle:
-    """The same site with nothing burnt into its pictures."""
-    return replace(style, marks=(), callipers=0.0)
 
 
 def site_sizes(seed: int, num_sites: int, mean_size: float, sigma: float) -> np.ndarray:

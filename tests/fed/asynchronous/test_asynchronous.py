@@ -9,7 +9,7 @@ import pytest
 
 from ufm_jax.fed.algorithms.fedavg import Update, fedavg
 from ufm_jax.fed.algorithms.fedprox import proximal
-from ufm_jax.fed.asynchronous.algorithm import Asynchronous, hinge, polynomial
+from ufm_jax.fed.asynchronous.algorithm import Asynchronous, polynomial
 from ufm_jax.fed.asynchronous.federation import AsyncFederation
 from ufm_jax.fed.asynchronous.timeline import Timeline
 from ufm_jax.fed.batches import Batching
@@ -22,7 +22,7 @@ SIZES = np.array([33, 5, 17, 24, 9, 40, 12, 20])
 WAVES = 6
 WAYS = {
     "fedbuff": (Asynchronous(5, 3, polynomial(0.5)), optax.sgd(0.8)),
-    "fedasync": (Asynchronous(4, 1, hinge(0.5, 1), towards_client=True), optax.sgd(0.6)),
+    "fedasync": (Asynchronous(4, 1, polynomial(1.0), towards_client=True), optax.sgd(0.6)),
     "momentum": (Asynchronous(6, 2, polynomial(0.0)), optax.sgd(0.5, momentum=0.9)),
 }
 

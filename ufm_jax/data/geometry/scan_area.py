@@ -73,22 +73,3 @@ class Sector:
 
 ScanArea = Rectangle | Sector | None
 """A scan area; None = unknown."""
-
-
-def from_array(array: np.ndarray) -> ScanArea:
-    """Reads the stored form of a scan area.
-
-    Args:
-      array: [7], as `to_array` writes it; zeros = unknown.
-
-    Raises:
-      ValueError: another shape, or a kind that does not exist.
-    """
-    if array.shape != (7,):
-        raise ValueError(f"a geometry is [7] numbers, got shape {array.shape}")
-    kind, *numbers = array.tolist()
-    if kind not in tuple(Kind):
-        raise ValueError(f"kind={kind} of a geometry: use {', '.join(map(str, Kind))}")
-    if kind == Kind.UNKNOWN:
-        return None
-    return Sector(*numbers) if kind == Kind.SECTOR else Rectangle(*numbers[:4])

@@ -35,11 +35,6 @@ def polynomial(power: float) -> Staleness:
     return lambda tau: float((1 + tau) ** -power)
 
 
-def hinge(slope: float, grace: int) -> Staleness:
-    """1 up to ``grace`` server updates, then ``1 / (slope (tau - grace) + 1)``."""
-    return lambda tau: 1.0 if tau <= grace else 1 / (slope * (tau - grace) + 1)
-
-
 @dataclass(frozen=True)
 class Asynchronous:
     """A way of federating without rounds.
