@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from ufm_jax.report import costs, gallery, sections
 from ufm_jax.report.history import client_curves
 from ufm_jax.report.markup import Markup, element, join
 from ufm_jax.report.run_info import RunInfo
-from ufm_jax.report.style import CSS, SCRIPT
 from ufm_jax.report.tables import client_table, issue_list
 from ufm_jax.runs.history import RoundRecord
 
@@ -84,10 +84,10 @@ def document(title: str, subtitle: str, *parts: Markup) -> str:
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", f"{title} – report"),
-        element("style", Markup(CSS)),
+        element("style", _asset("style.css")),
     )
     header = element("header", element("h1", title), element("p", subtitle))
-    body = element("body", element("main", header, *parts), element("script", Markup(SCRIPT)))
+    body = element("body", element("main", header, *parts), element("script", _asset("script.js")))
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
@@ -98,6 +98,11 @@ def replace_page(workdir: str | os.PathLike[str], page: str) -> Path:
         # Names of files and clients need not be UTF-8; a page must be.
         partial.write_text(page, encoding="utf-8", errors="replace")
     return path
+
+
+def _asset(name: str) -> Markup:
+    """A file of this package, to stand in the page as it is."""
+    return Markup(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
 def _pictures(pictures: Pictures | None) -> Markup:
