@@ -30,6 +30,7 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
 from ufm_jax.fed.paths import join_by_path, split_by_path
 from ufm_jax.finetuning.best_round import Selection, check_validation, score
+from ufm_jax.finetuning.layer_decay import finetune_optimizer, freeze_encoder
 from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.objectives.task import Objective, make_objective
 from ufm_jax.prediction.predictor import Predictor
@@ -41,7 +42,6 @@ from ufm_jax.runs.trained_model import TrainedModel, check_trained, head_moved
 from ufm_jax.train.algorithm import Optimizers
 from ufm_jax.train.federation import build_federation
 from ufm_jax.train.feed import Feed
-from ufm_jax.train.layer_decay import finetune_optimizer, freeze_encoder
 from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.recorder import Recorder

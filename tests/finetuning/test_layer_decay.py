@@ -7,18 +7,18 @@ import optax
 import pytest
 
 from ufm_jax.config.pretraining import OptimizerConfig
-from ufm_jax.interop.torch_names import classifier_from_torch
-from ufm_jax.models.classifier import Classifier
-from ufm_jax.models.segmenter import Segmenter
-from ufm_jax.models.sizes import EncoderSize
-from ufm_jax.models.vit import stack_layers
-from ufm_jax.train.layer_decay import (
+from ufm_jax.finetuning.layer_decay import (
     decays,
     finetune_optimizer,
     freeze_encoder,
     in_encoder,
     layer_factors,
 )
+from ufm_jax.interop.torch_names import classifier_from_torch
+from ufm_jax.models.classifier import Classifier
+from ufm_jax.models.segmenter import Segmenter
+from ufm_jax.models.sizes import EncoderSize
+from ufm_jax.models.vit import stack_layers
 
 SIZE, GRID = EncoderSize(width=8, depth=2, heads=2), (2, 2)
 CONFIG = OptimizerConfig(learning_rate=0.1, scale_by_batch=False, weight_decay=0.0)
