@@ -27,6 +27,7 @@ from ufm_jax.objectives.task import make_objective
 from ufm_jax.phantoms.site import site_sizes
 from ufm_jax.ranges import Range, kinds_of
 from ufm_jax.train import pretraining
+from ufm_jax.train.optimizers import lr_factor
 
 ROOTS = {PretrainConfig: "pretraining", FinetuneConfig: "fine-tuning"}
 SCALARS = (0, -1, 1, 0.5, 10**12, 2**63, 10**30, math.nan, math.inf, -math.inf, 1e308)
@@ -131,7 +132,7 @@ def build(config, path):
         federation = federated(config)
         federation.plan(0)
         jax.random.key(config.seed)
-        float(pretraining.lr_factor(config)(jnp.float32(0)))
+        float(lr_factor(config.schedule, config.federation.rounds)(jnp.float32(0)))
 
 
 def federated(config):

@@ -140,7 +140,8 @@ def test_an_untrained_model_is_never_chosen_however_well_it_scores(tmp_path, mon
 
 def test_the_first_of_the_best_defined_looks_is_kept(tmp_path):
     scores = iter([math.nan, 0.4, 0.7, 0.7])
-    selection = Selection(tmp_path, 0, 4, 1, lambda state: next(scores))
+    selection = Selection(tmp_path, 1, lambda state: next(scores))
+    selection.begin(0, 4)
     kept = [selection(done, None) for done in range(1, 5)]
     assert kept == [None, 0.4, 0.7, None]
     assert selection.best.rounds == 3

@@ -17,8 +17,7 @@ from ufm_jax.fed.privacy.mechanism import Mechanism
 from ufm_jax.runs.checkpoint import Checkpoints
 from ufm_jax.train.algorithm import Optimizers
 from ufm_jax.train.federation import build_federation
-from ufm_jax.train.privacy_ledger import PRIVACY_FILE, Spending
-from ufm_jax.train.rounds import begin_spending
+from ufm_jax.train.privacy_ledger import PRIVACY_FILE, Spending, begin_spending
 
 SIZES = np.array([40, 100, 60])
 NAMES = ("north", "south", "west")

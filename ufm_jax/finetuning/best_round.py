@@ -36,25 +36,24 @@ class Selection:
     """Scores the model after each round, and remembers the best."""
 
     def __init__(
-        self,
-        workdir: Path,
-        done: int,
-        rounds: int,
-        every: int,
-        score: Callable[[FederationState], float],
+        self, workdir: Path, every: int, score: Callable[[FederationState], float]
     ) -> None:
-        """Takes up what an interrupted run saw.
+        """Has seen nothing yet.
 
         Args:
             workdir: The run's folder; looks are kept in a file of it.
-            done: Rounds done; later looks are forgotten.
-            rounds: Rounds of the run.
             every: Rounds between looks.
             score: ``state -> score``, nan where it is undefined, or nothing is trained yet.
         """
-        self._path, self._rounds, self._every = workdir / VALIDATION_FILE, rounds, every
-        self._score = score
-        self.looks = [look for look in read_looks(workdir) if look.rounds <= done]
+        self._workdir, self._every, self._score = workdir, every, score
+        self._rounds = 0
+        self.looks: list[Look] = []
+
+    def begin(self, done: int, rounds: int) -> None:
+        """Takes up what an interrupted run saw; see ``rounds.Judge``."""
+        self._rounds = rounds
+        # Looks after the checkpoint that the run goes on from are taken again.
+        self.looks = [look for look in read_looks(self._workdir) if look.rounds <= done]
 
     @property
     def best(self) -> Look | None:
@@ -69,7 +68,7 @@ class Selection:
         before = self.best
         look = Look(done, self._score(state))
         self.looks.append(look)
-        write_json(self._path, [_to_json(look) for look in self.looks])
+        write_json(self._workdir / VALIDATION_FILE, [_to_json(look) for look in self.looks])
         _log.info("after round %d: validation score %.4f", done, look.score)
         better = math.isfinite(look.score) and (before is None or look.score > before.score)
         return look.score if better else None

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ufm_jax.config.pretraining import OptimizerConfig
+from ufm_jax.config.pretraining import OptimizerConfig, ScheduleConfig
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.algorithms.fedopt import adaptive
 
@@ -58,6 +58,11 @@ def make_optimizer(
 def peak_rate(config: OptimizerConfig, batch_size: int) -> float:
     """The peak learning rate, scaled by the batch size where the configuration says so."""
     return config.learning_rate * (batch_size / 256 if config.scale_by_batch else 1.0)
+
+
+def lr_factor(schedule: ScheduleConfig, rounds: int) -> Callable[[jax.Array], jax.Array]:
+    """The learning-rate factor of a run of ``rounds`` rounds; see ``warmup_cosine``."""
+    return warmup_cosine(rounds, schedule.warmup_rounds, schedule.min_factor)
 
 
 def warmup_cosine(

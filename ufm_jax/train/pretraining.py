@@ -1,62 +1,34 @@
-"""Federated pretraining: from a checked configuration to a trained model and its report."""
+"""Federated pretraining: from a checked configuration to a trained model."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from ufm_jax.cluster import hosts
-from ufm_jax.cluster.hosts import stop_signal
 from ufm_jax.config.compatibility import check_personal
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import as_config_errors
 from ufm_jax.data.federated import FederatedData, load_federated
-from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
 from ufm_jax.objectives.reconstruction import FIELDS, init_params, make_loss
 from ufm_jax.runs.checkpoint import export_params
-from ufm_jax.runs.folder import check_same_run, claim, lanes_begun_with
-from ufm_jax.runs.noise_key import noise_words
-from ufm_jax.runs.resume import RunCheckpoints
+from ufm_jax.runs.folder import check_same_run, lanes_begun_with
 from ufm_jax.train.algorithm import Optimizers
 from ufm_jax.train.federation import build_federation, build_placement
-from ufm_jax.train.feed import Feed
 from ufm_jax.train.lanes.choose import choose_lanes
-from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
+from ufm_jax.train.optimizers import lr_factor, make_optimizer
 from ufm_jax.train.participation import check_trace
 from ufm_jax.train.progress import decoding
-from ufm_jax.train.recorder import Recorder
-from ufm_jax.train.rounds import Saving, begin_spending, record_sinks, resume, run_rounds
+from ufm_jax.train.run import Ended, train
 
 _log = logging.getLogger(__name__)
 
 
-class Finished(NamedTuple):
-    """How a run ended.
-
-    Attributes:
-        federation: What was trained.
-        data: On what.
-        state: Its state at the end.
-        rounds_done: Rounds that the last checkpoint holds.
-        stopped_by: The signal that ended it early; 0 where it ran to the end.
-        promise: What may be said of its privacy; '' where it makes none.
-    """
-
-    federation: Federation
-    data: FederatedData
-    state: FederationState
-    rounds_done: int
-    stopped_by: int
-    promise: str
-
-
-def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
+def pretrain(config: PretrainConfig, workdir: Path) -> Ended:
     """Trains, from the newest checkpoint in ``workdir`` where there is one.
 
     Every process of a run calls this, with the same arguments.
@@ -74,28 +46,11 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Finished:
     with as_config_errors():
         config = with_lanes(config, resolve_lanes(config, data, workdir))
         federation = federate(config, data)
-    claim(workdir, config, data, federation.placement)
     params = init_params(config.model, fold(jax.random.key(config.seed), "init"))
     check_personal(config.federation.personal, params)
-    state = federation.init(params)
-    traffic = federation.traffic(state.server.params)
-    rounds = config.federation.rounds
-
-    with RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints, stop_signal(mesh) as stop:
-        point = resume(checkpoints, state, rounds)
-        noise = noise_words(config.federation.privacy, workdir, begun=point.begun)
-        federation = replace(federation, noise=noise)
-        spending, rounds = begin_spending(config.federation, federation, point.done, point.ledger)
-        with record_sinks(workdir, point.done, rounds) as sinks:
-            recorder = Recorder(federation, data.names, lr_factor(config), traffic, sinks)
-            feed = Feed(config.placement, data, federation, FIELDS)
-            saving = Saving(checkpoints, config.checkpoint, rounds)
-            point = run_rounds(feed, recorder, saving, stop, point, spending=spending)
-    count = federation.compilations
-    _log.info("the round was compiled %d time(s) for %d rounds", count, point.done)
-    export_params(workdir / "model", point.state.server.params)
-    promise = spending.write(workdir, data.names) if spending else ""
-    return Finished(federation, data, point.state, point.done, stop.stopped_by, promise)
+    ended = train(config, workdir, federation, data, params, FIELDS)
+    export_params(workdir / "model", ended.state.server.params)
+    return ended
 
 
 def load_data(config: PretrainConfig) -> FederatedData:
@@ -150,15 +105,9 @@ def federate(
             make_optimizer(config.server_optimizer, batch_size),
             config.client_optimizer,
             config.server_optimizer,
-            lr_factor(config),
+            lr_factor(config.schedule, config.federation.rounds),
         ),
         personal=config.federation.personal,
         seed=config.seed,
         memory=memory,
     )
-
-
-def lr_factor(config: PretrainConfig) -> Callable[[jax.Array], jax.Array]:
-    """The learning-rate factor as a function of the progress in rounds."""
-    schedule = config.schedule
-    return warmup_cosine(config.federation.rounds, schedule.warmup_rounds, schedule.min_factor)

@@ -131,6 +131,30 @@ class Spending:
         return f"{whose} is protected with epsilon {worst:.3g} at most, at delta {delta:g}"
 
 
+def begin_spending(
+    config: FederationConfig, federation: Federation, done: int, ledger: Mapping[str, Any]
+) -> tuple[Spending | None, int]:
+    """The privacy ledger of a run after ``done`` rounds, and the rounds that its budget allows.
+
+    Args:
+        config: The method.
+        federation: What is trained.
+        done: Rounds that are done.
+        ledger: What was spent in them, as a checkpoint holds it.
+
+    Raises:
+        ConfigError: If the budget allows none, or no epsilon can be stated.
+    """
+    if config.privacy.level == "none":
+        return None, config.rounds
+    spending = Spending(config, federation)
+    # Before anything was spent: a resumed run stops where it would have stopped.
+    rounds = spending.rounds_within_budget(config.rounds)
+    if done:
+        spending.restore(ledger)
+    return spending, rounds
+
+
 def _write(workdir: Path, facts: Mapping[str, Any]) -> None:
     with hosts.together(f"writing {workdir / PRIVACY_FILE}"):
         if hosts.is_first():

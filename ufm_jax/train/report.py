@@ -14,7 +14,7 @@ from ufm_jax.objectives.pictures import make_pictures
 from ufm_jax.report import write_reconstruction_png, write_report
 from ufm_jax.report.run_info import RunInfo
 from ufm_jax.runs.history import read_history
-from ufm_jax.train.pretraining import Finished
+from ufm_jax.train.run import Ended
 
 _BORROWED = (
     "In the reconstructions, brightness and contrast of each patch are those of the original: the "
@@ -23,9 +23,7 @@ _BORROWED = (
 _PACKAGES = ("ufm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def finish(
-    config: PretrainConfig, workdir: Path, run: Finished, compile_seconds: float
-) -> list[str]:
+def finish(config: PretrainConfig, workdir: Path, run: Ended, compile_seconds: float) -> list[str]:
     """Ends a run: the first process writes the report and says how it ended.
 
     Args:
@@ -46,14 +44,14 @@ def finish(
     return [*filter(None, [run.promise]), f"report: {report}"]
 
 
-def notes_of(config: PretrainConfig, run: Finished) -> list[str]:
+def notes_of(config: PretrainConfig, run: Ended) -> list[str]:
     """What a reader of the report must be told."""
     notes = [_BORROWED] if config.model.normalise_target else []
     return [*notes, f"Privacy: {run.promise}."] if run.promise else notes
 
 
 def write_run_report(
-    config: PretrainConfig, workdir: Path, run: Finished, compile_seconds: float
+    config: PretrainConfig, workdir: Path, run: Ended, compile_seconds: float
 ) -> Path:
     """Writes the report of a run, and a picture of its reconstructions.
 

@@ -1,31 +1,28 @@
-"""Rounds, one after another: what pretraining and fine-tuning have in common."""
+"""Rounds, one after another, and when they are saved."""
 
-import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import jax
 
-from ufm_jax.cluster import hosts
 from ufm_jax.cluster.process import StopSignal
-from ufm_jax.config.pretraining import CheckpointConfig, FederationConfig
+from ufm_jax.config.pretraining import CheckpointConfig
 from ufm_jax.fed.engine import FederationState
-from ufm_jax.fed.federation import Federation
-from ufm_jax.runs.history import MetricWriter
 from ufm_jax.runs.resume import Point, RunCheckpoints
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.privacy_ledger import Spending
-from ufm_jax.train.progress import Progress
-from ufm_jax.train.recorder import Recorder, Sinks
+from ufm_jax.train.recorder import Recorder
 
-_log = logging.getLogger(__name__)
 
-Judge = Callable[[int, FederationState], float | None]
-"""``(rounds done, state) -> score`` where the model is the best so far, None where it is not."""
+class Judge(Protocol):
+    """Looks at the model after each round."""
+
+    def begin(self, done: int, rounds: int) -> None:
+        """Takes up a run of ``rounds`` rounds, ``done`` of which are done."""
+
+    def __call__(self, done: int, state: FederationState) -> float | None:
+        """The score after ``done`` rounds where the model is the best so far, else None."""
 
 
 def run_rounds(
@@ -85,39 +82,6 @@ def run_rounds(
     return point
 
 
-def begin_spending(
-    config: FederationConfig, federation: Federation, done: int, ledger: Mapping[str, Any]
-) -> tuple[Spending | None, int]:
-    """The privacy ledger of a run after ``done`` rounds, and the rounds that its budget allows.
-
-    Args:
-        config: The method.
-        federation: What is trained.
-        done: Rounds that are done.
-        ledger: What was spent in them, as a checkpoint holds it.
-
-    Raises:
-        ConfigError: If the budget allows none, or no epsilon can be stated.
-    """
-    if config.privacy.level == "none":
-        return None, config.rounds
-    spending = Spending(config, federation)
-    # Before anything was spent: a resumed run stops where it would have stopped.
-    rounds = spending.rounds_within_budget(config.rounds)
-    if done:
-        spending.restore(ledger)
-    return spending, rounds
-
-
-def resume(checkpoints: RunCheckpoints, state: FederationState, rounds: int) -> Point:
-    """Where to go on: at the newest whole checkpoint, or where ``state`` is the first."""
-    point = checkpoints.newest(state)
-    if point.begun:
-        inside = f", at step {point.step} of the next" if point.step else ""
-        _log.warning("resumed after %d of %d rounds%s", point.done, rounds, inside)
-    return point
-
-
 class Saving:
     """When a checkpoint is due: by rounds, by time, and after the last round."""
 
@@ -145,13 +109,3 @@ class Saving:
         """Starts saving; the checkpoint of least ``cost`` is kept to the end."""
         self._checkpoints.save(point, cost)
         self._last = time.monotonic()
-
-
-@contextmanager
-def record_sinks(workdir: Path, done: int, rounds: int) -> Iterator[Sinks]:
-    """What takes the metrics of rounds from ``done`` on: nothing, but in the first process."""
-    if not hosts.is_first():
-        yield Sinks((), lambda done, share: None)
-        return
-    with MetricWriter(workdir, done) as writer, Progress(rounds, done) as progress:
-        yield Sinks((writer.write, progress.update), progress.advance)

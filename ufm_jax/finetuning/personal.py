@@ -1,0 +1,143 @@
+"""Whose parameters predict a client's images, where clients have parameters of their own."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ufm_jax.config.finetuning import FinetuneConfig
+from ufm_jax.data.labels.data import LabelledData
+from ufm_jax.errors import ConfigError
+from ufm_jax.fed.algorithm import Params
+from ufm_jax.fed.engine import FederationState
+from ufm_jax.fed.federation import Federation
+from ufm_jax.fed.paths import join_by_path, split_by_path
+from ufm_jax.prediction.split import ParamsOf
+
+_log = logging.getLogger(__name__)
+
+_PREDICTED_WITHOUT_OWN = (
+    "its images are predicted with the mean of the others' own parameters, or the server's where "
+    "it has them"
+)
+
+
+def personal_patterns(config: FinetuneConfig) -> tuple[str, ...]:
+    """Paths of the parameters that stay with each client: all of them in a local run."""
+    return (".*",) if config.federation.training == "local" else config.federation.personal
+
+
+def absent_clients(data: LabelledData, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Clients with images to choose by or to test on, and none to train on."""
+    return tuple(
+        client
+        for k, client in enumerate(data.clients)
+        if client not in names and any(len(data.rows(split, k)) for split in ("val", "test"))
+    )
+
+
+def check_absent(config: FinetuneConfig, absent: tuple[str, ...]) -> None:
+    """Says whose images are predicted with parameters that are not their client's own.
+
+    Raises:
+        ConfigError: If nothing is shared, so that there are none for them.
+    """
+    if absent and config.federation.training == "local":
+        raise ConfigError(
+            f"{', '.join(absent)}: has images to be evaluated on and none to train on, and so no "
+            "model of its own: leave these images out, split otherwise, or set "
+            "config.federation.training='federated'"
+        )
+    for client in absent:
+        _log.warning("%s: trains nothing; %s", client, _PREDICTED_WITHOUT_OWN)
+
+
+@dataclass(frozen=True)
+class OwnParameters:
+    """The parameters of which each client of a federation ends with its own.
+
+    Attributes:
+        config: Says which.
+        federation: What is trained.
+        names: The K clients that train.
+        began: Those leaves before training, by path; empty where all is shared.
+    """
+
+    config: FinetuneConfig
+    federation: Federation
+    names: tuple[str, ...]
+    began: Mapping[str, np.ndarray]
+
+    @classmethod
+    def begin(
+        cls,
+        config: FinetuneConfig,
+        federation: Federation,
+        names: tuple[str, ...],
+        params: Params,
+    ) -> "OwnParameters":
+        """Remembers the leaves that ``params`` begin with."""
+        # Copies: the first round takes the state's memory.
+        leaves = {path: np.array(leaf) for path, leaf in _own(config, params).items()}
+        return cls(config, federation, names, leaves)
+
+    def trained(self, state: FederationState) -> dict[str, int]:
+        """The numbers of the clients whose own leaves have moved; of all where none have.
+
+        The leaves of a client that no cohort asked, or whose every update was refused, are as they
+        began.
+        """
+        if not self.began:
+            return {}
+        numbers = {name: k for k, name in enumerate(self.names)}
+
+        def moved(k: int) -> bool:
+            own = _own(self.config, self.federation.client_params(state, k))
+            return any(not np.array_equal(own[path], leaf) for path, leaf in self.began.items())
+
+        return {name: k for name, k in numbers.items() if moved(k)} or numbers
+
+    def params_of(self, state: FederationState, trained: Mapping[str, int]) -> ParamsOf:
+        """Parameters by client: its own if it is among ``trained``, else those for the others."""
+        federation, patterns = self.federation, personal_patterns(self.config)
+
+        @cache
+        def for_others() -> Params:
+            """The server's parameters, and the mean of these clients' where it has none."""
+            if not patterns:
+                return state.server.params
+            owned = [
+                split_by_path(federation.client_params(state, k), patterns)[1]
+                for k in sorted(trained.values())
+            ]
+            mean = {path: jnp.stack([one[path] for one in owned]).mean(0) for path in owned[0]}
+            return join_by_path(state.server.params, mean)
+
+        return lambda client: (
+            federation.client_params(state, trained[client]) if client in trained else for_others()
+        )
+
+    def stacked(self, state: FederationState, clients: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """The own leaves of clients by path, [clients, ...]; says whose are as they began."""
+        trained = self.trained(state)
+        for client in self.names if self.began else ():
+            if client not in trained:
+                _log.warning(
+                    "%s: its own parameters are as they began (was it asked in a round, and not "
+                    "refused?); %s",
+                    *(client, _PREDICTED_WITHOUT_OWN),
+                )
+        params_of = self.params_of(state, trained)
+        own = [_own(self.config, params_of(client)) for client in clients] if self.began else []
+        return {path: np.stack([leaves[path] for leaves in own]) for path in self.began}
+
+
+def _own(config: FinetuneConfig, params: Params) -> dict[str, jax.Array]:
+    """The leaves of which each client ends with its own, by path; Ditto's are all of them."""
+    ditto = config.federation.algorithm.name == "ditto"
+    patterns = (".*",) if ditto else personal_patterns(config)
+    return split_by_path(params, patterns)[1] if patterns else {}
