@@ -8,10 +8,9 @@ import pytest
 
 from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.evaluation.against import compare_runs, read_and_compare
+from ufm_jax.evaluation.calls import call, choose_thresholds
 from ufm_jax.evaluation.compare import delong_test
 from ufm_jax.evaluation.evaluation_json import (
-    call,
-    choose_thresholds,
     evaluate_diagnosis,
     evaluate_segmentation,
 )

@@ -12,11 +12,10 @@ from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labels.data import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import measurement_errors
+from ufm_jax.evaluation.calls import call, choose_thresholds
 from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass, diagnose_multilabel
 from ufm_jax.evaluation.evaluation_json import (
     Evaluation,
-    call,
-    choose_thresholds,
     evaluate_diagnosis,
     evaluate_measurement,
     evaluate_segmentation,

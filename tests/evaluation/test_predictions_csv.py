@@ -50,7 +50,7 @@ def test_the_columns_of_each_kind(tmp_path, diagnosis, segmentation):
 
 
 def test_a_diagnosis_without_calls_is_not_written(tmp_path, diagnosis):
-    with pytest.raises(ValueError, match=r"outcome\.call"):
+    with pytest.raises(ValueError, match=r"calls\.call"):
         write_table(tmp_path / "p.csv", diagnosis(called=False))
     assert not list(tmp_path.iterdir())
 

@@ -13,6 +13,7 @@ from ufm_jax.evaluation.written import Beside
 from ufm_jax.finetuning import run as pipeline
 from ufm_jax.finetuning import training
 from ufm_jax.finetuning.best_round import Selection, check_validation
+from ufm_jax.finetuning.personal import OwnParameters
 from ufm_jax.finetuning.run import Request, check_evaluation, evaluate
 from ufm_jax.runs.trained_model import TrainedModel, head_moved
 
@@ -123,14 +124,11 @@ def test_an_untrained_model_is_never_chosen_however_well_it_scores(tmp_path, mon
         FinetuneConfig(),
         labelled([0, 1]),
         SimpleNamespace(predict=lambda params, batch: None),
-        {},
+        OwnParameters(FinetuneConfig(), None, (), {}),
         lambda params: head_moved(tree(0.0, 0.0), params, ("head/w",)),
-        None,
-        (),
         tmp_path,
-        done=0,
-        rounds=3,
     )
+    selection.begin(0, 3)
     for done, head in enumerate(heads, start=1):
         selection(done, SimpleNamespace(server=SimpleNamespace(params=tree(1.0, head))))
     trained = [done for done, head in enumerate(heads, start=1) if head]

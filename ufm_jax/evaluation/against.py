@@ -9,8 +9,10 @@ import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.binary import Against, measure_against
+from ufm_jax.evaluation.binary import measure_against
 from ufm_jax.evaluation.calibration import BINS
+from ufm_jax.evaluation.calls import positive_class
+from ufm_jax.evaluation.cases import against_the_rest
 from ufm_jax.evaluation.compare import Comparison, delong_test, paired_bootstrap
 from ufm_jax.evaluation.intervals import Bootstrap, Measure, measure_mean
 from ufm_jax.evaluation.macro import measure_macro, measure_whole
@@ -18,7 +20,6 @@ from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
     SegmentationPredictions,
-    positive_class,
 )
 from ufm_jax.evaluation.readers import ReaderResult, compare_readers, read_calls
 from ufm_jax.evaluation.results import DiagnosisResult, plain
@@ -162,11 +163,7 @@ def _compare_diagnosis(
 def _measure_diagnosis(predictions: DiagnosisPredictions, settings: EvaluationConfig) -> Measure:
     """The figures of ``evaluation.diagnosis``, at the calls that the run made."""
     p, called = predictions, predictions.calls()
-    known = [np.flatnonzero(~np.isnan(column)) for column in p.targets.T]
-    against = [
-        Against(name, rows, p.probabilities[rows, c], p.targets[rows, c] == 1, called[rows, c])
-        for c, (name, rows) in enumerate(zip(p.classes, known, strict=True))
-    ]
+    against = against_the_rest(p.probabilities, p.targets, p.classes, called)
     if p.kind == "multi":
         return measure_macro(against, BINS)
     if len(p.classes) == 2:

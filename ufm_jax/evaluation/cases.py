@@ -11,6 +11,7 @@ import numpy as np
 
 from ufm_jax.evaluation.binary import Against, measure_against
 from ufm_jax.evaluation.calibration import BINS
+from ufm_jax.evaluation.calls import called
 from ufm_jax.evaluation.diagnosis_input import (
     check_labels,
     check_probabilities,
@@ -19,10 +20,7 @@ from ufm_jax.evaluation.diagnosis_input import (
 )
 from ufm_jax.evaluation.intervals import Measure
 from ufm_jax.evaluation.macro import measure_macro, measure_whole
-from ufm_jax.evaluation.thresholds import Threshold
-
-HALF = Threshold()
-"""The threshold of a model without one chosen on its validation split."""
+from ufm_jax.evaluation.thresholds import HALF, Threshold
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,8 @@ def binary_cases(
     probabilities = check_probabilities(probabilities, classes)
     labels = check_labels(labels, len(probabilities), classes)
     number = class_number(positive, classes)
-    rows, score = np.arange(len(labels)), probabilities[:, number]
-    case = Against(positive, rows, score, labels == number, score >= threshold.value)
+    calls = called(probabilities, "single", classes, {positive: threshold})
+    case = against_the_rest(probabilities, one_hot(labels, classes), classes, calls)[number]
     return Cases(
         kind="binary",
         classes=classes,
@@ -86,13 +84,11 @@ def multiclass_cases(
     classes = tuple(classes)
     probabilities = check_probabilities(probabilities, classes)
     labels = check_labels(labels, len(probabilities), classes)
-    called, rows = probabilities.argmax(1), np.arange(len(labels))
-    against = tuple(
-        Against(name, rows, probabilities[:, c], labels == c, called == c)
-        for c, name in enumerate(classes)
-    )
-    whole = measure_whole(probabilities, labels, called, bins)
-    cells = np.bincount(labels * len(classes) + called, minlength=len(classes) ** 2)
+    calls = called(probabilities, "single", classes, {})
+    against = against_the_rest(probabilities, one_hot(labels, classes), classes, calls)
+    numbers = calls.argmax(1)
+    whole = measure_whole(probabilities, labels, numbers, bins)
+    cells = np.bincount(labels * len(classes) + numbers, minlength=len(classes) ** 2)
     return Cases(
         kind="multiclass",
         classes=classes,
@@ -119,21 +115,41 @@ def multilabel_cases(
     chosen = dict.fromkeys(classes, HALF) if thresholds is None else thresholds
     if set(chosen) != set(classes):
         raise ValueError(f"thresholds of {sorted(chosen)}: give one for each of {classes}")
-    against = []
-    for c, name in enumerate(classes):
-        known = np.flatnonzero(~np.isnan(targets[:, c]))
-        score, has = probabilities[known, c], targets[known, c] == 1
-        against.append(Against(name, known, score, has, score >= chosen[name].value))
+    calls = called(probabilities, "multi", classes, chosen)
+    against = against_the_rest(probabilities, targets, classes, calls)
     return Cases(
         kind="multilabel",
         classes=classes,
-        against=tuple(against),
+        against=against,
         measure=measure_macro(against, bins),
         confusion=np.stack([case.confusion() for case in against]),
         support={case.name: int(case.positive.sum()) for case in against},
         decision={name: str(chosen[name]) for name in classes},
         num_rows=len(targets),
     )
+
+
+def against_the_rest(
+    probabilities: np.ndarray, targets: np.ndarray, classes: Sequence[str], calls: np.ndarray
+) -> tuple[Against, ...]:
+    """Each class against the rest, on the rows where it is known.
+
+    Args:
+      probabilities: float [R, C].
+      targets: float [R, C], 1 = has it, 0 = has not, nan = unknown.
+      classes: C names.
+      calls: bool [R, C], the classes called.
+    """
+    known = [np.flatnonzero(~np.isnan(column)) for column in targets.T]
+    return tuple(
+        Against(name, rows, probabilities[rows, c], targets[rows, c] == 1, calls[rows, c])
+        for c, (name, rows) in enumerate(zip(classes, known, strict=True))
+    )
+
+
+def one_hot(labels: np.ndarray, classes: Sequence[str]) -> np.ndarray:
+    """Class numbers [R] as targets, float64 [R, C]."""
+    return (labels[:, None] == np.arange(len(classes))).astype(np.float64)
 
 
 def _support(labels: np.ndarray, classes: tuple[str, ...]) -> dict[str, int]:

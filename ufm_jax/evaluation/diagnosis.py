@@ -13,11 +13,11 @@ import numpy as np
 
 from ufm_jax.evaluation.binary import FIGURES
 from ufm_jax.evaluation.calibration import BINS
-from ufm_jax.evaluation.cases import HALF, Cases, binary_cases, multiclass_cases, multilabel_cases
+from ufm_jax.evaluation.cases import Cases, binary_cases, multiclass_cases, multilabel_cases
 from ufm_jax.evaluation.intervals import Bootstrap, check_groups, describe, estimates, group_numbers
 from ufm_jax.evaluation.macro import explain, split
 from ufm_jax.evaluation.results import DiagnosisResult
-from ufm_jax.evaluation.thresholds import Threshold
+from ufm_jax.evaluation.thresholds import HALF, Threshold
 
 
 def diagnose_binary(

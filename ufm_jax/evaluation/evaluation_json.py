@@ -5,7 +5,7 @@ the class looked for, the thresholds, the resamples.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,10 @@ from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labels.data import Task
 from ufm_jax.evaluation.against import RunComparison
 from ufm_jax.evaluation.biometry import measurement_errors
-from ufm_jax.evaluation.cases import HALF
+from ufm_jax.evaluation.calls import calling_thresholds
 from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass, diagnose_multilabel
 from ufm_jax.evaluation.intervals import Bootstrap
-from ufm_jax.evaluation.predictions import (
-    DiagnosisPredictions,
-    SegmentationPredictions,
-    classes_with_threshold,
-)
+from ufm_jax.evaluation.predictions import DiagnosisPredictions, SegmentationPredictions
 from ufm_jax.evaluation.readers import ReaderResult
 from ufm_jax.evaluation.results import (
     DiagnosisResult,
@@ -31,11 +27,9 @@ from ufm_jax.evaluation.results import (
     plain,
 )
 from ufm_jax.evaluation.segmentation import summarise
-from ufm_jax.evaluation.thresholds import Threshold, choose_threshold
+from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.files import write_json
 from ufm_jax.runs.folder import EVALUATION_FILE
-
-_UNCHOSEN = Threshold(HALF.value, "none chosen: no validation split")
 
 
 @dataclass(frozen=True)
@@ -93,62 +87,6 @@ class Evaluation:
         }
 
 
-def choose_thresholds(
-    predictions: DiagnosisPredictions | None, settings: EvaluationConfig
-) -> dict[str, Threshold]:
-    """From which probability a class is called: of two classes the positive one, or each finding.
-
-    Args:
-        predictions: For the validation split; None where there is none.
-        settings: The rule, and the positive class.
-
-    Returns:
-        Class -> threshold; 0.5 and why where the split does not show both what has the class and
-        what has it not. Empty for more than two classes, of which the most probable is called, and
-        without a validation split.
-
-    Raises:
-        ConfigError: If the positive class is none of the task.
-    """
-    if predictions is None:
-        return {}
-    p = predictions
-    names = classes_with_threshold(p.kind, p.classes, settings, ())
-    numbers = {name: p.classes.index(name) for name in names}
-    return {
-        name: _choose(p.probabilities[:, c], p.targets[:, c], settings)
-        for name, c in numbers.items()
-    }
-
-
-def call(
-    predictions: DiagnosisPredictions,
-    settings: EvaluationConfig,
-    thresholds: Mapping[str, Threshold],
-) -> DiagnosisPredictions:
-    """The predictions with the classes that the model calls.
-
-    Args:
-        predictions: Probabilities.
-        settings: The positive class.
-        thresholds: See ``choose_thresholds``.
-
-    Raises:
-        ConfigError: If the positive class is none of the task, or another one has the threshold.
-    """
-    # In double precision, as figures are computed: a threshold is a probability that occurs.
-    found = predictions.probabilities.astype(np.float64)
-    used = _used(predictions, settings, thresholds)
-    if predictions.kind == "multi":
-        least = np.array([used[name].value for name in predictions.classes])
-        return replace(predictions, called=found >= least)
-    number = found.argmax(1)
-    for name, threshold in used.items():
-        c = predictions.classes.index(name)
-        number = np.where(found[:, c] >= threshold.value, c, 1 - c)
-    return replace(predictions, called=number[:, None] == np.arange(found.shape[1]))
-
-
 def evaluate_diagnosis(
     predictions: DiagnosisPredictions,
     settings: EvaluationConfig,
@@ -161,14 +99,15 @@ def evaluate_diagnosis(
     Args:
         predictions: For one split.
         settings: The positive class, and the number of resamples.
-        thresholds: See ``choose_thresholds``.
+        thresholds: See ``calls.choose_thresholds``.
         seed: Of the resamples.
 
     Raises:
         ConfigError: If the positive class is none of the task, or another one has the threshold.
         ValueError: If the predictions are impossible.
     """
-    p, used = predictions, _used(predictions, settings, thresholds)
+    p = predictions
+    used = calling_thresholds(p.kind, p.classes, settings, thresholds)
     bootstrap = _bootstrap(settings, seed)
     if p.kind == "multi":
         return diagnose_multilabel(
@@ -247,32 +186,3 @@ def _bootstrap(settings: EvaluationConfig, seed: int) -> Bootstrap | None:
     if not settings.replicates:
         return None
     return Bootstrap(settings.replicates, seed=seed, name="evaluation")
-
-
-def _used(
-    predictions: DiagnosisPredictions,
-    settings: EvaluationConfig,
-    thresholds: Mapping[str, Threshold],
-) -> dict[str, Threshold]:
-    """The threshold of each class that has one: as chosen, else 0.5."""
-    p = predictions
-    names = classes_with_threshold(p.kind, p.classes, settings, thresholds)
-    if settings.threshold == "half":
-        return dict.fromkeys(names, HALF)
-    return {name: thresholds.get(name, _UNCHOSEN) for name in names}
-
-
-def _choose(
-    probabilities: np.ndarray, targets: np.ndarray, settings: EvaluationConfig
-) -> Threshold:
-    """The threshold of one class, on the rows [R] where it is known."""
-    if settings.threshold == "half":
-        return HALF
-    known = ~np.isnan(targets)
-    positive = targets[known] == 1
-    if positive.all() or not positive.any():
-        show = "have" if positive.any() else "lack"
-        return Threshold(HALF.value, f"none chosen: all {len(positive)} rows of val {show} it")
-    return choose_threshold(
-        probabilities[known], positive, settings.threshold, at_least=settings.sensitivity
-    )

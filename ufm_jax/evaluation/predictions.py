@@ -1,13 +1,10 @@
 """What a model said of the R rows of a split, beside the truth, in the order of the rows."""
 
-from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
 
-from ufm_jax.config.finetuning import EvaluationConfig
-from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.segmentation import MaskScores
 
 
@@ -24,7 +21,7 @@ class DiagnosisPredictions:
         targets: float [R, C], 1 = has the class, 0 = has not, nan = unknown.
         classes: C names.
         called: bool [R, C], the classes called, of a single-label task one a row; None as long as
-            none has been called, see ``outcome.call``.
+            none has been called, see ``calls.call``.
     """
 
     names: tuple[str, ...]
@@ -53,7 +50,7 @@ class DiagnosisPredictions:
             ValueError: If none has been called.
         """
         if self.called is None:
-            raise ValueError("predictions without calls: make them with outcome.call")
+            raise ValueError("predictions without calls: make them with calls.call")
         return self.called
 
     def take(self, rows: np.ndarray) -> "DiagnosisPredictions":
@@ -113,51 +110,3 @@ class SegmentationPredictions:
 
 
 Predictions = DiagnosisPredictions | SegmentationPredictions
-
-
-def classes_with_threshold(
-    kind: Literal["single", "multi", "segment"],
-    classes: tuple[str, ...],
-    settings: EvaluationConfig,
-    chosen: Collection[str],
-) -> tuple[str, ...]:
-    """Classes that are called from a threshold: of two the positive one, or each finding.
-
-    Args:
-        kind: Of the task.
-        classes: C names.
-        settings: The positive class, and whether the threshold is one half.
-        chosen: The classes that have one; empty where none was chosen.
-
-    Returns:
-        Empty for more than two classes, of which the most probable is called.
-
-    Raises:
-        ConfigError: If the positive class is none of the task, or another one has the threshold.
-    """
-    if kind == "multi":
-        return classes
-    if len(classes) != 2:
-        return ()
-    name = positive_class(settings, classes)
-    if chosen and name not in chosen and settings.threshold != "half":
-        raise ConfigError(
-            f"config.evaluation.positive={settings.positive!r}: the run chose a threshold for "
-            f"{', '.join(chosen)}; name this class, or set config.evaluation.threshold='half' too"
-        )
-    return (name,)
-
-
-def positive_class(settings: EvaluationConfig, classes: tuple[str, ...]) -> str:
-    """The class looked for, of two: the one that is named, else the second.
-
-    Raises:
-        ConfigError: If there is none of this name.
-    """
-    name = settings.positive or classes[1]
-    if name not in classes:
-        raise ConfigError(
-            f"config.evaluation.positive={name!r}: the classes are {', '.join(classes)}; name one "
-            "of them"
-        )
-    return name

@@ -29,7 +29,8 @@ from ufm_jax.evaluation.predictions import (
 from ufm_jax.evaluation.segmentation import FIGURES, MaskScores
 
 _PIXELS = {"predicted": "pixels", "reference": "reference_pixels"}
-_BETWEEN = ";"
+BETWEEN = ";"
+"""Between the findings that are called."""
 _LARGEST = 2.0**53
 """From here on doubles leave out whole numbers."""
 
@@ -172,7 +173,7 @@ def _diagnosis_columns(predictions: DiagnosisPredictions) -> dict[str, Sequence[
         }
     else:
         labels = {"label": [p.classes[number] for number in p.labels]}
-    calls = [_BETWEEN.join(p.classes[c] for c in np.flatnonzero(row)) for row in called]
+    calls = [BETWEEN.join(p.classes[c] for c in np.flatnonzero(row)) for row in called]
     probabilities = {
         f"prob_{name}": _numbers(p.probabilities[:, c]) for c, name in enumerate(p.classes)
     }
@@ -194,7 +195,7 @@ def _read_diagnosis(table: _Table, classes: tuple[str, ...]) -> DiagnosisPredict
         labels=targets.argmax(1) if single else np.full(len(targets), -1),
         targets=targets,
         classes=classes,
-        called=table.members("called", classes, "" if single else _BETWEEN),
+        called=table.members("called", classes, "" if single else BETWEEN),
     )
 
 

@@ -18,6 +18,10 @@ class Threshold:
         return f"{self.value:.4g} ({self.rule})"
 
 
+HALF = Threshold()
+"""The threshold of a model without one chosen on its validation split."""
+
+
 def choose_threshold(
     probabilities: np.ndarray,
     positive: np.ndarray,

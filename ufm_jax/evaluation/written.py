@@ -11,9 +11,9 @@ from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.against import RunComparison, compare_runs, read_and_compare
+from ufm_jax.evaluation.calls import call
 from ufm_jax.evaluation.evaluation_json import (
     Evaluation,
-    call,
     evaluate_diagnosis,
     evaluate_measurement,
     evaluate_segmentation,

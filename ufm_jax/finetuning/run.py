@@ -13,11 +13,10 @@ from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
 from ufm_jax.data.labels.data import LabelledData, SplitSettings, Task
 from ufm_jax.data.labels.settings import SPLITS
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.evaluation_json import choose_thresholds
+from ufm_jax.evaluation.calls import choose_thresholds, positive_class
 from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
-    positive_class,
 )
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.evaluation.written import Beside, evaluate_predictions, write_tables

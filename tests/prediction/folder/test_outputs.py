@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labels.data import Task
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation import evaluation_json
+from ufm_jax.evaluation.calls import call, calling_thresholds
 from ufm_jax.evaluation.predictions import DiagnosisPredictions
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.prediction.folder.outputs import (
     DiagnosisOutput,
-    calling_thresholds,
     mask_names,
     open_table,
 )
@@ -60,9 +59,10 @@ def test_images_and_masks_pair_by_their_stems_unless_two_images_share_one():
 
 
 def called(task, probabilities, chosen, **settings):
-    thresholds = calling_thresholds(task, EvaluationConfig(**settings), chosen)
-    output = DiagnosisOutput(task, thresholds)
-    return output._called(np.array(probabilities, np.float32)), output.note
+    of_run = {name: Threshold(value) for name, value in chosen.items()}
+    settings = EvaluationConfig(**settings)
+    output = DiagnosisOutput(task, calling_thresholds(task.kind, task.classes, settings, of_run))
+    return output(None, np.array(probabilities, np.float32))["called"], output.note
 
 
 def test_of_two_classes_the_runs_threshold_decides():
@@ -97,7 +97,7 @@ def test_what_is_called_is_what_the_evaluation_calls(task):
     """Of ten images on a coarse grid, so that many probabilities are the threshold."""
     settings, number = EvaluationConfig(), task.num_classes
     probabilities = np.random.default_rng(3).integers(0, 5, (10, number)).astype(np.float32) / 4
-    chosen = dict.fromkeys(calling_thresholds(task, settings, {}), 0.5)
+    chosen = dict.fromkeys(calling_thresholds(task.kind, task.classes, settings, {}), 0.5)
     predictions = DiagnosisPredictions(
         names=tuple(map(str, range(10))),
         clients=("all",) * 10,
@@ -108,7 +108,7 @@ def test_what_is_called_is_what_the_evaluation_calls(task):
         classes=task.classes,
     )
     of_run = {name: Threshold(value) for name, value in chosen.items()}
-    evaluated = evaluation_json.call(predictions, settings, of_run).calls()
+    evaluated = call(predictions, settings, of_run).calls()
     for row, expected in zip(probabilities, evaluated, strict=True):
         found = called(task, row, chosen)[0].split(";")
         assert [name in found for name in task.classes] == expected.tolist()

@@ -25,7 +25,9 @@ from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labels.data import Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.evaluation.biometry import UNITS
-from ufm_jax.evaluation.predictions import classes_with_threshold
+from ufm_jax.evaluation.calls import called
+from ufm_jax.evaluation.predictions_csv import BETWEEN
+from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.files import private_file, private_folder
 from ufm_jax.prediction.folder.files import FolderImage, read_pixels
 from ufm_jax.prediction.measurement import measure
@@ -34,7 +36,6 @@ from ufm_jax.prediction.overlay import class_colour, draw_regions
 
 TABLE, KEY, MASKS, OVERLAYS = "predictions.csv", "classes.csv", "masks", "overlays"
 
-_HALF = 0.5
 _FULL = 255
 
 Cells = Mapping[str, str]
@@ -77,11 +78,12 @@ class DiagnosisOutput:
 
     Attributes:
         task: Classes.
-        thresholds: Where a class is called; see ``calling_thresholds``. Empty: the most probable.
+        thresholds: Where a class is called, see ``calls.calling_thresholds``; empty: the most
+            probable class is called.
     """
 
     task: Task
-    thresholds: Mapping[str, float]
+    thresholds: Mapping[str, Threshold]
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -93,47 +95,19 @@ class DiagnosisOutput:
         """See ``Output``."""
         if not self.thresholds:
             return "called is the most probable class"
-        rules = [f"{name} from a probability of {t:.4g}" for name, t in self.thresholds.items()]
+        rules = [
+            f"{name} from a probability of {t.value:.4g}" for name, t in self.thresholds.items()
+        ]
         return f"called: {', '.join(rules)}"
 
     def __call__(self, image: FolderImage, probabilities: np.ndarray) -> Cells:
         """See ``Output``; ``probabilities`` is [C]."""
         del image
-        cells = {f"prob_{n}": str(p) for n, p in zip(self.task.classes, probabilities, strict=True)}
-        return cells | {"called": self._called(probabilities)}
-
-    def _called(self, probabilities: np.ndarray) -> str:
-        """The class called; of a multi-label task the findings, with ';' between them."""
-        classes = self.task.classes
-        if not self.thresholds:
-            return classes[int(probabilities.argmax())]
-        of = dict(zip(classes, probabilities.tolist(), strict=True))
-        above = [name for name, least in self.thresholds.items() if of[name] >= least]
-        if self.task.kind == "multi":
-            return ";".join(above)
-        return above[0] if above else next(n for n in classes if n not in self.thresholds)
-
-
-def calling_thresholds(
-    task: Task, settings: EvaluationConfig, chosen: Mapping[str, float]
-) -> dict[str, float]:
-    """From which probability a class is called: of two classes the positive one, or each finding.
-
-    Args:
-        task: A diagnosis task.
-        settings: The positive class, and whether the threshold is one half.
-        chosen: The run's thresholds by class; one half where there is none.
-
-    Returns:
-        Empty for more than two classes, of which the most probable is called.
-
-    Raises:
-        ConfigError: The positive class is none of the task, or not the run's.
-    """
-    names = classes_with_threshold(task.kind, task.classes, settings, chosen)
-    if settings.threshold == "half":
-        return dict.fromkeys(names, _HALF)
-    return {name: chosen.get(name, _HALF) for name in names}
+        task = self.task
+        assert task.kind != "segment"
+        (calls,) = called(probabilities[None], task.kind, task.classes, self.thresholds)
+        cells = {f"prob_{n}": str(p) for n, p in zip(task.classes, probabilities, strict=True)}
+        return cells | {"called": BETWEEN.join(np.array(task.classes)[calls])}
 
 
 @dataclass(frozen=True)

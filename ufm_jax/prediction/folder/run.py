@@ -15,6 +15,8 @@ from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import as_config_errors
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.errors import ConfigError
+from ufm_jax.evaluation.calls import calling_thresholds
+from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.files import private_folder
 from ufm_jax.objectives.task import make_objective
@@ -32,7 +34,6 @@ from ufm_jax.prediction.folder.outputs import (
     DiagnosisOutput,
     Output,
     SegmentationOutput,
-    calling_thresholds,
     mask_names,
     open_table,
 )
@@ -167,7 +168,8 @@ def _output(
             "of a segmentation, or leave it out"
         )
     if task.kind != "segment":
-        return DiagnosisOutput(task, calling_thresholds(task, settings, model.thresholds))
+        chosen = {name: Threshold(value) for name, value in model.thresholds.items()}
+        return DiagnosisOutput(task, calling_thresholds(task.kind, task.classes, settings, chosen))
     measured_numbers(settings, task.classes)  # Refuses classes that the task does not have.
     return SegmentationOutput(
         task,
