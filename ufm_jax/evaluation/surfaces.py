@@ -4,8 +4,8 @@ A boundary pixel is a pixel of the mask of which one of the four neighbours is n
 image nothing is in the mask. Distances are between pixel centres, from each boundary pixel of one
 mask to the nearest of the other. The average symmetric surface distance (ASSD) is the mean over the
 boundary pixels of both masks. HD95 is the larger of the two directed 95th percentiles, as in
-Maier-Hein et al., Nature Methods 21:195 (2024), and in MONAI. medpy 0.5 takes the 95th percentile of
-both directed sets together, which differs.
+Maier-Hein et al., Nature Methods 21:195 (2024), and in MONAI. medpy 0.5 takes the 95th percentile
+of both directed sets together, which differs.
 """
 
 from collections.abc import Sequence
