@@ -3,12 +3,12 @@
 Diagnosis, a folder a class:
 
     python -m ufm_jax.finetune --config=configs/finetune.py --workdir=runs/diagnosis \
-        --config.data.data.root=FOLDER --config.start.weights=runs/mine
+        --config.data.root=FOLDER --config.start.weights=runs/mine
 
 Segmentation, folders image/ and mask/ with equal file names, likewise:
 
     python -m ufm_jax.finetune --config=configs/finetune.py:segmentation --workdir=runs/outlines \
-        --config.data.data.root=FOLDER --config.start.weights=runs/mine
+        --config.data.root=FOLDER --config.start.weights=runs/mine
 
 `start.weights` is a run of pretraining with the same `model.size` and `model.channels`; leave it
 out to start from random weights. The images are split by share: 65 % train, 15 % val, 20 % test,
@@ -34,9 +34,9 @@ def get_config(task: str = "diagnosis") -> ConfigDict:
         # smaller, outlines would come out too wide.
         config.augment.moves.zoom = (0.75, 1.1)
     config.data.split.policy = "fractions"
-    config.data.data.source = "folders"
-    config.data.data.on_bad = "skip"
-    config.data.data.working_size = 160
+    config.data.source = "folders"
+    config.data.on_bad = "skip"
+    config.data.working_size = 160
     config.model.size = "ti"
     config.model.image_size = 128
     config.model.channels = 1

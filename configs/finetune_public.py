@@ -1,7 +1,7 @@
 """Five tasks on public sets laid out with an index.csv each, a ViT-Ti/16 at 128 pixels.
 
     python -m ufm_jax.finetune --config=configs/finetune_public.py:TASK --workdir=runs/TASK \
-        --config.data.data.root=FOLDER --config.start.weights=runs/held_out
+        --config.data.root=FOLDER --config.start.weights=runs/held_out
 
 TASK is busi_diagnosis, busi_segmentation, pocus_diagnosis, gb_diagnosis or hc18_circumference.
 FOLDER holds the folders busi_breast, pocus_lung, gb_biliary_atresia and hc18_fetal_head. Splits are
@@ -31,9 +31,9 @@ def get_config(task: str) -> ConfigDict:
     folder, epochs = _TASKS[task]
     config = finetune_config()
     config.name = task
-    config.data.data.source = "index"
-    config.data.data.index = (f"{folder}/index.csv",)
-    config.data.data.working_size = 160
+    config.data.source = "index"
+    config.data.index = (f"{folder}/index.csv",)
+    config.data.working_size = 160
     config.data.split.policy = "fold"
     config.model.size = "ti"
     config.model.image_size = 128

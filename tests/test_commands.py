@@ -83,7 +83,7 @@ class Place:
 
     def finetune(self, workdir):
         keys = {"evaluation.replicates": 20}
-        flags = self.flags("data.data", workdir, **keys)
+        flags = self.flags("data", workdir, **keys)
         return ["finetune", "--config=configs/finetune.py", *flags]
 
 

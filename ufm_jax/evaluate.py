@@ -1,7 +1,7 @@
 """Evaluates a fine-tuned model: again, on other images, against another run or against readers.
 
     python -m ufm_jax.evaluate --run=runs/lesions --out=runs/lesions_elsewhere \
-        --config.data.data.root=FOLDER --splits=all
+        --config.data.root=FOLDER --splits=all
 
 The run's own configuration is the starting point, and any key of it can be changed; without a
 change the run's own test split is evaluated. Thresholds are those that the run chose on its

@@ -1,7 +1,7 @@
 """Fine-tuning for diagnosis or segmentation, from a configuration file.
 
     python -m ufm_jax.finetune --config=configs/finetune.py --workdir=runs/lesions \
-        --config.data.data.root=FOLDER --config.start.weights=runs/pretrained
+        --config.data.root=FOLDER --config.start.weights=runs/pretrained
 
 The model is chosen on the validation split and evaluated on the test split; evaluation.json,
 predictions_test.csv and report.html in the folder say how well it does. Any key can be changed on
@@ -31,7 +31,7 @@ def main() -> int:
     if "start" not in _CONFIG.value:
         raise ConfigError("--config is one of pretraining: use it with python -m ufm_jax.pretrain")
     config, workdir = resolve_finetune(_CONFIG.value), _WORKDIR.value
-    check_outside(workdir, config.data.data)
+    check_outside(workdir, config.data)
     check_resume(workdir, _RESUME.value)
     configure_jax(config.placement)
     with held(workdir, "workdir"):

@@ -83,9 +83,9 @@ def _run(point: dict[str, Label]) -> Run:
     method = _METHODS[point["method"]]
     overrides: dict[str, Any] = {
         **{f"data.{key}" if key.startswith("data.") else key: v for key, v in _SMALL.items()},
-        "data.data.partition": "dirichlet",
-        "data.data.alpha": 0.1,
-        "data.data.num_clients": 16,
+        "data.partition": "dirichlet",
+        "data.alpha": 0.1,
+        "data.num_clients": 16,
         "start.weights": "{run:pretraining}",
         "seed": point["seed"],
         "layer_decay": 1.0,

@@ -48,7 +48,7 @@ def get_suite(argument: str) -> Suite:
 def _run(point: dict[str, Label], pretrained: str) -> Run:
     task = str(point["task"])
     overrides: dict[str, Any] = {
-        "data.data.root": "{data}",
+        "data.root": "{data}",
         "label_fraction": point["labels"],
         "start.weights": pretrained if point["encoder"] == "pretrained" else "",
     }

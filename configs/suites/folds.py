@@ -42,7 +42,7 @@ def get_suite(argument: str) -> Suite:
 
 def _run(point: dict[str, Label], pretrained: str) -> Run:
     overrides: dict[str, Any] = {
-        "data.data.root": "{data}",
+        "data.root": "{data}",
         "data.split.policy": "fold",
         "data.split.test_fold": point["fold"],
         "data.split.val_fraction": 0.0,

@@ -22,8 +22,8 @@ from typing import Any
 from tools.suites.plan import Contrast, Figure, Label, Run, Suite, grid, name_of
 
 _CLIENTS: dict[Label, dict[str, Any]] = {
-    "even": {"data.data.partition": "iid"},
-    "skewed": {"data.data.partition": "dirichlet", "data.data.alpha": 0.5},
+    "even": {"data.partition": "iid"},
+    "skewed": {"data.partition": "dirichlet", "data.alpha": 0.5},
 }
 _TRAINING: dict[Label, dict[str, Any]] = {
     "centralised": {"federation.training": "centralised"},
@@ -53,8 +53,8 @@ def get_suite(argument: str) -> Suite:
 
 def _run(point: dict[str, Label], pretrained: str) -> Run:
     overrides = {
-        "data.data.root": "{data}",
-        "data.data.num_clients": 4,
+        "data.root": "{data}",
+        "data.num_clients": 4,
         "start.weights": pretrained,
         "seed": point["seed"],
         "federation.rounds": 16,

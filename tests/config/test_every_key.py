@@ -103,7 +103,7 @@ def small(cls):
         config.data.update({"working_size": SIZE, "num_sites": 3})
         config.model.update({"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 4})
     else:
-        config.data.data.working_size = SIZE
+        config.data.working_size = SIZE
         config.augment.mixing.update({"mixup": 0.4, "cutmix": 1.0})
         config.federation.training = "federated"
     return config.to_dict()
@@ -123,7 +123,7 @@ def build(config, path):
     """Builds what a key decides, of arrays on the host alone: nothing is compiled."""
     section = path[0]
     if section == "data":
-        settings = config.data if isinstance(config, PretrainConfig) else config.data.data
+        settings = config.data
         assign(["s"] * 99, [None] * 99, np.zeros(99, int), settings)
         if settings.source == "synthetic":
             site_sizes(settings.seed, settings.num_sites, settings.mean_size, settings.sigma)

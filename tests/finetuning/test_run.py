@@ -25,7 +25,6 @@ from ufm_jax.config.pretraining import (
     ScheduleConfig,
 )
 from ufm_jax.data.labels.data import LabelSettings, SplitSettings
-from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.predictions_csv import read_table
 from ufm_jax.evaluation.written import Beside
@@ -62,9 +61,10 @@ def images(tmp_path_factory) -> Path:
 def settings(images: Path, cache: Path, kind: str = "single", **changes) -> FinetuneConfig:
     folder = "outlines" if kind == "segment" else "classes"
     data = LabelSettings(
-        data=DataSettings(
-            source="folders", root=str(images / folder), working_size=32, cache_dir=str(cache)
-        ),
+        source="folders",
+        root=str(images / folder),
+        working_size=32,
+        cache_dir=str(cache),
         split=SplitSettings(policy="fractions", val_fraction=0.2, test_fraction=0.3),
         kind=kind,
         group_pattern=r"p(\d+)_",
@@ -129,7 +129,7 @@ def test_evaluating_again_gives_the_same_figures(diagnosed, tmp_path):
 
 def elsewhere(config: FinetuneConfig, **changes) -> FinetuneConfig:
     """The configuration with other keys of the images' section."""
-    return replace(config, data=replace(config.data, data=replace(config.data.data, **changes)))
+    return replace(config, data=replace(config.data, **changes))
 
 
 @pytest.mark.parametrize("where", ["own", "redrawn", "copied"])
@@ -143,7 +143,7 @@ def test_no_image_that_the_model_has_seen_tests_it(diagnosed, tmp_path, where):
         config = replace(config, data=replace(config.data, split=split))
         request = request._replace(splits=("test",))
     if where == "copied":
-        copied = shutil.copytree(config.data.data.root, tmp_path / "copied")
+        copied = shutil.copytree(config.data.root, tmp_path / "copied")
         config = elsewhere(config, root=str(copied))
     split = request.splits[0]
     with pytest.raises(ConfigError, match=rf"{split}: \d+ of \d+ images were trained on or chosen"):
@@ -207,7 +207,7 @@ def test_a_threshold_of_one_half_is_asked_for_after_training_too(diagnosed, tmp_
 def test_classes_of_other_images_are_those_of_the_model(diagnosed, tmp_path):
     """A folder whose second class is missing would number its classes otherwise."""
     config, workdir = diagnosed
-    shutil.copytree(Path(config.data.data.root) / "mass", tmp_path / "other/mass")
+    shutil.copytree(Path(config.data.root) / "mass", tmp_path / "other/mass")
     for path in (tmp_path / "other/mass").iterdir():  # Other images: these ones are mirrored.
         Image.fromarray(np.asarray(Image.open(path))[:, ::-1]).save(path)
     other = elsewhere(config, root=str(tmp_path / "other"))

@@ -12,7 +12,6 @@ import pytest
 from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig, StartConfig
 from ufm_jax.config.pretraining import ModelConfig
 from ufm_jax.data.labels.data import LabelSettings, Task
-from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.interop.convert import params_to_torch
@@ -50,7 +49,7 @@ def config(weights, task=CLASSES, **model):
     network = NetworkConfig(
         **{"size": "xs", "image_size": 32, "patch_size": 8, "channels": 1, **model}
     )
-    data = LabelSettings(data=DataSettings(source="folders", root="."), kind=task.kind)
+    data = LabelSettings(source="folders", root=".", kind=task.kind)
     return FinetuneConfig(data=data, model=network, start=StartConfig(str(weights)))
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.data.labels.label_settings import label_settings
 from tests.fuzz.conftest import count
 from ufm_jax.data.federated import DataSettings, load_federated
 from ufm_jax.data.labels.load import load_labelled
-from ufm_jax.data.labels.settings import LabelSettings
 from ufm_jax.errors import DataError
 
 COUNT, SIZE = 6, 16
@@ -67,7 +67,7 @@ def loaded(root: Path, cache: Path) -> dict[str, np.ndarray]:
     )
     found = load_federated(plain)
     rows = found.store.read(np.arange(found.num_rows))
-    labelled = load_labelled(LabelSettings(data=plain, kind="segment", mask_classes=("auto",)))
+    labelled = load_labelled(label_settings(plain, kind="segment", mask_classes=("auto",)))
     masks = labelled.store.read(np.arange(COUNT))
     known = {"native": labelled.native_size, "pixels": labelled.class_pixels}
     return rows | {f"labelled {name}": values for name, values in (masks | known).items()}

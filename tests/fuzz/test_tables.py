@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.labels.label_settings import label_settings
 from tests.fuzz.conftest import count
 from ufm_jax.data.federated import DataSettings, load_federated
 from ufm_jax.data.labels.load import load_labelled
@@ -198,11 +199,11 @@ def tables(tmp_path_factory) -> dict[str, list[Table]]:
     fractions = SplitSettings("fractions", val_fraction=0.3, test_fraction=0.3)
     skip = replace(data, on_bad="skip", client_columns=("site",))
     settings = (
-        LabelSettings(data),
-        LabelSettings(skip, fractions, group_column="patient", spacing_key="note_mm"),
-        LabelSettings(data, SplitSettings("fold", test_fold=1), unlabelled="skip"),
-        LabelSettings(skip, kind="multi", label_columns=("kyste", "masse"), leave_out=()),
-        LabelSettings(replace(data, partition="dirichlet", num_clients=2), kind="segment"),
+        label_settings(data),
+        label_settings(skip, fractions, group_column="patient", spacing_key="note_mm"),
+        label_settings(data, SplitSettings("fold", test_fold=1), unlabelled="skip"),
+        label_settings(skip, kind="multi", label_columns=("kyste", "masse"), leave_out=()),
+        label_settings(replace(data, partition="dirichlet", num_clients=2), kind="segment"),
     )
     pretraining = (
         (skip, False),

@@ -15,7 +15,6 @@ from ufm_jax.config.finetuning import (
     TrainingViewConfig,
 )
 from ufm_jax.data.labels.data import LabelSettings, Task
-from ufm_jax.data.settings import DataSettings
 from ufm_jax.objectives import segmentation
 from ufm_jax.objectives.diagnosis import _tempered
 from ufm_jax.objectives.task import make_objective
@@ -31,7 +30,8 @@ ORGANS = Task("segment", ("liver", "kidney"))
 def config(task, **changes):
     kind = task.kind
     data = LabelSettings(
-        data=DataSettings(source="folders", root="."),
+        source="folders",
+        root=".",
         kind=kind,
         separator=";" if kind == "multi" else "",
     )

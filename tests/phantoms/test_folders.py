@@ -6,7 +6,6 @@ from PIL import Image
 
 from ufm_jax.data.labels.data import LabelSettings, SplitSettings
 from ufm_jax.data.labels.load import load_labelled
-from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 from ufm_jax.phantoms.folders import write_phantoms
 
@@ -22,12 +21,10 @@ def test_folders_load_for_every_task_and_no_image_is_in_two(tmp_path):
     for kind, folder in (("single", "diagnosis"), ("segment", "segmentation")):
         data = load_labelled(
             LabelSettings(
-                data=DataSettings(
-                    source="folders",
-                    root=str(out / folder),
-                    working_size=48,
-                    cache_dir=str(tmp_path / "cache"),
-                ),
+                source="folders",
+                root=str(out / folder),
+                working_size=48,
+                cache_dir=str(tmp_path / "cache"),
                 split=SplitSettings(policy="fractions", required=("train",)),
                 kind=kind,
             )

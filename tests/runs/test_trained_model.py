@@ -9,6 +9,7 @@ import pytest
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import flatten
 from ufm_jax.data.labels.data import Task
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import RunError
 from ufm_jax.runs import trained_model
 from ufm_jax.runs.exported import read_ours
@@ -113,6 +114,19 @@ def test_a_run_of_before_digests_is_read_with_a_warning(run, caplog, monkeypatch
         load_config(run)
     monkeypatch.setitem(trained_model._BEFORE, "config.seed", 5)
     assert load_config(run).seed == 5
+
+
+def test_a_run_of_before_the_images_keys_were_renamed_is_read(run):
+    without_digests(run)
+    stored = json.loads((run / CONFIG_FILE).read_text())
+    images = {f"config.data.{key}" for key in vars(DataSettings())}
+    old = {
+        key.replace("config.data.", "config.data.data.") if key in images else key: value
+        for key, value in stored.items()
+    }
+    old["config.data.data.root"] = "elsewhere"
+    write_json(run / CONFIG_FILE, old)
+    assert load_config(run).data.root == "elsewhere"
 
 
 def test_an_encoder_is_not_taken_from_a_damaged_run(run):

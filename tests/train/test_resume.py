@@ -68,14 +68,14 @@ KINDS = {
     "finetune": Kind(
         "finetune:finetune",
         {
-            "data.data.working_size": 40,
+            "data.working_size": 40,
             "model.size": "xs",
             "model.image_size": 32,
             "model.patch_size": 8,
             "federation.training": "federated",
             "federation.personal": "('head/.*',)",
-            "data.data.partition": "iid",
-            "data.data.num_clients": 3,
+            "data.partition": "iid",
+            "data.num_clients": 3,
             "federation.batch_size": 4,
             "schedule.warmup_rounds": 1,
             "placement.devices": 1,
@@ -111,13 +111,12 @@ class Run:
 
     def command(self, *extra):
         module, config = self.kind.command.split(":")
-        section = "data.data" if module == "finetune" else "data"
         keys = self.kind.keys | {
-            f"{section}.cache_dir": self.place / "decoded",
+            "data.cache_dir": self.place / "decoded",
             "federation.rounds": self.kind.rounds,
         }
         if module == "finetune":
-            keys["data.data.root"] = self.place / "images"
+            keys["data.root"] = self.place / "images"
         return [
             *(sys.executable, "-m", f"ufm_jax.{module}"),
             f"--config={ROOT / 'configs' / config}.py",

@@ -20,7 +20,6 @@ from ufm_jax.config.pretraining import (
 )
 from ufm_jax.config.schema import from_config_dict, to_config_dict
 from ufm_jax.data.labels.data import LabelSettings
-from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.models.classifier import Pool
 from ufm_jax.models.segmenter import DecoderName
@@ -184,9 +183,7 @@ class FinetuneConfig(Checked):
     method: Literal["finetune", "frozen", "linear_probe", "knn_probe"] = "finetune"
     label_fraction: Part = 1.0
     layer_decay: Part = 0.75
-    data: LabelSettings = field(
-        default_factory=lambda: LabelSettings(data=DataSettings(source="folders", root="."))
-    )
+    data: LabelSettings = field(default_factory=lambda: LabelSettings(source="folders", root="."))
     start: StartConfig = field(default_factory=StartConfig)
     model: NetworkConfig = field(default_factory=NetworkConfig)
     augment: TrainingViewConfig = field(default_factory=TrainingViewConfig)

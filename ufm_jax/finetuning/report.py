@@ -58,7 +58,7 @@ def write_report(
         pictures=example_pictures(
             data,
             predictions[split],
-            config.data.data,
+            config.data,
             mask_of=mask_of,
             heat_of=heat_of,
             heats=occlusion,

@@ -69,7 +69,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         _log.info("%s: %s", split, counts)
     seen = see(data, np.union1d(training_rows(config, data), data.rows("val")))
     splits = {split: rows for split in ("val", "test") if len(rows := data.rows(split))}
-    tested = evaluated_rows(seen, data, splits, config.data.data.duplicates)
+    tested = evaluated_rows(seen, data, splits, config.data.duplicates)
     if config.method.endswith("_probe"):
         model, predict, note = probe(config, data, workdir)
     else:
@@ -122,7 +122,7 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     """Evaluates a trained model on the data that ``config`` names.
 
     Classes and thresholds are the run's. Images that the model was trained on or chosen by are left
-    out of 'test' and 'all', and the result says how many; ``config.data.data.duplicates='error'``
+    out of 'test' and 'all', and the result says how many; ``config.data.duplicates='error'``
     refuses them. 'train' and 'val' may be named, and the result says that they are not a test.
 
     Args:
@@ -160,7 +160,7 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     }
     for split in (split for split, found in rows.items() if not len(found)):
         raise ConfigError(f"--splits: the data has no image of the split {split!r}")
-    tested = evaluated_rows(seen, data, rows, config.data.data.duplicates)
+    tested = evaluated_rows(seen, data, rows, config.data.duplicates)
     predictions = {split: predict(found) for split, found in tested.rows.items()}
     thresholds = {
         name: Threshold(value, f"chosen on the validation split of {request.run}")
@@ -181,12 +181,12 @@ def _check_reading(config: FinetuneConfig, run: Path) -> None:
     Raises:
         ConfigError: If one that the run has seen could not be known again by its pixels.
     """
-    stored = load_config(run).data.data
+    stored = load_config(run).data
     for key in ("working_size", "channels"):
-        now = getattr(config.data.data, key)
+        now = getattr(config.data, key)
         if now != stored[key]:
             raise ConfigError(
-                f"config.data.data.{key}={now!r}: the run read its images with {stored[key]!r}, "
+                f"config.data.{key}={now!r}: the run read its images with {stored[key]!r}, "
                 "and knows only so which of them it was trained on; leave it as it is"
             )
 

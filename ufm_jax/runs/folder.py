@@ -33,10 +33,9 @@ _FREE_EXACT = frozenset(
         *("config.placement.loader_threads", "config.placement.memory_fraction"),
         "config.placement.chunk_steps",
         *("config.data.cache_dir", "config.data.num_workers"),
-        *("config.data.data.cache_dir", "config.data.data.num_workers"),
     }
 )
-_ROOTS = ("config.data.root", "config.data.data.root")
+_ROOT = "config.data.root"
 _FILES = ("config.federation.participation.trace", "config.start.weights")
 
 
@@ -121,9 +120,24 @@ def _claim(workdir: Path, config: Any, data: FederatedData, placement: Placement
 
 def _facts_of(path: Path) -> dict[str, Any]:
     """The configuration of the run that a folder holds."""
-    remedy = f"put it back as it was, or name another --workdir than {path.parent}"
+    return stored_config(
+        path, f"put it back as it was, or name another --workdir than {path.parent}"
+    )
+
+
+def stored_config(path: Path, remedy: str) -> dict[str, Any]:
+    """Reads the configuration that a run of this version or an older one keeps, by full keys.
+
+    Args:
+        path: The run's ``config.json``.
+        remedy: What to do where it is damaged.
+
+    Raises:
+        RunError: If it cannot be read.
+    """
     facts: dict[str, Any] = read_json(path, remedy, dict)
-    return facts
+    # Runs of fine-tuning had a section of their own for the images.
+    return {key.replace("config.data.data.", "config.data."): facts[key] for key in facts}
 
 
 def check_resume(workdir: Path, resume: bool) -> None:
@@ -187,7 +201,7 @@ def _is_free(key: str, fingerprint: str | None) -> bool:
     No figure depends on it: the fingerprint tells other data, wherever they lie, and the content of
     a file is a setting of its own.
     """
-    anywhere = (*_FILES, *_ROOTS) if fingerprint else _FILES
+    anywhere = (*_FILES, _ROOT) if fingerprint else _FILES
     return key.startswith(_FREE) or key in _FREE_EXACT or key in anywhere
 
 

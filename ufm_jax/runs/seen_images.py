@@ -101,7 +101,7 @@ def evaluated_rows(
         told += f", such as {', '.join(data.names[row] for row in asked[known][:3])}"
         if policy == "error" or known.all():
             raise ConfigError(
-                f"{told}: name other images with --config.data.data.root, or evaluate on the run's "
+                f"{told}: name other images with --config.data.root, or evaluate on the run's "
                 "own test split"
             )
         notes.append(f"{told}; these are left out.")

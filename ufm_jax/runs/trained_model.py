@@ -30,6 +30,7 @@ from ufm_jax.runs.folder import (
     EVALUATION_FILE,
     TASK_FILE,
     has_checkpoint,
+    stored_config,
 )
 from ufm_jax.runs.seen_images import SEEN_FILE
 from ufm_jax.runs.sha256 import digest_of
@@ -38,8 +39,8 @@ from ufm_jax.runs.stored import read_as
 MODEL_FOLDER, PERSONAL_FOLDER = "model", "personal"
 _REMEDY = "restore it from a copy, or fine-tune again, with the same command, in a new folder"
 _BEFORE: dict[str, Any] = {
-    "config.data.data.exclude_files": (),
-    "config.data.data.value_range": (),
+    "config.data.exclude_files": (),
+    "config.data.value_range": (),
 }
 """Keys that runs stored before them lack, with the values by which those runs were trained."""
 
@@ -160,7 +161,7 @@ def load_config(workdir: Path) -> ConfigDict:
     path = workdir / CONFIG_FILE
     stored = _BEFORE | {
         key: value
-        for key, value in read_as(dict[str, Any], path, _REMEDY).items()
+        for key, value in stored_config(path, _REMEDY).items()
         if key.startswith("config.") and "(" not in key
     }
     config = finetune_config()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data.labels.data import LabelSettings, SplitSettings
+from tests.data.labels.label_settings import label_settings
+from ufm_jax.data.labels.data import SplitSettings
 from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
@@ -92,7 +93,7 @@ def edit(root: Path, row: int, **values: str) -> None:
 
 
 def test_single_labels_rows_splits_and_attributes(indexed):
-    data = load_labelled(LabelSettings(images(indexed)))
+    data = load_labelled(label_settings(images(indexed)))
     assert data.task.classes == ("benign", "malignant", "normal")
     assert data.names[:2] == ("0.png", "1.png")
     assert data.paths[0] == str(indexed / "0.png")
@@ -116,16 +117,16 @@ def test_single_labels_rows_splits_and_attributes(indexed):
 
 def test_classes_can_be_ordered_merged_and_left_out(indexed):
     classes = ("malignant", "other=benign|normal")
-    data = load_labelled(LabelSettings(images(indexed), classes=classes))
+    data = load_labelled(label_settings(images(indexed), classes=classes))
     assert data.task.classes == ("malignant", "other")
     np.testing.assert_array_equal(data.labels, [int(i // 2 % 3 != 1) for i in range(40)])
-    data = load_labelled(LabelSettings(images(indexed), leave_out=("normal",)))
+    data = load_labelled(label_settings(images(indexed), leave_out=("normal",)))
     assert data.task.classes == ("benign", "malignant")
     assert data.issues.excluded == {"label 'normal' is left out": 12}
 
 
 def test_several_columns_are_findings_and_empty_is_unknown(indexed):
-    settings = LabelSettings(images(indexed), kind="multi", label_columns=("cyst", "solid"))
+    settings = label_settings(images(indexed), kind="multi", label_columns=("cyst", "solid"))
     data = load_labelled(settings)
     assert data.task.classes == ("cyst", "solid")
     solid = np.array([np.nan, 1, 0])[np.arange(40) % 3]
@@ -139,13 +140,13 @@ def test_several_columns_are_findings_and_empty_is_unknown(indexed):
 def test_findings_in_one_column_are_separated(indexed):
     for i in range(40):
         edit(indexed, i, label=("a+b", "b", "a + c")[i % 3])
-    data = load_labelled(LabelSettings(images(indexed), kind="multi", separator="+"))
+    data = load_labelled(label_settings(images(indexed), kind="multi", separator="+"))
     assert data.task.classes == ("a", "b", "c")
     np.testing.assert_array_equal(data.targets[:3], [[1, 1, 0], [0, 1, 0], [1, 0, 1]])
 
 
 def test_masks_follow_their_images_and_are_whole_at_native_size(indexed):
-    data = load_labelled(LabelSettings(images(indexed), kind="segment"))
+    data = load_labelled(label_settings(images(indexed), kind="segment"))
     assert data.task.classes == ("foreground",)
     row = data.names.index("7.png")
     native = np.asarray(Image.open(indexed / "m/7.png")) > 0
@@ -164,18 +165,18 @@ def test_masks_follow_their_images_and_are_whole_at_native_size(indexed):
 
 
 def test_spacing_is_scaled_from_the_size_it_refers_to(indexed):
-    settings = LabelSettings(images(indexed), spacing_size_columns=("width0", "height0"))
+    settings = label_settings(images(indexed), spacing_size_columns=("width0", "height0"))
     np.testing.assert_allclose(load_labelled(settings).spacing, 0.2, rtol=1e-6)
-    np.testing.assert_allclose(load_labelled(LabelSettings(images(indexed))).spacing, 0.1)
+    np.testing.assert_allclose(load_labelled(label_settings(images(indexed))).spacing, 0.1)
     with pytest.raises(DataError, match=r"spacing_key: no image .*\['cm'\]"):
-        load_labelled(LabelSettings(images(indexed), spacing_key="cm"))
+        load_labelled(label_settings(images(indexed), spacing_key="cm"))
 
 
 def test_parts_keep_rows_together_and_serve_the_engine(indexed):
-    settings = LabelSettings(images(indexed, partition="iid", num_clients=4), kind="segment")
+    settings = label_settings(images(indexed, partition="iid", num_clients=4), kind="segment")
     whole = load_labelled(settings)
     assert whole.num_clients == 4
-    plain = load_labelled(LabelSettings(images(indexed), kind="segment"))
+    plain = load_labelled(label_settings(images(indexed), kind="segment"))
     places = np.array([plain.names.index(name) for name in whole.names])
     assert places.tolist() != sorted(places)
     shared_out, in_order = whole.store.read(np.arange(40)), plain.store.read(places)
@@ -204,7 +205,7 @@ def test_parts_keep_rows_together_and_serve_the_engine(indexed):
 
 @pytest.mark.parametrize("partition", ["iid", "dirichlet", "lognormal"])
 def test_splits_clients_and_subsets_do_not_depend_on_the_order_of_the_index(indexed, partition):
-    settings = LabelSettings(
+    settings = label_settings(
         images(indexed, partition=partition, num_clients=3), SplitSettings("fractions")
     )
 
@@ -225,7 +226,7 @@ def test_splits_clients_and_subsets_do_not_depend_on_the_order_of_the_index(inde
     write_index(indexed, rows[::-1])
     assert facts() == before
     indexed.rename(indexed.parent / "moved")
-    settings = LabelSettings(
+    settings = label_settings(
         images(indexed.parent / "moved", partition=partition, num_clients=3),
         SplitSettings("fractions"),
     )
@@ -233,10 +234,10 @@ def test_splits_clients_and_subsets_do_not_depend_on_the_order_of_the_index(inde
 
 
 def test_the_same_files_have_one_fingerprint_and_a_changed_mask_another(indexed):
-    settings = LabelSettings(images(indexed), kind="segment")
+    settings = label_settings(images(indexed), kind="segment")
     before = load_labelled(settings).fingerprint
     assert load_labelled(settings).fingerprint == before
-    other = LabelSettings(images(indexed), SplitSettings(seed=5), kind="segment")
+    other = label_settings(images(indexed), SplitSettings(seed=5), kind="segment")
     assert load_labelled(other).fingerprint != before
     blob(indexed / "m/0.png", 1)
     assert load_labelled(settings).fingerprint != before
@@ -248,7 +249,7 @@ def test_class_folders_with_and_without_splits(tmp_path):
         split = ("train", "val", "test")[i % 3]
         picture(root / split / ("cyst", "solid")[i % 2] / f"p{i // 6}_{i}.png", i)
     (root / "train/cyst/notes.txt").write_text("x")
-    data = load_labelled(LabelSettings(images(root, source="folders")))
+    data = load_labelled(label_settings(images(root, source="folders")))
     assert data.task.classes == ("cyst", "solid")
     assert {s: part["images"] for s, part in data.summary().items()} == {
         "train": 8,
@@ -258,16 +259,16 @@ def test_class_folders_with_and_without_splits(tmp_path):
     assert "train/cyst/p0_0.png" in data.names
     assert data.issues.counts() == {"not_image": 1, "no_group": 1}
     with pytest.raises(DataError, match=r"'p0' is in two splits"):
-        load_labelled(LabelSettings(images(root, source="folders"), group_pattern="(p[0-9]+)_"))
+        load_labelled(label_settings(images(root, source="folders"), group_pattern="(p[0-9]+)_"))
     cache = str(tmp_path / "cache")
-    plain = LabelSettings(
+    plain = label_settings(
         images(root / "train", source="folders", cache_dir=cache),
         SplitSettings("fractions", test_fraction=0.25, val_fraction=0.25),
     )
     assert sum(part["images"] for part in load_labelled(plain).summary().values()) == 8
     (root / "extra").mkdir()
     with pytest.raises(DataError, match=r"\['extra'\] beside \['test', 'train', 'val'\]"):
-        load_labelled(LabelSettings(images(root, source="folders")))
+        load_labelled(label_settings(images(root, source="folders")))
 
 
 @pytest.mark.parametrize("kind", ["single", "segment"])
@@ -278,7 +279,7 @@ def test_split_folders_mean_the_split_in_upper_and_lower_case(tmp_path, kind):
         picture(root / split / ("image" if kind == "segment" else label) / f"{i}.png", i)
         if kind == "segment":
             blob(root / split / "mask" / f"{i}.png", i)
-    data = load_labelled(LabelSettings(images(root, source="folders"), kind=kind))
+    data = load_labelled(label_settings(images(root, source="folders"), kind=kind))
     assert data.task.classes == (("foreground",) if kind == "segment" else ("Cyst", "Solid"))
     for split, folder in (("train", "Train/"), ("val", "VAL/"), ("test", "Test/")):
         rows = data.rows(split)
@@ -300,7 +301,9 @@ def split_folders(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("policy", ["fractions", "fold"])
 def test_images_in_a_folder_to_test_by_are_not_drawn_anew(split_folders, policy):
     with pytest.raises(DataError, match=r"\['Test', 'Train'\].*split\.policy='column'"):
-        load_labelled(LabelSettings(images(split_folders, source="folders"), SplitSettings(policy)))
+        load_labelled(
+            label_settings(images(split_folders, source="folders"), SplitSettings(policy))
+        )
 
 
 @pytest.mark.parametrize(
@@ -317,7 +320,7 @@ def test_shares_are_drawn_where_no_folder_to_test_by_is_used(
 ):
     root = split_folders / changes.pop("root", "")
     split = SplitSettings("fractions", required=required)
-    data = load_labelled(LabelSettings(images(root, source="folders", **changes), split))
+    data = load_labelled(label_settings(images(root, source="folders", **changes), split))
     assert data.num_rows == count
     assert len(data.rows("test")) == count // 5
 
@@ -325,7 +328,7 @@ def test_shares_are_drawn_where_no_folder_to_test_by_is_used(
 def test_only_folders_to_train_on_may_be_split_by_share(split_folders):
     (split_folders / "Test").rename(split_folders.parent / "away")
     split = SplitSettings("fractions")
-    data = load_labelled(LabelSettings(images(split_folders, source="folders"), split))
+    data = load_labelled(label_settings(images(split_folders, source="folders"), split))
     assert [len(data.rows(name)) for name in ("train", "val", "test")] == [20, 4, 6]
 
 
@@ -334,14 +337,14 @@ def test_numbered_folders_can_be_folds(tmp_path):
     for i in range(24):
         picture(root / str(i % 3) / ("cyst", "solid")[i // 3 % 2] / f"{i}.png", i)
     split = SplitSettings("fold", fold_column="split", test_fold=2, train_values=("0", "1", "2"))
-    data = load_labelled(LabelSettings(images(root, source="folders"), split))
+    data = load_labelled(label_settings(images(root, source="folders"), split))
     assert {data.names[row][0] for row in data.rows("test")} == {"2"}
     assert {data.names[row][0] for row in data.rows("val")} == {"0"}
 
 
 def test_class_folder_without_images_is_listed(split_folders):
     (split_folders / "Train/fluid").mkdir()
-    data = load_labelled(LabelSettings(images(split_folders, source="folders")))
+    data = load_labelled(label_settings(images(split_folders, source="folders")))
     assert data.task.classes == ("cyst", "solid")
     path = str(split_folders / "Train/fluid")
     assert data.issues.by_kind()["empty_class"] == [("fluid", path, "holds no image")]
@@ -353,7 +356,7 @@ def test_mask_folders_of_the_published_layout(tmp_path):
         split = ("train", "val", "test")[i % 3]
         picture(root / split / "image" / f"{i}.jpg", i)
         blob(root / split / "mask" / f"{i}.png", i, value=1)
-    settings = LabelSettings(images(root, source="folders"), kind="segment")
+    settings = label_settings(images(root, source="folders"), kind="segment")
     data = load_labelled(settings)
     assert [len(data.rows(split)) for split in ("train", "val", "test")] == [3, 3, 3]
     row = data.names.index("val/image/4.jpg")
@@ -373,7 +376,7 @@ def test_mask_folders_of_the_published_layout(tmp_path):
 def test_phantoms_bring_their_labels_and_masks(tmp_path, kind):
     synthetic = images(tmp_path, source="synthetic", num_sites=2, mean_size=14, working_size=40)
     split = SplitSettings("fractions", test_fraction=0.25, val_fraction=0.2)
-    data = load_labelled(LabelSettings(synthetic, split, kind=kind))
+    data = load_labelled(label_settings(synthetic, split, kind=kind))
     assert data.clients == ("site_0", "site_1")
     batch = data.store.read(np.arange(data.num_rows))
     if kind == "segment":
@@ -395,7 +398,7 @@ def test_names_need_not_be_utf8(tmp_path, kind):
         if kind == "segment":
             blob(root / "mask" / name, i)
     changes = {"source": "folders", "cache_dir": str(tmp_path / "cache")}
-    settings = LabelSettings(images(root, **changes), SplitSettings("fractions"), kind=kind)
+    settings = label_settings(images(root, **changes), SplitSettings("fractions"), kind=kind)
     data = load_labelled(settings)
     assert data.num_rows == 24
     assert len(data.subset_labels(0.5, 0))
@@ -412,7 +415,7 @@ def test_turned_coloured_and_moving_images_are_read_as_everywhere(indexed):
     frames = [Image.fromarray(np.full(SIZE, level, np.uint8)) for level in (3, 90)]
     frames[0].save(indexed / "1.tif", save_all=True, append_images=frames[1:])
     edit(indexed, 1, image="1.tif")
-    data = load_labelled(LabelSettings(images(indexed), kind="segment"))
+    data = load_labelled(label_settings(images(indexed), kind="segment"))
     assert data.store.image_shape == (16, 16, 3)
     assert data.native_size[0].tolist() == list(SIZE)
     assert data.mask_at_native(0).shape == SIZE

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.labels.label_settings import label_settings
 from ufm_jax.data.issues import DataIssues, Issue
-from ufm_jax.data.labels.data import LabelSettings, SplitSettings
+from ufm_jax.data.labels.data import SplitSettings
 from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError, UserError
@@ -62,7 +63,7 @@ class Folder:
 
     def load(self, split: SplitSettings | None = None, data: dict | None = None, **changes):
         images = data_settings(self.root, **(data or {}))
-        return load_labelled(LabelSettings(images, split or SplitSettings(), **changes))
+        return load_labelled(label_settings(images, split or SplitSettings(), **changes))
 
 
 @pytest.fixture
@@ -444,7 +445,7 @@ def test_mask_that_changed_since_it_was_checked_is_named(folder):
 )
 def test_senseless_settings_are_refused_by_name(tmp_path, data, changes, message):
     with pytest.raises(UserError, match=message):
-        LabelSettings(data_settings(tmp_path, **data), **changes)
+        label_settings(data_settings(tmp_path, **data), **changes)
 
 
 def test_issues_of_labels_have_known_kinds():

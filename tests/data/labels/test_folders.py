@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.labels.label_settings import label_settings
 from ufm_jax.data.federated import load_federated
-from ufm_jax.data.labels.data import LabelSettings, SplitSettings
+from ufm_jax.data.labels.data import SplitSettings
 from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
@@ -48,7 +49,7 @@ def data_settings(root: Path, **changes) -> DataSettings:
 def load(root: Path, kind: str = "single", data: dict | None = None, **changes):
     split = SplitSettings("fractions", required=("train",))
     images = data_settings(root, **(data or {}))
-    return load_labelled(LabelSettings(images, split, kind=kind, **changes))
+    return load_labelled(label_settings(images, split, kind=kind, **changes))
 
 
 def test_a_mask_beside_its_image_is_no_image_of_the_class(busi):

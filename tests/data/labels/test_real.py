@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ufm_jax.data.labels.data import LabelSettings, SplitSettings
+from tests.data.labels.label_settings import label_settings
+from ufm_jax.data.labels.data import SplitSettings
 from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.data.settings import DataSettings
 
@@ -22,7 +23,7 @@ def load(shared: Path, tmp_path: Path):
             detect_geometry=False,
             cache_dir=str(tmp_path),
         )
-        return load_labelled(LabelSettings(data, split, **changes))
+        return load_labelled(label_settings(data, split, **changes))
 
     return load
 

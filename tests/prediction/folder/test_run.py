@@ -34,7 +34,7 @@ def config(task, **evaluation) -> FinetuneConfig:
         size="xs", image_size=32, patch_size=8, channels=1, decoder="linear", drop_path=0.0
     )
     return FinetuneConfig(
-        data=LabelSettings(data=source, kind=task.kind),
+        data=LabelSettings(**vars(source), kind=task.kind),
         model=model,
         evaluation=EvaluationConfig(**{"batch_size": 2} | evaluation),
     )
@@ -74,7 +74,7 @@ def trained(task, **changes) -> TrainedModel:
 
 def direct(model, folder, names) -> np.ndarray:
     """What the network says of files, all in one batch."""
-    settings = config(model.task).data.data
+    settings = config(model.task).data
     read = [read_image(folder, Listed(name), settings) for name in names]
     return Predictor(objective(model.task).predict, len(names))(model.params, stack(read))
 

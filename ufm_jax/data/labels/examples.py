@@ -127,7 +127,7 @@ def read_examples(
     Raises:
       DataError: as the settings ask for.
     """
-    pixels = decode_settings(settings.data)
+    pixels = decode_settings(settings)
     decoded = screening.decode_records(records, pixels, cache_dir, num_workers, progress, share)
     native = native_sizes(decoded)
     faults, notes = screening.faults_of_decoding(decoded, require_labels=False)
@@ -172,7 +172,7 @@ def _with_masks(
     else:
         classes = parse_mask_classes(settings.mask_classes)
     natives = [(int(height), int(width)) for height, width in examples.native]
-    size = settings.data.working_size
+    size = settings.working_size
     rows = decode_masks(sources, natives, classes, size, cache_dir, num_workers, progress)
     clients = [record.client for record in examples.records]
     names = [str(s) if isinstance(s, Path) else s.name for s in sources]
@@ -190,7 +190,7 @@ def _with_masks(
 
 def _mask_of(record: Record, settings: LabelSettings) -> MaskSource:
     """The mask of a record that is known to have one."""
-    if settings.data.source == "synthetic":
+    if settings.source == "synthetic":
         from ufm_jax.data.labels.masks.synthetic import SimulatedMask
 
         return SimulatedMask.of(record.image)
@@ -203,7 +203,7 @@ def _mask_faults(
     records: Sequence[Record], root: Path | None, settings: LabelSettings
 ) -> dict[int, Issue]:
     """Masks that are not named, missing, empty, or outside the root."""
-    column = settings.mask_column if settings.data.source == "index" else "mask"
+    column = settings.mask_column if settings.source == "index" else "mask"
     faults: dict[int, Issue] = {
         index: Issue("no_mask", record.client, record.name, f"has no {column}")
         for index, record in enumerate(records)
@@ -220,4 +220,4 @@ def _mask_faults(
 
 
 def _listed(issues: Iterable[Issue], settings: LabelSettings) -> tuple[Issue, ...]:
-    return stop_or_list(issues, settings.data.on_bad, settings.unlabelled)
+    return stop_or_list(issues, settings.on_bad, settings.unlabelled)

@@ -28,7 +28,7 @@ _BESIDE = re.compile(r"(.+)[_.](?:mask|seg|segmentation)(?:_\d+)?", re.IGNORECAS
 
 def read_split_folders(settings: LabelSettings) -> Listing:
     """Reads ROOT/train and so on, or ROOT itself where it has no such folders."""
-    root = user_path(settings.data.root)
+    root = user_path(settings.root)
     if not root.is_dir():
         raise DataError(f"root {root} is not a folder")
     found = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
@@ -39,7 +39,7 @@ def read_split_folders(settings: LabelSettings) -> Listing:
             " or name what they mean in split.train_values, val_values or test_values"
         )
     _check_policy(root, splits, settings)
-    exclude = exclusions(settings.data)
+    exclude = exclusions(settings)
     parts = [
         _masked_folders(root / name, split, exclude, settings)
         if settings.kind == "segment"
@@ -70,7 +70,7 @@ def _split_folders(found: Sequence[str], split: SplitSettings) -> dict[str, str]
 
 def _check_policy(root: Path, splits: Mapping[str, str], settings: LabelSettings) -> None:
     """Refuses a policy that would train on images which lie in a folder to test or choose by."""
-    split, asked = settings.split, settings.data.splits
+    split, asked = settings.split, settings.splits
     used = set(matched("splits", asked, splits.values(), ("",)) if asked else splits.values())
     heeded = split.policy == "column" or (split.policy == "fold" and split.fold_column == "split")
     # Where nothing is trained, all images may be taken together.

@@ -47,23 +47,22 @@ def load_labelled(
     """
     listing = read_labelled(settings)
     screening.stop_without_images(listing)
-    data = settings.data
-    issues = list(stop_or_list(listing.issues, data.on_bad, settings.unlabelled))
+    issues = list(stop_or_list(listing.issues, settings.on_bad, settings.unlabelled))
     issues += screening.near_equal_names(listing.records)
-    chosen, ruled_out = screening.exclude_records(listing.records, data.exclusions())
-    records, excluded, torn = screening.keep_splits(chosen, data.splits)
+    chosen, ruled_out = screening.exclude_records(listing.records, settings.exclusions())
+    records, excluded, torn = screening.keep_splits(chosen, settings.splits)
     faults = faults_before_decoding(records, listing.root, settings)
-    issues += [*torn, *stop_or_list(faults.values(), data.on_bad, settings.unlabelled)]
+    issues += [*torn, *stop_or_list(faults.values(), settings.on_bad, settings.unlabelled)]
     usable, listed_twice = checks.once_each(
-        [record for index, record in enumerate(records) if index not in faults], data.duplicates
+        [record for index, record in enumerate(records) if index not in faults], settings.duplicates
     )
     out = {**listing.excluded, **ruled_out, **excluded}
     screening.refuse_nothing(usable, issues, out)
     names = [unique_name(record, listing.root) for record in usable]
     placed, moved = given_splits(usable, names, settings.split)
 
-    workers = data.num_workers or os.cpu_count() or 1
-    cache_dir = cache_folder(data.cache_dir)
+    workers = settings.num_workers or os.cpu_count() or 1
+    cache_dir = cache_folder(settings.cache_dir)
     examples, found, left_out = read_examples(placed, settings, cache_dir, workers, progress, share)
     issues += [*listed_twice, *moved, *found]
     out |= left_out
@@ -109,9 +108,9 @@ def _split_and_share(examples: Examples, root: Path | None, settings: LabelSetti
         group_names,
         groups.strata[groups.ids],
         sorted(range(len(names)), key=names.__getitem__),
-        settings.data,
+        settings,
     )
-    policy = settings.data.duplicates
+    policy = settings.duplicates
     leaked, copies = checks.copies_across_splits(examples.decoded, splits, policy)
     if "train" not in settings.split.required:
         leaked, copies = set(), []  # Nothing is trained on these images.

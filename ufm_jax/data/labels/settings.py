@@ -64,13 +64,13 @@ class SplitSettings(Checked):
 
 
 @dataclass(frozen=True)
-class LabelSettings(Checked):
-    """Labelled images: which, for which task, and how they are split.
+class LabelSettings(DataSettings):
+    """Labelled images: where they come from, for which task, and how they are split.
+
+    Source 'folders' means CLASS/*.png, or train/CLASS/*.png and so on, for diagnosis; image/*.png
+    and mask/*.png, or train/image and so on, for segmentation.
 
     Attributes:
-      data: the images, and the clients that hold them. Source 'folders' means CLASS/*.png, or
-        train/CLASS/*.png and so on, for diagnosis; image/*.png and mask/*.png, or train/image and
-        so on, for segmentation.
       split: train, validation and test.
       kind: 'single' (one class an image), 'multi' (several findings an image), 'segment' (masks).
       label_columns: columns, or keys of the notes, that hold the label; of several, each is a
@@ -95,7 +95,6 @@ class LabelSettings(Checked):
       unlabelled: images without label or mask: 'error', or 'skip' to leave them out and list them.
     """
 
-    data: DataSettings = field(default_factory=DataSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
     kind: Literal["single", "multi", "segment"] = "single"
     label_columns: tuple[str, ...] = ("label",)
@@ -115,11 +114,11 @@ class LabelSettings(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.data.source == "lists":
+        if self.source == "lists":
             raise DataError("source 'lists' knows no labels: set source='index' or 'folders'")
-        if self.kind == "segment" and self.data.source in ("tfds", "array_record"):
+        if self.kind == "segment" and self.source in ("tfds", "array_record"):
             raise DataError(
-                f"source {self.data.source!r} hands over no masks: set source='index' or 'folders'"
+                f"source {self.source!r} hands over no masks: set source='index' or 'folders'"
             )
         if not self.label_columns:
             raise DataError("label_columns is empty: name the column of the label")

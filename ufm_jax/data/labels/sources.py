@@ -31,11 +31,11 @@ def read_labelled(settings: LabelSettings) -> Listing:
     Raises:
       DataError: the source is malformed, or lacks a column that the settings name.
     """
-    if settings.data.source == "folders":
+    if settings.source == "folders":
         listing = read_split_folders(settings)
         records = listing.records
     else:
-        listing = read_listing(settings.data)
+        listing = read_listing(settings)
         records = tuple(_from_index(record, listing.root, settings) for record in listing.records)
         _check_columns(records, settings)
     if settings.group_pattern:
@@ -113,7 +113,7 @@ def _index_folder(record: Record, root: Path | None) -> Path | None:
 
 def _check_columns(records: Sequence[Record], settings: LabelSettings) -> None:
     """Refuses settings that name a column or a key which no record has."""
-    if settings.data.source != "index":
+    if settings.source != "index":
         return
     present = sorted({k for record in records for k, value in record.attributes.items() if value})
     if any(record.mask is not None for record in records):
@@ -133,7 +133,7 @@ def _check_columns(records: Sequence[Record], settings: LabelSettings) -> None:
     for setting, columns in wanted.items():
         if absent := [column for column in columns if column not in present]:
             raise DataError(
-                f"{setting}: no image of {settings.data.root} has a value under {absent}; "
+                f"{setting}: no image of {settings.root} has a value under {absent}; "
                 f"the columns and keys with values are: {', '.join(present)}"
             )
 

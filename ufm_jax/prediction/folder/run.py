@@ -102,19 +102,19 @@ def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request
     """
     params = _params(model, request.client)
     _check_out(request)
-    files = list_files(request.images, config.data.data)
+    files = list_files(request.images, config.data)
     candidates = [listed.name for listed in files if not listed.error]
-    check_first(request.images, candidates, config.data.data)
+    check_first(request.images, candidates, config.data)
     output = _output(config, model, request, candidates)
     # A larger batch than there are images would be filled up in vain.
     batch_size = min(config.evaluation.batch_size, max(1, len(candidates)))
     predictor = Predictor(make_objective(config, model.task).predict, batch_size)
-    workers = config.data.data.num_workers or os.cpu_count() or 1
+    workers = config.data.num_workers or os.cpu_count() or 1
 
     private_folder(request.out)
     if isinstance(output, SegmentationOutput):
         output.write_key()
-    batches = read_batches(request.images, files, config.data.data, batch_size, workers)
+    batches = read_batches(request.images, files, config.data, batch_size, workers)
     predictions = _predictions(predictor, params, batches)
     rows = map_in_order(lambda item: _row(output, item), predictions, workers)
     console = Console(stderr=True)
@@ -174,7 +174,7 @@ def _output(
     return SegmentationOutput(
         task,
         settings,
-        config.data.data,
+        config.data,
         request.images,
         request.out,
         mask_names(names),
