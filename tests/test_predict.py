@@ -12,7 +12,7 @@ from PIL import Image
 
 from ufm_jax.config.finetuning import finetune_config, resolve_finetune
 from ufm_jax.config.schema import flatten
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.files import write_json
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.runs.folder import CONFIG_FILE

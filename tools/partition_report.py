@@ -24,7 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ufm_jax.config.command import path_argument
-from ufm_jax.data.federated import DataSettings, FederatedData, load_federated
+from ufm_jax.data.federated import FederatedData, load_federated
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.door import enter, say
 from ufm_jax.errors import printable
 from ufm_jax.files import private_folder, replacing, write_json

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from ufm_jax.config.command import path_argument
-from ufm_jax.data.federated import read_listing
+from ufm_jax.data.listing import read_listing
 from ufm_jax.data.records import file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.array_record import pack

@@ -12,14 +12,11 @@ from PIL import Image
 
 from ufm_jax.data import partition, screening
 from ufm_jax.data.cache import fingerprint
-from ufm_jax.data.federated import (
-    ArrayStore,
-    DataSettings,
-    FederatedData,
-    load_federated,
-    read_listing,
-)
+from ufm_jax.data.cache.store import ArrayStore
+from ufm_jax.data.federated import FederatedData, load_federated
 from ufm_jax.data.issues import DataIssues, Issue
+from ufm_jax.data.listing import read_listing
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError, UserError
 from ufm_jax.phantoms.generate import phantom
 from ufm_jax.phantoms.lesion import LABEL_NAMES

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ufm_jax.config.finetuning import EvaluationConfig
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import measurement_errors
 from ufm_jax.evaluation.calls import call, choose_thresholds

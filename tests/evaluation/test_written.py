@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from ufm_jax.data.issues import DataIssues, Issue
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.evaluation.written import evaluate_predictions
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.written import Beside
 from ufm_jax.finetuning import run as pipeline

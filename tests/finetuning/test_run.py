@@ -24,7 +24,7 @@ from ufm_jax.config.pretraining import (
     PlacementConfig,
     ScheduleConfig,
 )
-from ufm_jax.data.labels.data import LabelSettings, SplitSettings
+from ufm_jax.data.labels.settings import LabelSettings, SplitSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.predictions_csv import read_table
 from ufm_jax.evaluation.written import Beside

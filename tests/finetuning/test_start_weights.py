@@ -11,7 +11,8 @@ import pytest
 
 from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig, StartConfig
 from ufm_jax.config.pretraining import ModelConfig
-from ufm_jax.data.labels.data import LabelSettings, Task
+from ufm_jax.data.labels.settings import LabelSettings
+from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.interop.convert import params_to_torch

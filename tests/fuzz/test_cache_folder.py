@@ -10,8 +10,9 @@ from PIL import Image
 
 from tests.data.labels.label_settings import label_settings
 from tests.fuzz.conftest import count
-from ufm_jax.data.federated import DataSettings, load_federated
+from ufm_jax.data.federated import load_federated
 from ufm_jax.data.labels.load import load_labelled
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 
 COUNT, SIZE = 6, 16

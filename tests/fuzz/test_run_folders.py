@@ -16,7 +16,7 @@ from tests.fuzz.conftest import count
 from ufm_jax.config.federation import PrivacyConfig
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import flatten as flatten_settings
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import UserError
 from ufm_jax.finetuning.best_round import VALIDATION_FILE, read_looks
 from ufm_jax.interop.torch_names import flatten

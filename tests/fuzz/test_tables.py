@@ -23,9 +23,10 @@ from PIL import Image
 
 from tests.data.labels.label_settings import label_settings
 from tests.fuzz.conftest import count
-from ufm_jax.data.federated import DataSettings, load_federated
+from ufm_jax.data.federated import load_federated
 from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.data.labels.settings import LabelSettings, SplitSettings
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import UserError, one_line
 from ufm_jax.evaluation.predictions_csv import read_table
 from ufm_jax.evaluation.readers import read_calls

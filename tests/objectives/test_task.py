@@ -14,7 +14,8 @@ from ufm_jax.config.finetuning import (
     NetworkConfig,
     TrainingViewConfig,
 )
-from ufm_jax.data.labels.data import LabelSettings, Task
+from ufm_jax.data.labels.settings import LabelSettings
+from ufm_jax.data.labels.task import Task
 from ufm_jax.objectives import segmentation
 from ufm_jax.objectives.diagnosis import _tempered
 from ufm_jax.objectives.task import make_objective

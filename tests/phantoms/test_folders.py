@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data.labels.data import LabelSettings, SplitSettings
 from ufm_jax.data.labels.load import load_labelled
+from ufm_jax.data.labels.settings import LabelSettings, SplitSettings
 from ufm_jax.errors import DataError
 from ufm_jax.phantoms.folders import write_phantoms
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.evaluation.biometry import measurement_errors
 from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass
 from ufm_jax.evaluation.evaluation_json import Evaluation, MeasurementErrors

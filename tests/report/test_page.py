@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from ufm_jax.objectives.pictures import Pictures
-from ufm_jax.report import RunInfo, write_reconstruction_png, write_report
-from ufm_jax.report.page import render, replace_page
+from ufm_jax.report.page import render, replace_page, write_report
+from ufm_jax.report.reconstruction_png import write_reconstruction_png
+from ufm_jax.report.run_info import RunInfo
 from ufm_jax.runs.history import ClientRecord, RoundRecord
 
 NASTY = '<script>alert("x")</script> & co'

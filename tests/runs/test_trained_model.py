@@ -8,7 +8,7 @@ import pytest
 
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import flatten
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import RunError
 from ufm_jax.runs import trained_model

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data.federated import ArrayStore, FederatedData
+from ufm_jax.data.cache.store import ArrayStore
+from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError, DataError
 
 _FILE = Path(__file__).resolve().parents[2] / "tools" / "partition_report.py"

@@ -19,7 +19,8 @@ import optax
 
 from tools.benchmarks.models import FEATURES, MODELS, losses
 from ufm_jax.config.pretraining import PretrainConfig, resolve
-from ufm_jax.data.federated import ArrayStore, FederatedData
+from ufm_jax.data.cache.store import ArrayStore
+from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.algorithms.fedavg import fedavg

@@ -16,16 +16,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ufm_jax.config.command import path_argument
-from ufm_jax.data.cache.store import Rows
-from ufm_jax.data.federated import (
-    ArrayStore,
-    DataSettings,
-    FederatedData,
-    load_federated,
-    read_listing,
-)
+from ufm_jax.data.cache.store import ArrayStore, Rows
+from ufm_jax.data.federated import FederatedData, load_federated
+from ufm_jax.data.listing import read_listing
 from ufm_jax.data.partition import split_sites
 from ufm_jax.data.records import Record
+from ufm_jax.data.settings import DataSettings
 
 _PRESET = Path(__file__).resolve().parents[2] / "configs" / "pretrain_sites.py"
 _CLIENTS = 16

@@ -19,7 +19,7 @@ from ufm_jax.config.pretraining import (
     check_warmup,
 )
 from ufm_jax.config.schema import from_config_dict, to_config_dict
-from ufm_jax.data.labels.data import LabelSettings
+from ufm_jax.data.labels.settings import LabelSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.models.classifier import Pool
 from ufm_jax.models.segmenter import DecoderName

@@ -22,7 +22,7 @@ from ufm_jax.config.federation import (
 )
 from ufm_jax.config.model import EncoderConfig
 from ufm_jax.config.schema import from_config_dict, to_config_dict
-from ufm_jax.data.federated import DataSettings
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.ops.masking import num_kept
 from ufm_jax.ranges import (

@@ -13,35 +13,24 @@ A row of the store is one decoded image:
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data import partition, screening
-from ufm_jax.data.cache.cache import DecodeSettings, Progress
+from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
-from ufm_jax.data.cache.store import ArrayStore, CachedStore, RowStore
-from ufm_jax.data.issues import DataIssues
-from ufm_jax.data.partition import assign
-from ufm_jax.data.records import Listing
+from ufm_jax.data.cache.store import CachedStore, RowStore
+from ufm_jax.data.copies import repeated_images
+from ufm_jax.data.decoding import Decoded, decode_records, decode_settings, faults_of_decoding
+from ufm_jax.data.issues import DataIssues, Issue, refuse_nothing, stop_on_faults
+from ufm_jax.data.listing import read_listing
+from ufm_jax.data.partition import assign, unit_ids
+from ufm_jax.data.records import Record
+from ufm_jax.data.screening import faults_before_decoding, screen
 from ufm_jax.data.settings import DataSettings
-from ufm_jax.data.sources.folders import exclusions, named_like_masks, read_folders
-from ufm_jax.data.sources.index_csv import read_index
-from ufm_jax.data.sources.lists import read_lists
-from ufm_jax.files import cache_folder, user_path
-
-__all__ = [
-    "ArrayStore",
-    "CachedStore",
-    "ClientSummary",
-    "DataSettings",
-    "FederatedData",
-    "RowStore",
-    "decode_settings",
-    "load_federated",
-    "read_listing",
-]
+from ufm_jax.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -138,45 +127,6 @@ class ClientSummary:
     share: float
 
 
-def read_listing(settings: DataSettings) -> Listing:
-    """Lists the records of a source, before any check and any decoding.
-
-    Args:
-      settings: `source` and what belongs to it.
-
-    Returns:
-      Clients and records as the source gives them.
-
-    Raises:
-      DataError: the source itself (a list, an index) is missing or malformed.
-    """
-    root = user_path(settings.root)
-    match settings.source:
-        case "synthetic":
-            from ufm_jax.data.sources.synthetic import read_synthetic
-
-            return read_synthetic(
-                settings.seed,
-                settings.num_sites,
-                settings.mean_size,
-                settings.sigma,
-                settings.working_size,
-            )
-        case "lists":
-            return read_lists(root, settings.lists)
-        case "index":
-            return read_index(root, settings.index, settings.client_columns)
-        case "folders":
-            found = read_folders(root, exclusions(settings))
-            return replace(found, issues=(*found.issues, *named_like_masks(found)))
-        case "tfds":
-            from ufm_jax.data.sources.tfds import read_records
-        case "array_record":
-            from ufm_jax.data.sources.array_record import read_records
-    records = tuple(read_records(settings))
-    return Listing(tuple(dict.fromkeys(r.client for r in records if r.client)), records)
-
-
 def load_federated(
     settings: DataSettings, progress: Progress | None = None, share: Share = ALONE
 ) -> FederatedData:
@@ -196,38 +146,34 @@ def load_federated(
       DataError: the data cannot be used as configured; names files, client and remedy.
     """
     listing = read_listing(settings)
-    screening.stop_without_images(listing)
-    require, on_bad = settings.require_labels, settings.on_bad
-    issues = list(screening.stop_on_faults(listing.issues, on_bad))
-    issues += screening.near_equal_names(listing.records)
-    records, left_out = screening.exclude_records(listing.records, settings.exclusions())
-    records, excluded, torn = screening.keep_splits(records, settings.splits)
-    faults = screening.faults_before_decoding(records, listing.root, require)
-    issues += [*torn, *screening.stop_on_faults(faults.values(), on_bad)]
-    usable = [record for index, record in enumerate(records) if index not in faults]
-    out = {**listing.excluded, **left_out, **excluded}
-    screening.refuse_nothing(usable, issues, out)
+    require = settings.require_labels
 
+    def faults_of(records: Sequence[Record], root: Path | None) -> dict[int, Issue]:
+        return faults_before_decoding(records, root, require)
+
+    def stop(issues: Iterable[Issue]) -> tuple[Issue, ...]:
+        return stop_on_faults(issues, settings.on_bad)
+
+    usable, found, excluded = screen(listing, settings, faults_of, stop)
     workers = settings.num_workers or os.cpu_count() or 1
     cache_dir = cache_folder(settings.cache_dir)
-    decoded = screening.decode_records(
-        usable, decode_settings(settings), cache_dir, workers, progress, share
-    )
-    faults, notes = screening.faults_of_decoding(decoded, require)
-    issues += [*notes, *screening.stop_on_faults(faults.values(), on_bad)]
+    decoded = decode_records(usable, decode_settings(settings), cache_dir, workers, progress, share)
+    faults, notes = faults_of_decoding(decoded, require)
+    issues = [*found, *notes, *stop(faults.values())]
     decoded = decoded.without(faults)
-    screening.refuse_nothing(decoded.records, issues, out)
+    refuse_nothing(decoded.records, issues, excluded)
 
     label_names, labels = _number_labels(decoded)
     names, owner = _assign(decoded, labels, listing.clients, settings)
-    repeated, copies = screening.repeated_images(decoded, names, owner, settings.duplicates)
-    issues += copies
+    repeated, copies = repeated_images(decoded, names, owner, settings.duplicates)
     kept = np.array([i for i in range(len(owner)) if i not in repeated], np.int64)
     sizes = np.bincount(owner[kept], minlength=len(names))
-    issues += screening.stop_on_faults(screening.empty_clients(names, sizes), on_bad)
+    reason = "no usable image of this client is left"
+    empty = (Issue("empty_client", names[k], "", reason) for k in np.flatnonzero(sizes == 0))
+    issues += [*copies, *stop(empty)]
 
     order = kept[np.argsort(owner[kept], kind="stable")]
-    groups = partition.unit_ids([record.group for record in decoded.records])
+    groups = unit_ids([record.group for record in decoded.records])
     offsets = np.concatenate([[0], np.cumsum(sizes[sizes > 0])])
     identity = hashlib.sha256(decoded.cached.folder.name.encode())
     identity.update(decoded.rows[order].tobytes() + offsets.tobytes())
@@ -235,7 +181,7 @@ def load_federated(
         names=tuple(name for name, size in zip(names, sizes, strict=True) if size),
         offsets=offsets,
         store=CachedStore(decoded.cached, decoded.rows[order], labels[order]),
-        issues=DataIssues(tuple(issues), out),
+        issues=DataIssues(tuple(issues), excluded),
         labels=labels[order],
         label_names=label_names,
         groups=groups[order],
@@ -243,18 +189,7 @@ def load_federated(
     )
 
 
-def decode_settings(settings: DataSettings) -> DecodeSettings:
-    """The part of the settings that decides pixels."""
-    channels = None if settings.channels == "auto" else settings.channels
-    detector = None
-    if settings.detect_geometry:
-        from ufm_jax.data.geometry.detect import detect_geometry
-
-        detector = detect_geometry
-    return DecodeSettings(settings.working_size, channels, detector, settings.value_range)
-
-
-def _number_labels(decoded: screening.Decoded) -> tuple[tuple[str, ...], np.ndarray]:
+def _number_labels(decoded: Decoded) -> tuple[tuple[str, ...], np.ndarray]:
     """Label names in alphabetical order, and the label of each record, int32 [R], -1 = none."""
     labels = [decoded.label(index) for index in range(len(decoded.records))]
     names = tuple(sorted({label for label in labels if label is not None}))
@@ -263,7 +198,7 @@ def _number_labels(decoded: screening.Decoded) -> tuple[tuple[str, ...], np.ndar
 
 
 def _assign(
-    decoded: screening.Decoded, labels: np.ndarray, clients: tuple[str, ...], settings: DataSettings
+    decoded: Decoded, labels: np.ndarray, clients: tuple[str, ...], settings: DataSettings
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Client names, those left without a record too, and the client of each record, int64 [R]."""
     sites = [record.client for record in decoded.records]

@@ -1,7 +1,7 @@
 """What is wrong with the data, by kind, client and file; and the policy: stop, or skip and say."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,19 +153,29 @@ def described(issues: Iterable[Issue]) -> str:
     return f"{what}:{shown}{more}"
 
 
-def stop_or_list(issues: Iterable[Issue], on_bad: str, unlabelled: str) -> tuple[Issue, ...]:
+def stop_on_faults(
+    issues: Iterable[Issue], on_bad: str, unlabelled: str | None = None
+) -> tuple[Issue, ...]:
     """Hands issues back, unless there are faults among them that are to stop the run.
 
     Args:
       issues: what was found.
-      on_bad: 'error' stops at unusable images and masks.
-      unlabelled: 'error' stops at images without label or mask.
+      on_bad: 'error' stops at unusable images, masks and clients.
+      unlabelled: 'error' stops at images without label or mask; None treats them as `on_bad` says.
 
     Raises:
       DataError: shows the first few faults and their count.
     """
     found = tuple(issues)
     faults = [issue for issue in found if issue.kind in FAULTS]
-    enforce((i for i in faults if i.kind not in _UNLABELLED), on_bad, _BAD_REMEDY)
-    enforce((i for i in faults if i.kind in _UNLABELLED), unlabelled, _UNLABELLED_REMEDY)
+    apart = () if unlabelled is None else _UNLABELLED
+    enforce((i for i in faults if i.kind not in apart), on_bad, _BAD_REMEDY)
+    enforce((i for i in faults if i.kind in apart), unlabelled or on_bad, _UNLABELLED_REMEDY)
     return found
+
+
+def refuse_nothing(records: Sized, issues: Iterable[Issue], excluded: Mapping[str, int]) -> None:
+    """Raises DataError if no record is left; it says what was skipped or left out, and why."""
+    if not records:
+        why = DataIssues(tuple(issues), excluded).summary() or ["the source lists none"]
+        raise DataError(f"no usable image is left: {'; '.join(why)}")

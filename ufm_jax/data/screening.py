@@ -1,53 +1,61 @@
-"""From records to rows: which images are usable, asked for, decoded, and held only once."""
+"""From a listing to the records that may be decoded: asked for, and without a fault that shows."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from ufm_jax.data.cache.cache import DecodeSettings, Progress, open_cache_dir
-from ufm_jax.data.cache.fingerprint import content_digests, memo_of
-from ufm_jax.data.cache.folder import CachedRows
-from ufm_jax.data.cache.shared_cache import ALONE, Share, decoded_together
 from ufm_jax.data.cells import matched, name_of, near_equal
-from ufm_jax.data.issues import FAULTS, DataIssues, Issue, enforce
+from ufm_jax.data.issues import Issue, refuse_nothing
 from ufm_jax.data.records import Listing, Record, file_faults
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 
-_FAULT_REMEDY = "Mend or remove them, or set on_bad='skip' to leave them out and list them"
-_DUPLICATE_REMEDY = "Set duplicates='skip' to keep the first of each, or 'keep' to only list them"
 
-
-@dataclass(frozen=True)
-class Decoded:
-    """Records and where their pixels are.
+class Screened(NamedTuple):
+    """What is left of a listing before its files are read.
 
     Attributes:
-      records: R records.
-      cached: the cache folder that holds their rows.
-      rows: int64 [R], row of each record in `cached`; equal files share a row; -1 = unreadable.
-      unreadable: why, by position, for each row -1.
+      records: the usable ones, at least one.
+      issues: what was left out for a fault, or is doubtful.
+      excluded: number of records left out on purpose, by reason.
     """
 
     records: tuple[Record, ...]
-    cached: CachedRows
-    rows: np.ndarray
-    unreadable: Mapping[int, str] = field(default_factory=dict)
-
-    def label(self, index: int) -> str | None:
-        """The record's label, or the one its picture brought."""
-        return self.records[index].label or self.cached.labels.get(int(self.rows[index]))
-
-    def without(self, positions: Collection[int]) -> "Decoded":
-        """All records but those at some positions, which include all that are unreadable."""
-        kept = [i for i in range(len(self.records)) if i not in positions]
-        records = tuple(self.records[i] for i in kept)
-        return Decoded(records, self.cached, self.rows[np.array(kept, np.int64)])
+    issues: tuple[Issue, ...]
+    excluded: Mapping[str, int]
 
 
-def stop_without_images(listing: Listing) -> None:
+def screen(
+    listing: Listing,
+    settings: DataSettings,
+    faults_of: Callable[[Sequence[Record], Path | None], Mapping[int, Issue]],
+    stop: Callable[[Iterable[Issue]], tuple[Issue, ...]],
+) -> Screened:
+    """Takes out what is not asked for, and what has a fault that shows without reading a file.
+
+    Args:
+      listing: what the source lists.
+      settings: splits and columns by which records are kept or left out.
+      faults_of: (records, root) -> the fault of each faulty record, by position.
+      stop: hands issues back, unless there are some that are to stop the run.
+
+    Raises:
+      DataError: as the settings ask for, or nothing is left.
+    """
+    _stop_without_images(listing)
+    issues = [*stop(listing.issues), *_near_equal_names(listing.records)]
+    records, ruled_out = _exclude_records(listing.records, settings.exclusions())
+    records, other_splits, torn = keep_splits(records, settings.splits)
+    faults = faults_of(records, listing.root)
+    issues += [*torn, *stop(faults.values())]
+    usable = tuple(record for index, record in enumerate(records) if index not in faults)
+    excluded = {**listing.excluded, **ruled_out, **other_splits}
+    refuse_nothing(usable, issues, excluded)
+    return Screened(usable, tuple(issues), excluded)
+
+
+def _stop_without_images(listing: Listing) -> None:
     """Refuses a source that lists files and no image.
 
     Raises:
@@ -62,13 +70,6 @@ def stop_without_images(listing: Listing) -> None:
         f"{listing.root or others[0].parent} holds no image that can be read, but {found}: DICOM, "
         "NIfTI and videos are not read yet; convert them to PNG, a file a frame"
     )
-
-
-def stop_on_faults(issues: Iterable[Issue], on_bad: str) -> tuple[Issue, ...]:
-    """Hands issues back; under 'error', raises DataError instead if faults are among them."""
-    found = tuple(issues)
-    enforce((issue for issue in found if issue.kind in FAULTS), on_bad, _FAULT_REMEDY)
-    return found
 
 
 def keep_splits(
@@ -102,7 +103,7 @@ def keep_splits(
     return kept, dict(excluded), issues
 
 
-def exclude_records(
+def _exclude_records(
     records: Sequence[Record], rules: Sequence[tuple[str, str, str]]
 ) -> tuple[tuple[Record, ...], dict[str, int]]:
     """Leaves out records by the values of their columns.
@@ -136,7 +137,7 @@ def _value(record: Record, of_set: str, column: str) -> str:
     return (known | dict(record.attributes)).get(column) or ""
 
 
-def near_equal_names(records: Sequence[Record]) -> list[Issue]:
+def _near_equal_names(records: Sequence[Record]) -> list[Issue]:
     """An issue for names of groups, clients, labels or splits that nearly are one name."""
     issues = []
     for what in ("group", "client", "label", "split"):
@@ -148,15 +149,6 @@ def near_equal_names(records: Sequence[Record]) -> list[Issue]:
             reason = f"{what} {' and '.join(map(repr, alike))}: if they are one, write them alike"
             issues.append(Issue("near_equal", record.client, record.place or record.name, reason))
     return issues
-
-
-def refuse_nothing(
-    records: Sequence[Record], issues: Iterable[Issue], excluded: Mapping[str, int]
-) -> None:
-    """Raises DataError if no record is left; it says what was skipped or left out, and why."""
-    if not records:
-        why = DataIssues(tuple(issues), excluded).summary() or ["the source lists none"]
-        raise DataError(f"no usable image is left: {'; '.join(why)}")
 
 
 def faults_before_decoding(
@@ -182,136 +174,3 @@ def faults_before_decoding(
         elif require_labels and record.label is None and isinstance(record.image, Path):
             faults[index] = Issue("no_label", record.client, record.name, "has no label")
     return dict(sorted(faults.items()))
-
-
-def decode_records(
-    records: Sequence[Record],
-    settings: DecodeSettings,
-    cache_dir: Path,
-    num_workers: int,
-    progress: Progress | None,
-    share: Share = ALONE,
-) -> Decoded:
-    """Opens the decoded rows of records, decoding what is not in the cache.
-
-    Args:
-      records: R records without known faults, at least one.
-      settings: what decides the pixels.
-      cache_dir: made if absent.
-      num_workers: threads.
-      progress: called with (done, total) while images are decoded.
-      share: this process among those that decode the same records; see `shared_cache`.
-
-    Returns:
-      All records, those that failed too: see `faults_of_decoding`.
-
-    Raises:
-      DataError: no image can be read, or the depth of the files must be said.
-    """
-    open_cache_dir(cache_dir)
-    listed = [record.image for record in records]
-    digests, unreadable = content_digests(listed, memo_of(listed, cache_dir), num_workers)
-    if len(unreadable) == len(records):
-        raise DataError(f"no image can be read; first: {records[0].name}: {unreadable[0]}")
-    first: dict[bytes, int] = {}
-    for index, content in enumerate(digests):
-        if index not in unreadable:
-            first.setdefault(content, index)
-    images = [records[index].image for index in first.values()]
-    names = list(first)
-    cached = decoded_together(images, names, settings, cache_dir, num_workers, progress, share)
-    row_of = {content: row for row, content in enumerate(first)}
-    rows = np.array([row_of.get(content, -1) for content in digests], np.int64)
-    check_depth(np.where(rows >= 0, cached.peaks[rows], 0), [r.name for r in records])
-    return Decoded(tuple(records), cached, rows, unreadable)
-
-
-def check_depth(peaks: np.ndarray, names: Sequence[str]) -> None:
-    """Refuses files of 16 bits by their headers that as a set do not use them.
-
-    Args:
-      peaks: int [R], see `decode.Row`.
-      names: of the R files.
-
-    Raises:
-      DataError: no file reaches a quarter of full scale: 10, 12 or 14 bits, stored in 16, would
-        come out dark.
-    """
-    most, deep = int(peaks.max(initial=0)), np.flatnonzero(peaks)
-    if 0 < most < 2**14:
-        bits = next(bits for bits in (10, 12, 14) if most < 2**bits)
-        raise DataError(
-            f"{len(deep)} files have 16 bits by their headers, and none a value above {most}; "
-            f"first: {names[deep[0]]}. Set data.value_range=(0, {2**bits - 1}) if "
-            f"they hold {bits} bits, (0, 65535) if they hold 16"
-        )
-
-
-def faults_of_decoding(
-    decoded: Decoded, require_labels: bool
-) -> tuple[dict[int, Issue], list[Issue]]:
-    """Finds what showed only when the files were read.
-
-    Args:
-      decoded: the outcome of `decode_records`.
-      require_labels: whether an image without a label is a fault.
-
-    Returns:
-      The fault of each unusable record, by position; and issues of records that are usable.
-    """
-    faults: dict[int, Issue] = {}
-    notes: list[Issue] = []
-    for index, (record, row) in enumerate(zip(decoded.records, decoded.rows.tolist(), strict=True)):
-        if reason := decoded.unreadable.get(index) or decoded.cached.failures.get(row):
-            faults[index] = Issue("corrupt", record.client, record.name, reason)
-        elif require_labels and decoded.label(index) is None:
-            faults[index] = Issue("no_label", record.client, record.name, "has no label")
-        elif (frames := int(decoded.cached.frames[row])) > 1:
-            reason = f"frame 1 of {frames} is used"
-            notes.append(Issue("multi_frame", record.client, record.name, reason))
-    return faults, notes
-
-
-def repeated_images(
-    decoded: Decoded, names: Sequence[str], owner: np.ndarray, policy: str
-) -> tuple[set[int], list[Issue]]:
-    """Finds images whose pixels an earlier record has too.
-
-    Args:
-      decoded: R usable records.
-      names: client names.
-      owner: int64 [R], the client of each record.
-      policy: for images that several clients hold: 'error', 'skip' or 'keep'.
-
-    Returns:
-      Positions to leave out: under 'skip', every copy held by another client than the first; and
-      an issue for each copy. Copies within a client (still frames of a clip) are only listed.
-
-    Raises:
-      DataError: under 'error', if two clients hold the same image.
-    """
-    first: dict[bytes, int] = {}
-    repeated: dict[int, Issue] = {}
-    pixels = decoded.cached.digests[decoded.rows]
-    for index in range(len(decoded.records)):
-        original = first.setdefault(pixels[index].tobytes(), index)
-        if original == index:
-            continue
-        across = owner[original] != owner[index]
-        kind = "duplicate_across" if across else "duplicate_within"
-        holder = names[owner[original]]
-        reason = f"same pixels as {decoded.records[original].name} (client {holder})"
-        name = decoded.records[index].name
-        repeated[index] = Issue(kind, names[owner[index]], name, reason)
-    across_clients = {i: f for i, f in repeated.items() if f.kind == "duplicate_across"}
-    enforce(across_clients.values(), policy, _DUPLICATE_REMEDY)
-    return set(across_clients) if policy == "skip" else set(), list(repeated.values())
-
-
-def empty_clients(names: Sequence[str], sizes: np.ndarray) -> list[Issue]:
-    """An issue for each client of size 0."""
-    return [
-        Issue("empty_client", name, "", "no usable image of this client is left")
-        for name, size in zip(names, sizes, strict=True)
-        if size == 0
-    ]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.evaluation.against import RunComparison
 from ufm_jax.evaluation.biometry import measurement_errors
 from ufm_jax.evaluation.calls import calling_thresholds

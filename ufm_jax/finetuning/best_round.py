@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
-from ufm_jax.data.labels.data import LabelledData, Task
+from ufm_jax.data.labels.data import LabelledData
+from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.evaluation_json import evaluate_diagnosis, evaluate_segmentation
 from ufm_jax.evaluation.predictions import DiagnosisPredictions, Predictions

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
-from ufm_jax.data.labels.data import LabelledData, SplitSettings, Task
-from ufm_jax.data.labels.settings import SPLITS
+from ufm_jax.data.labels.data import LabelledData
+from ufm_jax.data.labels.settings import SPLITS, SplitSettings
+from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.calls import choose_thresholds, positive_class
 from ufm_jax.evaluation.predictions import (

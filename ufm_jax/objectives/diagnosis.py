@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig, TrainingViewConfig
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ufm_jax.config.finetuning import FinetuneConfig
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.segmenter import Segmenter

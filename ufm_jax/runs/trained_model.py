@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from ufm_jax.config.finetuning import FinetuneConfig, finetune_config
 from ufm_jax.config.schema import flatten as flatten_settings
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.paths import join_by_path

@@ -11,7 +11,8 @@ from ufm_jax.cluster import hosts
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import to_config_dict
 from ufm_jax.objectives.pictures import make_pictures
-from ufm_jax.report import write_reconstruction_png, write_report
+from ufm_jax.report.page import write_report
+from ufm_jax.report.reconstruction_png import write_reconstruction_png
 from ufm_jax.report.run_info import RunInfo
 from ufm_jax.runs.history import read_history
 from ufm_jax.train.run import Ended

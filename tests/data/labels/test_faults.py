@@ -10,8 +10,8 @@ from PIL import Image
 
 from tests.data.labels.label_settings import label_settings
 from ufm_jax.data.issues import DataIssues, Issue
-from ufm_jax.data.labels.data import SplitSettings
 from ufm_jax.data.labels.load import load_labelled
+from ufm_jax.data.labels.settings import SplitSettings
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError, UserError
 

@@ -8,10 +8,10 @@ from PIL import ExifTags, Image
 
 from ufm_jax.data.cache.cache import DecodeSettings
 from ufm_jax.data.cache.decode import decode_bytes
+from ufm_jax.data.decoding import Decoded, decode_records
 from ufm_jax.data.labels.sizes import native_sizes, spacing_mm
 from ufm_jax.data.labels.sources import notes_of
 from ufm_jax.data.records import Record
-from ufm_jax.data.screening import Decoded, decode_records
 from ufm_jax.errors import DataError
 
 

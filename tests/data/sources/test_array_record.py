@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ufm_jax.data.federated import load_federated, read_listing
+from ufm_jax.data.federated import load_federated
 from ufm_jax.data.image_file import CorruptImage
+from ufm_jax.data.listing import read_listing
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.array_record import INDEX, PackedImage, pack, read_records
 from ufm_jax.errors import DataError

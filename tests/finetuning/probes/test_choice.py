@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.finetuning.probes.choice import choose, choosing_grounds, figures_of
 
 

@@ -12,7 +12,9 @@ from sklearn.preprocessing import StandardScaler
 
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig, NetworkConfig
 from ufm_jax.data.cache.store import ArrayStore
-from ufm_jax.data.labels.data import LabelledData, LabelledStore, Task
+from ufm_jax.data.labels.data import LabelledData
+from ufm_jax.data.labels.store import LabelledStore
+from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.finetuning.probes import linear_knn
 from ufm_jax.finetuning.probes.choice import choosing_grounds, figures_of

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ufm_jax.config.finetuning import EvaluationConfig
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.calls import call, calling_thresholds
 from ufm_jax.evaluation.predictions import DiagnosisPredictions

@@ -12,7 +12,8 @@ from PIL import Image
 
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig, NetworkConfig
 from ufm_jax.data.cache.decode import decode_bytes
-from ufm_jax.data.labels.data import LabelSettings, Task
+from ufm_jax.data.labels.settings import LabelSettings
+from ufm_jax.data.labels.task import Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.objectives.task import Objective, make_objective

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ufm_jax.data.decoding import Decoded
 from ufm_jax.data.issues import Issue, enforce
 from ufm_jax.data.labels.settings import SPLITS, LabelSettings
 from ufm_jax.data.records import Record
-from ufm_jax.data.screening import Decoded
 from ufm_jax.errors import DataError
 
 _REMEDY = {

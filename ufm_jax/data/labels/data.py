@@ -20,14 +20,12 @@ from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.issues import DataIssues
 from ufm_jax.data.labels.masks.classes import MaskClasses
 from ufm_jax.data.labels.masks.rows import MaskSource, read_mask
-from ufm_jax.data.labels.settings import SPLITS, LabelSettings, SplitSettings
+from ufm_jax.data.labels.settings import SPLITS
 from ufm_jax.data.labels.splits import make_groups
 from ufm_jax.data.labels.store import LabelledStore
 from ufm_jax.data.labels.subsets import nested_subset
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import DataError
-
-__all__ = ["LabelSettings", "LabelledData", "LabelledStore", "SplitSettings", "Task"]
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import numpy as np
 from ufm_jax.data import screening
 from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
-from ufm_jax.data.federated import decode_settings
-from ufm_jax.data.issues import Issue, stop_or_list
+from ufm_jax.data.decoding import Decoded, decode_records, decode_settings, faults_of_decoding
+from ufm_jax.data.issues import Issue, stop_on_faults
 from ufm_jax.data.labels.masks.classes import AUTO, MaskClasses, parse_mask_classes
 from ufm_jax.data.labels.masks.joined import JoinedMask
 from ufm_jax.data.labels.masks.rows import MaskRows, MaskSource, decode_masks, values_in_masks
@@ -19,7 +19,6 @@ from ufm_jax.data.labels.sizes import native_sizes
 from ufm_jax.data.labels.sources import leave_out
 from ufm_jax.data.labels.task import check_classes, read_targets
 from ufm_jax.data.records import Record, file_faults
-from ufm_jax.data.screening import Decoded
 
 
 @dataclass(frozen=True)
@@ -128,9 +127,9 @@ def read_examples(
       DataError: as the settings ask for.
     """
     pixels = decode_settings(settings)
-    decoded = screening.decode_records(records, pixels, cache_dir, num_workers, progress, share)
+    decoded = decode_records(records, pixels, cache_dir, num_workers, progress, share)
     native = native_sizes(decoded)
-    faults, notes = screening.faults_of_decoding(decoded, require_labels=False)
+    faults, notes = faults_of_decoding(decoded, require_labels=False)
     issues: list[Issue] = [*notes, *_listed(faults.values(), settings)]
     # Records whose source says their label have been through `leave_out`.
     labels = [
@@ -220,4 +219,4 @@ def _mask_faults(
 
 
 def _listed(issues: Iterable[Issue], settings: LabelSettings) -> tuple[Issue, ...]:
-    return stop_or_list(issues, settings.on_bad, settings.unlabelled)
+    return stop_on_faults(issues, settings.on_bad, settings.unlabelled)

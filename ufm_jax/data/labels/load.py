@@ -2,17 +2,17 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data import screening
 from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
 from ufm_jax.data.cache.store import CachedStore
-from ufm_jax.data.issues import DataIssues, Issue, stop_or_list
+from ufm_jax.data.copies import repeated_images
+from ufm_jax.data.issues import DataIssues, Issue, refuse_nothing, stop_on_faults
 from ufm_jax.data.labels import checks
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.examples import Examples, faults_before_decoding, read_examples
@@ -25,6 +25,7 @@ from ufm_jax.data.labels.store import LabelledStore
 from ufm_jax.data.labels.task import Task
 from ufm_jax.data.partition import assign_clients
 from ufm_jax.data.records import Record
+from ufm_jax.data.screening import screen
 from ufm_jax.files import cache_folder
 
 
@@ -46,27 +47,26 @@ def load_labelled(
       DataError: the data cannot be used as configured; names files, and the remedy.
     """
     listing = read_labelled(settings)
-    screening.stop_without_images(listing)
-    issues = list(stop_or_list(listing.issues, settings.on_bad, settings.unlabelled))
-    issues += screening.near_equal_names(listing.records)
-    chosen, ruled_out = screening.exclude_records(listing.records, settings.exclusions())
-    records, excluded, torn = screening.keep_splits(chosen, settings.splits)
-    faults = faults_before_decoding(records, listing.root, settings)
-    issues += [*torn, *stop_or_list(faults.values(), settings.on_bad, settings.unlabelled)]
-    usable, listed_twice = checks.once_each(
-        [record for index, record in enumerate(records) if index not in faults], settings.duplicates
-    )
-    out = {**listing.excluded, **ruled_out, **excluded}
-    screening.refuse_nothing(usable, issues, out)
+
+    def faults_of(records: Sequence[Record], root: Path | None) -> dict[int, Issue]:
+        return faults_before_decoding(records, root, settings)
+
+    def stop(issues: Iterable[Issue]) -> tuple[Issue, ...]:
+        return stop_on_faults(issues, settings.on_bad, settings.unlabelled)
+
+    records, found, excluded = screen(listing, settings, faults_of, stop)
+    usable, listed_twice = checks.once_each(records, settings.duplicates)
     names = [unique_name(record, listing.root) for record in usable]
     placed, moved = given_splits(usable, names, settings.split)
 
     workers = settings.num_workers or os.cpu_count() or 1
     cache_dir = cache_folder(settings.cache_dir)
-    examples, found, left_out = read_examples(placed, settings, cache_dir, workers, progress, share)
-    issues += [*listed_twice, *moved, *found]
-    out |= left_out
-    screening.refuse_nothing(examples.records, issues, out)
+    examples, faults, left_out = read_examples(
+        placed, settings, cache_dir, workers, progress, share
+    )
+    issues = [*found, *listed_twice, *moved, *faults]
+    out = {**excluded, **left_out}
+    refuse_nothing(examples.records, issues, out)
     checked = _split_and_share(examples, listing.root, settings)
     issues += checked.issues
     return _assembled(checked, DataIssues(tuple(issues), out), settings)
@@ -117,7 +117,7 @@ def _split_and_share(examples: Examples, root: Path | None, settings: LabelSetti
     kept = np.array([i for i in range(len(records)) if i not in leaked], np.int64)
     left = examples.without(leaked)
     # Among what is left: else of a copy in another split and at another client neither would stay.
-    repeated, repeats = screening.repeated_images(left.decoded, clients, owner[kept], policy)
+    repeated, repeats = repeated_images(left.decoded, clients, owner[kept], policy)
     kept = np.delete(kept, sorted(repeated))
     left = left.without(repeated)
     splits, owner = splits[kept], owner[kept]

@@ -7,8 +7,8 @@ from typing import TypeVar
 import numpy as np
 
 from ufm_jax.data.cells import integer_of, positive
+from ufm_jax.data.decoding import Decoded
 from ufm_jax.data.records import Record
-from ufm_jax.data.screening import Decoded
 from ufm_jax.errors import DataError
 
 T = TypeVar("T")

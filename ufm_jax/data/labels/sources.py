@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from ufm_jax.data.cells import matched, text_of
-from ufm_jax.data.federated import read_listing
 from ufm_jax.data.labels.folders import read_split_folders
 from ufm_jax.data.labels.settings import LabelSettings
+from ufm_jax.data.listing import read_listing
 from ufm_jax.data.records import Listing, Record
 from ufm_jax.data.sources.index_csv import SET_COLUMN, found_file
 from ufm_jax.errors import DataError

@@ -11,9 +11,9 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ufm_jax.data.cache.decode import DecodedFile, decode_bytes, make_row
+from ufm_jax.data.decoding import check_depth
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.records import Picture, fault_of_file
-from ufm_jax.data.screening import check_depth
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import SUFFIXES, Exclusions
 from ufm_jax.errors import DataError
@@ -117,7 +117,7 @@ def check_first(root: Path, names: Sequence[str], settings: DataSettings) -> Non
     """Refuses a folder of dark files of 16 bits, by its first files, as training does by all.
 
     Raises:
-        DataError: See ``screening.check_depth``.
+        DataError: See ``decoding.check_depth``.
     """
     peaks = np.zeros(len(names[:_FIRST]), np.int64)
     for index in range(len(peaks)):

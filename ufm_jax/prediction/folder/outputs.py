@@ -22,7 +22,7 @@ from PIL import Image
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.csv_files import writing_csv
 from ufm_jax.data.image_file import CorruptImage
-from ufm_jax.data.labels.data import Task
+from ufm_jax.data.labels.task import Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.evaluation.biometry import UNITS
 from ufm_jax.evaluation.calls import called
