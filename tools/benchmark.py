@@ -31,7 +31,7 @@ from tools.benchmarks import (
 from tools.benchmarks.output import show, write
 from ufm_jax.cluster.process import configure_jax
 from ufm_jax.config.command import path_argument
-from ufm_jax.config.pretraining import PlacementConfig
+from ufm_jax.config.training import PlacementConfig
 from ufm_jax.door import enter
 
 COMMANDS = {

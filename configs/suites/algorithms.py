@@ -82,7 +82,7 @@ def _pretraining() -> Run:
 def _run(point: dict[str, Label]) -> Run:
     method = _METHODS[point["method"]]
     overrides: dict[str, Any] = {
-        **{f"data.{key}" if key.startswith("data.") else key: v for key, v in _SMALL.items()},
+        **_SMALL,
         "data.partition": "dirichlet",
         "data.alpha": 0.1,
         "data.num_clients": 16,

@@ -10,10 +10,11 @@ from ufm_jax.config.federation import (
     AlgorithmConfig,
     AttackConfig,
     CompressionConfig,
+    FederationConfig,
     ParticipationConfig,
     PrivacyConfig,
 )
-from ufm_jax.config.pretraining import FederationConfig, OptimizerConfig
+from ufm_jax.config.training import OptimizerConfig
 from ufm_jax.errors import ConfigError
 
 SGD = OptimizerConfig(

@@ -9,14 +9,10 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from ufm_jax.config.compatibility import check_clients
+from ufm_jax.config.federation import FederationConfig
 from ufm_jax.config.finetuning import finetune_config, resolve_finetune
-from ufm_jax.config.pretraining import (
-    FederationConfig,
-    PretrainConfig,
-    check_clients,
-    pretrain_config,
-    resolve,
-)
+from ufm_jax.config.pretraining import PretrainConfig, pretrain_config, resolve
 from ufm_jax.config.schema import ListParser, flatten, to_config_dict
 from ufm_jax.errors import ConfigError
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ufm_jax.config.pretraining import OptimizerConfig
+from ufm_jax.config.training import OptimizerConfig
 from ufm_jax.finetuning.layer_decay import (
     decays,
     finetune_optimizer,

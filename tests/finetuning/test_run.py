@@ -18,7 +18,7 @@ from ufm_jax.config.finetuning import (
     NetworkConfig,
     TrainingViewConfig,
 )
-from ufm_jax.config.pretraining import (
+from ufm_jax.config.training import (
     CheckpointConfig,
     OptimizerConfig,
     PlacementConfig,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig, StartConfig
-from ufm_jax.config.pretraining import ModelConfig
+from ufm_jax.config.model import ModelConfig
 from ufm_jax.data.labels.settings import LabelSettings
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError

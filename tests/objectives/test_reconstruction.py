@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ufm_jax.config.pretraining import AugmentConfig, ModelConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import AugmentConfig
 from ufm_jax.objectives.reconstruction import init_params, make_loss, make_view
 
 MODEL = ModelConfig(

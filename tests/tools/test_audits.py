@@ -13,8 +13,9 @@ from tools.audits.inversion import Attack, invert, matched, peak_signal
 from tools.audits.leak import as_sent, attack_message, loss_of_views, view_of
 from tools.audits.membership import MEMBERSHIP_FILE, audit_members
 from tools.audits.picture import write_picture
-from ufm_jax.config.federation import PrivacyConfig
-from ufm_jax.config.pretraining import FederationConfig, ModelConfig, PretrainConfig
+from ufm_jax.config.federation import FederationConfig, PrivacyConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.errors import DataError
 from ufm_jax.fed.keys import fold
 from ufm_jax.objectives.reconstruction import init_params

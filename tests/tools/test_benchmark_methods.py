@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 
 from tools.benchmarks import methods
-from ufm_jax.config.pretraining import FederationConfig
+from ufm_jax.config.federation import FederationConfig
 from ufm_jax.train.algorithm import make_aggregator, make_gradient, sent_through
 
 PLAIN = FederationConfig(batch_size=8, client_state="reset", client_weights="uniform")

@@ -19,7 +19,8 @@ from tools.benchmarks.compiling import compile_twice
 from tools.benchmarks.images import Images, dealt, opened_images, random_images, sample_counts
 from tools.benchmarks.measure import rates, share_saved
 from tools.benchmarks.workload import Workload, run_config
-from ufm_jax.config.pretraining import AugmentConfig, ModelConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import AugmentConfig
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.interop.torch_names import mae_from_torch
 from ufm_jax.models.sizes import EncoderSize

@@ -402,7 +402,6 @@ def test_plot_has_a_panel_for_each_section_and_figure(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "suites").glob("*.py")))
 def test_suites_that_are_shipped_load_and_their_keys_exist(path, monkeypatch):
     """Every override is a key of the configuration, and the result resolves and fits together."""
-    from ufm_jax.config.compatibility import check_method
     from ufm_jax.config.finetuning import resolve_finetune
     from ufm_jax.config.pretraining import resolve
 
@@ -421,9 +420,7 @@ def test_suites_that_are_shipped_load_and_their_keys_exist(path, monkeypatch):
                 part = part[section]
             assert last in part, key
             part[last] = "data" if value == "{data}" else value
-        found = (resolve if one.main == "pretrain" else resolve_finetune)(config)
-        method = found.federation
-        check_method(method, found.client_optimizer, found.server_optimizer, method.personal)
+        (resolve if one.main == "pretrain" else resolve_finetune)(config)
 
 
 def load_config_file(file):

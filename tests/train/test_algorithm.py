@@ -9,21 +9,18 @@ import numpy as np
 import optax
 import pytest
 
+from ufm_jax.config.compatibility import check_clients, check_method
 from ufm_jax.config.federation import (
     AggregationConfig,
     AlgorithmConfig,
     AsyncConfig,
     AttackConfig,
     CompressionConfig,
+    FederationConfig,
     ParticipationConfig,
     PrivacyConfig,
 )
-from ufm_jax.config.pretraining import (
-    FederationConfig,
-    OptimizerConfig,
-    PlacementConfig,
-    check_clients,
-)
+from ufm_jax.config.training import OptimizerConfig, PlacementConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.aggregate.krum import multi_krum
 from ufm_jax.fed.aggregate.mean import mean
@@ -68,7 +65,7 @@ PLAIN = fedavg(SGD, lr_factor=halving)
 
 
 def optimizers(local=LOCAL, server=ADDS):
-    return Optimizers(make_optimizer(local, 4), make_optimizer(server, 4), local, server, halving)
+    return Optimizers(make_optimizer(local, 4), make_optimizer(server, 4), local, halving)
 
 
 def loss(params, batch, keys):
@@ -214,7 +211,7 @@ def test_adaptive_servers_take_their_numbers_from_the_optimizer(kind):
 def test_parts_that_do_not_go_together_are_refused(changes, message):
     personal = ("w",) if "personal" in message else ()
     with pytest.raises(ConfigError, match=message):
-        make_algorithm(replace(BASE, **changes), optimizers(), personal, 5)
+        check_method(replace(BASE, **changes), LOCAL, ADDS, personal)
 
 
 def test_fednova_descends_with_the_optimizer_that_it_is_given():
@@ -236,12 +233,12 @@ def test_a_secure_sum_is_the_mean_of_clipped_updates():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, known)
     colluding = replace(config, attack=AttackConfig("inner_product", (0,)))
     with pytest.raises(ConfigError, match="what secure aggregation hides"):
-        make_aggregator(colluding, 5)
+        check_method(colluding, LOCAL, ADDS, ())
     poisson = replace(
         config, participation=ParticipationConfig("poisson"), client_weights="examples"
     )
     with pytest.raises(ConfigError, match="needs a bound on"):
-        make_aggregator(poisson, 5)
+        check_method(poisson, LOCAL, ADDS, ())
 
 
 def test_too_few_clients_for_a_rule_are_refused():
@@ -253,7 +250,7 @@ def test_too_few_clients_for_a_rule_are_refused():
 def test_a_private_run_wants_the_mean():
     config = replace(BASE, aggregation=AggregationConfig("median"), privacy=PrivacyConfig("client"))
     with pytest.raises(ConfigError, match="use the mean"):
-        make_aggregator(config, 5)
+        check_method(config, LOCAL, ADDS, ())
 
 
 def test_hostile_clients_are_named_and_exist():
@@ -333,8 +330,9 @@ def test_a_federation_without_rounds_is_built_where_it_is_asked_for():
     ],
 )
 def test_what_does_not_go_without_rounds_is_named(key, changes):
+    method = replace(BASE, asynchronous=AsyncConfig(3), **changes)
     with pytest.raises(ConfigError, match=rf"needs another federation\.{key}"):
-        replace(BASE, asynchronous=AsyncConfig(3), **changes)
+        check_method(method, LOCAL, ADDS, ())
 
 
 def test_poisson_batches_have_room_for_microbatches():

@@ -6,14 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from ufm_jax.config.pretraining import (
-    AugmentConfig,
-    FederationConfig,
-    ModelConfig,
-    PlacementConfig,
-    PretrainConfig,
-    ScheduleConfig,
-)
+from ufm_jax.config.federation import FederationConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import AugmentConfig, PretrainConfig
+from ufm_jax.config.training import PlacementConfig, ScheduleConfig
 from ufm_jax.data.federated import load_federated
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.objectives.reconstruction import FIELDS, init_params

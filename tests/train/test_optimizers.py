@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ufm_jax.config.pretraining import OptimizerConfig
+from ufm_jax.config.training import OptimizerConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import tree_bytes
 from ufm_jax.train.optimizers import decays, make_optimizer, warmup_cosine

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ufm_jax.config.federation import ParticipationConfig
-from ufm_jax.config.pretraining import FederationConfig
+from ufm_jax.config.federation import FederationConfig, ParticipationConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.finetuning.run import finetune
 from ufm_jax.train.participation import make_clock, make_participation, read_trace

@@ -9,8 +9,14 @@ import numpy as np
 import optax
 import pytest
 
-from ufm_jax.config.federation import AggregationConfig, ParticipationConfig, PrivacyConfig
-from ufm_jax.config.pretraining import FederationConfig, OptimizerConfig, PlacementConfig
+from ufm_jax.config.federation import (
+    AggregationConfig,
+    FederationConfig,
+    ParticipationConfig,
+    PrivacyConfig,
+)
+from ufm_jax.config.pretraining import PretrainConfig
+from ufm_jax.config.training import OptimizerConfig, PlacementConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.privacy.accounting import Spent, epsilon
 from ufm_jax.fed.privacy.mechanism import Mechanism
@@ -33,7 +39,7 @@ def federation(config):
         store=SimpleNamespace(image_shape=(8, 8, 1)),
     )
     sgd = OptimizerConfig(name="sgd", betas=(0.0, 0.0), weight_decay=0.0)
-    optimizers = Optimizers(optax.sgd(0.1), optax.sgd(1.0), sgd, sgd, lambda progress: 1.0)
+    optimizers = Optimizers(optax.sgd(0.1), optax.sgd(1.0), sgd, lambda progress: 1.0)
     return build_federation(
         config, PlacementConfig(devices=1), data, None, optimizers, personal=(), seed=0
     )
@@ -148,7 +154,7 @@ def test_a_checkpoint_without_a_ledger_is_not_gone_on_with():
 
 def test_a_microbatch_that_does_not_divide_is_refused_before_anything_is_compiled():
     with pytest.raises(ConfigError, match="microbatch=7 does not divide the 10 examples"):
-        federation(settings(replace(EXAMPLE, microbatch=7)))
+        PretrainConfig(federation=settings(replace(EXAMPLE, microbatch=7)))
 
 
 def test_without_dp_accounting_a_run_does_not_start(monkeypatch):

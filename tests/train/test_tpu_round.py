@@ -11,7 +11,8 @@ import pytest
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
-from ufm_jax.config.pretraining import AugmentConfig, ModelConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import AugmentConfig
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation

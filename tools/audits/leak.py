@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tools.audits.inversion import Attack, invert, matched, peak_signal
-from ufm_jax.config.pretraining import ModelConfig, PretrainConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn, Params, Turn
 from ufm_jax.fed.gradient import Batch

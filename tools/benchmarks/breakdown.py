@@ -13,7 +13,9 @@ import numpy as np
 from tools.benchmarks.images import dealt
 from tools.benchmarks.measure import Row, interleaved, share_saved, timed
 from tools.benchmarks.workload import Size, Workload, run_config
-from ufm_jax.config.pretraining import AugmentConfig, ModelConfig, OptimizerConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import AugmentConfig
+from ufm_jax.config.training import OptimizerConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from tools.benchmarks.measure import timed
-from ufm_jax.config.pretraining import ModelConfig
+from ufm_jax.config.model import ModelConfig
 from ufm_jax.fed.placement import CLIENTS, Placement
 from ufm_jax.models.sizes import SIZES
 

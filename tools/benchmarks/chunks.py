@@ -23,7 +23,7 @@ from tools.benchmarks.measure import Row, interleaved, rates, ratio, timed
 from tools.benchmarks.output import Figures
 from tools.benchmarks.workload import Workload, add_model_options, run_config
 from ufm_jax.cluster.process import configure_jax
-from ufm_jax.config.pretraining import PlacementConfig
+from ufm_jax.config.training import PlacementConfig
 
 _NOTES = (
     "After two rounds the parameters are the same to the bit in all rows; else this is an error.",

@@ -15,9 +15,9 @@ from ufm_jax.config.federation import (
     AggregationConfig,
     AlgorithmConfig,
     CompressionConfig,
+    FederationConfig,
     PrivacyConfig,
 )
-from ufm_jax.config.pretraining import FederationConfig
 from ufm_jax.train.lanes.probe import compiled_bytes
 
 PLAIN = "FedAvg"

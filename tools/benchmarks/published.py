@@ -25,7 +25,8 @@ from tools.benchmarks.peers.process import Peer
 from tools.benchmarks.workload import Size, Workload, model_config
 from ufm_jax.cluster.process import num_cores
 from ufm_jax.config.command import path_argument
-from ufm_jax.config.pretraining import ModelConfig, PretrainConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.interop.torch_names import mae_to_torch
 from ufm_jax.models.sizes import SIZES

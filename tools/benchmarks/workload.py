@@ -7,12 +7,10 @@ from typing import Literal
 
 import jax
 
-from ufm_jax.config.pretraining import (
-    FederationConfig,
-    ModelConfig,
-    PlacementConfig,
-    PretrainConfig,
-)
+from ufm_jax.config.federation import FederationConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import PretrainConfig
+from ufm_jax.config.training import PlacementConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import LossFn
 from ufm_jax.fed.engine import RoundMetrics

@@ -8,7 +8,7 @@ from typing import Self
 
 import jax
 
-from ufm_jax.config.pretraining import PlacementConfig
+from ufm_jax.config.training import PlacementConfig
 from ufm_jax.door import stop_at_once
 from ufm_jax.files import cache_folder, private_folder, user_path
 

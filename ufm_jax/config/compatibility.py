@@ -1,19 +1,48 @@
-"""Parts of a federated method that do not go together, refused before anything is trained.
+"""Parts of a configuration that do not go together, refused before anything is trained.
 
-Each of these runs without an error and trains something other than what its name says.
+Many of these run without an error and train something other than what their names say.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from ufm_jax.config.pretraining import FederationConfig, OptimizerConfig
+from ufm_jax.config.federation import FederationConfig
+from ufm_jax.config.training import OptimizerConfig, PlacementConfig, ScheduleConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.paths import split_by_path
+
+if TYPE_CHECKING:
+    from ufm_jax.config.finetuning import FinetuneConfig
+    from ufm_jax.config.pretraining import PretrainConfig
 
 _LOCAL_OBJECTIVES = ("fedavg", "fedprox", "fedsam")
 _MOMENTS_DECAY = ("adam", "adamw", "yogi", "fedadam", "fedyogi")
 _SQUARES_ADD_UP = ("adagrad", "fedadagrad")
 _BY_COORDINATE = ("mean", "median", "trimmed_mean")
+_COLLUDING = ("little_is_enough", "inner_product")
+
+
+def check_training(config: "PretrainConfig | FinetuneConfig") -> None:
+    """Checks what pretraining and fine-tuning have in common.
+
+    Raises:
+        ConfigError: Naming the key, and what to set.
+    """
+    federation = config.federation
+    _refuse(_warmup(config.schedule, federation.rounds), _microbatch(federation, config.placement))
+    check_method(
+        federation, config.client_optimizer, config.server_optimizer, federation.personal_paths
+    )
+
+
+def check_finetuning(config: "FinetuneConfig") -> None:
+    """Checks what fine-tuning alone can ask for.
+
+    Raises:
+        ConfigError: Naming the key, and what to set.
+    """
+    _refuse(_finetuning(config), _private_finetuning(config))
 
 
 def check_method(
@@ -33,16 +62,35 @@ def check_method(
     Raises:
         ConfigError: Naming the key, and what to set.
     """
-    for checks in (
+    _refuse(
         _personal(config, personal),
         _optimizers(config, client, server),
         _corrections(config),
         _lengths(config),
         _privacy(config),
-        _others(config),
-    ):
-        for problem in checks:
-            raise ConfigError(f"config.{problem}")
+        _secure_sum(config),
+        _without_rounds(config),
+        _sizes(config),
+    )
+
+
+def check_clients(config: FederationConfig, num_clients: int) -> None:
+    """Checks what only the data can tell.
+
+    Raises:
+        ConfigError: If a cohort is larger than the population, or a hostile client is not in it.
+    """
+    if config.cohort_size > num_clients:
+        raise ConfigError(
+            f"config.federation.cohort_size={config.cohort_size}: the data has {num_clients} "
+            "clients; lower it, or use 0 for all"
+        )
+    unknown = [k for k in config.attack.clients if not 0 <= k < num_clients]
+    if unknown:
+        raise ConfigError(
+            f"config.federation.attack.clients={config.attack.clients}: there is no client "
+            f"{unknown[0]}; the data has {num_clients}, counted from 0"
+        )
 
 
 def check_personal(personal: Sequence[str], params: Params) -> None:
@@ -55,6 +103,30 @@ def check_personal(personal: Sequence[str], params: Params) -> None:
         split_by_path(params, personal)
     except ValueError as error:
         raise ConfigError(f"config.federation.personal: {error}") from None
+
+
+def _refuse(*checks: Iterator[str]) -> None:
+    """Raises the first problem, if there is one."""
+    for problems in checks:
+        for problem in problems:
+            raise ConfigError(f"config.{problem}")
+
+
+def _warmup(schedule: ScheduleConfig, rounds: int) -> Iterator[str]:
+    if schedule.warmup_rounds > rounds:
+        yield (
+            f"schedule.warmup_rounds={schedule.warmup_rounds}: there are {rounds} rounds; lower it"
+        )
+
+
+def _microbatch(config: FederationConfig, placement: PlacementConfig) -> Iterator[str]:
+    """Microbatches divide what a device holds of a batch; Poisson's are made to fit."""
+    part, size = config.batch_size // placement.data_parallel, config.privacy.microbatch
+    if config.batch_sampling != "poisson" and size and part % size:
+        yield (
+            f"federation.privacy.microbatch={size} does not divide the {part} examples that a "
+            "device holds of a batch: use a divisor, or 0 for all at once"
+        )
 
 
 def _personal(config: FederationConfig, personal: Sequence[str]) -> Iterator[str]:
@@ -172,21 +244,133 @@ def _privacy(config: FederationConfig) -> Iterator[str]:
             f"federation.algorithm.name={algorithm.name!r} asks for two gradients a step, and "
             "privacy.level='example' pays for one: use an algorithm with one, such as fedavg"
         )
-    if privacy.quantile and config.aggregation.rule == "secure_sum":
+    if privacy.level != "client":
+        return
+    if config.client_weights != "uniform":
         yield (
-            f"federation.privacy.quantile={privacy.quantile} with aggregation.rule='secure_sum': "
-            "its own clipping cuts the counts too, so that the norm would grow without end; set 0"
+            "federation.privacy.level='client' needs the same weight for every client: set "
+            "federation.client_weights='uniform'"
+        )
+    rule, attack = config.aggregation.rule, config.attack.kind
+    if rule not in ("mean", "secure_sum") or attack in _COLLUDING:
+        yield (
+            "federation.privacy.level='client' bounds what a client does to the mean, not to "
+            f"aggregation.rule={rule!r} under attack.kind={attack!r}: use the mean without "
+            "colluding clients"
         )
 
 
-def _others(config: FederationConfig) -> Iterator[str]:
-    if config.aggregation.rule == "secure_sum" and config.compression.kind != "none":
+def _secure_sum(config: FederationConfig) -> Iterator[str]:
+    if config.aggregation.rule != "secure_sum":
+        return
+    if config.attack.kind in _COLLUDING:
+        yield (
+            f"federation.attack.kind={config.attack.kind!r}: who colludes would have to see what "
+            "secure aggregation hides; use another attack, or aggregation.rule='mean'"
+        )
+    if config.participation.sampling == "poisson" and config.client_weights != "uniform":
+        yield (
+            "federation.aggregation.rule='secure_sum' with Poisson cohorts needs a bound on the "
+            "sum of the shares: set federation.client_weights='uniform'"
+        )
+    if config.privacy.quantile:
+        yield (
+            f"federation.privacy.quantile={config.privacy.quantile} with aggregation.rule="
+            "'secure_sum': its own clipping cuts the counts too, so that the norm would grow "
+            "without end; set 0"
+        )
+    if config.compression.kind != "none":
         yield (
             f"federation.compression.kind={config.compression.kind!r}: masked updates are dense "
             "whatever they hide, so compression saves nothing; set 'none'"
         )
+
+
+def _without_rounds(config: FederationConfig) -> Iterator[str]:
+    if not config.asynchronous.concurrency:
+        return
+    needs = {
+        "algorithm.name": config.algorithm.name in ("fedavg", "fedprox", "fedsam"),
+        "aggregation.rule": config.aggregation.rule == "mean",
+        "compression.kind": config.compression.kind == "none",
+        "attack.kind": config.attack.kind == "none",
+        "privacy.level": config.privacy.level == "none",
+        "personal": not config.personal,
+        "client_state": config.client_state == "reset",
+        "client_weights": config.client_weights == "uniform",
+        "cohort_size": not config.cohort_size,
+        "participation.sampling": config.participation.sampling == "uniform",
+        "participation.trace": not config.participation.trace,
+        "participation.step_seconds": config.participation.step_seconds > 0,
+    }
+    for key in (key for key, good in needs.items() if not good):
+        yield (
+            f"federation.asynchronous.concurrency={config.asynchronous.concurrency}: training "
+            f"without rounds needs another federation.{key}; it takes fedavg, fedprox or fedsam "
+            "with client_state='reset', the mean, client_weights='uniform', all clients, a clock "
+            "(participation.step_seconds above 0), and nothing else"
+        )
+
+
+def _sizes(config: FederationConfig) -> Iterator[str]:
     if config.participation.sampling == "by_size" and config.client_weights != "uniform":
         yield (
             "federation.participation.sampling='by_size' with client_weights='examples' counts "
             "sizes twice: set client_weights='uniform'"
+        )
+
+
+def _finetuning(config: "FinetuneConfig") -> Iterator[str]:
+    segments, probes = config.data.kind == "segment", config.method.endswith("_probe")
+    federation, select = config.federation, config.evaluation.select
+    if federation.personal and federation.training != "federated":
+        yield (
+            f"federation.personal={federation.personal}: it is for training='federated', not "
+            f"{federation.training!r}; leave it empty"
+        )
+    if segments and probes:
+        yield (
+            f"method={config.method!r} is for diagnosis; to probe an encoder for segmentation use "
+            "method='frozen' with config.model.decoder='linear'"
+        )
+    if probes and federation.training != "centralised":
+        yield (
+            f"method={config.method!r} trains nothing in rounds: set "
+            "config.federation.training='centralised'"
+        )
+    if segments and config.augment.mixing.mixup:
+        yield (
+            f"augment.mixing.mixup={config.augment.mixing.mixup}: masks cannot be blended; set 0, "
+            "or use cutmix"
+        )
+    if config.evaluation.measurement and not segments:
+        yield (
+            f"evaluation.measurement={config.evaluation.measurement!r} is taken on masks: set "
+            "config.data.kind='segment'"
+        )
+    if config.placement.lanes < 1:
+        yield "placement.lanes=0: measuring is for pretraining; set 1 or more"
+    if select in (("auroc", "balanced_accuracy") if segments else ("dice", "pooled_dice")):
+        yield (
+            f"evaluation.select={select!r} does not fit config.data.kind={config.data.kind!r}; "
+            "use 'auto'"
+        )
+
+
+def _private_finetuning(config: "FinetuneConfig") -> Iterator[str]:
+    level, mixing = config.federation.privacy.level, config.augment.mixing
+    if level != "none" and config.method.endswith("_probe"):
+        yield (
+            f"method={config.method!r} adds no noise, whatever privacy.level={level!r} says: set "
+            "method='frozen' for a private linear head"
+        )
+    if level == "example" and (mixing.mixup or mixing.cutmix):
+        yield (
+            "federation.privacy.level='example' bounds what each image does alone, so images "
+            "cannot be mixed: set config.augment.mixing.mixup and cutmix to 0"
+        )
+    if level != "none" and config.loss.class_weights:
+        yield (
+            f"loss.class_weights={config.loss.class_weights}: class frequencies are counted "
+            f"without noise, which privacy.level={level!r} does not allow; set 0"
         )

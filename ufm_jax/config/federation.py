@@ -1,13 +1,13 @@
-"""What the federated method is: sections of ``config.federation``, each with its own keys.
+"""The federation: clients, rounds, local work, and the sections of the federated method.
 
 A key that the chosen method does not use has no effect; its docstring says whose it is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from ufm_jax.errors import ConfigError
-from ufm_jax.ranges import Amount, AtLeastOne, Checked, Count, LogSpread, Range, Share
+from ufm_jax.ranges import Amount, AtLeastOne, Checked, Count, LogSpread, Pattern, Range, Share
 
 AlgorithmName = Literal[
     "fedavg", "fedprox", "fedsam", "scaffold", "fednova", "feddyn", "mimelite", "ditto"
@@ -209,3 +209,61 @@ class PrivacyConfig(Checked):
                 f"config.federation.privacy.epsilon={self.epsilon} with level='none': nothing is "
                 "protected, so no budget can be kept; set level, or epsilon=0"
             )
+
+
+@dataclass(frozen=True)
+class FederationConfig(Checked):
+    """Clients, rounds and local work.
+
+    Attributes:
+        algorithm: Federated algorithm.
+        aggregation: How updates become one.
+        compression: How updates are compressed.
+        attack: Hostile clients.
+        privacy: Differential privacy.
+        participation: Who takes part in a round.
+        asynchronous: Training without rounds.
+        rounds: Rounds of the run.
+        cohort_size: Clients drawn for each round; 0 takes all.
+        batch_size: B, of every client.
+        local_epochs: Passes over a client's data a round; 0 where ``local_steps`` is set.
+        local_steps: Local steps a round, the same for all; 0 where epochs are counted.
+        partial_batch: What becomes of an epoch's last, smaller batch.
+        batch_sampling: ``shuffle`` passes over a client's data in a new order each epoch;
+            ``poisson`` draws each example for each step by itself, as privacy accounting wants.
+        client_weights: p_k in proportion to the examples, or uniform.
+        client_state: Whether the local optimiser's state is reset, persists or is averaged.
+        personal: Regular expressions of the paths of parameters that stay with each client, such
+            as 'head/.*' or '.*norm.*' (FedBN); the others are shared.
+    """
+
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    aggregation: AggregationConfig = field(default_factory=AggregationConfig)
+    compression: CompressionConfig = field(default_factory=CompressionConfig)
+    attack: AttackConfig = field(default_factory=AttackConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    participation: ParticipationConfig = field(default_factory=ParticipationConfig)
+    asynchronous: AsyncConfig = field(default_factory=AsyncConfig)
+    rounds: AtLeastOne = 300
+    cohort_size: Count = 0
+    batch_size: Annotated[int, Range(1, 65_536)] = 64
+    local_epochs: Annotated[int, Range(0, 10_000)] = 1
+    local_steps: Annotated[int, Range(0, 1_000_000)] = 0
+    partial_batch: Literal["weight", "drop"] = "weight"
+    batch_sampling: Literal["shuffle", "poisson"] = "shuffle"
+    client_weights: Literal["examples", "uniform"] = "examples"
+    client_state: Literal["reset", "persist", "average"] = "persist"
+    personal: tuple[Annotated[str, Pattern()], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.local_epochs > 0) == (self.local_steps > 0):
+            raise ConfigError(
+                f"config.federation.local_epochs={self.local_epochs}, local_steps="
+                f"{self.local_steps}: set one of them above 0 and the other to 0"
+            )
+
+    @property
+    def personal_paths(self) -> tuple[str, ...]:
+        """Paths of the parameters that stay with each client, as regular expressions."""
+        return self.personal

@@ -9,18 +9,17 @@ from typing import Annotated, Literal
 
 from ml_collections import ConfigDict
 
+from ufm_jax.config.compatibility import check_finetuning, check_training
+from ufm_jax.config.federation import FederationConfig
 from ufm_jax.config.model import EncoderConfig
-from ufm_jax.config.pretraining import (
+from ufm_jax.config.schema import from_config_dict, to_config_dict
+from ufm_jax.config.training import (
     CheckpointConfig,
-    FederationConfig,
     OptimizerConfig,
     PlacementConfig,
     ScheduleConfig,
-    check_warmup,
 )
-from ufm_jax.config.schema import from_config_dict, to_config_dict
 from ufm_jax.data.labels.settings import LabelSettings
-from ufm_jax.errors import ConfigError
 from ufm_jax.models.classifier import Pool
 from ufm_jax.models.segmenter import DecoderName
 from ufm_jax.ops.joint import Moves
@@ -112,13 +111,10 @@ class FinetuneFederationConfig(FederationConfig):
     client_state: Literal["reset", "persist", "average"] = "persist"
     training: Literal["centralised", "federated", "local"] = "centralised"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.personal and self.training != "federated":
-            raise ConfigError(
-                f"config.federation.personal={self.personal}: it is for training='federated', "
-                f"not {self.training!r}; leave it empty"
-            )
+    @property
+    def personal_paths(self) -> tuple[str, ...]:
+        """See ``FederationConfig``; in a local run all parameters stay with their client."""
+        return (".*",) if self.training == "local" else self.personal
 
 
 @dataclass(frozen=True)
@@ -206,59 +202,8 @@ class FinetuneConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_warmup(self.schedule, self.federation.rounds)
-        segments, probes = self.data.kind == "segment", self.method.endswith("_probe")
-        if segments and probes:
-            raise ConfigError(
-                f"config.method={self.method!r} is for diagnosis; to probe an encoder for "
-                "segmentation use method='frozen' with config.model.decoder='linear'"
-            )
-        if segments and self.augment.mixing.mixup:
-            raise ConfigError(
-                f"config.augment.mixing.mixup={self.augment.mixing.mixup}: masks cannot be "
-                "blended; set 0, or use cutmix"
-            )
-        privacy, mixing = self.federation.privacy.level, self.augment.mixing
-        if privacy != "none" and probes:
-            raise ConfigError(
-                f"config.method={self.method!r} adds no noise, whatever privacy.level={privacy!r} "
-                "says: set method='frozen' for a private linear head"
-            )
-        if privacy == "example" and (mixing.mixup or mixing.cutmix):
-            raise ConfigError(
-                "config.federation.privacy.level='example' bounds what each image does alone, so "
-                "images cannot be mixed: set config.augment.mixing.mixup and cutmix to 0"
-            )
-        if privacy != "none" and self.loss.class_weights:
-            raise ConfigError(
-                f"config.loss.class_weights={self.loss.class_weights}: class frequencies are "
-                f"counted without noise, which privacy.level={privacy!r} does not allow; set 0"
-            )
-        if self.evaluation.measurement and not segments:
-            raise ConfigError(
-                f"config.evaluation.measurement={self.evaluation.measurement!r} is taken on masks: "
-                "set config.data.kind='segment'"
-            )
-        if probes and self.federation.training != "centralised":
-            raise ConfigError(
-                f"config.method={self.method!r} trains nothing in rounds: set "
-                "config.federation.training='centralised'"
-            )
-        if self.placement.lanes < 1:
-            raise ConfigError(
-                "config.placement.lanes=0: measuring is for pretraining; set 1 or more"
-            )
-        unfit = {
-            "dice": not segments,
-            "pooled_dice": not segments,
-            "auroc": segments,
-            "balanced_accuracy": segments,
-        }
-        if unfit.get(self.evaluation.select):
-            raise ConfigError(
-                f"config.evaluation.select={self.evaluation.select!r} does not fit "
-                f"config.data.kind={self.data.kind!r}; use 'auto'"
-            )
+        check_finetuning(self)
+        check_training(self)
 
 
 def finetune_config() -> ConfigDict:

@@ -1,5 +1,6 @@
-"""What can be configured of an encoder, in pretraining and in fine-tuning."""
+"""What can be configured of the encoder, and of the masked autoencoder around it."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 from ufm_jax.errors import ConfigError
 from ufm_jax.models.attention import AttentionKernel
 from ufm_jax.models.execution import Execution
-from ufm_jax.ranges import Checked, Range
+from ufm_jax.ops.masking import num_kept
+from ufm_jax.ranges import Amount, AtLeastOne, Checked, Range
 
 
 @dataclass(frozen=True)
@@ -58,3 +60,46 @@ class EncoderConfig(Checked):
     def execution(self) -> Execution:
         """How the model is computed."""
         return Execution(jnp.dtype(self.dtype), self.remat, self.scan_layers, self.attention_kernel)
+
+
+@dataclass(frozen=True)
+class ModelConfig(EncoderConfig):
+    """The masked autoencoder; further keys are the encoder's.
+
+    Attributes:
+        mask_ratio: Share of the patches that is hidden.
+        texture_strength: Exponent on the texture weight: 1 hides textured patches more often, as
+            UltraFedFM intends; 0 hides uniformly, as MAE does.
+        normalise_target: Whether each target patch is normalised by its own mean and variance.
+        decoder_width, decoder_depth, decoder_heads: The decoder.
+    """
+
+    mask_ratio: Annotated[float, Range(0, 1, above=True, below=True)] = 0.75
+    texture_strength: Amount = 1.0
+    normalise_target: bool = True
+    decoder_width: Annotated[int, Range(4, 16_384)] = 512
+    decoder_depth: Annotated[int, Range(1, 1000)] = 8
+    decoder_heads: AtLeastOne = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            num_kept(self.num_patches, self.mask_ratio)
+        except ValueError as error:
+            raise ConfigError(f"config.model.{error}") from None
+        width, heads = self.decoder_width, self.decoder_heads
+        if width % heads or width % 4:
+            raise ConfigError(
+                f"config.model.decoder_width: width {width} must be a multiple of 4 and of its "
+                f"{heads} heads"
+            )
+
+    @property
+    def num_patches(self) -> int:
+        """N."""
+        return math.prod(self.grid)
+
+    @property
+    def num_kept(self) -> int:
+        """Patches that the encoder sees."""
+        return num_kept(self.num_patches, self.mask_ratio)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ufm_jax.config.pretraining import OptimizerConfig
+from ufm_jax.config.training import OptimizerConfig
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.train.optimizers import make_optimizer
 

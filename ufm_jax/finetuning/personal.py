@@ -26,11 +26,6 @@ _PREDICTED_WITHOUT_OWN = (
 )
 
 
-def personal_patterns(config: FinetuneConfig) -> tuple[str, ...]:
-    """Paths of the parameters that stay with each client: all of them in a local run."""
-    return (".*",) if config.federation.training == "local" else config.federation.personal
-
-
 def absent_clients(data: LabelledData, names: tuple[str, ...]) -> tuple[str, ...]:
     """Clients with images to choose by or to test on, and none to train on."""
     return tuple(
@@ -103,7 +98,7 @@ class OwnParameters:
 
     def params_of(self, state: FederationState, trained: Mapping[str, int]) -> ParamsOf:
         """Parameters by client: its own if it is among ``trained``, else those for the others."""
-        federation, patterns = self.federation, personal_patterns(self.config)
+        federation, patterns = self.federation, self.config.federation.personal_paths
 
         @cache
         def for_others() -> Params:
@@ -139,5 +134,5 @@ class OwnParameters:
 def _own(config: FinetuneConfig, params: Params) -> dict[str, jax.Array]:
     """The leaves of which each client ends with its own, by path; Ditto's are all of them."""
     ditto = config.federation.algorithm.name == "ditto"
-    patterns = (".*",) if ditto else personal_patterns(config)
+    patterns = (".*",) if ditto else config.federation.personal_paths
     return split_by_path(params, patterns)[1] if patterns else {}

@@ -31,7 +31,6 @@ from ufm_jax.finetuning.personal import (
     OwnParameters,
     absent_clients,
     check_absent,
-    personal_patterns,
 )
 from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.objectives.task import Objective, make_objective
@@ -155,10 +154,9 @@ def federate(config: FinetuneConfig, objective: Objective, clients: FederatedDat
             local,
             server,
             config.client_optimizer,
-            config.server_optimizer,
             lr_factor(config.schedule, config.federation.rounds),
         ),
-        personal=personal_patterns(config),
+        personal=config.federation.personal_paths,
         seed=config.seed,
     )
 

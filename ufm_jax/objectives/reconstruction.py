@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ufm_jax.config.pretraining import AugmentConfig, ModelConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import AugmentConfig
 from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.mae import MAE

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import optax
 
-from ufm_jax.config.compatibility import check_method
-from ufm_jax.config.federation import CompressionConfig
-from ufm_jax.config.pretraining import FederationConfig, OptimizerConfig
+from ufm_jax.config.federation import CompressionConfig, FederationConfig
+from ufm_jax.config.training import OptimizerConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.aggregate.aggregator import Aggregator
 from ufm_jax.fed.aggregate.bulyan import bulyan
@@ -55,14 +54,12 @@ class Optimizers:
         client: At its peak learning rate.
         server: Applied to the pseudo-gradient.
         client_config: What ``client`` was made from, for methods that need its numbers.
-        server_config: What ``server`` was made from.
         lr_factor: The learning rate's schedule.
     """
 
     client: optax.GradientTransformation
     server: optax.GradientTransformation
     client_config: OptimizerConfig
-    server_config: OptimizerConfig
     lr_factor: LrFactor
 
 
@@ -76,11 +73,7 @@ def make_algorithm(
         optimizers: Of clients and server.
         personal: Paths of the parameters that stay with each client, as regular expressions.
         num_clients: K.
-
-    Raises:
-        ConfigError: If parts of the configuration do not go together.
     """
-    check_method(config, optimizers.client_config, optimizers.server_config, personal)
     cohort = config.cohort_size or num_clients
     algorithm = _plain_algorithm(config, optimizers, personal)
     return with_transforms(algorithm, [*_attack(config), *sent_through(config, cohort)])
@@ -92,9 +85,6 @@ def sent_through(config: FederationConfig, cohort: int) -> list[Transform]:
     Args:
         config: The method.
         cohort: Clients a round.
-
-    Raises:
-        ConfigError: If parts of the configuration do not go together.
     """
     return [*_compression(config.compression), *_privacy(config, cohort)]
 
@@ -132,27 +122,11 @@ def make_aggregator(config: FederationConfig, num_clients: int) -> Aggregator:
             f"config.federation.aggregation.hostile={hostile}: {aggregation.rule} needs a cohort "
             f"of {rule.enough} for that, and there are {cohort}; lower it"
         )
-    if config.privacy.level == "client":
-        raise ConfigError(
-            f"config.federation.privacy.level='client' bounds what a client does to the mean, not "
-            f"to aggregation.rule={aggregation.rule!r} under attack.kind={attack.kind!r}: use the "
-            "mean without colluding clients"
-        )
     return stacked(rule, attack=collusion.get(attack.kind), hostile=attack.clients)
 
 
 def _secure_sum(config: FederationConfig, num_clients: int) -> Aggregator:
     sampling, cohort = config.participation.sampling, config.cohort_size or num_clients
-    if config.attack.kind in ("little_is_enough", "inner_product"):
-        raise ConfigError(
-            f"config.federation.attack.kind={config.attack.kind!r}: who colludes would have to see "
-            "what secure aggregation hides; use another attack, or aggregation.rule='mean'"
-        )
-    if sampling == "poisson" and config.client_weights != "uniform":
-        raise ConfigError(
-            "config.federation.aggregation.rule='secure_sum' with Poisson cohorts needs a bound on "
-            "the sum of the shares: set federation.client_weights='uniform'"
-        )
     most = Participation(sampling).most(cohort, num_clients)
     return secure_sum(
         config.aggregation.norm,
@@ -231,11 +205,6 @@ def _privacy(config: FederationConfig, cohort: int) -> list[Transform]:
     privacy = config.privacy
     if privacy.level != "client":
         return []
-    if config.client_weights != "uniform":
-        raise ConfigError(
-            "config.federation.privacy.level='client' needs the same weight for every client: set "
-            "federation.client_weights='uniform'"
-        )
     multiplier, adaptive = privacy.noise_multiplier, None
     if privacy.quantile:
         # Of few clients so little noise would cost more than the updates' own.

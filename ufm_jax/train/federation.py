@@ -7,7 +7,9 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from ufm_jax.config.pretraining import FederationConfig, PlacementConfig, check_clients
+from ufm_jax.config.compatibility import check_clients
+from ufm_jax.config.federation import FederationConfig
+from ufm_jax.config.training import PlacementConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import LossFn
@@ -61,12 +63,10 @@ def build_federation(
         memory: Bytes of a device; None for what the devices say.
 
     Raises:
-        ConfigError: If a cohort is larger than the population, parts do not go together, or a
-            round does not fit the memory.
+        ConfigError: If a cohort is larger than the population, or a round does not fit the memory.
         ValueError: If the parts do not fit.
     """
     check_clients(config, data.num_clients)
-    _check_microbatch(config, placement)
     way = config.asynchronous
     make: Callable[..., Federation] = Federation
     if way.concurrency:
@@ -126,16 +126,6 @@ def in_chunks(
     images_a_step = federation.placement.lanes * federation.batching.capacity
     most = memory * _CHUNK_SHARE / (images_a_step * image_bytes)
     return replace(federation, chunk_steps=max(1, int(most)))
-
-
-def _check_microbatch(config: FederationConfig, placement: PlacementConfig) -> None:
-    """Checks that microbatches divide what a device holds of a batch; Poisson's are made to fit."""
-    part, size = config.batch_size // placement.data_parallel, config.privacy.microbatch
-    if config.batch_sampling != "poisson" and size and part % size:
-        raise ConfigError(
-            f"config.federation.privacy.microbatch={size} does not divide the {part} examples "
-            "that a device holds of a batch: use a divisor, or 0 for all at once"
-        )
 
 
 def _check_memory(

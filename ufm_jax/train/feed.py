@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from ufm_jax.config.pretraining import PlacementConfig
+from ufm_jax.config.training import PlacementConfig
 from ufm_jax.data.cache.homes import Home, make_home
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import Tree

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ufm_jax.config.pretraining import OptimizerConfig, ScheduleConfig
+from ufm_jax.config.training import OptimizerConfig, ScheduleConfig
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.algorithms.fedopt import adaptive
 

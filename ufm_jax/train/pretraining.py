@@ -104,7 +104,6 @@ def federate(
             make_optimizer(config.client_optimizer, batch_size),
             make_optimizer(config.server_optimizer, batch_size),
             config.client_optimizer,
-            config.server_optimizer,
             lr_factor(config.schedule, config.federation.rounds),
         ),
         personal=config.federation.personal,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ufm_jax.cluster import hosts
-from ufm_jax.config.pretraining import FederationConfig
+from ufm_jax.config.federation import FederationConfig
 from ufm_jax.config.schema import as_config_errors
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.federation import Federation

@@ -7,7 +7,7 @@ from typing import Protocol
 import jax
 
 from ufm_jax.cluster.process import StopSignal
-from ufm_jax.config.pretraining import CheckpointConfig
+from ufm_jax.config.training import CheckpointConfig
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.runs.resume import Point, RunCheckpoints
 from ufm_jax.train.feed import Feed

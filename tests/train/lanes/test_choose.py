@@ -14,14 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ufm_jax.config.pretraining import (
-    AugmentConfig,
+from ufm_jax.config.federation import FederationConfig
+from ufm_jax.config.model import ModelConfig
+from ufm_jax.config.pretraining import AugmentConfig, PretrainConfig
+from ufm_jax.config.training import (
     CheckpointConfig,
-    FederationConfig,
-    ModelConfig,
     OptimizerConfig,
     PlacementConfig,
-    PretrainConfig,
     ScheduleConfig,
 )
 from ufm_jax.data.federated import load_federated

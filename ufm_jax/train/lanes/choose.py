@@ -23,7 +23,8 @@ import numpy as np
 
 from ufm_jax.cluster.hosts import from_first, is_first
 from ufm_jax.cluster.process import num_cores
-from ufm_jax.config.pretraining import OptimizerConfig, PlacementConfig, PretrainConfig
+from ufm_jax.config.pretraining import PretrainConfig
+from ufm_jax.config.training import OptimizerConfig, PlacementConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree, tree_bytes
 from ufm_jax.fed.federation import Federation
