@@ -20,7 +20,8 @@ from ufm_jax.config.federation import (
     ParticipationConfig,
     PrivacyConfig,
 )
-from ufm_jax.config.training import OptimizerConfig, PlacementConfig
+from ufm_jax.config.pretraining import PretrainConfig
+from ufm_jax.config.training import OptimizerConfig, PlacementConfig, ScheduleConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.aggregate.krum import multi_krum
 from ufm_jax.fed.aggregate.mean import mean
@@ -45,7 +46,7 @@ from ufm_jax.fed.updates.compression import compressed, quantise
 from ufm_jax.fed.updates.transform import with_transforms
 from ufm_jax.train.algorithm import Optimizers, make_aggregator, make_algorithm, make_gradient
 from ufm_jax.train.federation import build_federation
-from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
+from ufm_jax.train.optimizers import make_optimizer
 
 SIZES = np.array([12, 5, 8, 3, 9])
 LOCAL = OptimizerConfig(
@@ -261,17 +262,21 @@ def test_hostile_clients_are_named_and_exist():
         check_clients(config, 5)
 
 
-def built(placement=ONE_DEVICE, optimizers_=None, **changes):
+def built(placement=ONE_DEVICE, warmup=0, **changes):
     data = SimpleNamespace(
         offsets=np.concatenate([[0], np.cumsum(SIZES)]),
         num_clients=5,
         names=tuple("abcde"),
         store=SimpleNamespace(image_shape=(8, 8, 1)),
     )
-    config = replace(BASE, **{"batch_size": 4} | changes)
-    return build_federation(
-        config, placement, data, loss, optimizers_ or optimizers(), personal=(), seed=0
+    config = PretrainConfig(
+        federation=replace(BASE, **{"batch_size": 4} | changes),
+        client_optimizer=LOCAL,
+        server_optimizer=ADDS,
+        schedule=ScheduleConfig(warmup),
+        placement=placement,
     )
+    return build_federation(config, data, loss, make_optimizer(LOCAL, 4), make_optimizer(ADDS, 4))
 
 
 @pytest.mark.parametrize(
@@ -292,12 +297,11 @@ def test_a_round_larger_than_the_memory_is_refused_before_it_is_allocated(
 
 
 def test_a_run_of_the_first_step_of_a_warm_up_alone_is_refused():
-    warming = replace(optimizers(), lr_factor=warmup_cosine(rounds=1, warmup_rounds=1))
     one_step = {"rounds": 1, "local_epochs": 0, "local_steps": 1}
     with pytest.raises(ConfigError, match=r"schedule\.warmup_rounds: the run has one step"):
-        built(optimizers_=warming, **one_step)
-    built(optimizers_=warming, **one_step | {"rounds": 2})
-    built(optimizers_=warming, **one_step | {"local_steps": 2})
+        built(warmup=1, **one_step)
+    built(warmup=1, **one_step | {"rounds": 2})
+    built(warmup=1, **one_step | {"local_steps": 2})
     built(**one_step)
 
 

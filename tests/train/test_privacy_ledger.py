@@ -16,12 +16,11 @@ from ufm_jax.config.federation import (
     PrivacyConfig,
 )
 from ufm_jax.config.pretraining import PretrainConfig
-from ufm_jax.config.training import OptimizerConfig, PlacementConfig
+from ufm_jax.config.training import OptimizerConfig, PlacementConfig, ScheduleConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.privacy.accounting import Spent, epsilon
 from ufm_jax.fed.privacy.mechanism import Mechanism
 from ufm_jax.runs.checkpoint import Checkpoints
-from ufm_jax.train.algorithm import Optimizers
 from ufm_jax.train.federation import build_federation
 from ufm_jax.train.privacy_ledger import PRIVACY_FILE, Spending, begin_spending
 
@@ -39,10 +38,13 @@ def federation(config):
         store=SimpleNamespace(image_shape=(8, 8, 1)),
     )
     sgd = OptimizerConfig(name="sgd", betas=(0.0, 0.0), weight_decay=0.0)
-    optimizers = Optimizers(optax.sgd(0.1), optax.sgd(1.0), sgd, lambda progress: 1.0)
-    return build_federation(
-        config, PlacementConfig(devices=1), data, None, optimizers, personal=(), seed=0
+    run = PretrainConfig(
+        federation=config,
+        client_optimizer=sgd,
+        schedule=ScheduleConfig(0),
+        placement=PlacementConfig(devices=1),
     )
+    return build_federation(run, data, None, optax.sgd(0.1), optax.sgd(1.0))
 
 
 def settings(privacy, **changes):

@@ -39,9 +39,8 @@ from ufm_jax.prediction.split import predict_split
 from ufm_jax.runs.resume import RunCheckpoints
 from ufm_jax.runs.trained_model import TrainedModel, check_trained, head_moved
 from ufm_jax.train import run
-from ufm_jax.train.algorithm import Optimizers
 from ufm_jax.train.federation import build_federation
-from ufm_jax.train.optimizers import lr_factor, make_optimizer
+from ufm_jax.train.optimizers import make_optimizer
 from ufm_jax.train.progress import decoding
 
 _log = logging.getLogger(__name__)
@@ -145,20 +144,8 @@ def federate(config: FinetuneConfig, objective: Objective, clients: FederatedDat
     if config.method == "frozen":
         # The server's too: its decay and the noise of client-level privacy would move the encoder.
         local, server = freeze_encoder(local), freeze_encoder(server)
-    return build_federation(
-        config.federation,
-        replace(placement, devices=busy),
-        clients,
-        objective.loss_fn,
-        Optimizers(
-            local,
-            server,
-            config.client_optimizer,
-            lr_factor(config.schedule, config.federation.rounds),
-        ),
-        personal=config.federation.personal_paths,
-        seed=config.seed,
-    )
+    on_busy = replace(config, placement=replace(placement, devices=busy))
+    return build_federation(on_busy, clients, objective.loss_fn, local, server)
 
 
 def _clients(config: FinetuneConfig, part: LabelledData) -> FederatedData:

@@ -207,7 +207,7 @@ def _privacy(config: FederationConfig, cohort: int) -> list[Transform]:
         return []
     multiplier, adaptive = privacy.noise_multiplier, None
     if privacy.quantile:
-        # Of few clients so little noise would cost more than the updates' own.
+        # If few clients take part, counts with less noise would cost more privacy than updates.
         noise = max(cohort / _COUNTS_PER_NOISE, multiplier)
         adaptive = Adaptive(privacy.quantile, privacy.quantile_rate, noise)
     return [private_updates(privacy.clip, multiplier, 1 / cohort, adaptive)]

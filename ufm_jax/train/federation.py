@@ -1,18 +1,21 @@
 """From the sections of a configuration to a federation: for pretraining and fine-tuning alike."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import jax.numpy as jnp
+import optax
 
 from ufm_jax.config.compatibility import check_clients
-from ufm_jax.config.federation import FederationConfig
+from ufm_jax.config.finetuning import FinetuneConfig
+from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.training import PlacementConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import LossFn
+from ufm_jax.fed.algorithms.fedavg import LrFactor
 from ufm_jax.fed.asynchronous.algorithm import Asynchronous, polynomial
 from ufm_jax.fed.asynchronous.federation import AsyncFederation
 from ufm_jax.fed.batches import Batching
@@ -21,6 +24,7 @@ from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.train.algorithm import Optimizers, make_aggregator, make_algorithm, make_gradient
 from ufm_jax.train.feed import images_at_once
 from ufm_jax.train.lanes.probe import device_memory, host_memory
+from ufm_jax.train.optimizers import lr_factor
 from ufm_jax.train.participation import make_clock, make_participation
 
 _CHUNK_SHARE = 1 / 16
@@ -40,34 +44,32 @@ def build_placement(config: PlacementConfig) -> Placement:
 
 
 def build_federation(
-    config: FederationConfig,
-    placement: PlacementConfig,
+    config: PretrainConfig | FinetuneConfig,
     data: FederatedData,
     loss_fn: LossFn,
-    optimizers: Optimizers,
-    *,
-    personal: Sequence[str],
-    seed: int,
+    client: optax.GradientTransformation,
+    server: optax.GradientTransformation,
     memory: float | None = None,
 ) -> Federation:
-    """A federation over ``data``.
+    """The federation that a configuration describes over ``data``.
 
     Args:
-        config: Clients, rounds, local work, and the method.
-        placement: Devices, lanes, and where the images live.
+        config: Clients, rounds, local work, the method, devices, and where the images live.
         data: The clients' images.
         loss_fn: ``(params, batch, keys) -> losses [B]``.
-        optimizers: Of clients and server.
-        personal: Paths of the parameters that stay with each client, as regular expressions.
-        seed: Everything random is folded from it.
+        client: The clients' optimiser at its peak rate, made from ``config.client_optimizer``.
+        server: The server's.
         memory: Bytes of a device; None for what the devices say.
 
     Raises:
         ConfigError: If a cohort is larger than the population, or a round does not fit the memory.
         ValueError: If the parts do not fit.
     """
-    check_clients(config, data.num_clients)
-    way = config.asynchronous
+    method, placement, num_clients = config.federation, config.placement, data.num_clients
+    check_clients(method, num_clients)
+    factor = lr_factor(config.schedule, method.rounds)
+    optimizers = Optimizers(client, server, config.client_optimizer, factor)
+    way = method.asynchronous
     make: Callable[..., Federation] = Federation
     if way.concurrency:
         make = partial(
@@ -78,24 +80,24 @@ def build_federation(
         )
     federation = make(
         loss_fn=loss_fn,
-        algorithm=make_algorithm(config, optimizers, personal, data.num_clients),
+        algorithm=make_algorithm(method, optimizers, method.personal_paths, num_clients),
         offsets=data.offsets,
         batching=Batching(
-            config.batch_size,
-            config.local_epochs or None,
-            config.local_steps or None,
-            config.partial_batch,
-            config.batch_sampling,
-            placement.data_parallel * (config.privacy.microbatch or 1),
+            method.batch_size,
+            method.local_epochs or None,
+            method.local_steps or None,
+            method.partial_batch,
+            method.batch_sampling,
+            placement.data_parallel * (method.privacy.microbatch or 1),
         ),
-        cohort_size=config.cohort_size or None,
-        participation=make_participation(config.participation, data.names),
-        clock=make_clock(config.participation, data.num_clients, seed),
-        client_weights=config.client_weights,
-        aggregator=make_aggregator(config, data.num_clients),
-        gradient=make_gradient(config),
+        cohort_size=method.cohort_size or None,
+        participation=make_participation(method.participation, data.names),
+        clock=make_clock(method.participation, num_clients, config.seed),
+        client_weights=method.client_weights,
+        aggregator=make_aggregator(method, num_clients),
+        gradient=make_gradient(method),
         placement=build_placement(placement),
-        seed=seed,
+        seed=config.seed,
     )
     away = placement.data_home != "device"
     federation = replace(federation, examples_sharded=away or federation.algorithm.stateful)
@@ -103,7 +105,7 @@ def build_federation(
     memory = memory or device_memory(federation.placement)
     federation = in_chunks(federation, placement, image_bytes, memory)
     _check_memory(federation, placement, image_bytes, memory)
-    _check_rate(federation, optimizers, config.rounds)
+    _check_rate(federation, factor, method.rounds)
     return federation
 
 
@@ -163,9 +165,9 @@ def _check_memory(
             )
 
 
-def _check_rate(federation: Federation, optimizers: Optimizers, rounds: int) -> None:
+def _check_rate(federation: Federation, factor: LrFactor, rounds: int) -> None:
     """Refuses a run whose only step is the first of a warm-up, where the rate is 0."""
-    if rounds == 1 and federation.num_steps.max() == 1 and not optimizers.lr_factor(jnp.zeros(())):
+    if rounds == 1 and federation.num_steps.max() == 1 and not factor(jnp.zeros(())):
         raise ConfigError(
             "config.schedule.warmup_rounds: the run has one step, the first of the warm-up, where "
             "the learning rate is 0; set 0, or train for more rounds or local_steps"

@@ -17,10 +17,9 @@ from ufm_jax.fed.keys import fold
 from ufm_jax.objectives.reconstruction import FIELDS, init_params, make_loss
 from ufm_jax.runs.checkpoint import export_params
 from ufm_jax.runs.folder import check_same_run, lanes_begun_with
-from ufm_jax.train.algorithm import Optimizers
 from ufm_jax.train.federation import build_federation, build_placement
 from ufm_jax.train.lanes.choose import choose_lanes
-from ufm_jax.train.optimizers import lr_factor, make_optimizer
+from ufm_jax.train.optimizers import make_optimizer
 from ufm_jax.train.participation import check_trace
 from ufm_jax.train.progress import decoding
 from ufm_jax.train.run import Ended, train
@@ -96,17 +95,10 @@ def federate(
     """The federation that ``config`` describes over ``data``; see ``build_federation``."""
     batch_size = config.federation.batch_size
     return build_federation(
-        config.federation,
-        config.placement,
+        config,
         data,
         make_loss(config.model, config.augment),
-        Optimizers(
-            make_optimizer(config.client_optimizer, batch_size),
-            make_optimizer(config.server_optimizer, batch_size),
-            config.client_optimizer,
-            lr_factor(config.schedule, config.federation.rounds),
-        ),
-        personal=config.federation.personal,
-        seed=config.seed,
-        memory=memory,
+        make_optimizer(config.client_optimizer, batch_size),
+        make_optimizer(config.server_optimizer, batch_size),
+        memory,
     )

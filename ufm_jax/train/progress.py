@@ -24,14 +24,7 @@ _RECENT_ROUNDS = 16
 
 
 class Progress:
-    """Shows how far a run is; use it as a context manager.
-
-    Example::
-
-      with Progress(total_rounds=300, start_round=120) as progress:
-        for record in rounds:
-          progress.update(record)
-    """
+    """Shows how far a run is; use it as a context manager."""
 
     def __init__(
         self,
@@ -44,11 +37,11 @@ class Progress:
         """Prepares the display; nothing is written before it is entered.
 
         Args:
-          total_rounds: Rounds of the whole run, R.
-          start_round: Rounds done before this process started.
-          plain_seconds: Off a terminal, the least time between two lines. The first and the last
-            round and rounds in which a client was rejected always have a line.
-          console: Where to write; standard error if None.
+            total_rounds: Rounds of the whole run, R.
+            start_round: Rounds done before this process started.
+            plain_seconds: Off a terminal, the least time between two lines. The first and the last
+                round and rounds in which a client was rejected always have a line.
+            console: Where to write; standard error if None.
         """
         if not 0 <= start_round <= total_rounds:
             raise ValueError(
@@ -121,10 +114,10 @@ def decoding(shown: bool = True) -> Iterator[Callable[[int, int], None]]:
     """A bar for the first decoding of a data set, on terminals; it goes when all is decoded.
 
     Args:
-      shown: Whether there is one.
+        shown: Whether there is one.
 
     Yields:
-      A function of (images done, images in all).
+        A function of (images done, images in all).
     """
     console = Console(stderr=True)
     with RichProgress(

@@ -54,16 +54,9 @@ def notes_of(config: PretrainConfig, run: Ended) -> list[str]:
 def write_run_report(
     config: PretrainConfig, workdir: Path, run: Ended, compile_seconds: float
 ) -> Path:
-    """Writes the report of a run, and a picture of its reconstructions.
+    """Writes the report of a run and a picture of its reconstructions; returns the report's path.
 
-    Args:
-        config: The run's configuration.
-        workdir: Its folder.
-        run: How it ended.
-        compile_seconds: Seconds spent compiling in this process.
-
-    Returns:
-        The report's path.
+    The arguments are those of ``finish``.
     """
     # This process's copy: the others compute nothing here.
     params = jax.tree.map(lambda leaf: leaf.addressable_data(0), run.state.server.params)

@@ -1,7 +1,7 @@
 """Chooses the number of lanes by measurement: throughput under a memory limit, kept for next time.
 
-``lane_search`` has the rules of the choice, ``lane_probe`` measures. Measurements are kept in the
-user's cache folder, a file for each model, batch and machine. What depends on the data (images and
+``search`` has the rules of the choice, ``probe`` measures. Measurements are kept in the user's
+cache folder, a file for each model, batch and machine. What depends on the data (images and
 clients' states in memory, slots in use) is not kept, but computed.
 """
 
@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -40,24 +40,12 @@ _log = logging.getLogger(__name__)
 _REPEATS = 3
 
 
-class Probe(Protocol):
-    """Measures a number of lanes; see ``lane_probe.RoundProbe``."""
-
-    def working_bytes(self, lanes: int) -> int:
-        """Memory of a device beside images and clients' states."""
-        ...
-
-    def images_per_second(self, lanes: int) -> float:
-        """Throughput of full lanes, over all devices."""
-        ...
-
-
 def choose_lanes(
     config: PretrainConfig,
     federation: Federation,
     params: Params,
     example: Tree,
-    probe: Probe | None = None,
+    probe: RoundProbe | None = None,
 ) -> int:
     """Chooses the lanes of each device for a run, by measurement or from the cache.
 
@@ -150,7 +138,7 @@ def _load(
     )
 
 
-def _measure(search: Search, probe: Probe) -> dict[int, Measurement]:
+def _measure(search: Search, probe: RoundProbe) -> dict[int, Measurement]:
     """Measures candidates until the rules end the search, and all again, in turn.
 
     The search goes on where the medians say that one slow moment had ended it.
@@ -171,7 +159,7 @@ def _measure(search: Search, probe: Probe) -> dict[int, Measurement]:
     return table
 
 
-def _measure_once(search: Search, probe: Probe, lanes: int) -> Measurement:
+def _measure_once(search: Search, probe: RoundProbe, lanes: int) -> Measurement:
     _log.info("placement.lanes=0: compiling and timing %d lanes a device", lanes)
     try:
         measurement = Measurement(lanes, probe.working_bytes(lanes), None)

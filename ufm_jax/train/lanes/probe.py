@@ -62,7 +62,7 @@ class RoundProbe:
     def working_bytes(self, lanes: int) -> int:
         """Memory of the compiled round on a device, bytes, less its images and clients' states.
 
-        These two depend on the run's data; see ``lane_search.Load``.
+        These two depend on the run's data; see ``search.Load``.
 
         Raises:
             OutOfDeviceMemoryError: If compiling it exhausts the memory.
