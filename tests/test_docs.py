@@ -1,0 +1,42 @@
+"""What the documentation names is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FILES = {
+    path.relative_to(ROOT).as_posix()
+    for folder in ("ufm_jax", "tools", "configs", "tests")
+    for path in (ROOT / folder).rglob("*")
+}
+
+
+def _is_there(name):
+    """Whether a path, as far as it is written out, is the end of a file's or a folder's."""
+    return any(file == name or file.endswith(f"/{name}") for file in FILES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_and_modules_that_a_page_names_exist(page):
+    text = page.read_text(encoding="utf-8")
+    files = set(
+        re.findall(r"(?<![\w*{/.-])((?:[a-z_0-9]+/)*[a-z_0-9]+\.(?:py|slurm|yaml))\b", text)
+    )
+    modules = set(
+        re.findall(r"-m ((?:ufm_jax|tools)(?:\.[a-z_]+)+)|\b(ufm_jax(?:\.[a-z_]+)+)", text)
+    )
+    modules = {f"{name.replace('.', '/')}" for pair in modules for name in pair if name}
+    assert [name for name in sorted(files) if not _is_there(name)] == []
+    missing = [m for m in modules if not (_is_there(f"{m}.py") or _is_there(m))]
+    # The last part may name a function or a class of the module.
+    assert [m for m in missing if not _is_there(f"{m.rpartition('/')[0]}.py")] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    targets = set(re.findall(r"\]\(([^)#h][^)#]*)", text))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
