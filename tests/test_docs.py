@@ -40,3 +40,14 @@ def test_links_lead_somewhere(page):
     text = page.read_text(encoding="utf-8")
     targets = set(re.findall(r"\]\(([^)#h][^)#]*)", text))
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_each_way_of_the_tour_passes_a_file_once():
+    design = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+    ways = design.split("## A guided tour")[1].split("\n### ")[1:]
+    assert len(ways) == 3
+    for way in ways:
+        passed = re.findall(r"`([\w/]+\.py)`", "".join(re.findall(r"^\| (`.*?) \|", way, re.M)))
+        assert len(passed) > 9
+        assert len(passed) == len(set(passed))
+        assert all((ROOT / "ufm_jax" / file).is_file() for file in passed)

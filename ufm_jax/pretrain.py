@@ -37,11 +37,11 @@ def main() -> int:
     with hosts.membership(config.cluster, workdir), held(workdir, "workdir"):
         # After the devices are set: these import what may start a backend.
         from ufm_jax.train.pretraining import pretrain
-        from ufm_jax.train.report import finish
+        from ufm_jax.train.report import report_end
 
         clock = CompileClock()
         run = pretrain(config, workdir)
-        ending = finish(config, workdir, run, clock.seconds)
+        ending = report_end(config, workdir, run, clock.seconds)
     for line in ending:
         say(line)
     return 128 + run.stopped_by if run.stopped_by else 0

@@ -11,7 +11,7 @@ from ufm_jax.config.pretraining import pretrain_config, resolve
 from ufm_jax.errors import DataError
 from ufm_jax.runs.history import read_history
 from ufm_jax.train import pretraining
-from ufm_jax.train.report import finish
+from ufm_jax.train.report import report_end
 
 
 def _write(path, pixels):
@@ -95,7 +95,7 @@ def test_it_trains_on_what_is_sound_and_says_what_is_not(root, tmp_path, nan_whe
         "empty_client": 1,
         "duplicate_across": 1,
     }
-    assert finish(config, workdir, run, 0.0) == [f"report: {workdir / 'report.html'}"]
+    assert report_end(config, workdir, run, 0.0) == [f"report: {workdir / 'report.html'}"]
     report = (workdir / "report.html").read_text()
     for name in ("truncated.png", "text.png", "nothing.png", "3.png", "white"):
         assert name in report

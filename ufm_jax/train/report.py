@@ -24,8 +24,10 @@ _BORROWED = (
 _PACKAGES = ("ufm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def finish(config: PretrainConfig, workdir: Path, run: Ended, compile_seconds: float) -> list[str]:
-    """Ends a run: the first process writes the report and says how it ended.
+def report_end(
+    config: PretrainConfig, workdir: Path, run: Ended, compile_seconds: float
+) -> list[str]:
+    """Writes the report in the first process, and says how the run ended.
 
     Args:
         config: The run's configuration.
@@ -39,7 +41,7 @@ def finish(config: PretrainConfig, workdir: Path, run: Ended, compile_seconds: f
     with hosts.together("writing the report"):
         if not hosts.is_first():
             return []
-        report = write_run_report(config, workdir, run, compile_seconds)
+        report = _write_run_report(config, workdir, run, compile_seconds)
     if run.stopped_by:
         return [f"stopped after round {run.rounds_done}; the same command goes on from there"]
     return [*filter(None, [run.promise]), f"report: {report}"]
@@ -51,12 +53,12 @@ def notes_of(config: PretrainConfig, run: Ended) -> list[str]:
     return [*notes, f"Privacy: {run.promise}."] if run.promise else notes
 
 
-def write_run_report(
+def _write_run_report(
     config: PretrainConfig, workdir: Path, run: Ended, compile_seconds: float
 ) -> Path:
     """Writes the report of a run and a picture of its reconstructions; returns the report's path.
 
-    The arguments are those of ``finish``.
+    The arguments are those of ``report_end``.
     """
     # This process's copy: the others compute nothing here.
     params = jax.tree.map(lambda leaf: leaf.addressable_data(0), run.state.server.params)
