@@ -29,7 +29,6 @@ class Zones(NamedTuple):
 
     Attributes:
         step: Kernels of one local step of all lanes, in which no client starts or ends.
-        busy_step: Of one in which clients do.
         around: Of one turn of each loop around the steps, where clients start and end too.
         rest: Of the rest of a round.
         places: Every instruction of each zone.
@@ -37,7 +36,6 @@ class Zones(NamedTuple):
     """
 
     step: list[Kernel]
-    busy_step: list[Kernel]
     around: list[Kernel]
     rest: list[Kernel]
     places: Mapping[str, list[Place]]
@@ -45,9 +43,8 @@ class Zones(NamedTuple):
 
     def costs(self, ceiling: Ceiling) -> dict[str, Cost]:
         """The cost of each zone."""
-        step, busy, around = (total(k, ceiling) for k in (self.step, self.busy_step, self.around))
-        client = Cost(*(a + b - c for a, b, c in zip(around, busy, step, strict=True)))
-        return {STEP: step, HANDOVER: client, ROUND: total(self.rest, ceiling)}
+        zones = {STEP: self.step, HANDOVER: self.around, ROUND: self.rest}
+        return {zone: total(kernels, ceiling) for zone, kernels in zones.items()}
 
     def mean_step(self, steps: int, handovers: float, ceiling: Ceiling) -> Cost:
         """The cost of a step with its share of the starts and ends and of the rest of the round.
@@ -66,8 +63,7 @@ class Zones(NamedTuple):
 def zones_of(module: Module) -> Zones:
     """Sorts what a compiled round runs.
 
-    Clients start and end in the loops around the loop over the steps, or in branches inside it
-    that are taken when they do.
+    Clients start and end in the loops around the loop over the steps.
 
     Raises:
         ValueError: If the program has no loop over steps.
@@ -91,7 +87,6 @@ def zones_of(module: Module) -> Zones:
     condition = list(kernels_of(module, called["condition"]))
     bodies = {p.instruction.name: p.instruction.called.get("body", "") for p in everything}
     return Zones(
-        [*kernels_of(module, called["body"], taken=0.0), *condition],
         [*kernels_of(module, called["body"]), *condition],
         list(kernels_of(module, bodies[outermost], without=name)) if loop.loops else [],
         list(kernels_of(module, module.entry, without=outermost)),

@@ -138,7 +138,6 @@ def total_by(
 def kernels_of(
     module: Module,
     computation: str,
-    taken: float = 1.0,
     times: float = 1.0,
     without: str = "",
 ) -> Iterator[Kernel]:
@@ -147,34 +146,29 @@ def kernels_of(
     Args:
         module: The program.
         computation: Its name.
-        taken: Share of the runs in which a conditional takes its dearest branch; in the others it
-            takes its cheapest.
         times: Runs of the computation.
         without: A loop that is left out.
 
     Yields:
-        Kernels. Of a loop whose number of turns depends on data one turn is counted.
+        Kernels. A conditional counts as its dearest branch, and a loop whose number of turns
+        depends on data as one turn.
     """
     scope = module.computations[computation]
     for instruction in scope:
         opcode = instruction.opcode
         if opcode == "while" and instruction.name != without:
             turns = times * (instruction.known_trips or 1)
-            yield from kernels_of(module, instruction.called["condition"], taken, turns)
-            yield from kernels_of(module, instruction.called["body"], taken, turns, without)
+            yield from kernels_of(module, instruction.called["condition"], turns)
+            yield from kernels_of(module, instruction.called["body"], turns, without)
         elif opcode == "conditional":
             branches = [
-                list(kernels_of(module, branch, taken, without=without))
-                for branch in instruction.branches
+                list(kernels_of(module, branch, times, without)) for branch in instruction.branches
             ]
-            branches.sort(key=lambda branch: sum(k.bytes for k in branch))
-            for branch, share in ((branches[0], 1 - taken), (branches[-1], taken)):
-                scaled = (k._replace(times=k.times * times * share) for k in branch)
-                yield from (k for k in scaled if k.times)
+            yield from max(branches, key=lambda branch: sum(kernel.bytes for kernel in branch))
         elif opcode in ("call", "async-start"):
             called = instruction.called
             inner = called.get("calls") or called["to_apply"]
-            yield from kernels_of(module, inner, taken, times, without)
+            yield from kernels_of(module, inner, times, without)
         elif _launches(instruction):
             yield _kernel(module, scope, instruction, times)
 
