@@ -88,7 +88,7 @@ def _row(workload: Workload, folder: Path, repeats: int) -> Row:
 
 
 def here() -> Target | None:
-    """The target that this machine's first device is; None where it is none."""
+    """The target whose name the first device of this machine has; None for other devices."""
     kind = jax.devices()[0].device_kind
     named = (t for t in TARGETS.values() if t.description)
     return next((t for t in named if str(t.description["name"]) in kind), None)

@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace) -> Figures:
     for target, devices, lanes in asked:
         work = _work(options, devices, lanes)
         if not work.model:
-            configuration(work)  # What is wrong with it is no target's fault.
+            configuration(work)  # A fault of the configuration would fail for every target.
         print(f"compiling for {target}, {devices} devices, {lanes} lanes", flush=True)
         kept = options.hlo
         if kept and len(asked) > 1:
@@ -143,7 +143,7 @@ def environment_of(target: Target) -> Path:
 
 def _variables(target: Target, devices: int) -> dict[str, str]:
     flags = os.environ.get("XLA_FLAGS", "")
-    if target.platform == "cuda":  # There is no device on which products could be tuned.
+    if target.platform == "cuda":  # Without a device products cannot be tuned.
         flags = f"{flags} --xla_gpu_autotune_level=0".strip()
     return {
         **os.environ,

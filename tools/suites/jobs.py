@@ -25,8 +25,8 @@ class Main:
 
     Attributes:
         command: Arguments of Python that start it; it takes --config, --workdir and --config.KEY.
-        result: The file that it writes last into its folder: the run is finished where it is.
-            '' if there is none; then a run is finished that ended with exit code 0.
+        result: The file that it writes last into its folder: a run that has it is finished. With ''
+            a run is finished when it has ended with exit code 0.
     """
 
     command: tuple[str, ...]
@@ -193,7 +193,7 @@ class _Process:
         with self._log.open("a", encoding="utf-8") as log:
             log.write(f"$ {subprocess.list2cmdline(command)}\n")
             log.flush()
-            # Of a session of its own: Ctrl-C reaches it once, through `stop`.
+            # In a session of its own, so that Ctrl-C reaches it once, through `stop`.
             self._process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )

@@ -143,7 +143,7 @@ class Suite:
         if twice := [place for place, count in places.items() if count > 1]:
             raise SuiteError(f"two runs have the labels {twice[0]}: add a label that tells them")
         if self.section and self.section not in keys:
-            raise SuiteError(f"section {self.section!r} is no label; there are {keys}")
+            raise SuiteError(f"section {self.section!r} is not a label; the labels are {keys}")
         titles = Counter(figure.title for figure in self.figures)
         if twice_titled := [title for title, count in titles.items() if count > 1]:
             raise SuiteError(f"two figures have the title {twice_titled[0]!r}: change one")
@@ -178,7 +178,7 @@ def load_suite(text: str) -> Suite:
         text: 'FILE.py', or 'FILE.py:ARGUMENT' whose argument ``get_suite`` is called with.
 
     Raises:
-        SuiteError: There is no such file, it defines no suite, or the suite is wrong.
+        SuiteError: If the file does not exist or defines no suite, or the suite is wrong.
     """
     name, _, argument = text.partition(":")
     if not Path(name).is_file():
@@ -232,7 +232,7 @@ def select(runs: Sequence[Run], pattern: str) -> list[Run]:
     """The runs in whose names ``pattern`` is found, and those that they need, in order.
 
     Raises:
-        SuiteError: The pattern is no regular expression, or fits no run.
+        SuiteError: If the pattern is not a regular expression, or fits no run.
     """
     try:
         fits = {run.name for run in runs if re.search(pattern, run.name)}

@@ -111,7 +111,7 @@ def _colour_label(suite: Suite) -> str:
 
 
 def _colours(suite: Suite) -> Mapping[Label | None, str]:
-    """A colour for each value of the colour's label; of None where there is no such label."""
+    """A colour for each value of the label that is told by colour; for None if no label is."""
     label = _colour_label(suite)
     values = dict.fromkeys(run.labels.get(label) for run in suite.runs if run.labels)
     return {value: f"C{index}" for index, value in enumerate(values)}

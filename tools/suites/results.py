@@ -70,7 +70,9 @@ def figure_of(results: Results, figure: Figure) -> Estimate | None:
         return Estimate(value, low, high, found.get("n", 0), note)
     if isinstance(found, int | float) and not isinstance(found, bool):
         return Estimate(float(found), np.nan, np.nan, 0)
-    raise SuiteError(f"figure {figure.title!r}: {figure.path} is no number and has no value")
+    raise SuiteError(
+        f"figure {figure.title!r}: {figure.path} is neither a number nor a figure with a value"
+    )
 
 
 def _number(value: float | None) -> float:

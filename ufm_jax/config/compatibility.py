@@ -175,7 +175,7 @@ def _optimizers(
             f"learning_rate={server.learning_rate} takes a step of the same length for every "
             "parameter: set betas=(0.9, 0.99), eps=1e-3 and a learning_rate"
         )
-    # Of a rate of 1 without momentum alone: FedDyn's server has its own step, MimeLite's has none.
+    # FedDyn's server makes its own step, and MimeLite's none: a rate or momentum would be ignored.
     adds = _plain(server) and server.learning_rate == 1 and not server.betas[0]
     if name in ("feddyn", "mimelite") and (not adds or server.scale_by_batch):
         yield (

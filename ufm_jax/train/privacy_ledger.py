@@ -62,7 +62,7 @@ class Spending:
         """Goes on from the ledger of a checkpoint.
 
         Raises:
-            ConfigError: If there is none: what was spent before is not known.
+            ConfigError: If the checkpoint holds none, so that earlier spending is not known.
         """
         if self.ledger is None:
             return
