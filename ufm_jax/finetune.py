@@ -37,10 +37,11 @@ def main() -> int:
     with held(workdir, "workdir"):
         # After the devices are set: this imports what may start a backend.
         from ufm_jax.finetuning.run import finetune
+        from ufm_jax.train.run import stopped_line
 
         ended = finetune(config, workdir)
     if ended.report is None:
-        say(f"stopped after round {ended.rounds_done}; the same command goes on from there")
+        say(stopped_line(ended.rounds_done))
         return 128 + ended.stopped_by
     say(f"report: {ended.report}")
     return 0

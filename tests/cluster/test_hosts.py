@@ -162,7 +162,7 @@ def test_killed_and_stopped_two_processes_train_what_one_does(alone, tmp_path):
     assert f"resumed after {resumed} of {ROUNDS} rounds" in run.log(0)
     stopped = max(_saved(workdir))
     assert resumed < stopped == rounds_written(workdir) < ROUNDS
-    assert f"stopped after round {stopped}; the same command goes on from there" in run.log(0)
+    assert f"stopped with {stopped} rounds done; the same command goes on from there" in run.log(0)
     _assert_same_bits(alone.workdir, workdir, stopped)
 
     assert "round" not in run.log(1)  # only the first process speaks ...

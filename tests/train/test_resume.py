@@ -271,6 +271,7 @@ def test_stopped_and_killed_inside_a_round_it_ends_with_the_bits_of_whole_rounds
     assert " at step " in log.read_text()
     assert_same_state(undisturbed.workdir, run.workdir, kind.rounds)
     assert losses_of(run.workdir) == losses_of(undisturbed.workdir)
+    assert rounds_written(run.workdir) == kind.rounds
     assert not (run.workdir / UNFINISHED).exists()
 
 

@@ -1,4 +1,4 @@
-"""Reads a round's metrics one round late, so that the devices never wait for the host."""
+"""Reads a round's metrics while the next one runs, so that the devices never wait for the host."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -48,25 +48,32 @@ class Recorder:
         """
         self._federation, self._names, self._lr_factor = federation, names, lr_factor
         self._traffic, self._sinks = traffic, sinks
-        self._pending: tuple[HostPlan, RoundMetrics] | None = None
+        self._pending: tuple[HostPlan, RoundMetrics, int] | None = None
         self._clock = time.perf_counter()
 
-    def put(self, plan: HostPlan, metrics: RoundMetrics) -> None:
-        """Takes a dispatched round, and records the one before it."""
-        if self._pending is not None:
-            self.flush()
-        self._pending = plan, metrics
+    def put(self, plan: HostPlan, metrics: RoundMetrics, first_step: int = 0) -> None:
+        """Takes a dispatched round; the one before it has been recorded by ``flush``.
 
-    def flush(self) -> RoundRecord:
-        """Waits for the pending round, records it, and returns the record."""
+        Args:
+            plan: What was planned.
+            metrics: On the devices.
+            first_step: Where this process took the round up, above 0 in one that another began.
+        """
+        if self._pending is not None:
+            raise RuntimeError("a round is pending: flush it before the next one is put")
+        self._pending = plan, metrics, first_step
+
+    def flush(self) -> RoundRecord | None:
+        """Waits for the pending round, records it, and returns the record; None if none is."""
         if self._pending is None:
-            raise RuntimeError("no round is pending: every put is flushed once")
-        plan, metrics = self._pending
+            return None
+        plan, metrics, first_step = self._pending
         self._pending = None
         results = self._federation.results(plan, metrics)
         now = time.perf_counter()
         seconds, self._clock = now - self._clock, now
-        record = self._record(plan, results, metrics, seconds)
+        share = 1 - first_step / max(plan.schedule.makespan, 1)
+        record = self._record(plan, results, metrics, seconds, share)
         for sink in self._sinks.records:
             sink(record)
         return record
@@ -76,8 +83,14 @@ class Recorder:
         self._sinks.advance(plan.round_index, step / plan.schedule.makespan)
 
     def _record(
-        self, plan: HostPlan, results: list[ClientResult], metrics: RoundMetrics, seconds: float
+        self,
+        plan: HostPlan,
+        results: list[ClientResult],
+        metrics: RoundMetrics,
+        seconds: float,
+        share: float,
     ) -> RoundRecord:
+        """The record of a round of which ``share`` was trained in ``seconds``."""
         images = sum(result.examples for result in results)
         accepted = [result for result in results if result.finite]
         return RoundRecord(
@@ -86,7 +99,7 @@ class Recorder:
             lr_factor=float(self._lr_factor(jnp.float32(plan.round_index))),
             seconds=seconds,
             images=images,
-            images_per_second=images / seconds,
+            images_per_second=share * images / seconds,
             useful_fraction=plan.schedule.useful_fraction,
             update_norm=float(metrics.update_norm),
             cohort=len(results),

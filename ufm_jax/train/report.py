@@ -15,7 +15,7 @@ from ufm_jax.report.page import write_report
 from ufm_jax.report.reconstruction_png import write_reconstruction_png
 from ufm_jax.report.run_info import RunInfo
 from ufm_jax.runs.history import read_history
-from ufm_jax.train.run import Ended
+from ufm_jax.train.run import Ended, stopped_line
 
 _BORROWED = (
     "In the reconstructions, brightness and contrast of each patch are those of the original: the "
@@ -41,9 +41,10 @@ def report_end(
     with hosts.together("writing the report"):
         if not hosts.is_first():
             return []
-        report = _write_run_report(config, workdir, run, compile_seconds)
+        # A run that stopped inside its first round has nothing to show.
+        report = run.rounds_done and _write_run_report(config, workdir, run, compile_seconds)
     if run.stopped_by:
-        return [f"stopped after round {run.rounds_done}; the same command goes on from there"]
+        return [stopped_line(run.rounds_done)]
     return [*filter(None, [run.promise]), f"report: {report}"]
 
 

@@ -50,6 +50,7 @@ def run_rounds(
     """
     federation, before = feed.federation, None
     done, step, state, ledger = point
+    first_step = step
     while done < saving.rounds and not stop.stopped_by:
         chunk = feed.take(done, step)
         state, metrics = federation.run_chunk(state, *chunk)
@@ -63,14 +64,17 @@ def run_rounds(
             feed.prepare(done, step)
         # Images of two chunks are on the devices at most: this one's, and next those of the next.
         jax.block_until_ready(before)
+        recorder.flush()
         before = metrics
         point = Point(done, step, state, ledger)
         save = stop.ask(saving.late())
         if ended:
-            recorder.put(chunk.plan, metrics)
+            recorder.put(chunk.plan, metrics, first_step)
+            first_step = 0
             score = judge(done, state) if judge else None
             if save or saving.due(done) or score is not None:
-                cost = recorder.flush().loss
+                record = recorder.flush()
+                cost = record.loss if record else math.inf
                 if judge is not None:
                     cost = math.inf if score is None else -score
                 saving.save(point, cost)

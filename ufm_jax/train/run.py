@@ -50,6 +50,11 @@ class Ended(NamedTuple):
     promise: str
 
 
+def stopped_line(rounds_done: int) -> str:
+    """What a command says that a signal ended."""
+    return f"stopped with {rounds_done} rounds done; the same command goes on from there"
+
+
 def train(
     config: PretrainConfig | FinetuneConfig,
     workdir: Path,
