@@ -30,7 +30,7 @@ from tools.benchmarks import (
 )
 from tools.benchmarks.output import show, write
 from ufm_jax.cluster.process import configure_jax
-from ufm_jax.config.command import path_argument
+from ufm_jax.config.command import count_argument, count_or_zero, path_argument
 from ufm_jax.config.training import PlacementConfig
 from ufm_jax.door import enter
 
@@ -53,9 +53,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=(module.__doc__ or "").split("\n")[0])
-        command.add_argument("--repeats", type=int, default=5)
-        command.add_argument("--cpu_devices", type=int, default=0, help="0: one a core")
+        command = commands.add_parser(
+            name,
+            help=(module.__doc__ or "").split("\n")[0],
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        command.add_argument("--repeats", type=count_argument, default=5, help="of each timing")
+        command.add_argument("--cpu_devices", type=count_or_zero, default=0, help="0: one a core")
         command.add_argument(
             "--out", type=path_argument, default=None, help="a folder for JSON and plot"
         )

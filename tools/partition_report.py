@@ -2,7 +2,7 @@
 
     python tools/partition_report.py --source index --root DATA --partition dirichlet --alpha 0.3
 
-takes every setting of `ufm_jax.data.federated.DataSettings` as a flag, loads the federation as a
+takes every setting of `ufm_jax.data.settings.DataSettings` as a flag, loads the federation as a
 training run would (the decoded images stay in the cache for it), and writes partition.json and
 partition.png to --out.
 """

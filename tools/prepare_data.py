@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ufm_jax.config.command import path_argument
+from ufm_jax.config.command import count_argument, count_or_zero, path_argument
 from ufm_jax.data.listing import read_listing
 from ufm_jax.data.records import file_faults
 from ufm_jax.data.settings import DataSettings
@@ -29,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     simulated = commands.add_parser("phantoms", help="simulated images in folders, to try on")
     simulated.add_argument("--out", type=path_argument, required=True)
-    simulated.add_argument("--sites", type=int, default=8)
-    simulated.add_argument("--images", type=int, default=100, help="of each site")
-    simulated.add_argument("--size", type=int, default=200, help="longer side, pixels")
-    simulated.add_argument("--seed", type=int, default=0)
+    simulated.add_argument("--sites", type=count_argument, default=8)
+    simulated.add_argument("--images", type=count_argument, default=100, help="of each site")
+    simulated.add_argument("--size", type=count_argument, default=200, help="longer side, pixels")
+    simulated.add_argument("--seed", type=count_or_zero, default=0)
     tfds = commands.add_parser("tfds", help="build a public set from a copy you downloaded")
     tfds.add_argument("--set", choices=SETS, required=True)
     tfds.add_argument("--source", type=path_argument, required=True, help="the unpacked download")

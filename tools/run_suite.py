@@ -26,7 +26,7 @@ from tools.suites.plan import Run, Suite, SuiteError, load_suite, select, with_s
 from tools.suites.plot import write_plot
 from tools.suites.results import read_results
 from tools.suites.table import make_tables
-from ufm_jax.config.command import path_argument
+from ufm_jax.config.command import count_argument, path_argument
 from ufm_jax.door import enter
 
 _WIDTH_IN_FILES = 200
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=path_argument, required=True, help="folder of the suite")
     made.add_argument("--data", type=path_argument, help="folder of the data")
     made.add_argument("--only", default="", help="regular expression: runs whose names it fits")
-    made.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    made.add_argument("--jobs", type=count_argument, default=1, help="runs at a time")
     made.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of every run"
     )

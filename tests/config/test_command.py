@@ -61,10 +61,13 @@ def config(tmp_path):
         (["--out=x", "--nothing"], "Unknown command line flag 'nothing'"),
         (["--out=x", "more"], "unexpected arguments ['more']: options begin with --"),
         (["--out=x", "--config=/no/file.py"], "/no/file.py: no such file"),
-        (["--out=x", "--config={}", "--config.rouns=2"], "has no key 'rouns'"),
-        (["--out=x", "--config={}", "--config.data.rot=2"], "has no key 'rot'"),
+        (["--out=x", "--config={}", "--config.rouns=2"], "has no key 'config.rouns'"),
+        (["--out=x", "--config={}", "--config.data.rot=2"], "has no key 'config.data.rot'"),
         (["--out=x", "--config={}", "--config.rounds.x=2"], "has no key 'rounds.x'"),
-        (["--out=x", "--config={}", "--config.rounds=two"], "--config.rounds=two: invalid literal"),
+        (
+            ["--out=x", "--config={}", "--config.rounds=two"],
+            "--config.rounds=two: expected a whole number, not 'two'",
+        ),
         (["--out=x", "--config={}:b"], "task 'b': choose 'a'"),
     ],
 )

@@ -47,6 +47,11 @@ def kernel(name, places):
                 *_STEP,
             ),
         ),
+        (
+            "augmentation and masking",
+            "jvp(vmap())/concatenate",
+            ("ufm_jax/objectives/reconstruction.py:make_view", *_STEP),
+        ),
         ("loss", "jvp(vmap())/mul", ("ufm_jax/ops/losses.py:masked_patch_loss", *_STEP)),
         ("optimiser", "mul", ("optax/_src/transform.py:scale_by_adam", *_STEP)),
         ("batch", "gather", ("ufm_jax/fed/lanes.py:_batch", *_STEP)),

@@ -27,6 +27,7 @@ from tools.benchmarks.targets import TARGETS, Target
 from tools.benchmarks.trace import ROUNDS, device_rows, trace_rounds
 from tools.benchmarks.trace_events import read_trace
 from tools.benchmarks.workload import Workload, add_model_options, run_config
+from ufm_jax.config.command import count_argument
 from ufm_jax.models.attention import AttentionKernel
 
 _NOTES = (
@@ -42,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's options."""
     add_model_options(parser)
     add_image_options(parser)
-    parser.add_argument("--lanes", type=int, nargs="+", default=[1])
+    parser.add_argument("--lanes", type=count_argument, nargs="+", default=[1])
     kernels = get_args(AttentionKernel)
     parser.add_argument("--attention", nargs="+", default=["auto"], choices=kernels)
 

@@ -23,6 +23,7 @@ from tools.benchmarks.measure import Row, interleaved, rates, ratio, timed
 from tools.benchmarks.output import Figures
 from tools.benchmarks.workload import Workload, add_model_options, run_config
 from ufm_jax.cluster.process import configure_jax
+from ufm_jax.config.command import count_argument
 from ufm_jax.config.training import PlacementConfig
 
 _NOTES = (
@@ -35,8 +36,10 @@ _NOTES = (
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's options."""
-    parser.add_argument("--chunks", type=int, nargs="+", default=[1, 3, 10], help="in a round")
-    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument(
+        "--chunks", type=count_argument, nargs="+", default=[1, 3, 10], help="in a round"
+    )
+    parser.add_argument("--lanes", type=count_argument, default=1)
     add_model_options(parser)
     add_image_options(parser)
     parser.set_defaults(images=20_000, size="xs", image_size=32, patch_size=8, working_size=224)

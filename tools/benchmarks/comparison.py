@@ -16,6 +16,7 @@ from tools.benchmarks.peers.exchange import Task
 from tools.benchmarks.peers.kinds import PEERS, running_peers
 from tools.benchmarks.peers.process import Peer
 from tools.benchmarks.sides import TOLERANCE, Loop, Ours, PeerSide, Side, check_agreement
+from ufm_jax.config.command import count_or_zero
 from ufm_jax.fed.placement import make_placement
 
 NOTES = (
@@ -29,7 +30,9 @@ NOTES = (
 
 def add_options(parser: argparse.ArgumentParser, default_sides: list[str]) -> None:
     """Adds the options of a comparison."""
-    parser.add_argument("--lanes", type=int, default=0, help="0: 1 on CPUs, up to 64 elsewhere")
+    parser.add_argument(
+        "--lanes", type=count_or_zero, default=0, help="0: 1 on CPUs, up to 64 elsewhere"
+    )
     parser.add_argument(
         "--sides",
         nargs="*",

@@ -19,7 +19,7 @@ _BEYOND = (
     ("model", r"benchmarks/federations\.py|/models/"),
     ("optimiser", r"optax/|train/optimizers\.py|trees\.py|/algorithms?[/.]"),
     ("loss", r"ops/losses\.py"),
-    ("augmentation and masking", r"/ops/|objective\.py"),
+    ("augmentation and masking", r"/ops/|/objectives/"),
     ("batch", r":_batch|fed/keys\.py"),
     ("lanes", r"/fed/"),
 )

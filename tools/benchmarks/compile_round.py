@@ -20,7 +20,7 @@ from tools.benchmarks.output import Figures
 from tools.benchmarks.peers.environment import make_environment
 from tools.benchmarks.peers.process import Peer
 from tools.benchmarks.targets import Target, target_of
-from ufm_jax.config.command import path_argument
+from ufm_jax.config.command import count_argument, path_argument
 from ufm_jax.models.sizes import SIZES
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -40,13 +40,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", default=[], metavar="KEY=VALUE", help="change the configuration"
     )
     parser.add_argument("--size", choices=list(SIZES), help="model.size of the configuration")
-    parser.add_argument("--batch_size", type=_count, help="images of a local step")
-    parser.add_argument("--lanes", type=_count, nargs="+", default=[1])
+    parser.add_argument("--batch_size", type=count_argument, help="images of a local step")
+    parser.add_argument("--lanes", type=count_argument, nargs="+", default=[1])
     parser.add_argument(
-        "--devices", type=_count, nargs="+", default=[1], help="of one host or slice"
+        "--devices", type=count_argument, nargs="+", default=[1], help="of one host or slice"
     )
-    parser.add_argument("--images", type=_count, default=1_000_000, help="of all clients together")
-    parser.add_argument("--clients", type=_count, default=16)
+    parser.add_argument(
+        "--images", type=count_argument, default=1_000_000, help="of all clients together"
+    )
+    parser.add_argument("--clients", type=count_argument, default=16)
     parser.add_argument("--model", choices=list(MODELS), help="a model of 'engine' instead")
     parser.add_argument(
         "--hlo",
@@ -82,12 +84,6 @@ def _target(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number, 1 or more")
-    return int(text)
 
 
 def _work(options: argparse.Namespace, devices: int, lanes: int) -> Work:

@@ -11,14 +11,15 @@ from tools.benchmarks import comparison
 from tools.benchmarks.federations import MEAN_EXAMPLES, SMALL, SPREAD, make_task
 from tools.benchmarks.measure import Row
 from tools.benchmarks.output import Figures
+from ufm_jax.config.command import count_argument
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's options."""
     parser.add_argument("--model", nargs="+", choices=SMALL, default=["mlp"])
-    parser.add_argument("--clients", type=int, nargs="+", default=[128])
-    parser.add_argument("--batch_size", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=3, help="timed together")
+    parser.add_argument("--clients", type=count_argument, nargs="+", default=[128])
+    parser.add_argument("--batch_size", type=count_argument, default=20)
+    parser.add_argument("--rounds", type=count_argument, default=3, help="timed together")
     comparison.add_options(parser, ["loop", "fedjax", "pfl"])
 
 

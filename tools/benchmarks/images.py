@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ufm_jax.config.command import path_argument
+from ufm_jax.config.command import count_or_zero, path_argument
 from ufm_jax.data.cache.store import ArrayStore, Rows
 from ufm_jax.data.federated import FederatedData, load_federated
 from ufm_jax.data.listing import read_listing
@@ -49,9 +49,14 @@ def add_image_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=path_argument, help="real images as in pretrain_sites.py:public"
     )
-    parser.add_argument("--images", type=int, default=512, help="of all clients; 0: all there are")
     parser.add_argument(
-        "--working_size", type=int, default=0, help="side of stored images; 0: 8/7 of the model's"
+        "--images", type=count_or_zero, default=512, help="of all clients; 0: all there are"
+    )
+    parser.add_argument(
+        "--working_size",
+        type=count_or_zero,
+        default=0,
+        help="side of stored images; 0: 8/7 of the model's",
     )
     parser.add_argument("--cache_dir", default="", help="for decoded images")
 

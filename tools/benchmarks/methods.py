@@ -11,6 +11,7 @@ from tools.benchmarks.images import add_image_options, opened_images
 from tools.benchmarks.measure import Row, interleaved, ratio, timed
 from tools.benchmarks.output import Figures
 from tools.benchmarks.workload import Workload, add_model_options, run_config
+from ufm_jax.config.command import count_argument
 from ufm_jax.config.federation import (
     AggregationConfig,
     AlgorithmConfig,
@@ -35,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's options."""
     add_model_options(parser)
     add_image_options(parser)
-    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--lanes", type=count_argument, default=1)
     parser.add_argument("--only", nargs="+", default=[], help="parts of the names of methods")
 
 

@@ -8,6 +8,7 @@ from tools.benchmarks.images import random_images
 from tools.benchmarks.measure import interleaved, ratio, spread, timed
 from tools.benchmarks.output import Figures
 from tools.benchmarks.workload import Workload, add_model_options, run_config
+from ufm_jax.config.command import count_argument
 from ufm_jax.fed.placement import make_placement
 
 CLIENTS = 16
@@ -18,7 +19,7 @@ STORED = 256
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's options."""
     add_model_options(parser)
-    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--lanes", type=count_argument, default=1)
 
 
 def measure(options: argparse.Namespace) -> Figures:

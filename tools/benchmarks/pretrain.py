@@ -24,6 +24,7 @@ from tools.benchmarks.workload import (
     image_flops,
     run_config,
 )
+from ufm_jax.config.command import count_argument
 from ufm_jax.config.pretraining import PretrainConfig
 
 _NOTES = (
@@ -48,7 +49,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's options."""
     add_model_options(parser, several_sizes=True)
     add_image_options(parser)
-    parser.add_argument("--lanes", type=int, nargs="+", default=[1])
+    parser.add_argument("--lanes", type=count_argument, nargs="+", default=[1])
     homes = get_args(DataHome)
     parser.add_argument("--data_home", nargs="+", choices=homes, default=["device"])
     parser.add_argument(

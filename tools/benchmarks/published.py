@@ -24,7 +24,7 @@ from tools.benchmarks.peers.environment import ACCELERATORS, TORCH, make_environ
 from tools.benchmarks.peers.process import Peer
 from tools.benchmarks.workload import Size, Workload, model_config
 from ufm_jax.cluster.process import num_cores
-from ufm_jax.config.command import path_argument
+from ufm_jax.config.command import count_argument, count_or_zero, path_argument
 from ufm_jax.config.model import ModelConfig
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.fed.algorithm import Params
@@ -72,12 +72,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     cores = num_cores()
     parser.add_argument(
         "--workers",
-        type=int,
+        type=count_or_zero,
         nargs="+",
         default=sorted({0, cores // 2, cores}),
         help="of the published DataLoader, each a row",
     )
-    parser.add_argument("--batches", type=int, default=12, help="of the published side, a repeat")
+    parser.add_argument(
+        "--batches", type=count_argument, default=12, help="of the published side, a repeat"
+    )
 
 
 def check_options(options: argparse.Namespace) -> None:

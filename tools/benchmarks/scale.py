@@ -18,6 +18,7 @@ from tools.benchmarks.measure import Row, interleaved, spread, timed
 from tools.benchmarks.output import Figures
 from tools.benchmarks.processes import run_processes
 from tools.benchmarks.small import SmallRound, relative_distance, small_federation, small_round
+from ufm_jax.config.command import count_argument
 from ufm_jax.fed.placement import make_placement
 
 SIMULATED_DEVICES = 8
@@ -28,13 +29,15 @@ OVERS = ("cohort", "population", "devices", "processes")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's options."""
     parser.add_argument("--over", nargs="+", choices=OVERS, default=list(OVERS))
-    parser.add_argument("--cohorts", type=int, nargs="+", default=[16, 100, 1000, 10_000])
     parser.add_argument(
-        "--populations", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000]
+        "--cohorts", type=count_argument, nargs="+", default=[16, 100, 1000, 10_000]
     )
-    parser.add_argument("--cohort_size", type=int, default=100, help="where it is kept")
-    parser.add_argument("--lanes", type=int, default=4)
-    parser.add_argument("--devices", type=int, default=2, help="where they are kept")
+    parser.add_argument(
+        "--populations", type=count_argument, nargs="+", default=[1000, 10_000, 100_000, 1_000_000]
+    )
+    parser.add_argument("--cohort_size", type=count_argument, default=100, help="where it is kept")
+    parser.add_argument("--lanes", type=count_argument, default=4)
+    parser.add_argument("--devices", type=count_argument, default=2, help="where they are kept")
     parser.set_defaults(cpu_devices=SIMULATED_DEVICES, repeats=3)
 
 

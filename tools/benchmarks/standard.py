@@ -12,7 +12,7 @@ from tools.benchmarks.measure import Row
 from tools.benchmarks.output import Figures
 from tools.benchmarks.peers.kinds import PEERS
 from tools.benchmarks.standard_tasks import STANDARDS, Cifar, read_cifar
-from ufm_jax.config.command import path_argument
+from ufm_jax.config.command import count_or_zero, path_argument
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rounds",
-        type=int,
+        type=count_or_zero,
         default=0,
         help="at most so many, timed together; default: as many as the authors ran",
     )

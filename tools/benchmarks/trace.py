@@ -17,6 +17,7 @@ from tools.benchmarks.measure import Row
 from tools.benchmarks.output import Figures
 from tools.benchmarks.trace_events import Operation, Trace, idle_share, read_trace
 from tools.benchmarks.workload import Workload, add_model_options, run_config
+from ufm_jax.config.command import count_argument
 
 ROUNDS = "traced rounds"
 """The name of the annotation in the trace around all that is measured."""
@@ -39,9 +40,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's options."""
     add_model_options(parser)
     add_image_options(parser)
-    parser.add_argument("--lanes", type=int, default=1)
+    parser.add_argument("--lanes", type=count_argument, default=1)
     parser.add_argument("--data_home", choices=("device", "host", "stream"), default="device")
-    parser.add_argument("--rounds", type=int, default=1, help="traced together, without a pause")
+    parser.add_argument(
+        "--rounds", type=count_argument, default=1, help="traced together, without a pause"
+    )
 
 
 def measure(options: argparse.Namespace) -> Figures:

@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 
+from ufm_jax.config.command import count_argument
 from ufm_jax.config.federation import FederationConfig
 from ufm_jax.config.model import ModelConfig
 from ufm_jax.config.pretraining import PretrainConfig
@@ -100,11 +101,11 @@ def add_model_options(parser: argparse.ArgumentParser, several_sizes: bool = Fal
         choices=list(SIZES),
         **({"nargs": "+", "default": ["ti"]} if several_sizes else {"default": "ti"}),
     )
-    parser.add_argument("--image_size", type=int, default=64)
-    parser.add_argument("--patch_size", type=int, default=16)
-    parser.add_argument("--decoder", type=int, nargs=3, default=(128, 2, 4), metavar="N")
+    parser.add_argument("--image_size", type=count_argument, default=64)
+    parser.add_argument("--patch_size", type=count_argument, default=16)
+    parser.add_argument("--decoder", type=count_argument, nargs=3, default=(128, 2, 4), metavar="N")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--batch_size", type=count_argument, default=16)
 
 
 def model_config(options: argparse.Namespace, size: Size) -> ModelConfig:

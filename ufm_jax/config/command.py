@@ -9,9 +9,16 @@ from pathlib import Path
 from absl import app, flags
 from ml_collections import config_flags
 
+from ufm_jax.config.schema import current_key
 from ufm_jax.door import enter
 from ufm_jax.errors import ConfigError
 from ufm_jax.files import user_path
+
+_PLAIN = {
+    "invalid literal for int() with base 10:": "expected a whole number, not",
+    "could not convert string to float:": "expected a number, not",
+}
+"""Python's words about values, and those for users."""
 
 
 def start(
@@ -43,15 +50,15 @@ def parse(argv: list[str]) -> list[str]:
     try:
         rest: list[str] = flags.FLAGS(argv)
     except Exception as error:
-        raise ConfigError(_told(error)) from error
+        raise ConfigError(problem_with(error, argv)) from error
     _check_config_file()
     if rest[1:]:
         raise ConfigError(f"unexpected arguments {rest[1:]}: options begin with --")
     return rest
 
 
-def _told(error: Exception) -> str:
-    """What is wrong with flags, or with the configuration file that they name."""
+def problem_with(error: Exception, argv: Sequence[str]) -> str:
+    """What is wrong with the flags of a command line, or with the configuration file they name."""
     trace = traceback.extract_tb(error.__traceback__)
     within = [frame for frame in trace if frame.name in ("get_config", "<module>")]
     if within:
@@ -62,11 +69,25 @@ def _told(error: Exception) -> str:
     if isinstance(inner, KeyError):
         key, _, hint = str(inner.args[0]).replace("\\n", "\n").partition("\n")
         name = key.rpartition(": ")[2].strip("'\"\\")
-        remedy = hint.strip("'") or "config.json of a run lists all keys"
-        return f"the configuration has no key {name!r}; {remedy}"
+        return _unknown_key(name, hint.strip("'"), argv)
     lines = str(error).splitlines()
     # What a value makes a configuration file raise arrives with its traceback as text.
-    return lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines)
+    text = lines[-1] if any("Traceback" in line for line in lines) else " ".join(lines)
+    for words, plain in _PLAIN.items():
+        text = text.replace(words, plain)
+    return text
+
+
+def _unknown_key(name: str, hint: str, argv: Sequence[str]) -> str:
+    """The message about a flag one of whose parts, ``name``, is not in the configuration."""
+    flags_given = (argument.lstrip("-").partition("=")[0] for argument in argv)
+    whole = next((flag for flag in flags_given if name in flag.split(".")[1:]), name)
+    now = current_key(whole)
+    if now != whole:
+        hint = f"it is {now} now"
+    return (
+        f"the configuration has no key {whole!r}; {hint or 'config.json of a run lists all keys'}"
+    )
 
 
 def _check_config_file() -> None:
@@ -91,6 +112,22 @@ def path_argument(text: str) -> Path:
         return user_path(text)
     except ConfigError as error:
         raise ArgumentTypeError(str(error)) from error
+
+
+def count_argument(text: str, least: int = 1) -> int:
+    """The whole number that a user gave; as ``type`` of an argument of argparse.
+
+    Raises:
+        ArgumentTypeError: If it is not a whole number, or below ``least``.
+    """
+    if not text.isdecimal() or int(text) < least:
+        raise ArgumentTypeError(f"{text!r}: give a whole number, {least} or more")
+    return int(text)
+
+
+def count_or_zero(text: str) -> int:
+    """As ``count_argument``, where 0 has a meaning of its own."""
+    return count_argument(text, 0)
 
 
 class _PathParser(flags.ArgumentParser):

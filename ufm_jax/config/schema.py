@@ -112,3 +112,9 @@ def flatten(settings: Any, prefix: str = "config") -> dict[str, Any]:
         value, path = getattr(settings, field.name), f"{prefix}.{field.name}"
         leaves |= flatten(value, path) if dataclasses.is_dataclass(value) else {path: value}
     return leaves
+
+
+def current_key(key: str) -> str:
+    """The full key that a key of an older version is called now."""
+    # Fine-tuning had a section of its own for the images.
+    return key.replace("config.data.data.", "config.data.")

@@ -70,9 +70,10 @@ class PlacementConfig(Checked):
         lanes: Clients that train side by side on each device; 0 measures what is best.
         data_parallel: Devices that split each batch of a lane: for clients too large for one device
             to keep up with. It divides devices and batch size.
-        chunk_steps: The most local steps of a lane that a device is sent at once with their
-            images, where these do not live there; 0 chooses by the device's memory. Results do not
-            depend on it. A run may stop, and be saved, after each chunk.
+        chunk_steps: The most local steps of a lane in one dispatch; a longer round is cut into
+            several. 0 takes whole rounds where the images live on the device, and elsewhere as many
+            steps as a device's memory allows. Results do not depend on it. A run may stop, and be
+            saved, after each chunk.
         memory_fraction: Share of a device's memory that a measured number of lanes may take.
         data_home: Where the images live: ``device`` memory, ``host`` memory with double
             buffering, or ``stream`` from disk.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from ml_collections import config_flags
 
-from ufm_jax.config.command import define_path, start
+from ufm_jax.config.command import define_path, problem_with, start
 from ufm_jax.errors import ConfigError
 from ufm_jax.files import user_path
 
@@ -41,7 +41,7 @@ def _define_config_of_run(argv: Sequence[str]) -> None:
         config_flags.DEFINE_config_dict("config", load_config(user_path(folder)), lock_config=False)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # Values are read while the flags are defined.
-        raise ConfigError(str(error)) from error
+        raise ConfigError(problem_with(error, argv)) from error
 
 
 def _value_of(flag: str, argv: Sequence[str]) -> str | None:

@@ -14,7 +14,7 @@ import jax
 
 from ufm_jax.cluster import hosts
 from ufm_jax.config.pretraining import PretrainConfig
-from ufm_jax.config.schema import flatten
+from ufm_jax.config.schema import current_key, flatten
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
@@ -136,8 +136,7 @@ def stored_config(path: Path, remedy: str) -> dict[str, Any]:
         RunError: If it cannot be read.
     """
     facts: dict[str, Any] = read_json(path, remedy, dict)
-    # Runs of fine-tuning had a section of their own for the images.
-    return {key.replace("config.data.data.", "config.data."): facts[key] for key in facts}
+    return {current_key(key): value for key, value in facts.items()}
 
 
 def check_resume(workdir: Path, resume: bool) -> None:
