@@ -36,7 +36,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
         ({"placement.lanes": 0}, "measuring is for pretraining"),
         ({"schedule.warmup_rounds": 99}, "there are 50 rounds"),
         ({"augment.moves.degrees": 400.0}, r"config\.augment\.moves\.degrees=400\.0"),
-        ({"data.source": "lists"}, "source 'lists' knows no labels"),
+        ({"data.source": "lists", "data.root": "x"}, "source 'lists' knows no labels"),
     ],
 )
 def test_impossible_settings_are_refused_by_name(changes, message):

@@ -179,7 +179,7 @@ class FinetuneConfig(Checked):
     method: Literal["finetune", "frozen", "linear_probe", "knn_probe"] = "finetune"
     label_fraction: Part = 1.0
     layer_decay: Part = 0.75
-    data: LabelSettings = field(default_factory=lambda: LabelSettings(source="folders", root="."))
+    data: LabelSettings = field(default_factory=LabelSettings)
     start: StartConfig = field(default_factory=StartConfig)
     model: NetworkConfig = field(default_factory=NetworkConfig)
     augment: TrainingViewConfig = field(default_factory=TrainingViewConfig)
