@@ -55,8 +55,8 @@ def number_of(cell: str) -> float:
     """The number in a cell, nan for a missing value.
 
     Raises:
-      ValueError: it is no finite number, or may mean two; the message is the end of a sentence
-        that begins with the cell.
+        ValueError: If it is no finite number, or may mean two; the message is the end of a sentence
+            that begins with the cell.
     """
     text = trimmed(cell)
     if text in MISSING:
@@ -80,7 +80,7 @@ def integer_of(cell: str) -> int | None:
     """The whole number in a cell, None for a missing value; commas may separate thousands.
 
     Raises:
-      ValueError: as `number_of`, or the number is not whole.
+        ValueError: As ``number_of``, or the number is not whole.
     """
     text = trimmed(cell)
     value = number_of(text.replace(",", "") if _GROUPED.fullmatch(text) else text)
@@ -95,7 +95,7 @@ def positive(cell: str) -> float:
     """The number above 0 in a cell, nan for a missing value.
 
     Raises:
-      ValueError: as `number_of`, or the number is not above 0.
+        ValueError: As ``number_of``, or the number is not above 0.
     """
     value = number_of(cell)
     if value <= 0:
@@ -135,17 +135,17 @@ def matched(
     """What there is of what a setting asks for.
 
     Args:
-      setting: its key, for messages.
-      asked: its entries.
-      present: names that there are.
-      default: entries that need not be there, because nobody asked for them.
-      meets: (name, entry) -> whether the entry means the name.
+        setting: Its key, for messages.
+        asked: Its entries.
+        present: Names that there are.
+        default: Entries that need not be there, because nobody asked for them.
+        meets: (name, entry) -> whether the entry means the name.
 
     Returns:
-      Those of `present` that are asked for, in the order of the entries.
+        Those of ``present`` that are asked for, in the order of the entries.
 
     Raises:
-      DataError: an entry meets nothing and is no default; lists what there is.
+        DataError: If an entry meets nothing and is no default; lists what there is.
     """
     names = tuple(dict.fromkeys(present))
     found: list[str] = []

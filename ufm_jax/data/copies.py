@@ -16,17 +16,17 @@ def repeated_images(
     """Finds images whose pixels an earlier record has too.
 
     Args:
-      decoded: R usable records.
-      names: client names.
-      owner: int64 [R], the client of each record.
-      policy: for images that several clients hold: 'error', 'skip' or 'keep'.
+        decoded: R usable records.
+        names: Client names.
+        owner: int64 [R], the client of each record.
+        policy: For images that several clients hold: 'error', 'skip' or 'keep'.
 
     Returns:
-      Positions to leave out: under 'skip', every copy held by another client than the first; and
-      an issue for each copy. Copies within a client (still frames of a clip) are only listed.
+        Positions to leave out: under 'skip', every copy held by another client than the first; and
+        an issue for each copy. Copies within a client (still frames of a clip) are only listed.
 
     Raises:
-      DataError: under 'error', if two clients hold the same image.
+        DataError: Under 'error', if two clients hold the same image.
     """
     first: dict[bytes, int] = {}
     repeated: dict[int, Issue] = {}

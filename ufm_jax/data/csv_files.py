@@ -25,8 +25,8 @@ class Row:
     """A row of a table.
 
     Attributes:
-      place: file and number of the row as a spreadsheet counts, the header being row 1.
-      cells: by column, as they are written; `cells.text_of` and its kin say what they mean.
+        place: File and number of the row as a spreadsheet counts, the header being row 1.
+        cells: By column, as they are written; ``cells.text_of`` and its kin say what they mean.
     """
 
     place: str
@@ -41,17 +41,18 @@ def read_csv(
     Rows that hold nothing, and columns without a name, are passed over.
 
     Args:
-      path: UTF-8, with or without a byte order mark; the comma, semicolon or tab that its header
-        holds most often separates cells.
-      required: columns that must be there.
-      errors: 'surrogateescape' for a file of our own, which may hold file names that are not UTF-8.
+        path: UTF-8, with or without a byte order mark; the comma, semicolon or tab that its header
+            holds most often separates cells.
+        required: Columns that must be there.
+        errors: 'surrogateescape' for a file of our own, which may hold file names that are not
+            UTF-8.
 
     Returns:
-      The columns, and the rows.
+        The columns, and the rows.
 
     Raises:
-      DataError: it cannot be read, a column is absent or given twice, or a row has more or fewer
-        cells; names file and row.
+        DataError: If it cannot be read, a column is absent or given twice, or a row has more or
+            fewer cells; names file and row.
     """
     try:
         with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:

@@ -21,10 +21,10 @@ class Decoded:
     """Records and where their pixels are.
 
     Attributes:
-      records: R records.
-      cached: the cache folder that holds their rows.
-      rows: int64 [R], row of each record in `cached`; equal files share a row; -1 = unreadable.
-      unreadable: why, by position, for each row -1.
+        records: R records.
+        cached: The cache folder that holds their rows.
+        rows: int64 [R], row of each record in ``cached``; equal files share a row; -1 = unreadable.
+        unreadable: Why, by position, for each row -1.
     """
 
     records: tuple[Record, ...]
@@ -65,18 +65,18 @@ def decode_records(
     """Opens the decoded rows of records, decoding what is not in the cache.
 
     Args:
-      records: R records without known faults, at least one.
-      settings: what decides the pixels.
-      cache_dir: made if absent.
-      num_workers: threads.
-      progress: called with (done, total) while images are decoded.
-      share: this process among those that decode the same records; see `shared_cache`.
+        records: R records without known faults, at least one.
+        settings: What decides the pixels.
+        cache_dir: Made if absent.
+        num_workers: Threads.
+        progress: Called with (done, total) while images are decoded.
+        share: This process among those that decode the same records; see ``shared_cache``.
 
     Returns:
-      All records, those that failed too: see `faults_of_decoding`.
+        All records, those that failed too: see ``faults_of_decoding``.
 
     Raises:
-      DataError: no image can be read, or the depth of the files must be said.
+        DataError: If no image can be read, or the depth of the files must be said.
     """
     open_cache_dir(cache_dir)
     listed = [record.image for record in records]
@@ -100,12 +100,12 @@ def check_depth(peaks: np.ndarray, names: Sequence[str]) -> None:
     """Refuses files of 16 bits by their headers that as a set do not use them.
 
     Args:
-      peaks: int [R], see `decode.Row`.
-      names: of the R files.
+        peaks: int [R], see ``decode.Row``.
+        names: Of the R files.
 
     Raises:
-      DataError: no file reaches a quarter of full scale: 10, 12 or 14 bits, stored in 16, would
-        come out dark.
+        DataError: If no file reaches a quarter of full scale: 10, 12 or 14 bits, stored in 16,
+            would come out dark.
     """
     most, deep = int(peaks.max(initial=0)), np.flatnonzero(peaks)
     if 0 < most < 2**14:
@@ -123,11 +123,11 @@ def faults_of_decoding(
     """Finds what showed only when the files were read.
 
     Args:
-      decoded: the outcome of `decode_records`.
-      require_labels: whether an image without a label is a fault.
+        decoded: The outcome of ``decode_records``.
+        require_labels: Whether an image without a label is a fault.
 
     Returns:
-      The fault of each unusable record, by position; and issues of records that are usable.
+        The fault of each unusable record, by position; and issues of records that are usable.
     """
     faults: dict[int, Issue] = {}
     notes: list[Issue] = []

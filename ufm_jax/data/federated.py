@@ -38,14 +38,14 @@ class FederatedData:
     """Decoded images of K clients, rows grouped by client.
 
     Attributes:
-      names: the K clients.
-      offsets: int64 [K+1]; client k's rows are offsets[k]:offsets[k+1].
-      store: random access to the rows.
-      issues: what was left out or is doubtful, by file and client.
-      labels: int32 [R], -1 = none; given empty, all are -1.
-      label_names: name of each label; given empty, the labels' numbers.
-      groups: int64 [R], equal for rows of one group (patient); given empty, all differ.
-      fingerprint: changes whenever pixels, their order or their owners change; '' = not known.
+        names: The K clients.
+        offsets: int64 [K+1]; client k's rows are offsets[k]:offsets[k+1].
+        store: Random access to the rows.
+        issues: What was left out or is doubtful, by file and client.
+        labels: int32 [R], -1 = none; given empty, all are -1.
+        label_names: Name of each label; given empty, the labels' numbers.
+        groups: int64 [R], equal for rows of one group (patient); given empty, all differ.
+        fingerprint: Changes whenever pixels, their order or their owners change; '' = not known.
     """
 
     names: tuple[str, ...]
@@ -96,7 +96,7 @@ class FederatedData:
         return np.diff(self.offsets)
 
     def rows_of(self, client: int) -> np.ndarray:
-        """Row numbers of client number `client`, int64 [n_k]."""
+        """Row numbers of client number ``client``, int64 [n_k]."""
         return np.arange(self.offsets[client], self.offsets[client + 1])
 
     def summary(self) -> Iterator["ClientSummary"]:
@@ -117,7 +117,7 @@ class FederatedData:
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """One client in numbers; `share` is its part of all images: its weight in a full cohort."""
+    """One client in numbers; ``share`` is its part of all images: its weight in a full cohort."""
 
     client: str
     images: int
@@ -130,20 +130,20 @@ class ClientSummary:
 def load_federated(
     settings: DataSettings, progress: Progress | None = None, share: Share = ALONE
 ) -> FederatedData:
-    """Reads, checks, decodes (once, see `cache`) and partitions a federation's images.
+    """Reads, checks, decodes (once, see ``cache``) and partitions a federation's images.
 
     Args:
-      settings: where the images come from and who holds them.
-      progress: called with (done, total) while images are decoded.
-      share: (index, count) of this process among those that load the same data at the same time;
-        where they have one `cache_dir`, each decodes a part.
+        settings: Where the images come from and who holds them.
+        progress: Called with (done, total) while images are decoded.
+        share: (index, count) of this process among those that load the same data at the same time;
+            where they have one ``cache_dir``, each decodes a part.
 
     Returns:
-      The federation. The same settings over the same files give the same rows in the same order,
-      whatever the number of workers.
+        The federation. The same settings over the same files give the same rows in the same order,
+        whatever the number of workers.
 
     Raises:
-      DataError: the data cannot be used as configured; names files, client and remedy.
+        DataError: If the data cannot be used as configured; names files, client and remedy.
     """
     listing = read_listing(settings)
     require = settings.require_labels

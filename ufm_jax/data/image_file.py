@@ -61,14 +61,15 @@ class Stored:
     """An image as its file stores it, turned upright as EXIF says.
 
     Attributes:
-      samples: [H, W, 1] grey or [H, W, 3] colours; uint8, or deeper integers or floats as they are.
-      frames: frames in the file, of which this is the first.
-      range: samples that are black and white by the header; None where it does not say.
-      white_is_zero: whether the smaller end of the range is white.
-      alpha: [H, W], opacity or whatever else the file adds to a pixel; None if nothing.
-      codes: [H, W], indices of a palette, or the bits of a file of 1 bit; None for other files.
-      palette: uint8 [n, 3], the colours behind `codes`.
-      exact: whether samples are the file's own, not scaled to another depth by their format.
+        samples: [H, W, 1] grey or [H, W, 3] colours; uint8, or deeper integers or floats as they
+            are.
+        frames: Frames in the file, of which this is the first.
+        range: Samples that are black and white by the header; None where it does not say.
+        white_is_zero: Whether the smaller end of the range is white.
+        alpha: [H, W], opacity or whatever else the file adds to a pixel; None if nothing.
+        codes: [H, W], indices of a palette, or the bits of a file of 1 bit; None for other files.
+        palette: uint8 [n, 3], the colours behind ``codes``.
+        exact: Whether samples are the file's own, not scaled to another depth by their format.
     """
 
     samples: np.ndarray
@@ -85,8 +86,8 @@ def read_stored(content: bytes) -> Stored:
     """Decodes the first frame of an image file.
 
     Raises:
-      CorruptImage: the bytes are no image of `FORMATS`, are broken or end early, or declare more
-        pixels than are read.
+        CorruptImage: If the bytes are no image of ``FORMATS``, are broken or end early, or declare
+            more pixels than are read.
     """
     try:
         if content[:4] in _TIFF_MAGIC:

@@ -57,7 +57,7 @@ _UNLABELLED = ("no_label", "no_mask")
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One fault: its kind (a key of `KINDS`), the client and file it is in, and the reason."""
+    """One fault: its kind (a key of ``KINDS``), the client and file it is in, and the reason."""
 
     kind: str
     client: str
@@ -77,9 +77,9 @@ class DataIssues:
     """Everything found wrong in a federation's data that did not stop the run.
 
     Attributes:
-      found: all issues, in the order of discovery.
-      excluded: images left out on purpose (a split that is not asked for), counted by reason. Not
-        a fault, but no image disappears without a count.
+        found: All issues, in the order of discovery.
+        excluded: Images left out on purpose (a split that is not asked for), counted by reason. Not
+            a fault, but no image disappears without a count.
     """
 
     found: tuple[Issue, ...] = ()
@@ -92,7 +92,7 @@ class DataIssues:
         return iter(self.found)
 
     def counts(self) -> dict[str, int]:
-        """Number of issues of each kind that occurs, in the order of `KINDS`."""
+        """Number of issues of each kind that occurs, in the order of ``KINDS``."""
         counted = Counter(issue.kind for issue in self.found)
         return {kind: counted[kind] for kind in KINDS if counted[kind]}
 
@@ -104,7 +104,7 @@ class DataIssues:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that `json.dumps` takes as it is."""
+        """A dictionary that ``json.dumps`` takes as it is."""
         return {
             "counts": self.counts(),
             "excluded": dict(self.excluded),
@@ -130,12 +130,12 @@ def enforce(issues: Iterable[Issue], policy: str, remedy: str) -> tuple[Issue, .
     """Applies a policy to issues: raises for 'error', hands them back to be listed otherwise.
 
     Args:
-      issues: what was found.
-      policy: 'error' or anything else ('skip', 'keep').
-      remedy: what the user can do about it, the end of the error's message.
+        issues: What was found.
+        policy: 'error' or anything else ('skip', 'keep').
+        remedy: What the user can do about it, the end of the error's message.
 
     Raises:
-      DataError: under 'error', if there is any issue; it shows the first few and the count.
+        DataError: Under 'error', if there is any issue; it shows the first few and the count.
     """
     found = tuple(issues)
     if found and policy == "error":
@@ -159,12 +159,13 @@ def stop_on_faults(
     """Hands issues back, unless there are faults among them that are to stop the run.
 
     Args:
-      issues: what was found.
-      on_bad: 'error' stops at unusable images, masks and clients.
-      unlabelled: 'error' stops at images without label or mask; None treats them as `on_bad` says.
+        issues: What was found.
+        on_bad: 'error' stops at unusable images, masks and clients.
+        unlabelled: 'error' stops at images without label or mask; None treats them as ``on_bad``
+            says.
 
     Raises:
-      DataError: shows the first few faults and their count.
+        DataError: Shows the first few faults and their count.
     """
     found = tuple(issues)
     faults = [issue for issue in found if issue.kind in FAULTS]

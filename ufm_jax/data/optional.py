@@ -11,7 +11,7 @@ def needed_packages() -> Iterator[None]:
     """Turns a failed import of another package into an error that says how to install it.
 
     Raises:
-      DataError: something within imported a package that is not installed.
+        DataError: If something within imported a package that is not installed.
     """
     try:
         yield

@@ -19,10 +19,10 @@ def unit_ids(groups: Sequence[str | None]) -> np.ndarray:
     """Numbers the units: equal for records of one group, its own for a record without one.
 
     Args:
-      groups: a name or None for each record.
+        groups: A name or None for each record.
 
     Returns:
-      int64 [R] in 0..units-1, in order of first appearance.
+        int64 [R] in 0..units-1, in order of first appearance.
     """
     seen: dict[str | int, int] = {}
     keys = (index if group is None else group for index, group in enumerate(groups))
@@ -35,15 +35,15 @@ def by_value(
     """One client for each value (a site, a column), in order of first appearance.
 
     Args:
-      values: [R], the client's name.
-      groups: [R], group names or None.
-      what: what the values are, for messages.
+        values: [R], the client's name.
+        groups: [R], group names or None.
+        what: What the values are, for messages.
 
     Returns:
-      Client names, and int64 [R].
+        Client names, and int64 [R].
 
     Raises:
-      DataError: a group has two values.
+        DataError: If a group has two values.
     """
     first: dict[str, str] = {}
     for value, group in zip(values, groups, strict=True):
@@ -62,12 +62,12 @@ def fill(weights: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> 
     """Gives units, in random order, each to the client that is farthest below its target.
 
     Args:
-      weights: int [U], records of each unit.
-      targets: float [K], records each client should hold.
-      rng: draws the order.
+        weights: int [U], records of each unit.
+        targets: float [K], records each client should hold.
+        rng: Draws the order.
 
     Returns:
-      int64 [U], the client of each unit.
+        int64 [U], the client of each unit.
     """
     owner = np.zeros(len(weights), np.int64)
     # Ties go to a random client: else client 0 would systematically hold the largest remainder.
@@ -85,15 +85,15 @@ def leave_none_empty(owner: np.ndarray, weights: np.ndarray, num_clients: int) -
     """Moves the smallest unit of the richest client to each client that has none.
 
     Args:
-      owner: int64 [U], the client of each unit.
-      weights: int [U], records of each unit.
-      num_clients: K.
+        owner: int64 [U], the client of each unit.
+        weights: int [U], records of each unit.
+        num_clients: K.
 
     Returns:
-      int64 [U] in which every client occurs.
+        int64 [U] in which every client occurs.
 
     Raises:
-      DataError: there are fewer units than clients.
+        DataError: If there are fewer units than clients.
     """
     if len(owner) < num_clients:
         raise DataError(
@@ -120,17 +120,17 @@ def sized(
     """Random records for each client; client sizes log-normal, or even where sigma is 0.
 
     Args:
-      groups: [R], group names or None.
-      num_clients: K.
-      sigma: standard deviation of the log of the sizes; 0 makes them even (IID).
-      seed: seed of sizes and order.
-      purpose: tells draws of one seed apart.
+        groups: [R], group names or None.
+        num_clients: K.
+        sigma: Standard deviation of the log of the sizes; 0 makes them even (IID).
+        seed: Seed of sizes and order.
+        purpose: Tells draws of one seed apart.
 
     Returns:
-      int64 [R].
+        int64 [R].
 
     Raises:
-      DataError: fewer groups than clients.
+        DataError: If fewer groups than clients.
     """
     _check_count(num_clients)
     if sigma < 0:
@@ -144,7 +144,7 @@ def sized(
 
 
 def iid(groups: Sequence[str | None], num_clients: int, seed: int) -> np.ndarray:
-    """Random records in even shares; see `sized`."""
+    """Random records in even shares; see ``sized``."""
     return sized(groups, num_clients, 0.0, seed, "iid")
 
 
@@ -154,21 +154,22 @@ def dirichlet(
     """Label skew: each label's records are dealt in proportions drawn from Dirichlet(alpha).
 
     Yurochkin et al., Bayesian Nonparametric Federated Learning of Neural Networks, ICML 2019.
-    Small alpha gives each label to few clients; alpha towards infinity approaches `iid`. The label
-    of a group is that of most of its records (of several, the smallest).
+    Small alpha gives each label to few clients; as alpha grows, shares become even. The label of a
+    group is that of most of its records, or the smallest of several such.
 
     Args:
-      labels: int [R], none negative.
-      groups: [R], group names or None.
-      num_clients: K.
-      alpha: concentration, positive.
-      seed: seed of proportions and order.
+        labels: int [R], none negative.
+        groups: [R], group names or None.
+        num_clients: K.
+        alpha: Concentration, positive.
+        seed: Seed of proportions and order.
 
     Returns:
-      int64 [R].
+        int64 [R].
 
     Raises:
-      DataError: a record has no label, alpha is not positive, or groups are fewer than clients.
+        DataError: If a record has no label, alpha is not positive, or groups are fewer than
+            clients.
     """
     _check_count(num_clients)
     if not alpha > 0:
@@ -202,17 +203,17 @@ def split_sites(
     """Splits sites into several clients each, group by group: one large set plays many hospitals.
 
     Args:
-      sites: [R], the site (set) of each record.
-      groups: [R], group names or None.
-      counts: clients to make of a site; a site not named stays one client.
-      sigma: spread of the log of the sizes within a site; 0 = even.
-      seed: seed of sizes and order.
+        sites: [R], the site (set) of each record.
+        groups: [R], group names or None.
+        counts: Clients to make of a site; a site not named stays one client.
+        sigma: Spread of the log of the sizes within a site; 0 = even.
+        seed: Seed of sizes and order.
 
     Returns:
-      Client names, `site` or `site-i`, in the order of the sites; and int64 [R].
+        Client names, ``site`` or ``site-i``, in the order of the sites; and int64 [R].
 
     Raises:
-      DataError: a count for an unknown site, or more clients than a site has groups.
+        DataError: If a count for an unknown site, or more clients than a site has groups.
     """
     names_of_sites, site_of = by_value(sites, groups, "site")
     if unknown := sorted(set(counts) - set(names_of_sites)):
@@ -240,16 +241,16 @@ def assign(
     """Gives images to clients, in whole groups.
 
     Args:
-      sites: [R], the client that the source names.
-      groups: [R], names, None for an image alone.
-      labels: int [R], what label skew goes by.
-      settings: partition, number of clients, concentration, spread and seed.
+        sites: [R], the client that the source names.
+        groups: [R], names, None for an image alone.
+        labels: int [R], what label skew goes by.
+        settings: Partition, number of clients, concentration, spread and seed.
 
     Returns:
-      Client names, and the client of each image, int64 [R].
+        Client names, and the client of each image, int64 [R].
 
     Raises:
-      DataError: the partition is impossible; see each partition above.
+        DataError: If the partition is impossible; see each partition above.
     """
     count, seed = settings.num_clients, settings.seed
     match settings.partition:
@@ -278,17 +279,17 @@ def assign_clients(
     of its training images.
 
     Args:
-      sites: [R], the client that the source names.
-      groups: [R], names; that of an image alone is its own.
-      strata: int64 [R], the class that label skew goes by, -1 = none.
-      order: [R] positions by name.
-      settings: partition, number of clients, concentration, spread and seed.
+        sites: [R], the client that the source names.
+        groups: [R], names; that of an image alone is its own.
+        strata: int64 [R], the class that label skew goes by, -1 = none.
+        order: [R] positions by name.
+        settings: Partition, number of clients, concentration, spread and seed.
 
     Returns:
-      Client names, and int64 [R].
+        Client names, and int64 [R].
 
     Raises:
-      DataError: fewer groups than clients, or a group of two sites.
+        DataError: If fewer groups than clients, or a group of two sites.
     """
     place = np.asarray(order)
     names, found = assign(

@@ -18,9 +18,9 @@ class Picture:
     """Pixels that need no decoding, as a simulator or an array file hands them over.
 
     Attributes:
-      pixels: uint8 [H, W] or [H, W, 1 or 3].
-      geometry: float32 [7] in the coordinates of `pixels`, or None to have it detected.
-      label: class name, if it is known only once the picture is there.
+        pixels: uint8 [H, W] or [H, W, 1 or 3].
+        geometry: float32 [7] in the coordinates of ``pixels``, or None to have it detected.
+        label: Class name, if it is known only once the picture is there.
     """
 
     pixels: np.ndarray
@@ -38,14 +38,14 @@ class ImageHandle(Protocol):
         ...
 
     def fingerprint(self) -> bytes:
-        """Bytes that change whenever what `load` returns changes."""
+        """Bytes that change whenever what ``load`` returns changes."""
         ...
 
     def load(self) -> bytes | Picture:
         """The encoded file, or finished pixels; called from several threads at once.
 
         Raises:
-          CorruptImage: the entry is broken; the image is then treated like a broken file.
+            CorruptImage: If the entry is broken; the image is then treated like a broken file.
         """
         ...
 
@@ -55,14 +55,14 @@ class Record:
     """One image of one client, before decoding.
 
     Attributes:
-      client: name of the institution (or of the set) that the source gives it to.
-      image: a file, or a handle that loads its bytes or pixels.
-      label: class name, None if there is none.
-      mask: segmentation mask of the image's size, a file or a handle; None if there is none.
-      group: images of one group (a patient) never part; None stands alone.
-      split: 'train', 'test', ...; '' if the source makes no difference.
-      attributes: what else the source says about it.
-      place: file and row of a table that name it, for messages; '' if there is none.
+        client: Name of the institution (or of the set) that the source gives it to.
+        image: A file, or a handle that loads its bytes or pixels.
+        label: Class name, None if there is none.
+        mask: Segmentation mask of the image's size, a file or a handle; None if there is none.
+        group: Images of one group (a patient) never part; None stands alone.
+        split: 'train', 'test', ...; '' if the source makes no difference.
+        attributes: What else the source says about it.
+        place: File and row of a table that name it, for messages; '' if there is none.
     """
 
     client: str
@@ -85,11 +85,11 @@ class Listing:
     """What a source found: its clients in order, those without an image too, and all records.
 
     Attributes:
-      clients: names in order.
-      records: one for each image; `record.client` is one of `clients` or '' if unknown.
-      root: folder that no path may leave; None if the records are no files.
-      issues: what the source passed over, and why.
-      excluded: images left out on purpose, counted by reason.
+        clients: Names in order.
+        records: One for each image; ``record.client`` is one of ``clients`` or '' if unknown.
+        root: Folder that no path may leave; None if the records are no files.
+        issues: What the source passed over, and why.
+        excluded: Images left out on purpose, counted by reason.
     """
 
     clients: tuple[str, ...]
@@ -103,11 +103,11 @@ def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
     """Finds files that are missing, empty, or outside the root, without reading any.
 
     Args:
-      records: records whose images are files (others are passed over).
-      root: folder that no image may leave, neither by '..' nor by a symbolic link.
+        records: Records whose images are files (others are passed over).
+        root: Folder that no image may leave, neither by '..' nor by a symbolic link.
 
     Returns:
-      The fault of each faulty record, by position.
+        The fault of each faulty record, by position.
     """
     fault = fault_of_file(root)
     faults = {}
@@ -121,7 +121,7 @@ def fault_of_file(root: Path) -> Callable[[Path], tuple[str, str] | None]:
     """A function that tells the kind of fault of a file and the reason, or None if it has none.
 
     Args:
-      root: folder that no file may leave.
+        root: Folder that no file may leave.
     """
     real_root = os.path.realpath(root)
     real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)

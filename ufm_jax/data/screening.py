@@ -16,9 +16,9 @@ class Screened(NamedTuple):
     """What is left of a listing before its files are read.
 
     Attributes:
-      records: the usable ones, at least one.
-      issues: what was left out for a fault, or is doubtful.
-      excluded: number of records left out on purpose, by reason.
+        records: The usable ones, at least one.
+        issues: What was left out for a fault, or is doubtful.
+        excluded: Number of records left out on purpose, by reason.
     """
 
     records: tuple[Record, ...]
@@ -35,13 +35,13 @@ def screen(
     """Takes out what is not asked for, and what has a fault that shows without reading a file.
 
     Args:
-      listing: what the source lists.
-      settings: splits and columns by which records are kept or left out.
-      faults_of: (records, root) -> the fault of each faulty record, by position.
-      stop: hands issues back, unless there are some that are to stop the run.
+        listing: What the source lists.
+        settings: Splits and columns by which records are kept or left out.
+        faults_of: (records, root) -> the fault of each faulty record, by position.
+        stop: Hands issues back, unless there are some that are to stop the run.
 
     Raises:
-      DataError: as the settings ask for, or nothing is left.
+        DataError: As the settings ask for, or nothing is left.
     """
     _stop_without_images(listing)
     issues = [*stop(listing.issues), *_near_equal_names(listing.records)]
@@ -59,7 +59,7 @@ def _stop_without_images(listing: Listing) -> None:
     """Refuses a source that lists files and no image.
 
     Raises:
-      DataError: says what the files are.
+        DataError: Says what the files are.
     """
     others = [Path(issue.path) for issue in listing.issues if issue.kind == "not_image"]
     if listing.records or not others:
@@ -78,15 +78,15 @@ def keep_splits(
     """Keeps the records of some splits.
 
     Args:
-      records: all records.
-      splits: splits to keep; none = all.
+        records: All records.
+        splits: Splits to keep; none = all.
 
     Returns:
-      The records kept; the number left out for each reason; and an issue for each group that has
-      images on both sides, because a patient on both sides of a split makes a figure worthless.
+        The records kept; the number left out for each reason; and an issue for each group that has
+        images on both sides, because a patient on both sides of a split makes a figure worthless.
 
     Raises:
-      DataError: no record is of a split that is asked for.
+        DataError: If no record is of a split that is asked for.
     """
     if not splits:
         return tuple(records), {}, []
@@ -109,14 +109,14 @@ def _exclude_records(
     """Leaves out records by the values of their columns.
 
     Args:
-      records: all records.
-      rules: (set, column, value) of those to leave out; see `DataSettings.exclusions`.
+        records: All records.
+        rules: (set, column, value) of those to leave out; see ``DataSettings.exclusions``.
 
     Returns:
-      The records kept, and the number that each rule left out.
+        The records kept, and the number that each rule left out.
 
     Raises:
-      DataError: a rule applies to no record, hence is a mistake.
+        DataError: If a rule applies to no record, hence is a mistake.
     """
     kept, counts = tuple(records), {}
     for of_set, column, value in rules:
@@ -157,12 +157,12 @@ def faults_before_decoding(
     """Finds what makes records unusable and shows without reading a file.
 
     Args:
-      records: what the source listed.
-      root: folder that no file may leave; None if the records are no files.
-      require_labels: whether an image without a label is a fault.
+        records: What the source listed.
+        root: Folder that no file may leave; None if the records are no files.
+        require_labels: Whether an image without a label is a fault.
 
     Returns:
-      The first fault of each faulty record, by position.
+        The first fault of each faulty record, by position.
     """
     faults = file_faults(records, root) if root is not None else {}
     for index, record in enumerate(records):

@@ -35,18 +35,18 @@ def write_phantoms(
     """Simulates images and writes them.
 
     Args:
-      out: a new folder.
-      sites: institutions that train.
-      images: of each; the first half is without labels, the other half has labels and masks.
-      size: longer side of the pictures.
-      seed: the same seed gives the same files.
-      workers: threads; 0 = one a core. No number changes the files.
+        out: A new folder.
+        sites: Institutions that train.
+        images: Of each; the first half is without labels, the other half has labels and masks.
+        size: Longer side of the pictures.
+        seed: The same seed gives the same files.
+        workers: Threads; 0 = one a core. No number changes the files.
 
     Returns:
-      Images in each folder.
+        Images in each folder.
 
     Raises:
-      DataError: the folder exists, or a number is too small.
+        DataError: If the folder exists, or a number is too small.
     """
     if out.exists():
         raise DataError(f"{out} exists: remove it, or name another folder")

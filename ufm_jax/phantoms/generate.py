@@ -21,11 +21,11 @@ class Phantom:
     """A simulated image with its truth.
 
     Attributes:
-      image: uint8 [S, S], the picture in the top-left corner, the rest black.
-      mask: uint8 [S, S], 0 background, 1 lesion.
-      label: index into `LABEL_NAMES`.
-      geometry: float32 [7], where the scan lies, see `ufm_jax.data.federated`.
-      extent: (height, width) of the picture.
+        image: uint8 [S, S], the picture in the top-left corner, the rest black.
+        mask: uint8 [S, S], 0 background, 1 lesion.
+        label: Index into ``LABEL_NAMES``.
+        geometry: float32 [7], where the scan lies, see ``ufm_jax.data.federated``.
+        extent: (height, width) of the picture.
     """
 
     image: np.ndarray
@@ -36,18 +36,18 @@ class Phantom:
 
 
 def phantom(seed: int, site: int, index: int, size: int) -> Phantom:
-    """Image `index` of site `site`: a pure function of its arguments.
+    """Image ``index`` of site ``site``: a pure function of its arguments.
 
-    The anatomy does not depend on `size`; only the display of it does.
+    The anatomy does not depend on ``size``; only the display of it does.
 
     Args:
-      seed: the federation's seed.
-      site: number of the site, from 0.
-      index: number of the image within the site, from 0.
-      size: S, pixels, at least 32.
+        seed: The federation's seed.
+        site: Number of the site, from 0.
+        index: Number of the image within the site, from 0.
+        size: S, pixels, at least 32.
 
     Raises:
-      ValueError: a number is negative, or the size too small.
+        ValueError: If a number is negative, or the size too small.
     """
     if index < 0:
         raise ValueError(f"index is {index}: a site's images are numbered from 0")
@@ -61,9 +61,9 @@ def simulate(style: SiteStyle, rng: np.random.Generator, size: int) -> Phantom:
     """Simulates one image in a site's style.
 
     Args:
-      style: the site.
-      rng: source of all randomness of this image.
-      size: S, pixels.
+        style: The site.
+        rng: Source of all randomness of this image.
+        size: S, pixels.
     """
     exam_style = style.exams[rng.choice(len(style.exams), p=[exam.weight for exam in style.exams])]
     exam = EXAMS[exam_style.name]
@@ -94,13 +94,13 @@ def display(tissue: Tissue, grid: Grid, style: SiteStyle, rng: np.random.Generat
     """From acoustic maps to grey levels, on the beam grid.
 
     Args:
-      tissue: the maps.
-      grid: the beam grid.
-      style: the site's settings.
-      rng: source of speckle, noise and the operator's gain.
+        tissue: The maps.
+        grid: The beam grid.
+        style: The site's settings.
+        rng: Source of speckle, noise and the operator's gain.
 
     Returns:
-      float32 [R, B] in 0..1.
+        float32 [R, B] in 0..1.
     """
     spread = acoustics.point_spread(grid.probe, grid, style.pulse, style.sharpness, style.side_lobe)
     left = acoustics.transmission(tissue.attenuation, grid.step) * _contact(grid, rng)

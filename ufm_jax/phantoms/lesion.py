@@ -25,18 +25,18 @@ def add_lesion(
 ) -> Tissue:
     """Paints a lesion of a class; a normal image stays as it is.
 
-    A benign lesion is a cyst or a smooth, oval, wider-than-tall solid; see `cyst`, `benign_solid`
-    and `malignant`.
+    A benign lesion is a cyst or a smooth, oval, wider-than-tall solid: see ``cyst``,
+    ``benign_solid`` and ``malignant``.
 
     Args:
-      tissue: where it grows.
-      grid: the beam grid.
-      rng: source of randomness.
-      label: NORMAL, BENIGN or MALIGNANT.
-      site: its place and rough half axes.
+        tissue: Where it grows.
+        grid: The beam grid.
+        rng: Source of randomness.
+        label: NORMAL, BENIGN or MALIGNANT.
+        site: Its place and rough half axes.
 
     Returns:
-      The tissue with the lesion, whose `lesion` map is 1 inside.
+        The tissue with the lesion, whose ``lesion`` map is 1 inside.
     """
     if label == NORMAL:
         return tissue

@@ -18,10 +18,10 @@ class ExamStyle:
     """How a site does one examination.
 
     Attributes:
-      name: key of `EXAMS`.
-      weight: its share of the site's images.
-      probes: the probe at each depth setting in use.
-      margins: how its pictures are cut.
+        name: Key of ``EXAMS``.
+        weight: Its share of the site's images.
+        probes: The probe at each depth setting in use.
+        margins: How its pictures are cut.
     """
 
     name: str
@@ -35,22 +35,22 @@ class SiteStyle:
     """Everything that makes one institution's images look alike.
 
     Attributes:
-      exams: what the site examines.
-      class_weights: share of each label, before a scene's own limits.
-      gain: dB.
-      dynamic_range: dB between black and white.
-      headroom: amplitude shown as white, dB above healthy liver.
-      gamma, contrast: the display curve, see `grey_map`.
-      tgc: error of the time-gain sliders, dB, from the face to the bottom.
-      noise: electronic noise at the face and at the bottom, dB relative to healthy liver.
-      pulse: pulse length, wavelengths.
-      sharpness: lateral resolution, 1 = usual.
-      side_lobe: share of the response in side lobes.
-      looks: images compounded into one.
-      smoothing: speckle reduction, share of a smoothed picture.
-      marks: burnt-in marks of every image.
-      callipers: share of images with callipers.
-      station: text on the screen.
+        exams: What the site examines.
+        class_weights: Share of each label, before a scene's own limits.
+        gain: DB.
+        dynamic_range: DB between black and white.
+        headroom: Amplitude shown as white, dB above healthy liver.
+        gamma, contrast: The display curve, see ``grey_map``.
+        tgc: Error of the time-gain sliders, dB, from the face to the bottom.
+        noise: Electronic noise at the face and at the bottom, dB relative to healthy liver.
+        pulse: Pulse length, wavelengths.
+        sharpness: Lateral resolution, 1 = usual.
+        side_lobe: Share of the response in side lobes.
+        looks: Images compounded into one.
+        smoothing: Speckle reduction, share of a smoothed picture.
+        marks: Burnt-in marks of every image.
+        callipers: Share of images with callipers.
+        station: Text on the screen.
     """
 
     exams: tuple[ExamStyle, ...]
@@ -79,11 +79,11 @@ def site_style(seed: int, site: int) -> SiteStyle:
     shuffled anew when it is used up: sites 0 to 6 specialise in seven different ones, 7 to 13 too.
 
     Args:
-      seed: the federation's seed.
-      site: number of the site, from 0.
+        seed: The federation's seed.
+        site: Number of the site, from 0.
 
     Raises:
-      ValueError: `site` is negative.
+        ValueError: If ``site`` is negative.
     """
     if site < 0:
         raise ValueError(f"site is {site}: sites are numbered from 0")
@@ -156,16 +156,16 @@ def site_sizes(seed: int, num_sites: int, mean_size: float, sigma: float) -> np.
     """Draws how many images each site holds: log-normal, scaled to the mean.
 
     Args:
-      seed: the federation's seed.
-      num_sites: K.
-      mean_size: mean over the sites drawn, before rounding up to at least one image.
-      sigma: standard deviation of the logarithm; 0 = all equal.
+        seed: The federation's seed.
+        num_sites: K.
+        mean_size: Mean over the sites drawn, before rounding up to at least one image.
+        sigma: Standard deviation of the logarithm; 0 = all equal.
 
     Returns:
-      int64 [K], each at least 1.
+        int64 [K], each at least 1.
 
     Raises:
-      ValueError: there is no site, or the mean is below 1, or `sigma` is negative.
+        ValueError: If there is no site, or the mean is below 1, or ``sigma`` is negative.
     """
     if num_sites < 1 or mean_size < 1 or sigma < 0:
         raise ValueError(

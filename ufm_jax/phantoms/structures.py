@@ -27,7 +27,7 @@ def fat(
     bottom: np.ndarray,
     lobule: float,
 ) -> Tissue:
-    """Dark lobules, `lobule` mm high, in a net of bright septa that run mostly along the face."""
+    """Dark lobules, ``lobule`` mm high, in a net of bright septa that run mostly along the face."""
     alpha = band(grid, top, bottom, 0.12 * lobule)
     sway = 0.35 * noise(rng, grid.s / (5 * lobule), grid.r / (5 * lobule))
     u, v = grid.s / (4.5 * lobule), grid.r / (1.1 * lobule) + sway
@@ -46,7 +46,7 @@ def muscle(
     bottom: np.ndarray,
     tilt: float,
 ) -> Tissue:
-    """Dark fibre bundles with bright, nearly parallel sheets between, inclined by `tilt` radians.
+    """Dark fibre bundles with bright, nearly parallel sheets between, inclined by ``tilt`` radians.
 
     The sheets are about 1 mm apart, or as close as the picture can show.
     """
@@ -80,13 +80,13 @@ def body_wall(
     """Skin, fat and muscle in front of the organs.
 
     Args:
-      tissue: the organs.
-      grid: the beam grid.
-      rng: source of randomness.
-      thickness: mean thickness, mm.
+        tissue: The organs.
+        grid: The beam grid.
+        rng: Source of randomness.
+        thickness: Mean thickness, mm.
 
     Returns:
-      The tissue, and the wall's inner boundary, float32 [1, B], mm.
+        The tissue, and the wall's inner boundary, float32 [1, B], mm.
     """
     fat_end = interface(rng, grid, rng.uniform(0.35, 0.6) * thickness, 0.04 * thickness, 25)
     end = interface(rng, grid, thickness, 0.05 * thickness, 30)

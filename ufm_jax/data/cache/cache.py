@@ -4,7 +4,7 @@ One folder for each combination of content, settings and decoding code, named by
 nothing in it ever changes, and a changed file means another folder. The client of an image is not
 part of the name, so another partition of the same images decodes nothing.
 
-    CACHE/<key>/            see `cache_folder`
+    CACHE/<key>/            see ``cache_folder``
     CACHE/<key>.lock        held while <key> is written
     CACHE/<key>.partial-*/  a folder being written, or left by a writer that was killed
 
@@ -45,10 +45,10 @@ class DecodeSettings:
     """What decides the pixels of a row.
 
     Attributes:
-      size: S, the working size.
-      channels: 1 or 3; None = 3 if any image has colour, else 1.
-      detector: finds the scan geometry; None leaves it unknown.
-      value_range: black and white of files of more than 8 bits; () = what their headers say.
+        size: S, the working size.
+        channels: 1 or 3; None = 3 if any image has colour, else 1.
+        detector: Finds the scan geometry; None leaves it unknown.
+        value_range: Black and white of files of more than 8 bits; () = what their headers say.
     """
 
     size: int
@@ -61,7 +61,7 @@ def open_cache_dir(cache_dir: Path) -> None:
     """Makes the cache's folder, readable by its owner alone: it will hold patients' images.
 
     Raises:
-      DataError: it cannot be made.
+        DataError: If it cannot be made.
     """
     try:
         private_folder(cache_dir)
@@ -95,19 +95,19 @@ def decoded_rows(
     """Opens the decoded rows of images, decoding them first if they are not in the cache.
 
     Args:
-      images: N files or handles.
-      digests: name of the content of each, see `fingerprint.content_digests`.
-      settings: what decides the pixels.
-      cache_dir: an existing folder.
-      num_workers: decoding threads (Pillow releases the GIL).
-      progress: called after each decoded image.
-      source: gives the decoded rows, where they need not be decoded from `images`.
+        images: N files or handles.
+        digests: Name of the content of each, see ``fingerprint.content_digests``.
+        settings: What decides the pixels.
+        cache_dir: An existing folder.
+        num_workers: Decoding threads (Pillow releases the GIL).
+        progress: Called after each decoded image.
+        source: Gives the decoded rows, where they need not be decoded from ``images``.
 
     Returns:
-      The rows, in the order of `images`.
+        The rows, in the order of ``images``.
 
     Raises:
-      OSError: a file vanished since its digest was taken, or the disk is full.
+        OSError: If a file vanished since its digest was taken, or the disk is full.
     """
     key = cache_key(digests, settings)
     folder = cache_dir / key
@@ -170,7 +170,7 @@ def _decode_in_order(
 
 
 def _remove_abandoned(cache_dir: Path, held_key: str) -> None:
-    """Removes half-written folders whose writer no longer lives; the lock of `held_key` is ours."""
+    """Removes half-written folders of writers that no longer live; we hold ``held_key``'s lock."""
     for partial in cache_dir.glob("*.partial-*"):
         key = partial.name.split(".")[0]
         if key == held_key:

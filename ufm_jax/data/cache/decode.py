@@ -17,7 +17,7 @@ from ufm_jax.data.image_file import CorruptImage, Stored, read_stored
 from ufm_jax.data.records import Picture
 
 GeometryDetector = Callable[[np.ndarray], np.ndarray]
-"""Grey uint8 [h, w] -> float32 [7], see the row contract in `ufm_jax.data.federated`."""
+"""Grey uint8 [h, w] -> float32 [7], see the row contract in ``ufm_jax.data.federated``."""
 
 # JPEG's chroma quantisation tints grey pixels by a few levels; colour Doppler and coloured marks
 # lie far above. One pixel in a thousand may exceed, for ringing around overlaid text.
@@ -31,14 +31,14 @@ class Row:
     """One decoded image at the working size.
 
     Attributes:
-      image: uint8 [S, S, C], C = 1 if the picture is grey, else 3.
-      extent: (height, width) of the picture on the canvas.
-      geometry: float32 [7], zeros where unknown.
-      digest: 16 bytes of the picture's native pixels; equal pixels, equal digest.
-      native: (height, width) before scaling.
-      frames: frames in the file, of which the first is used.
-      peak: largest value of a file whose header says 16 bits, read by its header alone; else 0.
-      label: class name, if the picture brings one.
+        image: uint8 [S, S, C], C = 1 if the picture is grey, else 3.
+        extent: (height, width) of the picture on the canvas.
+        geometry: float32 [7], zeros where unknown.
+        digest: 16 bytes of the picture's native pixels; equal pixels, equal digest.
+        native: (height, width) before scaling.
+        frames: Frames in the file, of which the first is used.
+        peak: Largest value of a file whose header says 16 bits, read by its header alone; else 0.
+        label: Class name, if the picture brings one.
     """
 
     image: np.ndarray
@@ -55,9 +55,9 @@ class DecodedFile(NamedTuple):
     """A decoded file.
 
     Attributes:
-      pixels: uint8 [H, W, 1] if grey, else uint8 [H, W, 3]; upright.
-      frames: frames in the file, of which this is the first.
-      peak: see `Row`.
+        pixels: uint8 [H, W, 1] if grey, else uint8 [H, W, 3]; upright.
+        frames: Frames in the file, of which this is the first.
+        peak: See ``Row``.
     """
 
     pixels: np.ndarray
@@ -72,12 +72,12 @@ def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFil
     scaled from black and white to 0 and 255.
 
     Args:
-      data: content of an image file of `image_file.FORMATS`.
-      value_range: what is black and what is white in files of more than 8 bits; () = what the
-        header says. JPEG 2000 and PPM of other depths than 8 and 16 always go by their headers.
+        data: Content of an image file of ``image_file.FORMATS``.
+        value_range: What is black and what is white in files of more than 8 bits; () = what the
+            header says. JPEG 2000 and PPM of other depths than 8 and 16 always go by their headers.
 
     Raises:
-      CorruptImage: the bytes do not decode, or the range is not known or left.
+        CorruptImage: If the bytes do not decode, or the range is not known or left.
     """
     stored = read_stored(data)
     deep = stored.samples.dtype != np.uint8
@@ -121,10 +121,10 @@ def drop_equal_channels(pixels: np.ndarray) -> np.ndarray:
     """Turns a picture whose three channels agree into one channel.
 
     Args:
-      pixels: uint8 [H, W, 1 or 3].
+        pixels: uint8 [H, W, 1 or 3].
 
     Returns:
-      uint8 [H, W, 1] if it is grey up to JPEG's chroma noise, else `pixels`.
+        uint8 [H, W, 1] if it is grey up to JPEG's chroma noise, else ``pixels``.
     """
     if pixels.shape[-1] == 1:
         return pixels
@@ -144,7 +144,7 @@ def to_grey(pixels: np.ndarray) -> np.ndarray:
 
 
 def fitted_extent(height: int, width: int, size: int) -> tuple[int, int]:
-    """(height, width) scaled so that the longer side is `size`, the shorter at least 1."""
+    """(height, width) scaled so that the longer side is ``size``, the shorter at least 1."""
     longer = max(height, width)
     return max(1, round(height * size / longer)), max(1, round(width * size / longer))
 
@@ -175,17 +175,18 @@ def make_row(
     """Turns one loaded image into a row.
 
     Args:
-      content: an encoded file, or finished pixels.
-      size: S, the working size.
-      channels: 1 or 3 to force it, None to keep the picture's own.
-      detector: finds the scan geometry where the content does not bring it; None leaves it unknown.
-      value_range: see `decode_bytes`.
+        content: An encoded file, or finished pixels.
+        size: S, the working size.
+        channels: 1 or 3 to force it, None to keep the picture's own.
+        detector: Finds the scan geometry where the content does not bring it; None leaves it
+            unknown.
+        value_range: See ``decode_bytes``.
 
     Returns:
-      The row. A given geometry is scaled with the pixels.
+        The row. A given geometry is scaled with the pixels.
 
     Raises:
-      CorruptImage: the content does not decode.
+        CorruptImage: If the content does not decode.
     """
     if isinstance(content, Picture):
         file = DecodedFile(drop_equal_channels(np.atleast_3d(content.pixels)), 1, 0)
@@ -217,12 +218,12 @@ def scale_geometry(
     the mean of both axes' factors, which differ by rounding only.
 
     Args:
-      geometry: float32 [7], (kind, a, b, c, d, e, f).
-      native: (height, width) it refers to.
-      extent: (height, width) it shall refer to.
+        geometry: float32 [7], (kind, a, b, c, d, e, f).
+        native: (height, width) it refers to.
+        extent: (height, width) it shall refer to.
 
     Returns:
-      float32 [7].
+        float32 [7].
     """
     down, right = extent[0] / native[0], extent[1] / native[1]
     scaled = np.array(geometry, np.float32)

@@ -39,7 +39,7 @@ def write_sealed(file: Path, content: bytes) -> None:
 
 
 def read_sealed(file: Path) -> bytes | None:
-    """The content of a file that `write_sealed` wrote; None if it is absent or was changed."""
+    """The content of a file that ``write_sealed`` wrote; None if it is absent or was changed."""
     try:
         seal, _, content = file.read_bytes().partition(b"\n")
     except OSError:
@@ -66,7 +66,7 @@ def code_stamp(*modules: ModuleType) -> bytes:
 def memo_of(images: Sequence[Path | ImageHandle], cache_dir: Path) -> Path:
     """The file that remembers the hashes of what lies in these images' folders."""
     folders = sorted({str(image.parent) for image in images if isinstance(image, Path)})
-    # A folder's name need not be UTF-8: see `os.fsdecode`.
+    # A folder's name need not be UTF-8: see ``os.fsdecode``.
     names = (folder.encode(errors="surrogateescape") for folder in folders)
     return cache_dir / f"hashes-{digest(*names).hex()}.sealed"
 
@@ -77,13 +77,13 @@ def content_digests(
     """Names the content of every image.
 
     Args:
-      images: files or handles.
-      memo: file that remembers the hashes of unchanged files; made if absent, replaced whole, and
-        harmless to delete.
-      num_workers: threads that read files.
+        images: Files or handles.
+        memo: File that remembers the hashes of unchanged files; made if absent, replaced whole, and
+            harmless to delete.
+        num_workers: Threads that read files.
 
     Returns:
-      16 bytes for each image, b'' where a file cannot be read; and the reasons, by position.
+        16 bytes for each image, b'' where a file cannot be read; and the reasons, by position.
     """
     known = _read_memo(memo)
     settled: dict[bytes, bytes] = {}

@@ -10,7 +10,7 @@
     sums.npy        uint8   [N, 16], hash of each row of images.npy
     meta.sealed     the folder's name, shapes, hashes of all files but images.npy, failures, labels
 
-What is small is checked when a folder is opened, an image when it is first read (see `row_file`).
+What is small is checked when a folder is opened, an image when it is first read (see ``row_file``).
 """
 
 import io
@@ -48,17 +48,17 @@ class CachedRows:
     """A complete cache folder; everything but the pixels is in memory.
 
     Attributes:
-      folder: where it lies.
-      image_shape: (S, S, C).
-      extents: int32 [N, 2].
-      natives: int32 [N, 2], (height, width) before scaling; zeros where decoding failed.
-      geometry: float32 [N, 7].
-      digests: uint8 [N, 16], equal for equal native pixels.
-      frames: int32 [N], frames in the file.
-      peaks: int32 [N], see `decode.Row`.
-      sums: uint8 [N, 16], see `row_file`.
-      failures: reason, by row, of images that did not decode.
-      labels: label, by row, of pictures that bring their own.
+        folder: Where it lies.
+        image_shape: (S, S, C).
+        extents: int32 [N, 2].
+        natives: int32 [N, 2], (height, width) before scaling; zeros where decoding failed.
+        geometry: float32 [N, 7].
+        digests: uint8 [N, 16], equal for equal native pixels.
+        frames: int32 [N], frames in the file.
+        peaks: int32 [N], see ``decode.Row``.
+        sums: uint8 [N, 16], see ``row_file``.
+        failures: Reason, by row, of images that did not decode.
+        labels: Label, by row, of pictures that bring their own.
     """
 
     folder: Path
@@ -90,10 +90,10 @@ def write_rows(
     """Writes rows into an empty folder.
 
     Args:
-      folder: under its temporary name.
-      key: name that it will have.
-      rows: N rows, or the reasons why they are none.
-      shape: (N, S, C); C = None: 3 if any row has colour, else 1.
+        folder: Under its temporary name.
+        key: Name that it will have.
+        rows: N rows, or the reasons why they are none.
+        shape: (N, S, C); C = None: 3 if any row has colour, else 1.
     """
     count, size, channels = shape
     arrays = {name: _column(count, *kind) for name, kind in _WIDTHS.items()}
@@ -142,7 +142,7 @@ def _note(arrays: dict[str, np.ndarray], index: int, row: Row) -> None:
 def open_rows(folder: Path) -> CachedRows | None:
     """Opens a cache folder; None if there is none, or if what it holds is not what was written.
 
-    The pixels are only measured: see `CachedRows.images`.
+    The pixels are only measured: see ``CachedRows.images``.
     """
     content = read_sealed(folder / _META)
     if content is None:

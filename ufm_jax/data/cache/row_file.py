@@ -19,8 +19,8 @@ class RowFile:
     not a bus error that kills the process.
 
     Attributes:
-      channels: of all rows written so far.
-      sums: uint8 [N, 16], digest of each row's bytes.
+        channels: Of all rows written so far.
+        sums: uint8 [N, 16], digest of each row's bytes.
     """
 
     def __init__(self, path: Path, count: int, size: int, channels: int | None) -> None:
@@ -76,12 +76,12 @@ class CheckedRows:
         """Maps the file.
 
         Args:
-          path: the file.
-          shape: (N, S, S, C); rows fill the end of the file.
-          sums: uint8 [N, 16], see `RowFile`.
+            path: The file.
+            shape: (N, S, S, C); rows fill the end of the file.
+            sums: uint8 [N, 16], see ``RowFile``.
 
         Raises:
-          DataError: the file is gone, or smaller than its rows.
+            DataError: If the file is gone, or smaller than its rows.
         """
         self._path, self._sums = path, sums
         self._checked = np.zeros(len(sums), bool)
@@ -96,7 +96,7 @@ class CheckedRows:
         """Gathers rows: int [R] -> uint8 [R, S, S, C].
 
         Raises:
-          DataError: a row is not what was written.
+            DataError: If a row is not what was written.
         """
         images: np.ndarray = self._rows[rows]
         for place in np.flatnonzero(~self._checked[rows]):

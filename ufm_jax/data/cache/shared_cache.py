@@ -44,16 +44,16 @@ def decoded_together(
     progress: Progress | None = None,
     share: Share = ALONE,
 ) -> CachedRows:
-    """Opens the decoded rows of images, as `cache.decoded_rows` does, sharing what is to decode.
+    """Opens the decoded rows of images, as ``cache.decoded_rows`` does, sharing what is to decode.
 
     Args:
-      images: N files or handles.
-      digests: name of the content of each.
-      settings: what decides the pixels.
-      cache_dir: an existing folder, the same for all processes.
-      num_workers: decoding threads of this process.
-      progress: called after each image, or each part.
-      share: this process among those that call this with the same images.
+        images: N files or handles.
+        digests: Name of the content of each.
+        settings: What decides the pixels.
+        cache_dir: An existing folder, the same for all processes.
+        num_workers: Decoding threads of this process.
+        progress: Called after each image, or each part.
+        share: This process among those that call this with the same images.
     """
     index, count = share
     if count == 1:

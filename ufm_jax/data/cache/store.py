@@ -25,11 +25,11 @@ class RowStore(Protocol):
         """Gathers rows.
 
         Args:
-          rows: int [R], each in 0..len-1, in any order, repeats allowed.
+            rows: int [R], each in 0..len-1, in any order, repeats allowed.
 
         Returns:
-          'image' uint8 [R, S, S, C], 'extent' int32 [R, 2] (height, width), 'geometry'
-          float32 [R, 7], 'label' int32 [R] (-1 = none).
+            'image' uint8 [R, S, S, C], 'extent' int32 [R, 2] (height, width), 'geometry' float32
+            [R, 7], 'label' int32 [R] (-1 = none).
         """
         ...
 
@@ -39,10 +39,10 @@ class ArrayStore:
     """Rows in arrays in memory.
 
     Attributes:
-      images: uint8 [R, S, S, C].
-      extents: int32 [R, 2].
-      geometry: float32 [R, 7].
-      labels: int32 [R].
+        images: uint8 [R, S, S, C].
+        extents: int32 [R, 2].
+        geometry: float32 [R, 7].
+        labels: int32 [R].
     """
 
     images: np.ndarray
@@ -60,7 +60,7 @@ class ArrayStore:
         return height, width, channels
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Gathers rows; see `RowStore.read`."""
+        """Gathers rows; see ``RowStore.read``."""
         return {
             "image": self.images[rows],
             "extent": self.extents[rows],
@@ -74,9 +74,9 @@ class CachedStore:
     """Random access to rows of a cache folder; pickles as a path, never as pixels.
 
     Attributes:
-      cached: the open folder.
-      rows: int64 [R], the folder's row behind each row of this store.
-      labels: int32 [R], -1 = none.
+        cached: The open folder.
+        rows: int64 [R], the folder's row behind each row of this store.
+        labels: int32 [R], -1 = none.
     """
 
     cached: CachedRows
@@ -105,10 +105,10 @@ class CachedStore:
         return self.cached.image_shape
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Gathers rows; see `RowStore.read`.
+        """Gathers rows; see ``RowStore.read``.
 
         Raises:
-          DataError: an image in the cache is damaged.
+            DataError: If an image in the cache is damaged.
         """
         images: CheckedRows = self.__dict__["_images"]
         inner = self.rows[rows]
@@ -125,8 +125,8 @@ class Rows:
     """Some rows of a store, as a store.
 
     Attributes:
-      store: the whole.
-      rows: int64 [R], rows of the whole.
+        store: The whole.
+        rows: int64 [R], rows of the whole.
     """
 
     store: RowStore
@@ -141,5 +141,5 @@ class Rows:
         return self.store.image_shape
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Gathers rows; see `RowStore.read`."""
+        """Gathers rows; see ``RowStore.read``."""
         return self.store.read(self.rows[rows])

@@ -31,14 +31,14 @@ def detect_geometry(image: np.ndarray) -> np.ndarray:
     """Finds the scan area of a picture.
 
     Args:
-      image: uint8 [h, w] or [h, w, C].
+        image: uint8 [h, w] or [h, w, C].
 
     Returns:
-      float32 [7] in pixels of the picture: (0, ...) unknown; (1, top, left, bottom, right, 0, 0)
-      linear; (2, apex row, apex column, r_min, r_max, theta_min, theta_max) sector.
+        float32 [7] in pixels of the picture: (0, ...) unknown; (1, top, left, bottom, right, 0, 0)
+        linear; (2, apex row, apex column, r_min, r_max, theta_min, theta_max) sector.
 
     Raises:
-      ValueError: another type or shape.
+        ValueError: If another type or shape.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f"a picture is uint8 [h, w] or [h, w, C], got {image.dtype} {image.shape}")
@@ -47,7 +47,7 @@ def detect_geometry(image: np.ndarray) -> np.ndarray:
 
 
 def find_scan_area(grey: np.ndarray) -> ScanArea:
-    """The scan area of a grey picture, uint8 [h, w], or None; see `detect_geometry`."""
+    """The scan area of a grey picture, uint8 [h, w], or None; see ``detect_geometry``."""
     if min(grey.shape) < _LEAST_SIDE:
         return None
     area = foreground(grey)
@@ -61,7 +61,7 @@ def foreground(grey: np.ndarray) -> np.ndarray:
     other small islands are left out.
 
     Args:
-      grey: uint8 [h, w].
+        grey: uint8 [h, w].
     """
     spread = ndimage.maximum_filter(grey, 3) - ndimage.minimum_filter(grey, 3)
     shares = np.bincount(grey[spread <= _FLAT], minlength=256)[:_BRIGHTEST_BACKGROUND] / grey.size
@@ -83,7 +83,7 @@ def fit_rectangle(area: np.ndarray) -> Rectangle | None:
     """The rectangle that a scan area fills up to its corners, if it does.
 
     Args:
-      area: bool [h, w].
+        area: bool [h, w].
     """
     area = ndimage.binary_fill_holes(area)
     rows = np.flatnonzero(area.mean(axis=1) >= _LINE_SHARE)

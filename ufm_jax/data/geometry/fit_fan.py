@@ -61,12 +61,12 @@ class _Outline:
     """Points on the outline of a scan area, int [P] each.
 
     Attributes:
-      left: (rows, insets) of the first pixel of each row, unless at the picture's border.
-      right: (rows, insets) of the last pixel of each row, likewise.
-      top: (rows, columns) of the first pixel of each column.
-      bottom: (rows, columns) of the last pixel of each column.
-      height: of the picture.
-      width: of the picture.
+        left: (rows, insets) of the first pixel of each row, unless at the picture's border.
+        right: (rows, insets) of the last pixel of each row, likewise.
+        top: (rows, columns) of the first pixel of each column.
+        bottom: (rows, columns) of the last pixel of each column.
+        height: Of the picture.
+        width: Of the picture.
     """
 
     left: tuple[np.ndarray, np.ndarray]
@@ -81,11 +81,11 @@ def fit_fan(area: np.ndarray) -> Sector | None:
     """The fan that explains a scan area.
 
     Args:
-      area: bool [h, w].
+        area: bool [h, w].
 
     Returns:
-      Of the fans that a probe can make, that hold the area and are filled by it, the one whose own
-      outline is best seen in it; None if too little is seen of what the picture should show.
+        Of the fans that a probe can make, that hold the area and are filled by it, the one whose
+        own outline is best seen in it; None if too little is seen of what the picture should show.
     """
     tolerance = max(_LEAST_TOLERANCE, _TOLERANCE * max(area.shape))
     near = ndimage.binary_dilation(area, iterations=round(tolerance))
@@ -151,12 +151,12 @@ def _touch(values: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray
     """Where a lower bound touches many values and few lie below.
 
     Args:
-      values: [A, P] in pixels; infinite ones do not count.
-      tolerance: values up to this much above the bound touch it.
+        values: [A, P] in pixels; infinite ones do not count.
+        tolerance: Values up to this much above the bound touch it.
 
     Returns:
-      [A] the best score: values that touch, less a multiple of those below; and [A] its bound,
-      to half of the tolerance.
+        [A] the best score: values that touch, less a multiple of those below; and [A] its bound, to
+        half of the tolerance.
     """
     counted = np.isfinite(values)
     if not counted.any():
@@ -250,11 +250,11 @@ def _evidence(fan: Sector, near: np.ndarray) -> tuple[float, float]:
     """How much of a fan's outline within the picture lies on the area's outline.
 
     Args:
-      fan: a fan that holds the area, so that the area's outline is where the area comes near.
-      near: bool [h, w], the area and a margin around it.
+        fan: A fan that holds the area, so that the area's outline is where the area comes near.
+        near: bool [h, w], the area and a margin around it.
 
     Returns:
-      Share of the whole outline; and share of that straight side which has less.
+        Share of the whole outline; and share of that straight side which has less.
     """
     steps = np.linspace(0, 1, max(near.shape))
     theta = fan.theta_min + steps * (fan.theta_max - fan.theta_min)

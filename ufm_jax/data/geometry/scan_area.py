@@ -39,12 +39,12 @@ class Sector:
     """Scan area of a convex or phased probe.
 
     Attributes:
-      apex_row: where the beams meet, pixels; above the picture as a rule.
-      apex_column: likewise.
-      r_min: distance of the probe's face from the apex, pixels.
-      r_max: distance of the deepest echoes from the apex, pixels.
-      theta_min: leftmost beam, radians from straight down, positive to the right.
-      theta_max: rightmost beam.
+        apex_row: Where the beams meet, pixels; above the picture as a rule.
+        apex_column: Likewise.
+        r_min: Distance of the probe's face from the apex, pixels.
+        r_max: Distance of the deepest echoes from the apex, pixels.
+        theta_min: Leftmost beam, radians from straight down, positive to the right.
+        theta_max: Rightmost beam.
     """
 
     apex_row: float

@@ -25,14 +25,14 @@ def once_each(records: Sequence[Record], policy: str) -> tuple[list[Record], tup
     """Keeps one record of each file, lest an image counts twice, or both trains and tests.
 
     Args:
-      records: what the source listed.
-      policy: for records of one file that agree in everything: 'skip' keeps the first.
+        records: What the source listed.
+        policy: For records of one file that agree in everything: 'skip' keeps the first.
 
     Returns:
-      The records kept, and an issue for each other.
+        The records kept, and an issue for each other.
 
     Raises:
-      DataError: records of one file disagree; or they agree, and the policy is not 'skip'.
+        DataError: If records of one file disagree; or they agree, and the policy is not 'skip'.
     """
     real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
     first: dict[str, Record] = {}
@@ -72,13 +72,13 @@ def check_splits(
     """Refuses splits that nothing can be learnt from.
 
     Args:
-      splits: str [R].
-      targets: float32 [R, C].
-      classes: C names.
-      settings: the task, and the splits that must not be empty.
+        splits: str [R].
+        targets: float32 [R, C].
+        classes: C names.
+        settings: The task, and the splits that must not be empty.
 
     Raises:
-      DataError: a required split is empty, or what is trained on shows one class only.
+        DataError: If a required split is empty, or what is trained on shows one class only.
     """
     for split in settings.split.required:
         if not (splits == split).any():
@@ -111,16 +111,16 @@ def copies_across_splits(
     """Finds images whose pixels another split holds too, which would make a figure worthless.
 
     Args:
-      decoded: R usable records.
-      splits: str [R].
-      policy: 'error'; or which copy stays: 'keep', that in the first of train, val, test, so that
-        nothing tests or chooses that was trained on; 'skip', that in the last of them.
+        decoded: R usable records.
+        splits: str [R].
+        policy: 'error'; or which copy stays: 'keep', that in the first of train, val, test, so that
+            nothing tests or chooses that was trained on; 'skip', that in the last of them.
 
     Returns:
-      Positions to leave out, and an issue for each.
+        Positions to leave out, and an issue for each.
 
     Raises:
-      DataError: under 'error', if there is a copy.
+        DataError: Under 'error', if there is a copy.
     """
     stays: dict[bytes, int] = {}
     copies: dict[int, Issue] = {}

@@ -1,6 +1,6 @@
 """Labelled images of many clients, split for training, choosing and testing.
 
-A row of the store is one decoded image with the fields of `federated` (image, extent, geometry,
+A row of the store is one decoded image with the fields of ``federated`` (image, extent, geometry,
 label) and beside them:
 
     'labels'    float32 [num_classes], diagnosis: 1 = has it, 0 = has not, nan = unknown
@@ -33,25 +33,26 @@ class LabelledData:
     """R labelled images of K clients, rows grouped by client.
 
     Attributes:
-      task: what is to be learnt, C classes.
-      store: random access to the rows.
-      names: [R], unique file names below the root, for messages and tables.
-      paths: [R], where the files lie.
-      clients: the K clients.
-      offsets: int64 [K+1]; client k's rows are offsets[k]:offsets[k+1].
-      splits: str [R], 'train', 'val' or 'test'.
-      labels: int32 [R], the class of a single-label task, else -1.
-      targets: float32 [R, C], 1 = shows the class, 0 = does not, nan = unknown.
-      groups: int64 [R], numbers of the groups (patients), for splits and intervals.
-      group_names: the groups.
-      native_size: int32 [R, 2], (height, width) of the file.
-      spacing: float32 [R], mm per pixel of the file, nan = unknown.
-      attributes: [R], what else the source says, by column or key of the notes.
-      masks: [R], masks at native size; empty for diagnosis.
-      mask_classes: what their values mean.
-      class_pixels: int64 [R, 1 + C], native pixels of background and classes; [R, 0] for diagnosis.
-      issues: what was left out or is doubtful, by file and client.
-      fingerprint: changes whenever pixels, labels, masks, splits, order or owners change.
+        task: What is to be learnt, C classes.
+        store: Random access to the rows.
+        names: [R], unique file names below the root, for messages and tables.
+        paths: [R], where the files lie.
+        clients: The K clients.
+        offsets: int64 [K+1]; client k's rows are offsets[k]:offsets[k+1].
+        splits: str [R], 'train', 'val' or 'test'.
+        labels: int32 [R], the class of a single-label task, else -1.
+        targets: float32 [R, C], 1 = shows the class, 0 = does not, nan = unknown.
+        groups: int64 [R], numbers of the groups (patients), for splits and intervals.
+        group_names: The groups.
+        native_size: int32 [R, 2], (height, width) of the file.
+        spacing: float32 [R], mm per pixel of the file, nan = unknown.
+        attributes: [R], what else the source says, by column or key of the notes.
+        masks: [R], masks at native size; empty for diagnosis.
+        mask_classes: What their values mean.
+        class_pixels: int64 [R, 1 + C], native pixels of background and classes; [R, 0] for
+            diagnosis.
+        issues: What was left out or is doubtful, by file and client.
+        fingerprint: Changes whenever pixels, labels, masks, splits, order or owners change.
     """
 
     task: Task
@@ -99,7 +100,7 @@ class LabelledData:
         """Rows of a split, of all clients or of one, int64 [n] in order.
 
         Raises:
-          DataError: there is no such split.
+            DataError: If there is no such split.
         """
         if split not in SPLITS:
             raise DataError(f"split {split!r}: choose one of {SPLITS}")
@@ -113,9 +114,9 @@ class LabelledData:
         """Weights that make up for unequal frequencies in the training split; absent: 0.
 
         Returns:
-          float32. 'single' [C]: n / (C n_c), for images of class c. 'multi' [C]: negatives per
-          positive, the weight of a positive. 'segment' [1 + C]: n / ((1 + C) n_c) over native
-          pixels, background first.
+            float32. 'single' [C]: n / (C n_c), for images of class c. 'multi' [C]: negatives per
+            positive, the weight of a positive. 'segment' [1 + C]: n / ((1 + C) n_c) over native
+            pixels, background first.
         """
         rows = self.rows("train")
         if self.task.kind == "multi":
@@ -131,7 +132,7 @@ class LabelledData:
         """Training rows that keep their labels, int64 [n] in order.
 
         Nested (those of 1 % are among those of 5 % under the same seed), stratified by class, in
-        whole groups, at least one group of each class: see `label_subsets`.
+        whole groups, at least one group of each class: see ``label_subsets``.
         """
         rows = self.rows("train")
         names = [self.group_names[group] for group in self.groups[rows]]
@@ -142,7 +143,7 @@ class LabelledData:
         """The data of some rows, in order; clients without any are dropped.
 
         Raises:
-          DataError: there is no row.
+            DataError: If there is no row.
         """
         rows = np.unique(np.asarray(rows, np.int64))
         if not len(rows):
@@ -181,7 +182,7 @@ class LabelledData:
         """Class numbers of a row's mask at the size of its file, uint8 [h, w], read from the file.
 
         Raises:
-          DataError: the task has no masks, or the file has changed since it was checked.
+            DataError: If the task has no masks, or the file has changed since it was checked.
         """
         if not self.masks:
             raise DataError(f"{self.names[row]}: a task of kind {self.task.kind!r} has no masks")

@@ -26,9 +26,9 @@ class Masks:
     """Masks of R images.
 
     Attributes:
-      sources: R masks.
-      classes: what their values mean.
-      rows: the decoded masks.
+        sources: R masks.
+        classes: What their values mean.
+        rows: The decoded masks.
     """
 
     sources: tuple[MaskSource, ...]
@@ -48,11 +48,11 @@ class Examples:
     """R images that can be used for a task.
 
     Attributes:
-      decoded: records and pixels.
-      native: int32 [R, 2], (height, width) of the file.
-      classes: C names.
-      targets: float32 [R, C], 1 = shows it, 0 = does not, nan = unknown.
-      masks: None for diagnosis.
+        decoded: Records and pixels.
+        native: int32 [R, 2], (height, width) of the file.
+        classes: C names.
+        targets: float32 [R, C], 1 = shows it, 0 = does not, nan = unknown.
+        masks: None for diagnosis.
     """
 
     decoded: Decoded
@@ -84,12 +84,12 @@ def faults_before_decoding(
     """Finds what makes records unusable for the task and shows without reading a file.
 
     Args:
-      records: what the source listed.
-      root: folder that neither images nor masks may leave.
-      settings: the task.
+        records: What the source listed.
+        root: Folder that neither images nor masks may leave.
+        settings: The task.
 
     Returns:
-      The first fault of each faulty record, by position.
+        The first fault of each faulty record, by position.
     """
     faults = screening.faults_before_decoding(records, root, require_labels=False)
     if settings.kind == "segment":
@@ -112,26 +112,26 @@ def read_examples(
     """Decodes images, and reads their labels or masks.
 
     Args:
-      records: records without a known fault.
-      settings: task and data.
-      cache_dir: made if absent.
-      num_workers: threads.
-      progress: called with (done, total) while images, then masks, are decoded.
-      share: this process among those that load the same data at the same time.
+        records: Records without a known fault.
+        settings: Task and data.
+        cache_dir: Made if absent.
+        num_workers: Threads.
+        progress: Called with (done, total) while images, then masks, are decoded.
+        share: This process among those that load the same data at the same time.
 
     Returns:
-      The examples, what is wrong with those left out or doubtful with others, and what was left out
-      on purpose, by reason.
+        The examples, what is wrong with those left out or doubtful with others, and what was left
+        out on purpose, by reason.
 
     Raises:
-      DataError: as the settings ask for.
+        DataError: As the settings ask for.
     """
     pixels = decode_settings(settings)
     decoded = decode_records(records, pixels, cache_dir, num_workers, progress, share)
     native = native_sizes(decoded)
     faults, notes = faults_of_decoding(decoded, require_labels=False)
     issues: list[Issue] = [*notes, *_listed(faults.values(), settings)]
-    # Records whose source says their label have been through `leave_out`.
+    # Records whose source says their label have been through ``leave_out``.
     labels = [
         decoded.label(index) if record.label is None and index not in faults else None
         for index, record in enumerate(decoded.records)

@@ -35,16 +35,17 @@ def load_labelled(
     """Loads labelled images for a task.
 
     Args:
-      settings: images, labels, masks, splits and clients.
-      progress: called with (done, total) while images, then masks, are decoded.
-      share: (index, count) of this process among those that load the same data at the same time.
+        settings: Images, labels, masks, splits and clients.
+        progress: Called with (done, total) while images, then masks, are decoded.
+        share: (index, count) of this process among those that load the same data at the same time.
 
     Returns:
-      The data. The same settings over the same files give the same rows in the same order, whatever
-      the number of workers; splits, subsets and clients do not depend on the order of the files.
+        The data. The same settings over the same files give the same rows in the same order,
+        whatever the number of workers; splits, subsets and clients do not depend on the order of
+        the files.
 
     Raises:
-      DataError: the data cannot be used as configured; names files, and the remedy.
+        DataError: If the data cannot be used as configured; names files, and the remedy.
     """
     listing = read_labelled(settings)
 
@@ -77,13 +78,13 @@ class _Shared:
     """Examples with owners.
 
     Attributes:
-      examples: R examples.
-      names: [R], unique names.
-      groups: names and numbers of their groups.
-      splits: str [R].
-      clients: K names.
-      owner: int64 [R].
-      issues: what is doubtful.
+        examples: R examples.
+        names: [R], unique names.
+        groups: Names and numbers of their groups.
+        splits: str [R].
+        clients: K names.
+        owner: int64 [R].
+        issues: What is doubtful.
     """
 
     examples: Examples

@@ -21,10 +21,10 @@ def native_sizes(decoded: Decoded) -> np.ndarray:
     """Sizes of the upright images before scaling.
 
     Args:
-      decoded: R records.
+        decoded: R records.
 
     Returns:
-      int32 [R, 2] (height, width); zeros for an image that did not decode.
+        int32 [R, 2] (height, width); zeros for an image that did not decode.
     """
     found: np.ndarray = np.where(
         decoded.rows[:, None] >= 0, decoded.cached.natives[decoded.rows], 0
@@ -41,14 +41,14 @@ def spacing_mm(
     what the copy shrank (the geometric mean of both axes, which differ by rounding only).
 
     Args:
-      record: the image, with what the source says of it.
-      native: (height, width) of the file.
-      key: where the spacing stands.
-      size_columns: where the (width, height) stand that it refers to.
+        record: The image, with what the source says of it.
+        native: (height, width) of the file.
+        key: Where the spacing stands.
+        size_columns: Where the (width, height) stand that it refers to.
 
     Raises:
-      DataError: one of the three is not a positive number, only one side of the size is given, or
-        the pixel that comes out is of no possible size.
+        DataError: If one of the three is not a positive number, only one side of the size is given,
+            or the pixel that comes out is of no possible size.
     """
     place, cells = record.place or record.name, record.attributes
     spacing = read_attribute(cells, key, positive, place)
@@ -73,13 +73,13 @@ def read_attribute(
     """What an image has under a column or key.
 
     Args:
-      attributes: what the source says of it.
-      key: the column or key; '' is read where it has none.
-      read: reads a cell, such as `cells.positive`.
-      place: the image or its row, for messages.
+        attributes: What the source says of it.
+        key: The column or key; '' is read where it has none.
+        read: Reads a cell, such as ``cells.positive``.
+        place: The image or its row, for messages.
 
     Raises:
-      DataError: the cell cannot be read; names file, row, column and cell.
+        DataError: If the cell cannot be read; names file, row, column and cell.
     """
     cell = attributes.get(key, "")
     try:

@@ -21,15 +21,15 @@ def read_labelled(settings: LabelSettings) -> Listing:
     """Lists the records of a source as a task needs them.
 
     Args:
-      settings: source, columns and folders.
+        settings: Source, columns and folders.
 
     Returns:
-      Records whose `label`, `mask` and `group` are those the settings ask for (the label is the
-      first label column's value), and whose attributes hold every column and every key of the
-      notes. Groups are named without the folder of the root, so that moving it changes nothing.
+        Records whose ``label``, ``mask`` and ``group`` are those the settings ask for (the label is
+        the first label column's value), and whose attributes hold every column and every key of the
+        notes. Groups are named without the folder of the root, so that moving it changes nothing.
 
     Raises:
-      DataError: the source is malformed, or lacks a column that the settings name.
+        DataError: If the source is malformed, or lacks a column that the settings name.
     """
     if settings.source == "folders":
         listing = read_split_folders(settings)
@@ -51,7 +51,7 @@ def leave_out(
     """Which labels are not among some values, and how many are, by reason.
 
     Raises:
-      DataError: there are labels, but none of a value.
+        DataError: If there are labels, but none of a value.
     """
     present = [label for label in labels if label is not None]
     values = matched("leave_out", values, present) if present else ()

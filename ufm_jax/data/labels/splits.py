@@ -22,10 +22,10 @@ class Groups:
     """Groups of R images.
 
     Attributes:
-      names: G names.
-      ids: int64 [R], the group of each image.
-      strata: int64 [G], the rarest class that occurs in a group; -1 = none does.
-      presence: bool [R, C], classes that an image shows.
+        names: G names.
+        ids: int64 [R], the group of each image.
+        strata: int64 [G], the rarest class that occurs in a group; -1 = none does.
+        presence: bool [R, C], classes that an image shows.
     """
 
     names: tuple[str, ...]
@@ -43,8 +43,8 @@ def make_groups(names: Sequence[str], presence: np.ndarray) -> Groups:
     """Numbers groups in order of first appearance.
 
     Args:
-      names: [R], name of each image's group; that of an image alone must be its own.
-      presence: bool [R, C].
+        names: [R], name of each image's group; that of an image alone must be its own.
+        presence: bool [R, C].
     """
     number = {name: index for index, name in enumerate(dict.fromkeys(names))}
     ids = np.array([number[name] for name in names], np.int64)
@@ -57,7 +57,7 @@ def make_groups(names: Sequence[str], presence: np.ndarray) -> Groups:
 
 def by_name(names: Sequence[str], seed: int, purpose: str) -> np.ndarray:
     """A random order of names, int64 [G] positions, that depends on no other name."""
-    # A file's name need not be UTF-8: see `os.fsdecode`.
+    # A file's name need not be UTF-8: see ``os.fsdecode``.
     texts = [f"{seed}/{purpose}/{name}".encode(errors="surrogateescape") for name in names]
     keys = [hashlib.blake2b(text).digest() for text in texts]
     return np.array(sorted(range(len(names)), key=keys.__getitem__), np.int64)
@@ -66,18 +66,18 @@ def by_name(names: Sequence[str], seed: int, purpose: str) -> np.ndarray:
 def given_splits(
     records: Sequence[Record], names: Sequence[str], settings: SplitSettings
 ) -> tuple[tuple[Record, ...], list[Issue]]:
-    """Puts into `Record.split` what the source says of it: 'train', 'val', 'test', or '' to draw.
+    """Puts into ``Record.split`` what the source says of it: 'train', 'val', 'test', or '' to draw.
 
     Args:
-      records: R records.
-      names: [R], unique names of the images, for messages.
-      settings: the policy.
+        records: R records.
+        names: [R], unique names of the images, for messages.
+        settings: The policy.
 
     Returns:
-      The records, and an issue for each group that was moved as a whole.
+        The records, and an issue for each group that was moved as a whole.
 
     Raises:
-      DataError: a value means no split, or a group is in two.
+        DataError: If a value means no split, or a group is in two.
     """
     match settings.policy:
         case "column":
@@ -116,12 +116,12 @@ def drawn_splits(splits: np.ndarray, groups: Groups, settings: SplitSettings) ->
     """Draws what the source did not say.
 
     Args:
-      splits: str [R], '' where everything is to be drawn.
-      groups: the images' groups.
-      settings: the policy.
+        splits: str [R], '' where everything is to be drawn.
+        groups: The images' groups.
+        settings: The policy.
 
     Returns:
-      str [R] of 'train', 'val' and 'test'.
+        str [R] of 'train', 'val' and 'test'.
     """
     splits = splits.copy()
     if settings.policy == "fractions":
@@ -140,15 +140,15 @@ def draw_part(
     """Moves a share of one split's groups to another split, in place, stratum by stratum.
 
     In the order of their hashes, groups go over as long as that brings the share of images nearer
-    to `fraction`. If none does, the smallest goes, provided that two stay behind.
+    to ``fraction``. If none does, the smallest goes, provided that two stay behind.
 
     Args:
-      splits: str [R], changed in place.
-      groups: the images' groups, each in one split.
-      source: split to draw from.
-      target: split to draw for.
-      fraction: share of the source's images, in each stratum.
-      seed: seed of the order.
+        splits: str [R], changed in place.
+        groups: The images' groups, each in one split.
+        source: Split to draw from.
+        target: Split to draw for.
+        fraction: Share of the source's images, in each stratum.
+        seed: Seed of the order.
     """
     if fraction <= 0:
         return

@@ -12,9 +12,9 @@ class LabelledStore:
     """Random access to images with labels or masks; pickles without pixels.
 
     Attributes:
-      images: the images, with 'label'.
-      targets: float32 [R, C], 1 = has it, 0 = has not, nan = unknown; None for segmentation.
-      masks: class numbers where the images are, for segmentation; None for diagnosis.
+        images: The images, with 'label'.
+        targets: float32 [R, C], 1 = has it, 0 = has not, nan = unknown; None for segmentation.
+        masks: Class numbers where the images are, for segmentation; None for diagnosis.
     """
 
     images: RowStore
@@ -33,11 +33,11 @@ class LabelledStore:
         """Gathers rows.
 
         Args:
-          rows: int [R], each in 0..len-1, in any order, repeats allowed.
+            rows: int [R], each in 0..len-1, in any order, repeats allowed.
 
         Returns:
-          The fields of `RowStore.read`, and for diagnosis 'labels' float32 [R, num_classes] (of a
-          single label its one-hot code), for segmentation 'mask' uint8 [R, S, S].
+            The fields of ``RowStore.read``, and for diagnosis 'labels' float32 [R, num_classes] (of
+            a single label its one-hot code), for segmentation 'mask' uint8 [R, S, S].
         """
         found = self.images.read(rows)
         if self.targets is not None:

@@ -12,20 +12,20 @@ def nested_subset(groups: Groups, fraction: float, seed: int) -> np.ndarray:
     """Picks a share of images.
 
     Stratum by stratum (the rarest class in a group), groups are taken in the order of the hash of
-    their names until the share of images is as near to `fraction` as whole groups allow, but at
+    their names until the share of images is as near to ``fraction`` as whole groups allow, but at
     least one group. A class that is the rarest of no group adds the first group that shows it. So
     a smaller fraction's subset is contained in that of a larger one under the same seed.
 
     Args:
-      groups: groups of R images, to pick from all of them.
-      fraction: 0 < fraction <= 1.
-      seed: seed of the order.
+        groups: Groups of R images, to pick from all of them.
+        fraction: 0 < fraction <= 1.
+        seed: Seed of the order.
 
     Returns:
-      int64 positions in 0..R-1, increasing.
+        int64 positions in 0..R-1, increasing.
 
     Raises:
-      DataError: the fraction is out of range.
+        DataError: If the fraction is out of range.
     """
     if not 0 < fraction <= 1:
         raise DataError(f"fraction of the labels is {fraction}: use more than 0, at most 1")

@@ -21,9 +21,9 @@ class Task:
     """What is to be learnt of an image.
 
     Attributes:
-      kind: 'single' (one of C classes), 'multi' (any of C findings), 'segment' (the class of each
-        pixel).
-      classes: C names; of a segmentation the foreground, whose class numbers are 1..C.
+        kind: 'single' (one of C classes), 'multi' (any of C findings), 'segment' (the class of each
+            pixel).
+        classes: C names; of a segmentation the foreground, whose class numbers are 1..C.
     """
 
     kind: Literal["single", "multi", "segment"]
@@ -46,9 +46,9 @@ class Targets:
     """Labels of R records as numbers.
 
     Attributes:
-      classes: C names.
-      values: float32 [R, C], 1 = has it, 0 = has not, nan = unknown.
-      faults: the fault of each record whose label cannot be used, by position.
+        classes: C names.
+        values: float32 [R, C], 1 = has it, 0 = has not, nan = unknown.
+        faults: The fault of each record whose label cannot be used, by position.
     """
 
     classes: tuple[str, ...]
@@ -62,9 +62,9 @@ def read_targets(
     """Reads the labels of records.
 
     Args:
-      records: R records, whose attributes hold the label columns.
-      labels: value of the first label column, or what a picture brought in its place.
-      settings: `kind`, 'single' or 'multi', columns, separator and classes.
+        records: R records, whose attributes hold the label columns.
+        labels: Value of the first label column, or what a picture brought in its place.
+        settings: ``kind``, 'single' or 'multi', columns, separator and classes.
     """
     if len(settings.label_columns) > 1:
         return _columns_of_findings(records, settings)
@@ -90,10 +90,10 @@ def read_targets(
 
 
 def check_classes(labels: Sequence[str | None], settings: LabelSettings) -> None:
-    """Refuses values in `classes` that no image has, unless nothing is to be learnt from them.
+    """Refuses values in ``classes`` that no image has, unless nothing is to be learnt from them.
 
     Raises:
-      DataError: names such a value, and those that there are.
+        DataError: Names such a value, and those that there are.
     """
     if len(settings.label_columns) == 1 and "train" in settings.split.required:
         _, number = parse_classes(settings.classes)

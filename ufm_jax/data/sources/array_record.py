@@ -33,12 +33,12 @@ class PackedImage:
     """Handle of an image in an ArrayRecord file.
 
     Attributes:
-      shard: the file.
-      position: number of the record in it.
-      original: name of the image before it was packed.
-      hexdigest: digest of its bytes when it was packed.
-      untouched: whether the file last changed before the index was written, which packing does
-        last: its bytes are then taken to be those that were packed.
+        shard: The file.
+        position: Number of the record in it.
+        original: Name of the image before it was packed.
+        hexdigest: Digest of its bytes when it was packed.
+        untouched: Whether the file last changed before the index was written, which packing does
+            last: its bytes are then taken to be those that were packed.
     """
 
     shard: Path
@@ -71,8 +71,9 @@ class PackedImage:
         """Reads the bytes.
 
         Raises:
-          CorruptImage: the file cannot be read there, or the bytes are not those that were packed.
-          DataError: grain is not installed, or the file cannot be opened.
+            CorruptImage: If the file cannot be read there, or the bytes are not those that were
+                packed.
+            DataError: If grain is not installed, or the file cannot be opened.
         """
         source = _open(self.shard)
         try:
@@ -88,18 +89,18 @@ def pack(records: Iterable[Record], folder: Path, root: Path, per_shard: int = 4
     """Packs images with what is known of them.
 
     Args:
-      records: images as files, or handles of encoded bytes.
-      folder: made where absent; must not hold an index yet.
-      root: folder that the images' names are noted relative to, so that the same images give the
-        same bytes wherever they lie.
-      per_shard: images a file.
+        records: Images as files, or handles of encoded bytes.
+        folder: Made where absent; must not hold an index yet.
+        root: Folder that the images' names are noted relative to, so that the same images give the
+            same bytes wherever they lie.
+        per_shard: Images a file.
 
     Returns:
-      Number of images packed.
+        Number of images packed.
 
     Raises:
-      DataError: the folder holds an index, an image is no file of encoded bytes or cannot be read,
-        or array_record is not installed.
+        DataError: If the folder holds an index, an image is no file of encoded bytes or cannot be
+            read, or array_record is not installed.
     """
     with needed_packages():
         from array_record.python.array_record_module import ArrayRecordWriter
@@ -136,11 +137,11 @@ def pack(records: Iterable[Record], folder: Path, root: Path, per_shard: int = 4
 
 
 def read_records(settings: DataSettings) -> Iterator[Record]:
-    """Lists the packed images in `settings.root`.
+    """Lists the packed images in ``settings.root``.
 
     Raises:
-      DataError: no index, a malformed line, or a file that is missing or cannot be opened; or
-        grain is not installed.
+        DataError: If no index, a malformed line, or a file that is missing or cannot be opened; or
+            grain is not installed.
     """
     _open.cache_clear()  # the files may have been replaced since they were last listed
     root = user_path(settings.root)

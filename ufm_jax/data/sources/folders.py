@@ -45,8 +45,8 @@ class Exclusions:
     """What holds no images to learn from.
 
     Attributes:
-      folders: names of folders.
-      files: patterns of names of files.
+        folders: Names of folders.
+        files: Patterns of names of files.
     """
 
     folders: Sequence[str] = ()
@@ -71,7 +71,8 @@ def exclusions(settings: DataSettings) -> Exclusions:
     """What a source leaves out.
 
     Raises:
-      DataError: an entry that is not a default matches no folder or file below `settings.root`.
+        DataError: If an entry that is not a default matches no folder or file below
+            ``settings.root``.
     """
     folders, files = settings.exclude_folders, settings.exclude_files
     usual = DataSettings.exclude_folders, DataSettings.exclude_files
@@ -84,18 +85,18 @@ def exclusions(settings: DataSettings) -> Exclusions:
 
 
 def read_folders(root: Path, exclude: Exclusions) -> Listing:
-    """Reads one client from each folder in `root`.
+    """Reads one client from each folder in ``root``.
 
     Args:
-      root: folder of the clients' folders.
-      exclude: folders and files to leave out, such as masks.
+        root: Folder of the clients' folders.
+        exclude: Folders and files to leave out, such as masks.
 
     Returns:
-      Clients named by their folders, sorted; images sorted by path. Hidden files and folders are
-      passed over; other files that are no images, and linked folders, are listed as issues.
+        Clients named by their folders, sorted; images sorted by path. Hidden files and folders are
+        passed over; other files that are no images, and linked folders, are listed as issues.
 
     Raises:
-      DataError: `root` has no folder.
+        DataError: If ``root`` has no folder.
     """
     if not root.is_dir():
         raise DataError(f"root {root} is not a folder")

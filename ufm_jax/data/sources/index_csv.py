@@ -1,8 +1,8 @@
 """index.csv: one line an image, with label, group, split and whatever else is known of it.
 
-The column `image` is required; `mask`, `label`, `group`, `patient` (the group where there is no
-`group`) and `split` are understood; all others are kept as attributes. Paths are relative to the
-file they stand in.
+The column ``image`` is required; ``mask``, ``label``, ``group``, ``patient`` (the group where there
+is no ``group``) and ``split`` are understood; all others are kept as attributes. Paths are relative
+to the file they stand in.
 """
 
 import os
@@ -27,18 +27,18 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
     """Reads one or several index files.
 
     Args:
-      root: folder that no path may leave.
-      index: files relative to `root`; none = every index.csv in `root` or in a folder of it.
-      client_columns: columns whose values, joined by '/', name the client; none = a client for
-        each set. 'set' stands for the folder that the index lies in.
+        root: Folder that no path may leave.
+        index: Files relative to ``root``; none = every index.csv in ``root`` or in a folder of it.
+        client_columns: Columns whose values, joined by '/', name the client; none = a client for
+            each set. 'set' stands for the folder that the index lies in.
 
     Returns:
-      Clients in order of appearance. Groups carry the name of their set, because two sets may
-      number their patients alike.
+        Clients in order of appearance. Groups carry the name of their set, because two sets may
+        number their patients alike.
 
     Raises:
-      DataError: a file is missing or malformed, lacks a column, has a row without an image, a
-        column 'set', or a patient of whose images some alone have a group.
+        DataError: If a file is missing or malformed, lacks a column, has a row without an image, a
+            column 'set', or a patient of whose images some alone have a group.
     """
     files = [root / name for name in index] or sorted(
         [*root.glob("index.csv"), *root.glob("*/index.csv")]
@@ -67,7 +67,7 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
 
 
 def _check_groups(rows: Sequence[Row]) -> None:
-    """Refuses a patient whose images would be two groups: some by `group`, some by `patient`."""
+    """Refuses a patient of whose images only some have a group: the others would be a second."""
     grouped: dict[str, bool] = {}
     for row in rows:
         patient, group = (text_of(row.cells.get(column, "")) for column in ("patient", "group"))

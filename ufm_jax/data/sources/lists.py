@@ -13,14 +13,14 @@ def read_lists(root: Path, folder: str) -> Listing:
     """Reads one client from each list file.
 
     Args:
-      root: folder that the paths in the lists are relative to; absolute paths must lie inside it.
-      folder: where the list files (*.txt) lie, relative to `root`.
+        root: Folder that the paths in the lists are relative to; absolute paths must lie inside it.
+        folder: Where the list files (*.txt) lie, relative to ``root``.
 
     Returns:
-      Clients named by their list files, in natural order (client_2 before client_10).
+        Clients named by their list files, in natural order (client_2 before client_10).
 
     Raises:
-      DataError: there is no list, or a list cannot be read or is not UTF-8 text.
+        DataError: If there is no list, or a list cannot be read or is not UTF-8 text.
     """
     lists = sorted((root / folder).glob("*.txt"), key=_natural)
     if not lists:

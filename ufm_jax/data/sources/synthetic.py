@@ -18,10 +18,10 @@ class SimulatedImage:
     """Handle of one phantom: computed when it is loaded, from nothing but these numbers.
 
     Attributes:
-      seed: seed of the whole federation.
-      site: number of the institution.
-      index: number of the image within it.
-      size: longer side in pixels.
+        seed: Seed of the whole federation.
+        site: Number of the institution.
+        index: Number of the image within it.
+        size: Longer side in pixels.
     """
 
     seed: int
@@ -54,14 +54,14 @@ def read_synthetic(
     """Lists the images of simulated institutions.
 
     Args:
-      seed: seed of sizes and images.
-      num_sites: institutions.
-      mean_size: mean images of an institution.
-      sigma: standard deviation of the log of the sizes; 0 = all equal.
-      working_size: longer side of an image in pixels.
+        seed: Seed of sizes and images.
+        num_sites: Institutions.
+        mean_size: Mean images of an institution.
+        sigma: Standard deviation of the log of the sizes; 0 = all equal.
+        working_size: Longer side of an image in pixels.
 
     Returns:
-      Clients 'site_0', ...; labels come with the pictures.
+        Clients 'site_0', ...; labels come with the pictures.
     """
     sizes = site_sizes(seed, num_sites, mean_size, sigma)
     digits = len(str(num_sites - 1))

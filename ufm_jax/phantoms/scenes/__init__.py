@@ -24,10 +24,10 @@ class Exam:
     """An examination.
 
     Attributes:
-      scene: paints the anatomy for a label.
-      probe: the usual probe at the usual depth.
-      labels: classes the scene can show.
-      title: what the operator types on the screen.
+        scene: Paints the anatomy for a label.
+        probe: The usual probe at the usual depth.
+        labels: Classes the scene can show.
+        title: What the operator types on the screen.
     """
 
     scene: Scene

@@ -46,7 +46,7 @@ def heart(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
 
 
 def _chambers(grid: Grid, rng: np.random.Generator, tilt: float) -> tuple[Blob, Blob, Blob, Blob]:
-    """Left and right ventricle, left and right atrium, in a frame turned by `tilt`."""
+    """Left and right ventricle, left and right atrium, in a frame turned by ``tilt``."""
     depth = grid.probe.depth
     plan = (
         (0.10, 0.37, 0.115, 0.225),

@@ -20,8 +20,8 @@ class MaskClasses:
     """The classes of a segmentation.
 
     Attributes:
-      names: foreground classes; class number k + 1 is names[k], 0 is background.
-      numbers: (value in the file, class number), 255 = ignore; empty = a binary mask.
+        names: Foreground classes; class number k + 1 is names[k], 0 is background.
+        numbers: (value in the file, class number), 255 = ignore; empty = a binary mask.
     """
 
     names: tuple[str, ...] = (BINARY_NAME,)
@@ -39,14 +39,14 @@ def value_name(value: int) -> str:
 
 
 def parse_mask_classes(entries: tuple[str, ...]) -> MaskClasses:
-    """Reads the setting `mask_classes`; ('auto',) and none are read as binary.
+    """Reads the setting ``mask_classes``; ('auto',) and none are read as binary.
 
     Args:
-      entries: 'value:name' or plain names. The names 'background' and 'ignore' mean 0 and 255;
-        several values may have one name.
+        entries: 'value:name' or plain names. The names 'background' and 'ignore' mean 0 and 255;
+            several values may have one name.
 
     Raises:
-      DataError: an entry is malformed, mixes both kinds, or a value occurs twice.
+        DataError: If an entry is malformed, mixes both kinds, or a value occurs twice.
     """
     if not entries or entries == AUTO:
         return MaskClasses()
@@ -75,7 +75,7 @@ def classes_of_values(values: Iterable[int]) -> MaskClasses:
     """A class for each value but 0, in sorted order, named by the value.
 
     Raises:
-      DataError: there is none, or there are more than 64, which are greys and no classes.
+        DataError: If there is none, or there are more than 64, which are greys and no classes.
     """
     found = sorted(set(values) - {0})
     if not 1 <= len(found) <= 64:

@@ -36,8 +36,8 @@ class ClassMask(NamedTuple):
     """A decoded mask.
 
     Attributes:
-      numbers: uint8 [H, W], class numbers, 0 = background, 255 = ignore.
-      grey: whether it held greys that were thresholded.
+        numbers: uint8 [H, W], class numbers, 0 = background, 255 = ignore.
+        grey: Whether it held greys that were thresholded.
     """
 
     numbers: np.ndarray
@@ -49,18 +49,19 @@ def decode_values(content: bytes | np.ndarray) -> np.ndarray:
 
     EXIF orientation is applied; 0 is black, also where the file stores white as 0. Of a palette
     image the indices count, unless all colours of the palette are grey: then their levels do. A
-    coloured pixel becomes the value that `mask_classes.value_of_colour` gives it. Alpha never
+    coloured pixel becomes the value that ``mask_classes.value_of_colour`` gives it. Alpha never
     decides: it is dropped where it is the same everywhere, or 0 exactly where the value is 0 and
     full elsewhere, and refused otherwise.
 
     Args:
-      content: content of an image file; or values, which are handed back.
+        content: Content of an image file; or values, which are handed back.
 
     Returns:
-      int32 [H, W].
+        int32 [H, W].
 
     Raises:
-      MaskFault: it does not decode, has several frames, holds fractions, or alpha that matters.
+        MaskFault: If it does not decode, has several frames, holds fractions, or alpha that
+            matters.
     """
     if isinstance(content, np.ndarray):
         return content.astype(np.int32)
@@ -135,11 +136,11 @@ def class_mask(values: np.ndarray, classes: MaskClasses) -> ClassMask:
     and nothing between are not greys: 255 may be the void ring of a map of classes, or its object.
 
     Args:
-      values: int32 [H, W].
-      classes: what they mean.
+        values: int32 [H, W].
+        classes: What they mean.
 
     Raises:
-      MaskFault: a value means nothing.
+        MaskFault: If a value means nothing.
     """
     found = np.unique(values)
     if classes.numbers:
@@ -171,16 +172,16 @@ def class_mask(values: np.ndarray, classes: MaskClasses) -> ClassMask:
 
 
 def scale_mask(numbers: np.ndarray, extent: tuple[int, int], size: int) -> np.ndarray:
-    """Puts class numbers on the canvas of the working size, as `decode.make_row` puts its image.
+    """Puts class numbers on the canvas of the working size, as ``decode.make_row`` puts its image.
 
     Args:
-      numbers: uint8 [H, W].
-      extent: (height, width) of the picture on the canvas; each pixel takes the class of the
-        nearest pixel of `numbers`.
-      size: S.
+        numbers: uint8 [H, W].
+        extent: (height, width) of the picture on the canvas; each pixel takes the class of the
+            nearest pixel of ``numbers``.
+        size: S.
 
     Returns:
-      uint8 [S, S], 255 outside the picture.
+        uint8 [S, S], 255 outside the picture.
     """
     canvas = np.full((size, size), IGNORE, np.uint8)
     image = Image.fromarray(numbers).resize((extent[1], extent[0]), Image.Resampling.NEAREST)

@@ -17,7 +17,7 @@ class JoinedMask:
     """Handle of a mask in several files of one size; where they overlap the greatest value counts.
 
     Attributes:
-      files: two or more.
+        files: Two or more.
     """
 
     files: tuple[Path, ...]
@@ -38,7 +38,7 @@ class JoinedMask:
         """The values of all files together.
 
         Raises:
-          MaskFault: a file cannot be read or decoded, or is of another size than the others.
+            MaskFault: If a file cannot be read or decoded, or is of another size than the others.
         """
         values = [decode.decode_values(content) for content in self._contents()]
         if any(one.shape != values[0].shape for one in values):

@@ -1,6 +1,6 @@
 """Masks in the decoding cache: each is read once, scaled to its image's canvas, and measured.
 
-They are rows of `cache`, like images, under a name that also holds the images' sizes, the classes
+They are rows of ``cache``, like images, under a name that also holds the images' sizes, the classes
 and the code; 'images.npy' then holds class numbers [N, S, S, 1], 255 outside the picture.
 """
 
@@ -33,7 +33,7 @@ from ufm_jax.errors import DataError
 from ufm_jax.threads import map_in_order
 
 MaskSource = Path | ImageHandle
-"""A mask file, or a handle that loads a mask's bytes, or its values as a `Picture`."""
+"""A mask file, or a handle that loads a mask's bytes, or its values as a ``Picture``."""
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -44,11 +44,11 @@ class MaskRows:
     """Masks of R images.
 
     Attributes:
-      cached: the cache folder of the distinct masks.
-      rows: int64 [R], row of each mask in it.
-      counts: int64 [R, 1 + C], pixels of background and of each class at the native size.
-      grey: bool [R], whether greys were thresholded.
-      faults: (kind, reason) of each mask that cannot be used, by position.
+        cached: The cache folder of the distinct masks.
+        rows: int64 [R], row of each mask in it.
+        counts: int64 [R, 1 + C], pixels of background and of each class at the native size.
+        grey: bool [R], whether greys were thresholded.
+        faults: (kind, reason) of each mask that cannot be used, by position.
     """
 
     cached: CachedRows
@@ -62,12 +62,12 @@ def read_mask(source: MaskSource, classes: MaskClasses, native: Size) -> ClassMa
     """Reads a mask at its own size.
 
     Args:
-      source: the mask.
-      classes: what its values mean.
-      native: size of its image.
+        source: The mask.
+        classes: What its values mean.
+        native: Size of its image.
 
     Raises:
-      MaskFault: it does not decode, is of another size, or holds a value of no class.
+        MaskFault: If it does not decode, is of another size, or holds a value of no class.
     """
     values = _values(source)
     if values.shape != native:
@@ -90,16 +90,16 @@ def decode_masks(
     """Opens the masks of images, reading those that are not in the cache.
 
     Args:
-      sources: R masks.
-      natives: R sizes of their images.
-      classes: what values mean.
-      size: S, the working size.
-      cache_dir: made if absent.
-      num_workers: threads.
-      progress: called with (done, total) while masks are read.
+        sources: R masks.
+        natives: R sizes of their images.
+        classes: What values mean.
+        size: S, the working size.
+        cache_dir: Made if absent.
+        num_workers: Threads.
+        progress: Called with (done, total) while masks are read.
 
     Raises:
-      DataError: a mask shows that the values of all of them must be named.
+        DataError: If a mask shows that the values of all of them must be named.
     """
     contents, unreadable = mask_digests(sources, cache_dir, num_workers)
     stamp = _code()
@@ -153,7 +153,7 @@ def values_in_masks(
         try:
             return [int(value) for value in np.unique(_values(sources[index]))]
         except CorruptImage:
-            return []  # `decode_masks` names it
+            return []  # ``decode_masks`` names it
 
     readable = [index for index in range(len(sources)) if index not in unreadable]
     found = sorted({v for some in map_in_order(values, readable, num_workers) for v in some})
@@ -164,7 +164,7 @@ def values_in_masks(
 def mask_digests(
     sources: Sequence[MaskSource], cache_dir: Path, num_workers: int
 ) -> tuple[list[bytes], dict[int, str]]:
-    """Names the content of masks; see `fingerprint.content_digests`."""
+    """Names the content of masks; see ``fingerprint.content_digests``."""
     open_cache_dir(cache_dir)
     return content_digests(sources, memo_of(sources, cache_dir), num_workers)
 

@@ -15,7 +15,7 @@ class SimulatedMask:
     """Handle of a phantom's mask.
 
     Attributes:
-      image: handle of the phantom's image.
+        image: Handle of the phantom's image.
     """
 
     image: SimulatedImage
@@ -25,7 +25,7 @@ class SimulatedMask:
         """The mask of a simulated image.
 
         Raises:
-          TypeError: it is no simulated image.
+            TypeError: If it is no simulated image.
         """
         if not isinstance(image, SimulatedImage):
             raise TypeError(f"{image} is not simulated: it has no mask of its own")

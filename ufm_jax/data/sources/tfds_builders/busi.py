@@ -62,7 +62,7 @@ def _united(paths: list[Path]) -> bytes:
     """One mask of several, as PNG; empty bytes of none.
 
     Raises:
-      DataError: a mask does not decode, or differs in size from the first.
+        DataError: If a mask does not decode, or differs in size from the first.
     """
     if not paths:
         return b""

@@ -15,11 +15,11 @@ def describe(
     """A set's description: image, name, group, and what else it has.
 
     Args:
-      builder: the set's builder.
-      description: in a sentence.
-      homepage: where the set is published.
-      labels: class names; none = no label.
-      **texts: further features of text or bytes, with their meaning.
+        builder: The set's builder.
+        description: In a sentence.
+        homepage: Where the set is published.
+        labels: Class names; none = no label.
+        **texts: Further features of text or bytes, with their meaning.
     """
     features: dict[str, Any] = {
         # Bytes as they were downloaded: encoding pixels again would need TensorFlow.
@@ -42,7 +42,7 @@ def find(root: Path, pattern: str, layout: str) -> list[Path]:
     """Files of a download, sorted.
 
     Raises:
-      DataError: there is none; says what the layout should be.
+        DataError: If there is none; says what the layout should be.
     """
     found = sorted(root.glob(pattern))
     if not found:

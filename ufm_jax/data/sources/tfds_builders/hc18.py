@@ -63,7 +63,7 @@ def _measurements(root: Path) -> dict[str, dict[str, str]]:
     """Rows of the training set's table, by file name; empty where it is absent.
 
     Raises:
-      DataError: the table cannot be read, or does not name its files.
+        DataError: If the table cannot be read, or does not name its files.
     """
     table = root / "training_set_pixel_size_and_HC.csv"
     if not table.exists():
