@@ -42,6 +42,11 @@ def settings(folder: Path, **changes) -> DataSettings:
     return DataSettings(**(plain | changes))
 
 
+def rows_of(data, client):
+    """Numbers of a client's rows."""
+    return np.arange(*data.offsets[client : client + 2])
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Three clients of 4, 3 and 2 images."""
@@ -145,7 +150,7 @@ def test_rows_are_grouped_by_client_and_hold_its_images(tree):
     np.testing.assert_array_equal(data.offsets, [0, 4, 7, 9])
     np.testing.assert_array_equal(data.sizes, [4, 3, 2])
     assert data.store.image_shape == (16, 16, 1)
-    batch = data.store.read(data.rows_of(1))
+    batch = data.store.read(rows_of(data, 1))
     for index, image in enumerate(batch["image"]):
         original = Image.open(tree / "b" / f"{index}.png").resize(
             (16, 11), Image.Resampling.BICUBIC
@@ -198,8 +203,8 @@ def test_sets_split_into_clients_keep_groups_whole(indexed):
     )
     assert data.names == ("x-0", "x-1", "x-2", "y-0", "y-1")
     for k in range(5):
-        others = np.delete(data.groups, data.rows_of(k))
-        assert not set(data.groups[data.rows_of(k)]) & set(others)
+        others = np.delete(data.groups, rows_of(data, k))
+        assert not set(data.groups[rows_of(data, k)]) & set(others)
 
 
 @pytest.mark.parametrize("kind", ["iid", "lognormal", "dirichlet"])
@@ -209,7 +214,9 @@ def test_partitions_of_an_index_keep_groups_whole(indexed, kind):
     )
     data = load_federated(chosen)
     for k in range(3):
-        assert not set(data.groups[data.rows_of(k)]) & set(np.delete(data.groups, data.rows_of(k)))
+        assert not set(data.groups[rows_of(data, k)]) & set(
+            np.delete(data.groups, rows_of(data, k))
+        )
 
 
 def test_group_on_both_sides_of_a_split_is_listed(indexed):

@@ -18,7 +18,7 @@ class Picture:
     """Pixels that need no decoding, as a simulator or an array file hands them over.
 
     Attributes:
-        pixels: uint8 [H, W] or [H, W, 1 or 3].
+        pixels: uint8 [H, W] or [H, W, 1 or 3]; of a mask its values, whole numbers of any type.
         geometry: float32 [7] in the coordinates of ``pixels``, or None to have it detected.
         label: Class name, if it is known only once the picture is there.
     """
@@ -34,7 +34,7 @@ class ImageHandle(Protocol):
 
     @property
     def name(self) -> str:
-        """Unique within the source; stands where a file's path would stand in messages."""
+        """Unique within the source; messages show it in place of a path."""
         ...
 
     def fingerprint(self) -> bytes:
@@ -50,25 +50,39 @@ class ImageHandle(Protocol):
         ...
 
 
+ImageSource = Path | ImageHandle
+"""Where an image or a mask comes from: a file, or a handle."""
+
+
+def name_of_source(source: ImageSource) -> str:
+    """The file's path or the handle's name, for messages."""
+    return str(source) if isinstance(source, Path) else source.name
+
+
+def load_source(source: ImageSource) -> bytes | Picture:
+    """Reads the file, or loads the handle."""
+    return source.read_bytes() if isinstance(source, Path) else source.load()
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """One image of one client, before decoding.
 
     Attributes:
         client: Name of the institution (or of the set) that the source gives it to.
-        image: A file, or a handle that loads its bytes or pixels.
-        label: Class name, None if there is none.
-        mask: Segmentation mask of the image's size, a file or a handle; None if there is none.
-        group: Images of one group (a patient) never part; None stands alone.
+        image: Where its bytes or pixels come from.
+        label: Class name; None if it has none.
+        mask: Segmentation mask of the image's size; None if it has none.
+        group: Group (patient) whose images stay together; None where the image stands alone.
         split: 'train', 'test', ...; '' if the source makes no difference.
         attributes: What else the source says about it.
-        place: File and row of a table that name it, for messages; '' if there is none.
+        place: File and row of the table that lists it, for messages; '' if no table does.
     """
 
     client: str
-    image: Path | ImageHandle
+    image: ImageSource
     label: str | None = None
-    mask: "Path | ImageHandle | None" = None
+    mask: ImageSource | None = None
     group: str | None = None
     split: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -76,18 +90,18 @@ class Record:
 
     @property
     def name(self) -> str:
-        """Path or handle name, for messages."""
-        return str(self.image) if isinstance(self.image, Path) else self.image.name
+        """The image's path or its handle's name, for messages."""
+        return name_of_source(self.image)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source found: its clients in order, those without an image too, and all records.
+    """What a source lists.
 
     Attributes:
-        clients: Names in order.
-        records: One for each image; ``record.client`` is one of ``clients`` or '' if unknown.
-        root: Folder that no path may leave; None if the records are no files.
+        clients: Names in order, including those of clients without an image.
+        records: One for each image; ``record.client`` is one of ``clients``, or '' if unknown.
+        root: Folder that no path may leave; None if the images are not files.
         issues: What the source passed over, and why.
         excluded: Images left out on purpose, counted by reason.
     """
@@ -100,14 +114,13 @@ class Listing:
 
 
 def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
-    """Finds files that are missing, empty, or outside the root, without reading any.
+    """The fault of each image file that is missing, empty or outside the root, by position.
+
+    No file is read. Images that are not files are passed over.
 
     Args:
-        records: Records whose images are files (others are passed over).
+        records: What a source lists.
         root: Folder that no image may leave, neither by '..' nor by a symbolic link.
-
-    Returns:
-        The fault of each faulty record, by position.
     """
     fault = fault_of_file(root)
     faults = {}
@@ -118,7 +131,7 @@ def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
 
 
 def fault_of_file(root: Path) -> Callable[[Path], tuple[str, str] | None]:
-    """A function that tells the kind of fault of a file and the reason, or None if it has none.
+    """A function from a file to its kind of fault and the reason, or to None if it is sound.
 
     Args:
         root: Folder that no file may leave.

@@ -1,5 +1,6 @@
 """What the user may say about the data, typed and checked."""
 
+import os
 from dataclasses import dataclass
 from operator import lt
 from typing import Annotated, Literal
@@ -23,11 +24,11 @@ class DataSettings(Checked):
         lists: 'lists': folder of the list files, relative to ``root``.
         index: 'index': the files, relative to ``root``; none = all index.csv at most one folder
             deep.
-        client_columns: 'index', 'tfds': columns or features that name the client; none = a client
-            for each set.
-        exclude_folders: 'folders': names, in any case, of folders that hold no images to learn
+        client_columns: 'index', 'tfds': columns or features that name the client; none = each set
+            is a client.
+        exclude_folders: 'folders': names, in any case, of folders that do not hold images to learn
             from.
-        exclude_files: 'folders': patterns, in any case, of names of files that are no images to
+        exclude_files: 'folders': patterns, in any case, of names of files that are not images to
             learn from, such as a mask beside its image; '*' stands for anything.
         partition: 'site' (as the source gives it), 'iid', 'dirichlet' (label skew), 'lognormal'.
         num_clients: Clients of every partition but 'site'.
@@ -45,9 +46,9 @@ class DataSettings(Checked):
         detect_geometry: Find the scan geometry where the source does not bring it.
         cache_dir: Decoded images are kept here, readable by the owner alone; '' = ~/.cache/ufm_jax.
         on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
-        duplicates: Images that several clients hold: 'error', 'skip' (keep the first), 'keep'. Of
-            labelled images that several splits hold, 'keep' leaves them out of the test, and of the
-            validation if they are trained on; 'skip' leaves them out of what is trained on.
+        duplicates: Images that several clients hold: 'error', 'skip' (keep the first), 'keep'. If
+            several splits hold a labelled image, 'keep' leaves it out of the test, and of the
+            validation if it is trained on; 'skip' leaves it out of what is trained on.
         num_workers: Decoding threads; 0 = one a core. No number changes the result.
         seed: Seed of partitions and phantoms.
         num_sites: 'synthetic': institutions.
@@ -110,8 +111,13 @@ class DataSettings(Checked):
         self.set_counts()
         self.exclusions()
 
+    @property
+    def workers(self) -> int:
+        """Decoding threads."""
+        return self.num_workers or os.cpu_count() or 1
+
     def set_counts(self) -> dict[str, int]:
-        """``clients_per_set`` as a mapping."""
+        """Clients to make of each set, from ``clients_per_set``."""
         counts = {}
         for entry in self.clients_per_set:
             name, _, count = entry.rpartition(":")

@@ -34,6 +34,11 @@ class Phantom:
     geometry: np.ndarray
     extent: tuple[int, int]
 
+    def picture_of(self, canvas: np.ndarray) -> np.ndarray:
+        """The part of ``image`` or ``mask`` that is the picture."""
+        height, width = self.extent
+        return canvas[:height, :width]
+
 
 def phantom(seed: int, site: int, index: int, size: int) -> Phantom:
     """Image ``index`` of site ``site``: a pure function of its arguments.

@@ -22,6 +22,8 @@ from ufm_jax.data.cache.fingerprint import (
     code_stamp,
     content_digests,
     digest,
+    memo_of,
+    open_cache_dir,
     read_sealed,
     write_sealed,
 )
@@ -48,12 +50,12 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def cache_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "cache"
-    cache.open_cache_dir(folder)
+    open_cache_dir(folder)
     return folder
 
 
 def read(files, cache_dir: Path, settings=SETTINGS, workers=2, progress=None) -> CachedRows:
-    digests, unreadable = content_digests(files, cache_dir / "memo", workers)
+    digests, unreadable = content_digests(files, cache_dir, workers)
     assert not unreadable
     return decoded_rows(files, digests, settings, cache_dir, workers, progress)
 
@@ -66,7 +68,7 @@ def test_rows_equal_direct_decoding_and_do_not_depend_on_workers(files, cache_di
     direct = [make_row(path.read_bytes(), 16, None, None) for path in files]
     for workers in (1, 3):
         folder = tmp_path / f"cache{workers}"
-        cache.open_cache_dir(folder)
+        open_cache_dir(folder)
         rows = read(files, folder, workers=workers)
         np.testing.assert_array_equal(images_of(rows), [row.image for row in direct])
         np.testing.assert_array_equal(rows.extents, [row.extent for row in direct])
@@ -112,20 +114,18 @@ def test_changed_content_of_equal_size_and_time_is_noticed(files, cache_dir, mon
 
 def test_memo_saves_reading_unchanged_files(files, tmp_path, monkeypatch):
     monkeypatch.setattr("ufm_jax.data.cache.fingerprint._SETTLED_NS", -(10**12))
-    memo = tmp_path / "memo"
-    first, _ = content_digests(files, memo, 1)
+    first, _ = content_digests(files, tmp_path, 1)
     monkeypatch.setattr(
         "ufm_jax.data.cache.fingerprint._hash_file", lambda path: pytest.fail(f"read {path}")
     )
-    assert content_digests(files, memo, 1)[0] == first
+    assert content_digests(files, tmp_path, 1)[0] == first
 
 
 @pytest.mark.parametrize("damage", [b"", b"no memo", b"0" * 32 + b"\n" + bytes(64)])
 def test_damaged_memo_is_replaced(files, tmp_path, damage):
-    memo = tmp_path / "memo"
-    expected, _ = content_digests(files, memo, 1)
-    memo.write_bytes(damage)
-    assert content_digests(files, memo, 1)[0] == expected
+    expected, _ = content_digests(files, tmp_path, 1)
+    memo_of(files, tmp_path).write_bytes(damage)
+    assert content_digests(files, tmp_path, 1)[0] == expected
 
 
 def test_a_sealed_file_holds_under_its_own_name_alone(tmp_path):
@@ -137,9 +137,8 @@ def test_a_sealed_file_holds_under_its_own_name_alone(tmp_path):
 
 
 def test_fresh_files_are_not_remembered(files, tmp_path):
-    memo = tmp_path / "memo"
-    content_digests(files, memo, 1)
-    assert not memo.exists()
+    content_digests(files, tmp_path, 1)
+    assert not memo_of(files, tmp_path).exists()
 
 
 def test_settings_detector_and_order_are_part_of_the_key():
@@ -255,7 +254,7 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path, na
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "else")
     with pytest.raises(DataError, match=r"cache_dir=.* cannot be made: .*; name another"):
-        cache.open_cache_dir(tmp_path / name)
+        open_cache_dir(tmp_path / name)
 
 
 SLOW_WRITER = """
@@ -265,7 +264,7 @@ from pathlib import Path
 from ufm_jax.data.cache.cache import DecodeSettings, decoded_rows
 from ufm_jax.data.cache.fingerprint import content_digests
 cache_dir, pause, files = Path(sys.argv[1]), float(sys.argv[2]), [Path(f) for f in sys.argv[3:]]
-digests, _ = content_digests(files, cache_dir / "memo", 1)
+digests, _ = content_digests(files, cache_dir, 1)
 print("start", flush=True)
 def progress(done, total):
     time.sleep(pause)

@@ -29,9 +29,8 @@ from ufm_jax.data.cache.decode import GeometryDetector, Row
 from ufm_jax.data.cache.fingerprint import code_stamp, digest
 from ufm_jax.data.cache.folder import FORMAT, CachedRows, open_rows, write_rows
 from ufm_jax.data.image_file import CorruptImage
-from ufm_jax.data.records import ImageHandle
-from ufm_jax.errors import DataError
-from ufm_jax.files import exclusive, naming, private_folder
+from ufm_jax.data.records import ImageSource, load_source
+from ufm_jax.files import exclusive, naming
 from ufm_jax.threads import map_in_order
 
 Progress = Callable[[int, int], None]
@@ -57,21 +56,6 @@ class DecodeSettings:
     value_range: tuple[float, ...] = ()
 
 
-def open_cache_dir(cache_dir: Path) -> None:
-    """Makes the cache's folder, readable by its owner alone: it will hold patients' images.
-
-    Raises:
-        DataError: If it cannot be made.
-    """
-    try:
-        private_folder(cache_dir)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"cache_dir={str(cache_dir)!r} cannot be made: {reason}; name another folder"
-        ) from error
-
-
 def cache_key(digests: Sequence[bytes], settings: DecodeSettings) -> str:
     """Name of the cache folder of these contents, in this order, under these settings."""
     detector = settings.detector
@@ -84,7 +68,7 @@ def cache_key(digests: Sequence[bytes], settings: DecodeSettings) -> str:
 
 
 def decoded_rows(
-    images: Sequence[Path | ImageHandle],
+    images: Sequence[ImageSource],
     digests: Sequence[bytes],
     settings: DecodeSettings,
     cache_dir: Path,
@@ -141,7 +125,7 @@ def decoded_rows(
 def _counted(
     rows: Iterable[Row | CorruptImage], count: int, progress: Progress | None
 ) -> Iterator[Row | CorruptImage]:
-    """The same rows; progress is called after each was taken."""
+    """The same rows, calling ``progress`` after each has been used."""
     for index, row in enumerate(rows):
         yield row
         if progress is not None:
@@ -149,20 +133,14 @@ def _counted(
 
 
 def _decode_in_order(
-    images: Sequence[Path | ImageHandle], settings: DecodeSettings, num_workers: int
+    images: Sequence[ImageSource], settings: DecodeSettings, num_workers: int
 ) -> Iterator[Row | CorruptImage]:
     """Decodes in threads, hands over in order, and holds a bounded number of rows."""
+    plain = (settings.size, settings.channels, settings.detector, settings.value_range)
 
-    def decode_one(image: Path | ImageHandle) -> Row | CorruptImage:
+    def decode_one(image: ImageSource) -> Row | CorruptImage:
         try:
-            content = image.read_bytes() if isinstance(image, Path) else image.load()
-            return decode.make_row(
-                content,
-                settings.size,
-                settings.channels,
-                settings.detector,
-                settings.value_range,
-            )
+            return decode.make_row(load_source(image), *plain)
         except CorruptImage as error:
             return error
 
@@ -170,7 +148,7 @@ def _decode_in_order(
 
 
 def _remove_abandoned(cache_dir: Path, held_key: str) -> None:
-    """Removes half-written folders of writers that no longer live; we hold ``held_key``'s lock."""
+    """Removes folders that killed writers left; the caller holds the lock of ``held_key``."""
     for partial in cache_dir.glob("*.partial-*"):
         key = partial.name.split(".")[0]
         if key == held_key:

@@ -4,13 +4,14 @@ Either hands out, for the rows of a round's plan, the images of these rows and n
 in the background while the round before trains. The same rows give the same pixels in both.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from ufm_jax.data.cache.store import RowStore
+from ufm_jax.threads import map_in_order
 
 Rows = dict[str, np.ndarray]
 
@@ -94,20 +95,6 @@ class Home:
         return RoundRows(examples, local)
 
 
-class _Reads:
-    """Reads of up to a few hundred rows each, as a source that grain can index."""
-
-    def __init__(self, store: RowStore, rows: np.ndarray) -> None:
-        self._store, self._rows = store, rows
-
-    def __len__(self) -> int:
-        return (len(self._rows) + _READ_AT_ONCE - 1) // _READ_AT_ONCE
-
-    def __getitem__(self, index: int) -> Rows:
-        begin = int(index) * _READ_AT_ONCE
-        return self._store.read(self._rows[begin : begin + _READ_AT_ONCE])
-
-
 def make_home(
     kind: str,
     store: RowStore,
@@ -158,13 +145,7 @@ def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray
 
 
 def _stream(store: RowStore, rows: np.ndarray, num_threads: int) -> Rows:
-    """Reads rows through grain, several reads at once, in order."""
-    import grain  # slow to import, and only this home needs it
-
-    if not len(rows):
-        return store.read(rows)
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
-    dataset = grain.MapDataset.source(_Reads(store, rows)).to_iter_dataset(options)
-    parts: Iterator[Rows] = iter(dataset)
-    read = list(parts)
+    """Reads rows in threads, several hundred at once, in order."""
+    parts = np.split(rows, range(_READ_AT_ONCE, len(rows), _READ_AT_ONCE))
+    read = list(map_in_order(store.read, parts, num_threads))
     return {name: np.concatenate([part[name] for part in read]) for name in read[0]}

@@ -4,7 +4,7 @@ It gains colour with the first coloured row.
 """
 
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class CheckedRows:
         Raises:
             DataError: If the file is gone, or smaller than its rows.
         """
-        self._path, self._sums = path, sums
+        self._path, self._shape, self._sums = path, shape, sums
         self._checked = np.zeros(len(sums), bool)
         try:
             begin = path.stat().st_size - int(np.prod(shape))
@@ -91,6 +91,10 @@ class CheckedRows:
         except (OSError, ValueError) as error:
             raise self._damaged(f"cannot be mapped: {error}") from error
         self._rows = rows.view(np.ndarray)
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        """Pickles as a path, never as pixels."""
+        return CheckedRows, (self._path, self._shape, self._sums)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Gathers rows: int [R] -> uint8 [R, S, S, C].

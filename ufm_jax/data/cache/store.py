@@ -1,7 +1,7 @@
 """Row stores: random access to decoded rows, in memory or in a cache folder."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -82,22 +82,13 @@ class CachedStore:
     cached: CachedRows
     rows: np.ndarray
     labels: np.ndarray
+    _images: CheckedRows = field(init=False)
 
     def __post_init__(self) -> None:
-        self._map()
+        object.__setattr__(self, "_images", self.cached.images())
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_images"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._map()
-
-    def _map(self) -> None:
-        object.__setattr__(self, "_images", self.cached.images())
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -110,10 +101,9 @@ class CachedStore:
         Raises:
             DataError: If an image in the cache is damaged.
         """
-        images: CheckedRows = self.__dict__["_images"]
         inner = self.rows[rows]
         return {
-            "image": images.read(inner),
+            "image": self._images.read(inner),
             "extent": self.cached.extents[inner],
             "geometry": self.cached.geometry[inner],
             "label": self.labels[rows],

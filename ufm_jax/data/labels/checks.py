@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ufm_jax.data.copies import copies_of
 from ufm_jax.data.decoding import Decoded
 from ufm_jax.data.issues import Issue, enforce
 from ufm_jax.data.labels.settings import SPLITS, LabelSettings
@@ -122,12 +123,10 @@ def copies_across_splits(
     Raises:
         DataError: Under 'error', if there is a copy.
     """
-    stays: dict[bytes, int] = {}
     copies: dict[int, Issue] = {}
-    pixels = decoded.cached.digests[decoded.rows]
     places = [SPLITS.index(str(split)) for split in splits]
-    for index in sorted(range(len(places)), key=places.__getitem__, reverse=policy == "skip"):
-        original = stays.setdefault(pixels[index].tobytes(), index)
+    order = sorted(range(len(places)), key=places.__getitem__, reverse=policy == "skip")
+    for index, original in copies_of(decoded, order):
         if splits[original] != splits[index]:
             record = decoded.records[index]
             reason = (

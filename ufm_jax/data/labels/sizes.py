@@ -1,13 +1,10 @@
-"""Native sizes of images, and the millimetres of a pixel."""
+"""The millimetres of a pixel of a file."""
 
 import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import numpy as np
-
 from ufm_jax.data.cells import integer_of, positive
-from ufm_jax.data.decoding import Decoded
 from ufm_jax.data.records import Record
 from ufm_jax.errors import DataError
 
@@ -15,21 +12,6 @@ T = TypeVar("T")
 
 _FINEST, _COARSEST = 1e-6, 1e3
 """No pixel of an image of a body is smaller or larger, in mm."""
-
-
-def native_sizes(decoded: Decoded) -> np.ndarray:
-    """Sizes of the upright images before scaling.
-
-    Args:
-        decoded: R records.
-
-    Returns:
-        int32 [R, 2] (height, width); zeros for an image that did not decode.
-    """
-    found: np.ndarray = np.where(
-        decoded.rows[:, None] >= 0, decoded.cached.natives[decoded.rows], 0
-    )
-    return found
 
 
 def spacing_mm(

@@ -96,9 +96,9 @@ def _from_index(record: Record, root: Path | None, settings: LabelSettings) -> R
     # Two sets may number their patients alike; one set's name may be that of the root.
     group = (value if base == root else prefix + value) if value else None
     mask = record.mask
-    if settings.mask_column != "mask":
+    if settings.mask_column != "mask" and base is not None:
         path = columns.get(settings.mask_column, "")
-        mask = found_file(base, path) if base is not None and path else None
+        mask = found_file(base, path) if path else None
     label = columns.get(settings.label_columns[0]) or None
     return replace(record, label=label, mask=mask, group=group, attributes=columns)
 
