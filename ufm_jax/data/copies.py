@@ -11,12 +11,7 @@ _DUPLICATE_REMEDY = "Set duplicates='skip' to keep the first of each, or 'keep' 
 
 
 def copies_of(decoded: Decoded, order: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yields each record whose pixels an earlier one has, and the first that has them.
-
-    Args:
-        decoded: R usable records.
-        order: The positions, the first first.
-    """
+    """Yields each record whose pixels an earlier one in ``order`` has, and the first that has."""
     first: dict[bytes, int] = {}
     pixels = decoded.cached.digests[decoded.rows]
     for index in order:

@@ -1,6 +1,6 @@
 """CSV files: the one reader and the one writer.
 
-A name that begins with = + - @ is a formula to a spreadsheet, which would run it. Such texts are
+A spreadsheet would run a text that begins with = + - @ as a formula. Such texts are therefore
 written with an apostrophe before them, as spreadsheets mark texts, and read back without it.
 """
 
@@ -26,7 +26,7 @@ class Row:
 
     Attributes:
         place: File and number of the row as a spreadsheet counts, the header being row 1.
-        cells: By column, as they are written; ``cells.text_of`` and its kin say what they mean.
+        cells: Cells by column, as written; ``cells.text_of`` and its like say what they mean.
     """
 
     place: str
@@ -36,9 +36,9 @@ class Row:
 def read_csv(
     path: Path, required: Sequence[str], errors: str = "strict"
 ) -> tuple[list[str], list[Row]]:
-    """Reads a CSV file with a header.
+    """Reads a CSV file with a header: its columns and rows.
 
-    Rows that hold nothing, and columns without a name, are passed over.
+    Empty rows, and columns without a name, are passed over.
 
     Args:
         path: UTF-8, with or without a byte order mark; the comma, semicolon or tab that its header
@@ -47,12 +47,9 @@ def read_csv(
         errors: 'surrogateescape' for a file of our own, which may hold file names that are not
             UTF-8.
 
-    Returns:
-        The columns, and the rows.
-
     Raises:
         DataError: If it cannot be read, a column is absent or given twice, or a row has more or
-            fewer cells; names file and row.
+            fewer cells than the header; names file and row.
     """
     try:
         with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
@@ -97,7 +94,7 @@ def writing_csv(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterab
         replacing(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        # Lines end in both characters, for then cells that hold either are quoted.
+        # Lines end in both characters, because then cells that hold either are quoted.
         table = csv.writer(file, lineterminator="\r\n")
 
         def add(cells: Iterable[object]) -> None:
@@ -108,7 +105,7 @@ def writing_csv(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterab
 
 
 def _marked(text: str) -> str:
-    """A text as it is written: a formula to a spreadsheet gets an apostrophe."""
+    """A text as it is written: with an apostrophe if a spreadsheet would run it as a formula."""
     return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
 
 

@@ -1,4 +1,4 @@
-"""A federation's images: many clients, one index interface; and the way there from any source.
+"""A federation's images: many clients, one index interface; and how any source becomes them.
 
 A row of the store is one decoded image:
 

@@ -2,9 +2,9 @@
 
 Nothing is guessed from pixels. Sizes are bounded before anything is decoded, only the formats below
 are tried, and data that end early are a fault. Pillow reads files of up to 8 bits a sample. libpng
-reads PNG, and libtiff deeper TIFF (both through imagecodecs), because Pillow keeps the high byte
-alone of several channels of 16 bits, and fills up what a short PNG lacks. PNG's sBIT is not asked
-for: by the standard samples fill the whole depth whatever it says.
+reads PNG, and libtiff deeper TIFF (both through imagecodecs), because Pillow keeps only the high
+byte of several channels of 16 bits, and fills up what a short PNG lacks. PNG's sBIT is ignored: by
+the standard, samples fill the whole depth whatever it says.
 """
 
 import io
@@ -46,14 +46,14 @@ _MINISWHITE, _MINISBLACK, _RGB = 0, 1, 2
 _UNSIGNED = {1, 4}
 _ASSOCIATED_ALPHA = 1
 
-# Faults of a file are told by this module; its libraries would tell them a second time.
+# This module reports a file's faults; its libraries would report them a second time.
 for _name in ("tifffile", "imagecodecs"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class CorruptImage(ValueError):
-    """Bytes that do not decode to an image that can be used; the message is the reason."""
+    """Bytes that do not decode to a usable image; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,11 @@ class Stored:
     """An image as its file stores it, turned upright as EXIF says.
 
     Attributes:
-        samples: [H, W, 1] grey or [H, W, 3] colours; uint8, or deeper integers or floats as they
-            are.
+        samples: [H, W, 1] grey or [H, W, 3] colours; uint8, or deeper integers or floats as stored.
         frames: Frames in the file, of which this is the first.
         range: Samples that are black and white by the header; None where it does not say.
         white_is_zero: Whether the smaller end of the range is white.
-        alpha: [H, W], opacity or whatever else the file adds to a pixel; None if nothing.
+        alpha: [H, W], opacity or whatever else the file adds to a pixel; None if it adds nothing.
         codes: [H, W], indices of a palette, or the bits of a file of 1 bit; None for other files.
         palette: uint8 [n, 3], the colours behind ``codes``.
         exact: Whether samples are the file's own, not scaled to another depth by their format.
@@ -86,8 +85,8 @@ def read_stored(content: bytes) -> Stored:
     """Decodes the first frame of an image file.
 
     Raises:
-        CorruptImage: If the bytes are no image of ``FORMATS``, are broken or end early, or declare
-            more pixels than are read.
+        CorruptImage: If the bytes are not an image of ``FORMATS``, are broken or end early, or
+            declare more pixels than are read.
     """
     try:
         if content[:4] in _TIFF_MAGIC:
@@ -205,10 +204,10 @@ def _read_deep_tiff(content: bytes, header: dict[str, Any], frames: int, separat
 
 
 def _tiff_range(header: dict[str, Any]) -> Range | None:
-    """The samples that a TIFF's header calls the least and the most.
+    """The least and largest sample by a TIFF's header; None if it does not say.
 
-    MaxSampleValue is a statistic by the standard, and a depth for some scanners: where it is not
-    the full scale, the header is taken to say nothing.
+    MaxSampleValue is a statistic by the standard, and a depth for some scanners: unless it is the
+    full scale, it says nothing.
     """
     if header["low"] is not None and header["high"] is not None:
         low, high = min(_numbers(header["low"])), max(_numbers(header["high"]))

@@ -1,8 +1,9 @@
 """Partitions: which client holds which image. Groups (patients) are never torn apart.
 
-A partition maps sequences over R records to a client number for each record, int64 [R], from an
-explicit seed. A group is one unit that moves as a whole; a record without a group is a unit by
-itself. Sizes therefore meet their targets up to the size of a group.
+A partition deals R records to K clients: it returns a client number for each record, int64 [R], and
+depends on an explicit seed. ``groups`` holds the group's name of each record, or None. A group is
+one unit that moves as a whole; a record without a group is a unit by itself. Sizes therefore meet
+their targets up to the size of a group.
 """
 
 import heapq
@@ -16,11 +17,7 @@ from ufm_jax.randomness import generator
 
 
 def unit_ids(groups: Sequence[str | None]) -> np.ndarray:
-    """Numbers the units, in order of first appearance: int64 [R].
-
-    Args:
-        groups: [R], group names; a record with None is a unit by itself.
-    """
+    """Numbers the units, in order of first appearance: int64 [R]."""
     number: dict[str | int, int] = {}
     keys = (index if group is None else group for index, group in enumerate(groups))
     return np.fromiter((number.setdefault(k, len(number)) for k in keys), np.int64, len(groups))
@@ -46,15 +43,10 @@ def by_site(
 
 
 def fill(weights: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gives each unit, in random order, to the client that is farthest below its target.
+    """Gives each unit, in an order that ``rng`` draws, to the client farthest below its target.
 
-    Args:
-        weights: int [U], records of each unit.
-        targets: float [K], records each client should hold.
-        rng: Draws the order.
-
-    Returns:
-        int64 [U], the client of each unit.
+    ``weights``, int [U], are the records of each unit; ``targets``, float [K], those that each
+    client should hold. The result is the client of each unit, int64 [U].
     """
     owner = np.zeros(len(weights), np.int64)
     # Ties go to a random client: else client 0 would systematically hold the largest remainder.
@@ -71,13 +63,8 @@ def fill(weights: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> 
 def leave_none_empty(owner: np.ndarray, weights: np.ndarray, num_clients: int) -> np.ndarray:
     """Moves the smallest unit of the richest client to each client that has none.
 
-    Args:
-        owner: int64 [U], the client of each unit.
-        weights: int [U], records of each unit.
-        num_clients: K.
-
-    Returns:
-        int64 [U] in which every client occurs.
+    ``owner`` and the result are the client of each unit, int64 [U]; ``weights``, int [U], are its
+    records.
 
     Raises:
         DataError: If there are fewer units than clients.
@@ -106,12 +93,8 @@ def sized(
 ) -> np.ndarray:
     """Deals records at random to clients whose sizes are log-normal, or even (IID).
 
-    Args:
-        groups: [R], group names or None.
-        num_clients: K.
-        sigma: Standard deviation of the log of the sizes; 0 makes them even.
-        seed: Seed of sizes and order.
-        purpose: Tells draws of one seed apart.
+    ``sigma`` is the standard deviation of the log of the sizes; 0 makes them even. Draws with one
+    seed differ by ``purpose``.
 
     Raises:
         DataError: If there are fewer groups than clients.
@@ -127,18 +110,11 @@ def sized(
 def dirichlet(
     labels: np.ndarray, groups: Sequence[str | None], num_clients: int, alpha: float, seed: int
 ) -> np.ndarray:
-    """Label skew: each label's records are dealt in proportions drawn from Dirichlet(alpha).
+    """Deals the records of each label in proportions drawn from Dirichlet(alpha): label skew.
 
     Yurochkin et al., Bayesian Nonparametric Federated Learning of Neural Networks, ICML 2019.
     Small alpha gives each label to few clients; as alpha grows, shares become even. The label of a
     group is that of most of its records, or the smallest of several such.
-
-    Args:
-        labels: int [R], none negative.
-        groups: [R], group names or None.
-        num_clients: K.
-        alpha: Concentration, positive.
-        seed: Seed of proportions and order.
 
     Raises:
         DataError: If a record has no label, alpha is not positive, or there are fewer groups than
@@ -174,12 +150,8 @@ def split_sites(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Splits sites into several clients each, group by group: one large set plays many hospitals.
 
-    Args:
-        sites: [R], the site (set) of each record.
-        groups: [R], group names or None.
-        counts: Clients to make of a site; a site not named stays one client.
-        sigma: Spread of the log of the sizes within a site; 0 = even.
-        seed: Seed of sizes and order.
+    ``counts`` says how many clients to make of a site; a site that it does not name stays one
+    client. ``sigma`` is the spread of the log of the sizes within a site; 0 = even.
 
     Returns:
         Client names, ``site`` or ``site-i``, in the order of the sites; and int64 [R].
@@ -207,16 +179,9 @@ def split_sites(
 def assign(
     sites: Sequence[str], groups: Sequence[str | None], labels: np.ndarray, settings: DataSettings
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Gives images to clients, in whole groups.
+    """Gives images to clients as the settings say: client names, and int64 [R].
 
-    Args:
-        sites: [R], the client that the source names.
-        groups: [R], names, None for an image alone.
-        labels: int [R], what label skew goes by.
-        settings: Partition, number of clients, concentration, spread and seed.
-
-    Returns:
-        Client names, and the client of each image, int64 [R].
+    ``sites``, [R], are the clients that the source names; label skew goes by ``labels``, int [R].
 
     Raises:
         DataError: If the partition is impossible; see ``sized``, ``dirichlet``, ``split_sites``.
@@ -236,14 +201,10 @@ def assign(
 
 
 def rows_of_clients(names: Sequence[str], owner: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Clients that hold an image, and where the rows of each begin and end.
+    """The K clients that hold a row, and int64 [K+1], the offsets of their rows.
 
-    Args:
-        names: Client names.
-        owner: int64 [R], the client of each row; rows are then sorted by it.
-
-    Returns:
-        The K clients that occur, and int64 [K+1]: client k's rows are offsets[k]:offsets[k+1].
+    ``owner``, int64 [R], is the client of each row. Once rows are sorted by it, client k's rows are
+    offsets[k]:offsets[k+1].
     """
     sizes = np.bincount(owner, minlength=len(names))
     holders = tuple(name for name, size in zip(names, sizes, strict=True) if size)

@@ -116,11 +116,8 @@ class Listing:
 def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
     """The fault of each image file that is missing, empty or outside the root, by position.
 
-    No file is read. Images that are not files are passed over.
-
-    Args:
-        records: What a source lists.
-        root: Folder that no image may leave, neither by '..' nor by a symbolic link.
+    No file is read, and images that are not files are passed over. A file may leave the root
+    neither by '..' nor by a symbolic link.
     """
     fault = fault_of_file(root)
     faults = {}
@@ -131,11 +128,7 @@ def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
 
 
 def fault_of_file(root: Path) -> Callable[[Path], tuple[str, str] | None]:
-    """A function from a file to its kind of fault and the reason, or to None if it is sound.
-
-    Args:
-        root: Folder that no file may leave.
-    """
+    """A function from a file below a root to its kind of fault and the reason; None if sound."""
     real_root = os.path.realpath(root)
     real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
 

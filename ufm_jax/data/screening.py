@@ -61,11 +61,7 @@ def _stop_without_images(listing: Listing) -> None:
 def keep_splits(
     records: Sequence[Record], splits: Sequence[str]
 ) -> tuple[tuple[Record, ...], dict[str, int], list[Issue]]:
-    """Keeps the records of some splits.
-
-    Args:
-        records: All records.
-        splits: Splits to keep; none = all.
+    """Keeps the records of some splits; if ``splits`` is empty, all records.
 
     Returns:
         The records kept; the number left out for each reason; and an issue for each group that has
@@ -92,11 +88,7 @@ def keep_splits(
 def _exclude_records(
     records: Sequence[Record], rules: Sequence[tuple[str, str, str]]
 ) -> tuple[tuple[Record, ...], dict[str, int]]:
-    """Leaves out records by the values of their columns, and counts those that each rule met.
-
-    Args:
-        records: All records.
-        rules: (set, column, value) of those to leave out; see ``DataSettings.exclusions``.
+    """Leaves out records that meet a rule of ``DataSettings.exclusions``, counted by rule.
 
     Raises:
         DataError: If a rule meets no record, hence is a mistake.

@@ -6,14 +6,7 @@ import numpy as np
 
 from ufm_jax.phantoms.noise import noise, ridges
 from ufm_jax.phantoms.probe import Grid
-from ufm_jax.phantoms.shapes import (
-    Blob,
-    distance,
-    facing,
-    inside,
-    random_harmonics,
-    rim,
-)
+from ufm_jax.phantoms.shapes import Blob, distance, facing, inside, random_harmonics, rim
 from ufm_jax.phantoms.tissue import ANECHOIC, Tissue, absorb, brighten, paint, reflect
 
 NORMAL, BENIGN, MALIGNANT = 0, 1, 2

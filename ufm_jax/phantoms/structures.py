@@ -107,11 +107,7 @@ def vessel(
 
 
 def bone(
-    tissue: Tissue,
-    grid: Grid,
-    rng: np.random.Generator,
-    outline: Blob,
-    amplitude: float = 14.0,
+    tissue: Tissue, grid: Grid, rng: np.random.Generator, outline: Blob, amplitude: float = 14.0
 ) -> Tissue:
     """A bright, slightly ragged front surface and a full shadow behind it."""
     d = distance(outline, grid)

@@ -1,16 +1,16 @@
 """The decoding cache: each image is decoded once, into flat memory-mapped arrays.
 
-One folder for each combination of content, settings and decoding code, named by a hash over them:
+Each combination of content, settings and decoding code has a folder, named by a hash over them:
 nothing in it ever changes, and a changed file means another folder. The client of an image is not
 part of the name, so another partition of the same images decodes nothing.
 
-    CACHE/<key>/            see ``cache_folder``
+    CACHE/<key>/            see ``folder``
     CACHE/<key>.lock        held while <key> is written
     CACHE/<key>.partial-*/  a folder being written, or left by a writer that was killed
 
-A folder is written under another name and renamed when complete. Of two writers one waits for the
-other, and finds the work done; where the file system has no locks both write, and one wins. A
-damaged folder is decoded anew, with a warning.
+A folder is written under another name and renamed when complete. A second writer waits for the
+first, and finds the work done; where the file system has no locks both write, and one wins. A
+damaged folder is decoded again, with a warning.
 """
 
 import contextlib
@@ -80,7 +80,7 @@ def decoded_rows(
 
     Args:
         images: N files or handles.
-        digests: Name of the content of each, see ``fingerprint.content_digests``.
+        digests: Name of each one's content, see ``fingerprint.content_digests``.
         settings: What decides the pixels.
         cache_dir: An existing folder.
         num_workers: Decoding threads (Pillow releases the GIL).
@@ -98,7 +98,7 @@ def decoded_rows(
     if (rows := open_rows(folder)) is not None:
         return rows
     with naming(folder), exclusive(cache_dir / f"{key}.lock") as locked:
-        # Asked first: a folder that comes later is another writer's, and whole.
+        # Asked first, because a folder that appears later is another writer's, and whole.
         occupied = os.path.lexists(folder)
         if (rows := open_rows(folder)) is not None:
             return rows

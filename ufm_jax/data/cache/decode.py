@@ -52,13 +52,7 @@ class Row:
 
 
 class DecodedFile(NamedTuple):
-    """A decoded file.
-
-    Attributes:
-        pixels: uint8 [H, W, 1] if grey, else uint8 [H, W, 3]; upright.
-        frames: Frames in the file, of which this is the first.
-        peak: See ``Row``.
-    """
+    """A decoded file: upright pixels, uint8 [H, W, 1 or 3]; frames and peak as in ``Row``."""
 
     pixels: np.ndarray
     frames: int
@@ -73,11 +67,11 @@ def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFil
 
     Args:
         data: Content of an image file of ``image_file.FORMATS``.
-        value_range: What is black and what is white in files of more than 8 bits; () = what the
-            header says. JPEG 2000 and PPM of other depths than 8 and 16 always go by their headers.
+        value_range: Black and white in files of more than 8 bits; () = what the header says. JPEG
+            2000 and PPM of other depths than 8 and 16 always go by their headers.
 
     Raises:
-        CorruptImage: If the bytes do not decode, or the range is not known or left.
+        CorruptImage: If the bytes do not decode, the range is unknown, or a value lies beyond it.
     """
     stored = read_stored(data)
     deep = stored.samples.dtype != np.uint8
@@ -89,7 +83,7 @@ def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFil
 
 
 def _full_16(stored: Stored) -> bool:
-    """Whether a header says 16 bits and nothing of how many of them are in use."""
+    """Whether a header says 16 bits, but not how many of them are in use."""
     return stored.exact and stored.range == (0, 2**16 - 1)
 
 
@@ -118,14 +112,7 @@ def _scaled(stored: Stored, value_range: tuple[float, ...]) -> np.ndarray:
 
 
 def drop_equal_channels(pixels: np.ndarray) -> np.ndarray:
-    """Turns a picture whose three channels agree into one channel.
-
-    Args:
-        pixels: uint8 [H, W, 1 or 3].
-
-    Returns:
-        uint8 [H, W, 1] if it is grey up to JPEG's chroma noise, else ``pixels``.
-    """
+    """Turns uint8 [H, W, 3] into [H, W, 1] if it is grey up to JPEG's chroma noise."""
     if pixels.shape[-1] == 1:
         return pixels
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
@@ -172,7 +159,7 @@ def make_row(
     detector: GeometryDetector | None,
     value_range: tuple[float, ...] = (),
 ) -> Row:
-    """Turns one loaded image into a row.
+    """Turns one loaded image into a row; a geometry that it brings is scaled with the pixels.
 
     Args:
         content: An encoded file, or finished pixels.
@@ -181,9 +168,6 @@ def make_row(
         detector: Finds the scan geometry where the content does not bring it; None leaves it
             unknown.
         value_range: See ``decode_bytes``.
-
-    Returns:
-        The row. A given geometry is scaled with the pixels.
 
     Raises:
         CorruptImage: If the content does not decode.
@@ -212,18 +196,10 @@ def make_row(
 def scale_geometry(
     geometry: np.ndarray, native: tuple[int, int], extent: tuple[int, int]
 ) -> np.ndarray:
-    """Moves a scan geometry from the native pixel grid to the scaled one.
+    """Moves a scan geometry, float32 [7], from a picture of size ``native`` to one of ``extent``.
 
     Pixel centres lie at integers, so a coordinate x becomes (x + 1/2) s - 1/2; lengths scale by
     the mean of both axes' factors, which differ by rounding only.
-
-    Args:
-        geometry: float32 [7], (kind, a, b, c, d, e, f).
-        native: (height, width) it refers to.
-        extent: (height, width) it shall refer to.
-
-    Returns:
-        float32 [7].
     """
     down, right = extent[0] / native[0], extent[1] / native[1]
     scaled = np.array(geometry, np.float32)

@@ -2,8 +2,8 @@
 
 A cache key must change when a file's content changes, even if its size and modification time do
 not, and must not change because a folder was copied. So files are named by a hash of their bytes.
-Reading a million files at every start would be slow: a file's hash is remembered under its path,
-inode, size, modification and change time (no program can set the change time), as git does.
+Because reading a million files at every start would be slow, a file's hash is remembered under its
+path, inode, size, modification and change time (no program can set the change time), as git does.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from ufm_jax.errors import DataError
 from ufm_jax.files import private_folder, replacing
 
 _BYTES = 16
-# A file this fresh may change again within one tick of the clock: do not remember it yet.
+# A file that changed less than this ago may change again within one tick of the clock.
 _SETTLED_NS = 2_000_000_000
 
 
@@ -36,13 +36,13 @@ def digest(*parts: bytes) -> bytes:
 
 
 def write_sealed(file: Path, content: bytes) -> None:
-    """Replaces a file by its content, after a line with a seal over its name and the content."""
+    """Writes a file: a line with a seal over its name and content, then the content."""
     with replacing(file) as partial:
         partial.write_bytes(_seal(file, content) + b"\n" + content)
 
 
 def read_sealed(file: Path) -> bytes | None:
-    """The content of a file that ``write_sealed`` wrote; None if it is absent or was changed."""
+    """The content of a file that ``write_sealed`` wrote; None if it is absent or has changed."""
     try:
         seal, _, content = file.read_bytes().partition(b"\n")
     except OSError:
@@ -167,7 +167,7 @@ def _hash_file(path: Path) -> bytes:
 
 
 def _read_memo(memo: Path) -> dict[bytes, bytes]:
-    """Remembered hashes; nothing if there are none or the file is damaged."""
+    """The remembered hashes; none if the file is absent or damaged."""
     flat, width = read_sealed(memo) or b"", 2 * _BYTES
     starts = range(0, len(flat), width)
     return {flat[at : at + _BYTES]: flat[at + _BYTES : at + width] for at in starts}

@@ -1,7 +1,7 @@
 """Homes of the images outside the devices: host memory, or disk.
 
-Either hands out, for the rows of a round's plan, the images of these rows and no others, gathered
-in the background while the round before trains. The same rows give the same pixels in both.
+Either returns the images of the rows in a round's plan and no others, gathered in the background
+while the round before trains. The same rows give the same pixels in both.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ class Home:
         Args:
             read: Gathers rows [R] of the store.
             capacity: Images that a shard may need in a round.
-            num_shards: Devices, each of which gets its own images alone.
+            num_shards: Devices, each of which gets only its own images.
         """
         self._read, self._capacity, self._num_shards = read, capacity, num_shards
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="home")
@@ -49,7 +49,7 @@ class Home:
         """Starts gathering a round in the background.
 
         Args:
-            rows: int [num_shards, ...] row numbers of the store, -1 where a slot is empty.
+            rows: int [num_shards, ...], row numbers of the store, -1 where a slot is empty.
         """
         self._next = rows, self._worker.submit(self._gather, rows)
 
@@ -57,8 +57,8 @@ class Home:
         """The images of a round; quick if they were prefetched.
 
         Raises:
-            ValueError: If a shard needs more images than there is room for. Whatever else went
-                wrong in the background is raised here too.
+            ValueError: If a shard needs more images than there is room for. Any other error in the
+                background is raised here too.
         """
         if self._next is None or not np.array_equal(self._next[0], rows):
             self.prefetch(rows)
@@ -107,13 +107,13 @@ def make_home(
     """Opens a home outside the devices.
 
     Args:
-        kind: ``host``: rows are read into memory once; ``stream``: they are read from the store
-            when a round needs them.
+        kind: 'host' reads the rows into memory once; 'stream' reads them from the store when a
+            round needs them.
         store: The images.
         capacity: Images that a device may need in a round.
         num_shards: Devices.
-        num_threads: Threads with which ``stream`` reads.
-        rows: Rows that will ever be asked for, which ``host`` keeps; None for all.
+        num_threads: Threads with which 'stream' reads.
+        rows: Rows that will ever be asked for, which 'host' keeps; None for all.
 
     Raises:
         ValueError: If ``kind`` is neither.
@@ -126,7 +126,7 @@ def make_home(
 
 
 def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray], Rows]:
-    """Reads rows (None: all) once, and returns what gathers any of them."""
+    """Reads rows (None: all) once, and returns a function that gathers any of them."""
     if rows is None:
         rows = np.arange(len(store))
     kept = store.read(rows)

@@ -1,10 +1,7 @@
-"""An .npy file of images: written row by row, checked row by row when it is read.
-
-It gains colour with the first coloured row.
-"""
+"""An .npy file of images: written row by row, checked row by row when it is read."""
 
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -13,13 +10,13 @@ from ufm_jax.errors import DataError
 
 
 class RowFile:
-    """An .npy file of rows, appended in order; becomes three channels at the first colour.
+    """An .npy file of rows, appended in order; all get three channels at the first coloured row.
 
-    Written as a stream and not through a memory map: a full disk is then an OSError that says so,
-    not a bus error that kills the process.
+    It is written as a stream and not through a memory map, because a full disk is then an OSError
+    that says so, not a bus error that kills the process.
 
     Attributes:
-        channels: Of all rows written so far.
+        channels: Channels of all rows written so far.
         sums: uint8 [N, 16], digest of each row's bytes.
     """
 
@@ -73,17 +70,12 @@ class CheckedRows:
     """Rows of images in a file, mapped into memory; each is checked when it is first read."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], sums: np.ndarray) -> None:
-        """Maps the file.
-
-        Args:
-            path: The file.
-            shape: (N, S, S, C); rows fill the end of the file.
-            sums: uint8 [N, 16], see ``RowFile``.
+        """Maps the rows, (N, S, S, C), that fill the end of a file; ``sums`` as in ``RowFile``.
 
         Raises:
             DataError: If the file is gone, or smaller than its rows.
         """
-        self._path, self._shape, self._sums = path, shape, sums
+        self._path, self._sums = path, sums
         self._checked = np.zeros(len(sums), bool)
         try:
             begin = path.stat().st_size - int(np.prod(shape))
@@ -91,10 +83,6 @@ class CheckedRows:
         except (OSError, ValueError) as error:
             raise self._damaged(f"cannot be mapped: {error}") from error
         self._rows = rows.view(np.ndarray)
-
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        """Pickles as a path, never as pixels."""
-        return CheckedRows, (self._path, self._shape, self._sums)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Gathers rows: int [R] -> uint8 [R, S, S, C].

@@ -41,14 +41,8 @@ def decoded_together(
 ) -> CachedRows:
     """Opens the decoded rows of images, as ``cache.decoded_rows`` does, sharing what is to decode.
 
-    Args:
-        images: N files or handles.
-        digests: Name of the content of each.
-        settings: What decides the pixels.
-        cache_dir: An existing folder, the same for all processes.
-        num_workers: Decoding threads of this process.
-        progress: Called after each image, or each part.
-        share: This process among those that call this with the same images.
+    ``share`` is this process among those that call this with the same images and, where they are to
+    share, the same ``cache_dir``. ``progress`` is called after each image, or each part.
     """
     index, count = share
     if count == 1:

@@ -10,7 +10,7 @@ from ufm_jax.data.cache.row_file import CheckedRows
 
 
 class RowStore(Protocol):
-    """Random access to decoded rows. Must pickle without its pixels, for worker processes."""
+    """Random access to decoded rows."""
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -36,14 +36,7 @@ class RowStore(Protocol):
 
 @dataclass(frozen=True)
 class ArrayStore:
-    """Rows in arrays in memory.
-
-    Attributes:
-        images: uint8 [R, S, S, C].
-        extents: int32 [R, 2].
-        geometry: float32 [R, 7].
-        labels: int32 [R].
-    """
+    """Rows in memory, in the arrays that ``RowStore.read`` gathers from."""
 
     images: np.ndarray
     extents: np.ndarray
@@ -71,7 +64,7 @@ class ArrayStore:
 
 @dataclass(frozen=True)
 class CachedStore:
-    """Random access to rows of a cache folder; pickles as a path, never as pixels.
+    """Rows of a cache folder.
 
     Attributes:
         cached: The open folder.

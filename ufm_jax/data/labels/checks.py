@@ -1,4 +1,4 @@
-"""Checks of what was listed, and of what became of splits, classes and clients."""
+"""Checks of the records listed, and of the splits, classes and clients that came of them."""
 
 import functools
 import os
@@ -23,17 +23,14 @@ _REMEDY = {
 
 
 def once_each(records: Sequence[Record], policy: str) -> tuple[list[Record], tuple[Issue, ...]]:
-    """Keeps one record of each file, lest an image counts twice, or both trains and tests.
-
-    Args:
-        records: What the source listed.
-        policy: For records of one file that agree in everything: 'skip' keeps the first.
+    """Keeps one record of each file, because an image must not count twice, or train and test.
 
     Returns:
-        The records kept, and an issue for each other.
+        The records kept, and an issue for each of the others.
 
     Raises:
-        DataError: If records of one file disagree; or they agree, and the policy is not 'skip'.
+        DataError: If records of one file disagree; or if they agree, and the policy is not 'skip',
+            which keeps the first.
     """
     real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
     first: dict[str, Record] = {}
@@ -59,7 +56,7 @@ def once_each(records: Sequence[Record], policy: str) -> tuple[list[Record], tup
 
 
 def _differences(one: Record, other: Record) -> str:
-    """What the source says differently of two records, '' if nothing."""
+    """What the source says differently of two records; '' if nothing."""
     facts, others = (
         {"client": r.client, "mask": str(r.mask or ""), **r.attributes} for r in (one, other)
     )
@@ -70,16 +67,10 @@ def _differences(one: Record, other: Record) -> str:
 def check_splits(
     splits: np.ndarray, targets: np.ndarray, classes: Sequence[str], settings: LabelSettings
 ) -> None:
-    """Refuses splits that nothing can be learnt from.
-
-    Args:
-        splits: str [R].
-        targets: float32 [R, C].
-        classes: C names.
-        settings: The task, and the splits that must not be empty.
+    """Refuses splits, str [R], that nothing can be learnt from; ``targets`` is float32 [R, C].
 
     Raises:
-        DataError: If a required split is empty, or what is trained on shows one class only.
+        DataError: If a required split is empty, or the training images show one class only.
     """
     for split in settings.split.required:
         if not (splits == split).any():
@@ -90,8 +81,8 @@ def check_splits(
             )
     if "train" not in settings.split.required:
         return
-    seen = targets[splits == "train"]
-    positive, negative = (seen == 1).any(0), (seen == 0).any(0)
+    trained = targets[splits == "train"]
+    positive, negative = (trained == 1).any(0), (trained == 0).any(0)
     if settings.kind == "segment" and not positive.any():
         raise DataError(f"no mask of train images shows any of {', '.join(classes)}")
     if settings.kind == "single" and positive.sum() < 2:
@@ -114,8 +105,8 @@ def copies_across_splits(
     Args:
         decoded: R usable records.
         splits: str [R].
-        policy: 'error'; or which copy stays: 'keep', that in the first of train, val, test, so that
-            nothing tests or chooses that was trained on; 'skip', that in the last of them.
+        policy: 'error'; or which copy stays: under 'keep' the one in the first of train, val, test,
+            so that no image tests or chooses that was trained on; under 'skip' the one in the last.
 
     Returns:
         Positions to leave out, and an issue for each.

@@ -38,7 +38,7 @@ class LabelledData:
     """R labelled images of K clients, rows grouped by client.
 
     Attributes:
-        task: What is to be learnt, C classes.
+        task: What is to be learnt, with C classes.
         store: Random access to the rows.
         names: [R], unique file names below the root, for messages and tables.
         paths: [R], where the files lie.

@@ -60,17 +60,7 @@ def load_labelled(
 
 @dataclass(frozen=True)
 class _Shared:
-    """Examples with owners, sorted by owner.
-
-    Attributes:
-        examples: R examples.
-        names: [R], unique names.
-        group_names: Their groups.
-        groups: int64 [R], the number of each one's group.
-        splits: str [R].
-        clients: K names.
-        offsets: int64 [K+1]; client k's rows are offsets[k]:offsets[k+1].
-    """
+    """R examples sorted by client, with what ``LabelledData`` says of their rows."""
 
     examples: Examples
     names: tuple[str, ...]

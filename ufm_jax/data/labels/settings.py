@@ -17,14 +17,14 @@ Fraction = Annotated[float, Range(0, 1, below=True)]
 
 @dataclass(frozen=True)
 class SplitSettings(Checked):
-    """How images are told apart for training, choosing and testing. Groups always stay whole.
+    """Which images are trained on, chosen by and tested on. Groups always stay whole.
 
     Attributes:
         policy: 'column' (the source says so: a column, or the folders train, val and test), 'fold'
-            (by number), 'fractions' (drawn, stratified by class; not where folders say what tests).
-        column: 'column': where the split stands.
-        fold_column: 'fold': where the fold stands.
-        test_fold: 'fold': f, the fold to test on; fold (f + 1) mod n serves for choosing, unless
+            (by number), 'fractions' (drawn, stratified by class; not where folders name the test).
+        column: 'column': name of the column.
+        fold_column: 'fold': name of the column of folds.
+        test_fold: 'fold': f, the fold to test on; fold (f + 1) mod n is the validation, unless
             ``val_fraction`` is 0.
         train_values: 'column': values, and names of folders in any case, that mean training.
         val_values: 'column': values that mean validation.
@@ -36,7 +36,7 @@ class SplitSettings(Checked):
             first of train, val, test that holds any of it.
         required: Splits that must not be empty; ('test',) where another site's images are only
             tested on.
-        seed: Seed of what is drawn. Draws go by the names of groups, not by the order of files.
+        seed: Seed of the draws, which depend on the names of groups, not on the order of files.
     """
 
     policy: Literal["column", "fold", "fractions"] = "column"
@@ -73,11 +73,11 @@ class LabelSettings(DataSettings):
     Attributes:
         split: Train, validation and test.
         kind: 'single' (one class an image), 'multi' (several findings an image), 'segment' (masks).
-        label_columns: Columns, or keys of the notes, that hold the label; of several, each is a
-            finding (1/0, yes/no, empty = unknown).
-        separator: 'multi' with one column: stands between the findings in it.
-        classes: Names in the order of their numbers; 'name=a|b' merges values; none = all that
-            occur, in alphabetical order.
+        label_columns: Columns, or keys of the notes, that hold the label; several columns are a
+            finding each (1/0, yes/no, empty = unknown).
+        separator: 'multi' with one column: the text between its findings.
+        classes: Names in the order of their numbers; 'name=a|b' merges values; none = all values,
+            in alphabetical order.
         leave_out: Values of the first label column whose images are left out, and counted.
         mask_column: 'index': column of the masks' paths, relative to the index.
         mask_classes: 'segment': none = binary (0/1, 0/255, greys thresholded at half of full
@@ -85,14 +85,15 @@ class LabelSettings(DataSettings):
             plain names stand for the values 1, 2, ...; ('auto',) = all values that occur, in sorted
             order.
         image_folders: 'folders', 'segment': names of the folders of images.
-        mask_folders: 'folders', 'segment': names of the folders of masks; stems are equal.
+        mask_folders: 'folders', 'segment': names of the folders of masks, whose stems are the
+            images'.
         notes_column: 'index': column of 'key=value' pairs, each of which serves as a column.
         group_column: Column of the groups; '' = the source's own (``group``, else ``patient``).
         group_pattern: Regular expression whose parentheses find the group in the path of an image
             that has none, such as '(patient_[0-9]+)'.
         spacing_key: Column or key of the notes: mm per pixel.
-        spacing_size_columns: Columns of the (width, height) in pixels that the spacing refers to; a
-            file of another size has it scaled. Where they are absent it is the file's own.
+        spacing_size_columns: Columns of the (width, height) in pixels that the spacing refers to;
+            it is scaled for a file of another size. Without them it refers to the file.
         unlabelled: Images without label or mask: 'error', or 'skip' to leave them out and list
             them.
     """

@@ -25,12 +25,12 @@ def spacing_mm(
     Args:
         record: The image, with what the source says of it.
         native: (height, width) of the file.
-        key: Where the spacing stands.
-        size_columns: Where the (width, height) stand that it refers to.
+        key: Attribute that holds the spacing.
+        size_columns: Attributes that hold the (width, height) that it refers to.
 
     Raises:
-        DataError: If one of the three is not a positive number, only one side of the size is given,
-            or the pixel that comes out is of no possible size.
+        DataError: If an attribute is not a positive number, only one side of the size is given, or
+            the pixel that comes out has an impossible size.
     """
     place, cells = record.place or record.name, record.attributes
     spacing = read_attribute(cells, key, positive, place)
@@ -52,12 +52,12 @@ def spacing_mm(
 def read_attribute(
     attributes: Mapping[str, str], key: str, read: Callable[[str], T], place: str
 ) -> T:
-    """What an image has under a column or key.
+    """An image's attribute, as ``read`` (such as ``cells.positive``) reads the cell.
 
     Args:
-        attributes: What the source says of it.
-        key: The column or key; '' is read where it has none.
-        read: Reads a cell, such as ``cells.positive``.
+        attributes: What the source says of the image.
+        key: The column or key; if it is absent, its cell is ''.
+        read: From a cell to its value.
         place: The image or its row, for messages.
 
     Raises:

@@ -23,7 +23,7 @@ class Task:
     Attributes:
         kind: 'single' (one of C classes), 'multi' (any of C findings), 'segment' (the class of each
             pixel).
-        classes: C names; of a segmentation the foreground, whose class numbers are 1..C.
+        classes: C names; a segmentation's are the foreground, with the class numbers 1..C.
     """
 
     kind: Literal["single", "multi", "segment"]
@@ -59,12 +59,9 @@ class Targets:
 def read_targets(
     records: Sequence[Record], labels: Sequence[str | None], settings: LabelSettings
 ) -> Targets:
-    """Reads the labels of records.
+    """Reads the labels of records whose attributes hold the label columns.
 
-    Args:
-        records: R records, whose attributes hold the label columns.
-        labels: Value of the first label column, or what a picture brought in its place.
-        settings: ``kind``, 'single' or 'multi', columns, separator and classes.
+    ``labels`` are the values of the first label column, or what a picture brought in its place.
     """
     if len(settings.label_columns) > 1:
         return _columns_of_findings(records, settings)
@@ -93,7 +90,7 @@ def check_classes(labels: Sequence[str | None], settings: LabelSettings) -> None
     """Refuses values in ``classes`` that no image has, unless nothing is to be learnt from them.
 
     Raises:
-        DataError: Names such a value, and those that there are.
+        DataError: If there is such a value; lists those that images have.
     """
     if len(settings.label_columns) == 1 and "train" in settings.split.required:
         _, number = parse_classes(settings.classes)

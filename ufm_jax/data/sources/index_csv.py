@@ -24,21 +24,19 @@ _UNDERSTOOD = _TAKEN | {"patient"}
 
 
 def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) -> Listing:
-    """Reads one or several index files.
+    """Reads one or several index files; clients come in order of appearance.
+
+    Groups carry the name of their set, because two sets may number their patients alike.
 
     Args:
         root: Folder that no path may leave.
         index: Files relative to ``root``; none = every index.csv in ``root`` or in a folder of it.
-        client_columns: Columns whose values, joined by '/', name the client; none = a client for
-            each set. 'set' stands for the folder that the index lies in.
-
-    Returns:
-        Clients in order of appearance. Groups carry the name of their set, because two sets may
-        number their patients alike.
+        client_columns: Columns whose values, joined by '/', name the client; none = each set is a
+            client. 'set' stands for the folder that the index lies in.
 
     Raises:
         DataError: If a file is missing or malformed, lacks a column, has a row without an image, a
-            column 'set', or a patient of whose images some alone have a group.
+            column 'set', or a patient of whose images only some have a group.
     """
     files = [root / name for name in index] or sorted(
         [*root.glob("index.csv"), *root.glob("*/index.csv")]
@@ -73,7 +71,7 @@ def _check_groups(rows: Sequence[Row]) -> None:
         patient, group = (text_of(row.cells.get(column, "")) for column in ("patient", "group"))
         if patient and grouped.setdefault(patient, bool(group)) != bool(group):
             raise DataError(
-                f"{row.place}: of patient {patient!r} some images have a group and others none: "
+                f"{row.place}: some images of patient {patient!r} have a group and others none: "
                 "fill in the column group for all of them, or for none"
             )
 
@@ -91,8 +89,8 @@ def _near_columns(header: Sequence[str], file: Path) -> list[Issue]:
 def found_file(folder: Path, cell: str) -> Path:
     """The file that a cell names, blanks at its ends aside.
 
-    Where there is no file of that name but one whose name composes its letters otherwise, as a
-    copy from another system does, it is that one.
+    If that file is absent, it is the one whose name composes its letters otherwise, as a copy from
+    another system does.
     """
     name = trimmed(cell)
     if name == cell and name.isascii():

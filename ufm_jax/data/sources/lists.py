@@ -10,14 +10,11 @@ from ufm_jax.errors import DataError
 
 
 def read_lists(root: Path, folder: str) -> Listing:
-    """Reads one client from each list file.
+    """Reads one client from each list file, in natural order (client_2 before client_10).
 
     Args:
         root: Folder that the paths in the lists are relative to; absolute paths must lie inside it.
         folder: Where the list files (*.txt) lie, relative to ``root``.
-
-    Returns:
-        Clients named by their list files, in natural order (client_2 before client_10).
 
     Raises:
         DataError: If there is no list, or a list cannot be read or is not UTF-8 text.
@@ -35,7 +32,7 @@ def read_lists(root: Path, folder: str) -> Listing:
 
 
 def _lines(file: Path) -> list[str]:
-    """Lines that are not blank, stripped; a byte order mark is dropped."""
+    """The lines that are not blank, stripped; a byte order mark is dropped."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:

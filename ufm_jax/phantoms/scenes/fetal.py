@@ -7,15 +7,7 @@ import numpy as np
 from ufm_jax.phantoms.lesion import BENIGN, cyst
 from ufm_jax.phantoms.noise import noise, ridges
 from ufm_jax.phantoms.probe import Grid
-from ufm_jax.phantoms.shapes import (
-    Blob,
-    distance,
-    facing,
-    inside,
-    own_axes,
-    random_harmonics,
-    rim,
-)
+from ufm_jax.phantoms.shapes import Blob, distance, facing, inside, own_axes, random_harmonics, rim
 from ufm_jax.phantoms.structures import body_wall
 from ufm_jax.phantoms.tissue import ANECHOIC, Tissue, absorb, paint, reflect, uniform
 

@@ -5,15 +5,7 @@ import numpy as np
 from ufm_jax.phantoms.lesion import BENIGN, mark
 from ufm_jax.phantoms.noise import noise
 from ufm_jax.phantoms.probe import Grid
-from ufm_jax.phantoms.shapes import (
-    Blob,
-    distance,
-    facing,
-    inside,
-    interface,
-    random_harmonics,
-    rim,
-)
+from ufm_jax.phantoms.shapes import Blob, distance, facing, inside, interface, random_harmonics, rim
 from ufm_jax.phantoms.structures import fascia, skin
 from ufm_jax.phantoms.tissue import Tissue, brighten, paint, reflect, uniform
 

@@ -66,12 +66,7 @@ class MaskRows:
 
 
 def read_mask(source: ImageSource, classes: MaskClasses, native: Size) -> ClassMask:
-    """Reads a mask at its own size.
-
-    Args:
-        source: The mask.
-        classes: What its values mean.
-        native: Size of its image.
+    """Reads a mask at its own size, which must be its image's ``native`` size.
 
     Raises:
         MaskFault: If it does not decode, is of another size, or holds a value of no class.

@@ -22,8 +22,8 @@ def build(name: str, source: Path, out: Path) -> Path:
         The built set's folder.
 
     Raises:
-        DataError: If an unknown set, ``source`` is not laid out like the original or holds a broken
-            mask or table, ``out`` holds the set already, or a package is not installed.
+        DataError: If the set is unknown, ``source`` is not laid out like the original or holds a
+            broken mask or table, ``out`` holds the set already, or a package is not installed.
     """
     with needed_packages():
         import tensorflow_datasets as tfds
