@@ -15,7 +15,7 @@ from ufm_jax.data.issues import Issue
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels that need no decoding, as a simulator or an array file hands them over.
+    """Pixels that need no decoding, as a simulator makes them.
 
     Attributes:
         pixels: uint8 [H, W] or [H, W, 1 or 3]; of a mask its values, whole numbers of any type.

@@ -40,14 +40,9 @@ def point_spread(
     """The point-spread function of a probe focused at 40 % of its depth.
 
     Across, a focused aperture A resolves about wavelength * r / A at range r, and a cone of echoes
-    away from the focus is wider still. Both are limited to what the grid can hold.
-
-    Args:
-        probe: The probe.
-        grid: Its beam grid.
-        pulse: Pulse length, wavelengths.
-        sharpness: Divides the lateral width.
-        side_lobe: Share of the response in side lobes.
+    away from the focus is wider still. Both are limited to what the grid can hold. ``pulse`` is the
+    pulse length in wavelengths, ``side_lobe`` the share of the response in side lobes;
+    ``sharpness`` divides the lateral width.
     """
     f_number = np.maximum(grid.r / min(probe.aperture, 25.0), 1.2)
     defocus = 0.012 * np.abs(grid.r - 0.4 * probe.depth)

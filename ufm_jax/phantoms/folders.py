@@ -1,4 +1,4 @@
-"""Simulated images as folders of files, laid out as one's own would be: to try every command.
+"""Simulated images as folders of files, laid out as a user's own would be, to try every command.
 
 institutions/SITE/*.png     without labels, a folder an institution: to pretrain on
 diagnosis/CLASS/*.png       a folder a class: to fine-tune on
@@ -38,7 +38,7 @@ def write_phantoms(
     Args:
         out: A new folder.
         sites: Institutions that train.
-        images: Of each; the first half is without labels, the other half has labels and masks.
+        images: Images of each site: the first half without labels, the other with labels and masks.
         size: Longer side of the pictures.
         seed: The same seed gives the same files.
         workers: Threads; 0 = one a core. No number changes the files.

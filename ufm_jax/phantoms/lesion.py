@@ -19,17 +19,7 @@ def add_lesion(
     """Paints a lesion of a class; a normal image stays as it is.
 
     A benign lesion is a cyst or a smooth, oval, wider-than-tall solid: see ``cyst``,
-    ``benign_solid`` and ``malignant``.
-
-    Args:
-        tissue: Where it grows.
-        grid: The beam grid.
-        rng: Source of randomness.
-        label: NORMAL, BENIGN or MALIGNANT.
-        site: Its place and rough half axes.
-
-    Returns:
-        The tissue with the lesion, whose ``lesion`` map is 1 inside.
+    ``benign_solid`` and ``malignant``. ``site`` is its place and rough half axes.
     """
     if label == NORMAL:
         return tissue

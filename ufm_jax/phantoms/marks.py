@@ -31,7 +31,7 @@ class Screen:
 
     Attributes:
         draw: Pillow's drawing context of the marks, black where nothing is marked.
-        width, height: Units.
+        width, height: Sides in screen units.
         unit: Screen units per picture pixel.
         layout: The picture's layout.
         lines: Text the operator entered.
@@ -57,19 +57,16 @@ def burn_in(
     lesion: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Burns marks into a picture.
+    """Burns marks into a picture, uint8 [h, w].
 
     Args:
-        image: uint8 [h, w].
+        image: The picture.
         names: Keys of ``MARKS``, or ``BLANK``: a corner blacked out, as for privacy.
         layout: The picture's layout.
         lines: Text for the mark 'text'.
         lesion: uint8 [h, w]; callipers measure it, or a random place if it is empty, so that they
             do not give the label away.
         rng: Source of randomness.
-
-    Returns:
-        uint8 [h, w].
     """
     h, w = image.shape
     unit = _SCREEN / max(h, w)

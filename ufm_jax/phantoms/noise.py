@@ -13,9 +13,9 @@ _SPLINE_STD = 0.55
 def noise(rng: np.random.Generator, u: np.ndarray, v: np.ndarray | None = None) -> np.ndarray:
     """Smooth Gaussian noise of unit variance at any points of a plane.
 
-    A lattice of normal values under quadratic B-splines; it repeats every 32 units. A row of ``u``
-    against a column of ``v`` is interpolated exactly, one axis at a time; any other points
-    bilinearly from the spline at quarter units, which is what keeps an image at a few milliseconds.
+    It is a lattice of normal values under quadratic B-splines, and repeats every 32 units. If ``u``
+    is a row and ``v`` a column, it is interpolated exactly, one axis at a time; elsewhere
+    bilinearly from the spline at quarter units, so that an image takes only a few milliseconds.
 
     Args:
         rng: Source of the lattice values.
@@ -57,8 +57,8 @@ def _weights(t: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, n
 
 
 def _bilinear(fine: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    # Few passes over memory: one row and column more than a period (a power of two, so that a bit
-    # mask wraps it) puts the four corners of every cell at fixed distances in the flat table.
+    # For few passes over memory, the table has one row and column more than a period (a power of
+    # two, so that a bit mask wraps it): the four corners of a cell are then at fixed distances.
     length = fine.shape[0]
     wide = length + 1
     table = np.pad(fine, ((0, 1), (0, 1)), "wrap").ravel()
@@ -78,13 +78,7 @@ def ridges(
 ) -> np.ndarray:
     """A net of thin bright lines, the zero crossings of ``noise``: septa, fascia, ducts.
 
-    Args:
-        rng: Source of randomness.
-        u: Coordinates in units of the correlation length.
-        v: The same, along the other axis.
-        width: Half thickness of the lines, in standard deviations of the noise.
-
-    Returns:
-        float32 in 0..1, 1 on the lines.
+    The result is 1 on the lines and falls to 0; ``width`` is half their thickness, in standard
+    deviations of the noise.
     """
     return np.exp(-np.square(noise(rng, u, v) / width))

@@ -39,14 +39,7 @@ def distance(blob: Blob, grid: Grid) -> np.ndarray:
     """Signed distance to an outline, mm, negative inside; first order, so exact near the outline.
 
     With rho = |(u/a, w/b)| in the blob's own axes and R(phi) the modulated radius, the distance is
-    (rho - R) / |grad rho|.
-
-    Args:
-        blob: The outline.
-        grid: Where to measure.
-
-    Returns:
-        float32 [R, B].
+    (rho - R) / |grad rho|, float32 [R, B].
     """
     u, w = own_axes(blob, grid)
     rho = np.sqrt(u * u + w * w) + 1e-3
@@ -79,7 +72,7 @@ def facing(signed_distance: np.ndarray, grid: Grid) -> np.ndarray:
 def interface(
     rng: np.random.Generator, grid: Grid, depth: float, waviness: float, wavelength: float
 ) -> np.ndarray:
-    """A boundary that roughly follows the probe's face.
+    """A boundary that roughly follows the probe's face: its range in mm, float32 [1, B].
 
     Args:
         rng: Source of randomness.
@@ -87,9 +80,6 @@ def interface(
         depth: Mean range, mm.
         waviness: Standard deviation of the range, mm.
         wavelength: Correlation length across the face, mm.
-
-    Returns:
-        float32 [1, B], range in mm.
     """
     return depth + waviness * noise(rng, grid.s / wavelength)
 

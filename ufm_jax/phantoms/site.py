@@ -19,9 +19,9 @@ class ExamStyle:
 
     Attributes:
         name: Key of ``EXAMS``.
-        weight: Its share of the site's images.
+        weight: The examination's share of the site's images.
         probes: The probe at each depth setting in use.
-        margins: How its pictures are cut.
+        margins: How pictures are cut.
     """
 
     name: str
@@ -37,8 +37,8 @@ class SiteStyle:
     Attributes:
         exams: What the site examines.
         class_weights: Share of each label, before a scene's own limits.
-        gain: DB.
-        dynamic_range: DB between black and white.
+        gain: Gain, dB.
+        dynamic_range: dB between black and white.
         headroom: Amplitude shown as white, dB above healthy liver.
         gamma, contrast: The display curve, see ``grey_map``.
         tgc: Error of the time-gain sliders, dB, from the face to the bottom.
@@ -75,12 +75,9 @@ class SiteStyle:
 def site_style(seed: int, site: int) -> SiteStyle:
     """Draws the appearance of a site.
 
-    It depends on the seed and the site alone. Main examinations are dealt from a deck that is
-    shuffled anew when it is used up: sites 0 to 6 specialise in seven different ones, 7 to 13 too.
-
-    Args:
-        seed: The federation's seed.
-        site: Number of the site, from 0.
+    It depends only on the federation's seed and the site's number, from 0. Main examinations are
+    dealt from a deck that is shuffled again when it is used up: sites 0 to 6 specialise in seven
+    different ones, and so do 7 to 13.
 
     Raises:
         ValueError: If ``site`` is negative.
@@ -138,7 +135,7 @@ def _probes(name: str, rng: np.random.Generator) -> tuple[Probe, ...]:
 
 
 def _margins(name: str, rng: np.random.Generator) -> Margins:
-    """Linear pictures are cut to the scan or nearly so; fans into the scan, to it, or wide."""
+    """How pictures are cut: linear ones to the scan or nearly so; fans into it, to it, or wide."""
     if not EXAMS[name].probe.is_sector:
         side = rng.choice((0.0, 0.0, 0.05, 0.12))
         return Margins(side, rng.choice((0.0, 0.0, 0.06)), rng.choice((0.0, 0.0, 0.04)))
@@ -165,7 +162,7 @@ def site_sizes(seed: int, num_sites: int, mean_size: float, sigma: float) -> np.
         int64 [K], each at least 1.
 
     Raises:
-        ValueError: If there is no site, or the mean is below 1, or ``sigma`` is negative.
+        ValueError: If ``num_sites`` or the mean is below 1, or ``sigma`` is negative.
     """
     if num_sites < 1 or mean_size < 1 or sigma < 0:
         raise ValueError(

@@ -77,13 +77,7 @@ def fascia(
 def body_wall(
     tissue: Tissue, grid: Grid, rng: np.random.Generator, thickness: float
 ) -> tuple[Tissue, np.ndarray]:
-    """Skin, fat and muscle in front of the organs.
-
-    Args:
-        tissue: The organs.
-        grid: The beam grid.
-        rng: Source of randomness.
-        thickness: Mean thickness, mm.
+    """Puts skin, fat and muscle, on average ``thickness`` mm, in front of the organs.
 
     Returns:
         The tissue, and the wall's inner boundary, float32 [1, B], mm.

@@ -43,12 +43,7 @@ def paint(
 ) -> Tissue:
     """Replaces the tissue where ``alpha`` is 1, lesions included, and blends where it is below 1.
 
-    Args:
-        tissue: What is there.
-        alpha: [R, B] in 0..1.
-        echo: DB.
-        attenuation: DB/cm.
-        keep_mirror: Leave the interfaces that were there visible.
+    ``echo`` is in dB, ``attenuation`` in dB/cm. ``keep_mirror`` leaves the old interfaces visible.
     """
     return replace(
         tissue,

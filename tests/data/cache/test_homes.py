@@ -86,7 +86,7 @@ def test_host_memory_holds_only_the_rows_that_are_announced():
     loaded = home.round(np.array([[9, -1, 4]]))
     assert loaded.examples["label"][loaded.local_rows[0, [0, 2]]].tolist() == [9, 4]
     assert read == [3, 9, 4]
-    with pytest.raises(ValueError, match="row 5 is none of the 3 kept in memory"):
+    with pytest.raises(ValueError, match="row 5 is not one of the 3 kept in memory"):
         home.round(np.array([[5]]))
     home.close()
 

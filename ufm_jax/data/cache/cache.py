@@ -135,7 +135,7 @@ def _counted(
 def _decode_in_order(
     images: Sequence[ImageSource], settings: DecodeSettings, num_workers: int
 ) -> Iterator[Row | CorruptImage]:
-    """Decodes in threads, hands over in order, and holds a bounded number of rows."""
+    """Decodes in threads; yields in order, and holds a bounded number of rows."""
     plain = (settings.size, settings.channels, settings.detector, settings.value_range)
 
     def decode_one(image: ImageSource) -> Row | CorruptImage:

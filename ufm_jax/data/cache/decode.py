@@ -124,7 +124,7 @@ def drop_equal_channels(pixels: np.ndarray) -> np.ndarray:
 
 
 def to_grey(pixels: np.ndarray) -> np.ndarray:
-    """Luma (ITU-R 601) of uint8 [H, W, 3] as uint8 [H, W, 1]; one channel is handed back."""
+    """Luma (ITU-R 601) of uint8 [H, W, 3] as uint8 [H, W, 1]; one channel stays as it is."""
     if pixels.shape[-1] == 1:
         return pixels
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]

@@ -137,7 +137,7 @@ def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray
         places = place[wanted]
         if (places < 0).any():
             raise ValueError(
-                f"row {wanted[places < 0][0]} is none of the {len(rows)} kept in memory"
+                f"row {wanted[places < 0][0]} is not one of the {len(rows)} kept in memory"
             )
         return {name: values[places] for name, values in kept.items()}
 

@@ -121,7 +121,7 @@ class LabelSettings(DataSettings):
             raise DataError("source 'lists' knows no labels: set source='index' or 'folders'")
         if self.kind == "segment" and self.source in ("tfds", "array_record"):
             raise DataError(
-                f"source {self.source!r} hands over no masks: set source='index' or 'folders'"
+                f"source {self.source!r} does not bring masks: set source='index' or 'folders'"
             )
         if not self.label_columns:
             raise DataError("label_columns is empty: name the column of the label")

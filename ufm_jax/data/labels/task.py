@@ -77,7 +77,7 @@ def read_targets(
         if not label:
             faults[index] = _no_label(record, settings)
         elif unknown:
-            reason = f"label {unknown[0]!r} is none of the classes {', '.join(names)}"
+            reason = f"label {unknown[0]!r} is not one of the classes {', '.join(names)}"
             faults[index] = Issue("unknown_class", record.client, record.name, reason)
         if index in faults:
             values[index] = np.nan

@@ -78,17 +78,9 @@ class SimulatedMask:
 def read_synthetic(
     seed: int, num_sites: int, mean_size: int, sigma: float, working_size: int
 ) -> Listing:
-    """Lists the images of simulated institutions, with masks.
+    """Lists the images of simulated institutions, with masks; labels come with the pictures.
 
-    Args:
-        seed: Seed of sizes and images.
-        num_sites: Institutions.
-        mean_size: Mean images of an institution.
-        sigma: Standard deviation of the log of the sizes; 0 = all equal.
-        working_size: Longer side of an image in pixels.
-
-    Returns:
-        Clients 'site_0', ...; labels come with the pictures.
+    The clients are 'site_0' and so on. The arguments are the settings of these names.
     """
     sizes = site_sizes(seed, num_sites, mean_size, sigma)
     digits = len(str(num_sites - 1))

@@ -13,7 +13,7 @@ from ufm_jax.phantoms.tissue import ANECHOIC, Tissue, absorb, paint, reflect, un
 
 
 def fetal_head(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
-    """A transverse head; a benign image has a choroid plexus cyst, no image is malignant."""
+    """A transverse head; a benign image has a choroid plexus cyst, malignant ones do not occur."""
     depth = grid.probe.depth
     wall = rng.uniform(0.1, 0.2) * depth
     half = rng.uniform(0.32, 0.42) * depth

@@ -13,7 +13,7 @@ _BLOOD = -34.0
 
 
 def heart(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
-    """An apical four-chamber view; a benign image has a myxoma, no image is malignant."""
+    """An apical four-chamber view; a benign image has a myxoma, malignant ones do not occur."""
     depth = grid.probe.depth
     tilt = rng.normal(0, 0.15)
     left, right, left_atrium, right_atrium = _chambers(grid, rng, tilt)

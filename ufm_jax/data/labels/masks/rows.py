@@ -89,16 +89,10 @@ def decode_masks(
     num_workers: int,
     progress: Progress | None = None,
 ) -> MaskRows:
-    """Opens the masks of images, reading those that are not in the cache.
+    """Opens R masks at the working size, reading those that are not in the cache.
 
-    Args:
-        sources: R masks.
-        natives: R sizes of their images.
-        classes: What values mean.
-        size: S, the working size.
-        cache_dir: Made if absent.
-        num_workers: Threads.
-        progress: Called with (done, total) while masks are read.
+    ``natives`` are the sizes of their images; ``progress`` is called with (done, total) while masks
+    are read.
 
     Raises:
         DataError: If a mask shows that the values of all of them must be named.
