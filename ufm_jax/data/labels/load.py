@@ -17,8 +17,8 @@ from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.examples import Examples, faults_before_decoding, read_examples
 from ufm_jax.data.labels.masks.classes import MaskClasses
 from ufm_jax.data.labels.settings import LabelSettings
-from ufm_jax.data.labels.sizes import spacing_mm
 from ufm_jax.data.labels.sources import read_labelled, unique_name
+from ufm_jax.data.labels.spacing import spacing_mm
 from ufm_jax.data.labels.splits import Groups, drawn_splits, given_splits, make_groups
 from ufm_jax.data.labels.store import LabelledStore
 from ufm_jax.data.labels.task import Task

@@ -8,8 +8,8 @@ from PIL import ExifTags, Image
 
 from ufm_jax.data.cache.decode import decode_bytes
 from ufm_jax.data.decoding import Decoded, decode_records
-from ufm_jax.data.labels.sizes import spacing_mm
 from ufm_jax.data.labels.sources import notes_of
+from ufm_jax.data.labels.spacing import spacing_mm
 from ufm_jax.data.records import Record
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
