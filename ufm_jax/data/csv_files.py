@@ -21,7 +21,7 @@ _MARKED = re.compile(r"'+[=+\-@\t\r\n＝＋－＠]")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table.
 
     Attributes:
@@ -35,7 +35,7 @@ class Row:
 
 def read_csv(
     path: Path, required: Sequence[str], errors: str = "strict"
-) -> tuple[list[str], list[Row]]:
+) -> tuple[list[str], list[TableRow]]:
     """Reads a CSV file with a header: its columns and rows.
 
     Empty rows, and columns without a name, are passed over.
@@ -80,7 +80,7 @@ def read_csv(
                 f"{path}, row {number}: it has {len(line)} cells, the header {len(header)}"
             )
         cells = {name: _unmarked(cell) for name, cell in zip(header, line, strict=True) if name}
-        rows.append(Row(f"{path}, row {number}", cells))
+        rows.append(TableRow(f"{path}, row {number}", cells))
     return named, rows
 
 

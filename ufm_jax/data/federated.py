@@ -23,7 +23,7 @@ from ufm_jax.data.cache.shared_cache import ALONE, Share
 from ufm_jax.data.cache.store import CachedStore, RowStore
 from ufm_jax.data.copies import repeated_images
 from ufm_jax.data.decoding import Decoded, decode_records, faults_of_decoding
-from ufm_jax.data.issues import DataIssues, Issue, refuse_nothing, stop_on_faults
+from ufm_jax.data.issues import DataIssues, Issue, refuse_empty, stop_on_faults
 from ufm_jax.data.listing import read_listing
 from ufm_jax.data.partition import assign, rows_of_clients, unit_ids
 from ufm_jax.data.screening import faults_before_decoding, screen
@@ -147,7 +147,7 @@ def load_federated(
     faults, notes = faults_of_decoding(decoded, settings.require_labels)
     issues += [*notes, *stop_on_faults(faults.values(), settings.on_bad)]
     decoded = decoded.without(faults)
-    refuse_nothing(decoded.records, issues, excluded)
+    refuse_empty(decoded.records, issues, excluded)
 
     label_names, labels = _number_labels(decoded)
     names, owner = _assign(decoded, labels, listing.clients, settings)

@@ -57,7 +57,7 @@ class CorruptImage(ValueError):
 
 
 @dataclass(frozen=True)
-class Stored:
+class FileImage:
     """An image as its file stores it, turned upright as EXIF says.
 
     Attributes:
@@ -81,7 +81,7 @@ class Stored:
     exact: bool = True
 
 
-def read_stored(content: bytes) -> Stored:
+def read_image_file(content: bytes) -> FileImage:
     """Decodes the first frame of an image file.
 
     Raises:
@@ -121,17 +121,17 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _read_pillow(image: Image.Image, frames: int) -> Stored:
+def _read_pillow(image: Image.Image, frames: int) -> FileImage:
     """Reads an opened image of up to 8 bits a sample, or one that its format scales to 16."""
     scales = image.format == "JPEG2000" or (image.format == "PPM" and _codec(image) != "raw")
     exact = not scales or image.mode in ("1", "L")
     image = ImageOps.exif_transpose(image)
     image.load()
     if image.mode == "F":
-        return Stored(np.asarray(image)[..., None], frames, None)
+        return FileImage(np.asarray(image)[..., None], frames, None)
     if image.mode.startswith("I"):
         samples = np.asarray(image).astype(np.uint16)[..., None]
-        return Stored(samples, frames, (0, _FULL_16), exact=exact)
+        return FileImage(samples, frames, (0, _FULL_16), exact=exact)
     codes = np.asarray(image).astype(np.uint8) if image.mode in ("1", "P") else None
     palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3) if image.mode == "P" else None
     alpha = None
@@ -143,7 +143,7 @@ def _read_pillow(image: Image.Image, frames: int) -> Stored:
         samples = np.asarray(image.convert("L"))[..., None]
     else:
         samples = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return Stored(samples, frames, alpha=alpha, codes=codes, palette=palette, exact=exact)
+    return FileImage(samples, frames, alpha=alpha, codes=codes, palette=palette, exact=exact)
 
 
 def _codec(image: Image.Image) -> str:
@@ -151,7 +151,7 @@ def _codec(image: Image.Image) -> str:
     return str(tiles[0].codec_name) if tiles else ""
 
 
-def _read_png(image: Image.Image, content: bytes, frames: int) -> Stored:
+def _read_png(image: Image.Image, content: bytes, frames: int) -> FileImage:
     import imagecodecs
 
     pixels = np.atleast_3d(imagecodecs.png_decode(content))
@@ -160,10 +160,10 @@ def _read_png(image: Image.Image, content: bytes, frames: int) -> Stored:
     turned = any(key in content for key in _PNG_ORIENTATION)
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if turned else 1
     samples, alpha = _parted(_upright(pixels, orientation), 3 if pixels.shape[-1] > 2 else 1)
-    return Stored(samples, frames, (0, np.iinfo(pixels.dtype).max), alpha=alpha)
+    return FileImage(samples, frames, (0, np.iinfo(pixels.dtype).max), alpha=alpha)
 
 
-def _read_tiff(content: bytes) -> Stored:
+def _read_tiff(content: bytes) -> FileImage:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
@@ -180,7 +180,9 @@ def _read_tiff(content: bytes) -> Stored:
     return _read_deep_tiff(content, header, frames, separate)
 
 
-def _read_deep_tiff(content: bytes, header: dict[str, Any], frames: int, separate: bool) -> Stored:
+def _read_deep_tiff(
+    content: bytes, header: dict[str, Any], frames: int, separate: bool
+) -> FileImage:
     """Reads a TIFF of more than 8 bits a sample, or of signed numbers or floats."""
     import imagecodecs
 
@@ -200,7 +202,7 @@ def _read_deep_tiff(content: bytes, header: dict[str, Any], frames: int, separat
     if pixels.ndim != 3 or pixels.shape[-1] != header["samples"] or pixels.dtype.kind not in "iuf":
         raise CorruptImage(f"holds pixels of shape {pixels.shape} and type {pixels.dtype}")
     samples, alpha = _parted(_upright(pixels, header["orientation"]), colours)
-    return Stored(samples, frames, _tiff_range(header), photometric == _MINISWHITE, alpha)
+    return FileImage(samples, frames, _tiff_range(header), photometric == _MINISWHITE, alpha)
 
 
 def _tiff_range(header: dict[str, Any]) -> Range | None:

@@ -152,7 +152,7 @@ def stop_on_faults(
     return found
 
 
-def refuse_nothing(records: Sized, issues: Iterable[Issue], excluded: Mapping[str, int]) -> None:
+def refuse_empty(records: Sized, issues: Iterable[Issue], excluded: Mapping[str, int]) -> None:
     """Raises DataError if no record is left; it says what was skipped or left out, and why."""
     if not records:
         why = DataIssues(tuple(issues), excluded).summary() or ["the source lists none"]

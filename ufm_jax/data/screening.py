@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ufm_jax.data.cells import matched, name_of, near_equal
-from ufm_jax.data.issues import Issue, refuse_nothing, stop_on_faults
+from ufm_jax.data.issues import Issue, refuse_empty, stop_on_faults
 from ufm_jax.data.records import Listing, Record, file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
@@ -41,7 +41,7 @@ def screen(
     issues += [*torn, *stop_on_faults(faults.values(), settings.on_bad, unlabelled)]
     usable = tuple(record for index, record in enumerate(records) if index not in faults)
     excluded = {**listing.excluded, **ruled_out, **other_splits}
-    refuse_nothing(usable, issues, excluded)
+    refuse_empty(usable, issues, excluded)
     return usable, issues, excluded
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ufm_jax.data.image_file import CorruptImage, Stored, read_stored
+from ufm_jax.data.image_file import CorruptImage, FileImage, read_image_file
 from ufm_jax.data.records import Picture
 
 GeometryDetector = Callable[[np.ndarray], np.ndarray]
@@ -73,7 +73,7 @@ def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFil
     Raises:
         CorruptImage: If the bytes do not decode, the range is unknown, or a value lies beyond it.
     """
-    stored = read_stored(data)
+    stored = read_image_file(data)
     deep = stored.samples.dtype != np.uint8
     if not stored.exact:
         value_range = ()
@@ -82,12 +82,12 @@ def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFil
     return DecodedFile(drop_equal_channels(pixels), stored.frames, peak)
 
 
-def _full_16(stored: Stored) -> bool:
+def _full_16(stored: FileImage) -> bool:
     """Whether a header says 16 bits, but not how many of them are in use."""
     return stored.exact and stored.range == (0, 2**16 - 1)
 
 
-def _scaled(stored: Stored, value_range: tuple[float, ...]) -> np.ndarray:
+def _scaled(stored: FileImage, value_range: tuple[float, ...]) -> np.ndarray:
     """Samples deeper than 8 bits as uint8, rounded to nearest."""
     samples = stored.samples
     if not np.isfinite(samples).all():

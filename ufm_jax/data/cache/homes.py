@@ -13,7 +13,7 @@ import numpy as np
 from ufm_jax.data.cache.store import RowStore
 from ufm_jax.threads import map_in_order
 
-Rows = dict[str, np.ndarray]
+Fields = dict[str, np.ndarray]
 
 _READ_AT_ONCE = 256
 
@@ -26,14 +26,16 @@ class RoundRows(NamedTuple):
         local_rows: int32, the plan's rows as numbers inside the shard; -1 stays -1.
     """
 
-    examples: Rows
+    examples: Fields
     local_rows: np.ndarray
 
 
 class Home:
     """Gathers each round's images while the round before trains."""
 
-    def __init__(self, read: Callable[[np.ndarray], Rows], capacity: int, num_shards: int) -> None:
+    def __init__(
+        self, read: Callable[[np.ndarray], Fields], capacity: int, num_shards: int
+    ) -> None:
         """Starts the background thread.
 
         Args:
@@ -75,7 +77,7 @@ class Home:
         if len(rows) != self._num_shards:
             raise ValueError(f"rows {rows.shape}: the leading axis has {self._num_shards} shards")
         local = np.full(rows.shape, -1, np.int32)
-        examples: Rows = {}
+        examples: Fields = {}
         for shard, wanted in enumerate(rows):
             used = wanted >= 0
             needed, places = np.unique(wanted[used], return_inverse=True)
@@ -125,7 +127,7 @@ def make_home(
     raise ValueError(f"a home of kind {kind!r}: choose 'host' or 'stream'")
 
 
-def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray], Rows]:
+def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray], Fields]:
     """Reads rows (None: all) once, and returns a function that gathers any of them."""
     if rows is None:
         rows = np.arange(len(store))
@@ -133,7 +135,7 @@ def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray
     place = np.full(len(store), -1, np.int64)
     place[rows] = np.arange(len(rows))
 
-    def read(wanted: np.ndarray) -> Rows:
+    def read(wanted: np.ndarray) -> Fields:
         places = place[wanted]
         if (places < 0).any():
             raise ValueError(
@@ -144,7 +146,7 @@ def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray
     return read
 
 
-def _stream(store: RowStore, rows: np.ndarray, num_threads: int) -> Rows:
+def _stream(store: RowStore, rows: np.ndarray, num_threads: int) -> Fields:
     """Reads rows in threads, several hundred at once, in order."""
     parts = np.split(rows, range(_READ_AT_ONCE, len(rows), _READ_AT_ONCE))
     read = list(map_in_order(store.read, parts, num_threads))

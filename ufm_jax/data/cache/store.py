@@ -104,7 +104,7 @@ class CachedStore:
 
 
 @dataclass(frozen=True)
-class Rows:
+class SubsetStore:
     """Some rows of a store, as a store.
 
     Attributes:

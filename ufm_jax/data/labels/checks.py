@@ -22,7 +22,9 @@ _REMEDY = {
 }
 
 
-def once_each(records: Sequence[Record], policy: str) -> tuple[list[Record], tuple[Issue, ...]]:
+def one_record_per_file(
+    records: Sequence[Record], policy: str
+) -> tuple[list[Record], tuple[Issue, ...]]:
     """Keeps one record of each file, because an image must not count twice, or train and test.
 
     Returns:

@@ -11,7 +11,7 @@ from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
 from ufm_jax.data.cache.store import CachedStore
 from ufm_jax.data.copies import repeated_images
-from ufm_jax.data.issues import DataIssues, Issue, refuse_nothing
+from ufm_jax.data.issues import DataIssues, Issue, refuse_empty
 from ufm_jax.data.labels import checks
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.examples import Examples, faults_before_decoding, read_examples
@@ -47,13 +47,13 @@ def load_labelled(
     listing = read_labelled(settings)
     faults_of = partial(faults_before_decoding, settings=settings)
     records, issues, excluded = screen(listing, settings, faults_of, settings.unlabelled)
-    usable, listed_twice = checks.once_each(records, settings.duplicates)
+    usable, listed_twice = checks.one_record_per_file(records, settings.duplicates)
     names = [unique_name(record, listing.root) for record in usable]
     placed, moved = given_splits(usable, names, settings.split)
     examples, unfit, left_out = read_examples(placed, settings, progress, share)
     issues += [*listed_twice, *moved, *unfit]
     excluded |= left_out
-    refuse_nothing(examples.records, issues, excluded)
+    refuse_empty(examples.records, issues, excluded)
     shared, doubts = _split_and_share(examples, listing.root, settings)
     return _assembled(shared, DataIssues((*issues, *doubts), excluded), settings)
 

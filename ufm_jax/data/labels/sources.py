@@ -11,7 +11,7 @@ from ufm_jax.data.labels.folders import read_split_folders
 from ufm_jax.data.labels.settings import LabelSettings
 from ufm_jax.data.listing import read_listing
 from ufm_jax.data.records import Listing, Record
-from ufm_jax.data.sources.index_csv import SET_COLUMN, found_file
+from ufm_jax.data.sources.index_csv import SET_COLUMN, file_of_cell
 from ufm_jax.errors import DataError
 
 _KEY = re.compile(r"(?<!\S)(\w+)\s*=")
@@ -94,7 +94,7 @@ def _from_index(record: Record, root: Path | None, settings: LabelSettings) -> R
     mask = record.mask
     if settings.mask_column != "mask" and base is not None:
         path = columns.get(settings.mask_column, "")
-        mask = found_file(base, path) if path else None
+        mask = file_of_cell(base, path) if path else None
     label = columns.get(settings.label_columns[0]) or None
     return replace(record, label=label, mask=mask, group=group, attributes=columns)
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufm_jax.data.cache.store import Rows, RowStore
+from ufm_jax.data.cache.store import RowStore, SubsetStore
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class LabelledStore:
     def take(self, rows: np.ndarray) -> "LabelledStore":
         """A store of some rows, in the order given."""
         return LabelledStore(
-            Rows(self.images, rows),
+            SubsetStore(self.images, rows),
             None if self.targets is None else self.targets[rows],
-            None if self.masks is None else Rows(self.masks, rows),
+            None if self.masks is None else SubsetStore(self.masks, rows),
         )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ufm_jax.data.cells import near_equal, text_of, trimmed
-from ufm_jax.data.csv_files import Row, read_csv
+from ufm_jax.data.csv_files import TableRow, read_csv
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Listing, Record
 from ufm_jax.errors import DataError
@@ -64,7 +64,7 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
     return Listing(clients, tuple(records), root, tuple(issues))
 
 
-def _check_groups(rows: Sequence[Row]) -> None:
+def _check_groups(rows: Sequence[TableRow]) -> None:
     """Refuses a patient of whose images only some have a group: the others would be a second."""
     grouped: dict[str, bool] = {}
     for row in rows:
@@ -86,7 +86,7 @@ def _near_columns(header: Sequence[str], file: Path) -> list[Issue]:
     ]
 
 
-def found_file(folder: Path, cell: str) -> Path:
+def file_of_cell(folder: Path, cell: str) -> Path:
     """The file that a cell names, blanks at its ends aside.
 
     If that file is absent, it is the one whose name composes its letters otherwise, as a copy from
@@ -100,7 +100,7 @@ def found_file(folder: Path, cell: str) -> Path:
     return next(filter(os.path.exists, spelt), spelt[0])
 
 
-def _record(row: Row, file: Path, set_name: str, columns: Sequence[str]) -> Record:
+def _record(row: TableRow, file: Path, set_name: str, columns: Sequence[str]) -> Record:
     cells = {column: text_of(cell) for column, cell in row.cells.items()}
     if not cells["image"]:
         raise DataError(f"{row.place}: it names no image")
@@ -109,9 +109,9 @@ def _record(row: Row, file: Path, set_name: str, columns: Sequence[str]) -> Reco
     mask = row.cells["mask"] if cells.get("mask") else ""
     return Record(
         client="/".join(values) if all(values) else "",
-        image=found_file(file.parent, row.cells["image"]),
+        image=file_of_cell(file.parent, row.cells["image"]),
         label=cells.get("label") or None,
-        mask=found_file(file.parent, mask) if mask else None,
+        mask=file_of_cell(file.parent, mask) if mask else None,
         group=f"{set_name}/{group}" if group else None,
         split=cells.get("split", ""),
         attributes={SET_COLUMN: set_name, **{k: v for k, v in cells.items() if k not in _TAKEN}},

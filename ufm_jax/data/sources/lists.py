@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ufm_jax.data.cells import trimmed
 from ufm_jax.data.records import Listing, Record
-from ufm_jax.data.sources.index_csv import found_file
+from ufm_jax.data.sources.index_csv import file_of_cell
 from ufm_jax.errors import DataError
 
 
@@ -26,7 +26,7 @@ def read_lists(root: Path, folder: str) -> Listing:
             "client_1.txt and its like are"
         )
     records = tuple(
-        Record(file.stem, found_file(root, line)) for file in lists for line in _lines(file)
+        Record(file.stem, file_of_cell(root, line)) for file in lists for line in _lines(file)
     )
     return Listing(tuple(file.stem for file in lists), records, root)
 

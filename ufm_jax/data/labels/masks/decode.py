@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ufm_jax.data.image_file import CorruptImage, Stored, read_stored
+from ufm_jax.data.image_file import CorruptImage, FileImage, read_image_file
 from ufm_jax.data.labels.masks.classes import BACKGROUND, COLOUR, IGNORE, MaskClasses, value_name
 
 VOID = "void"
@@ -58,7 +58,7 @@ def decode_values(content: bytes | np.ndarray) -> np.ndarray:
     if isinstance(content, np.ndarray):
         return content.astype(np.int32)
     try:
-        stored = read_stored(content)
+        stored = read_image_file(content)
     except CorruptImage as error:
         raise MaskFault("corrupt", str(error)) from error
     if stored.frames > 1:
@@ -73,7 +73,7 @@ def decode_values(content: bytes | np.ndarray) -> np.ndarray:
     return values
 
 
-def _values(stored: Stored) -> np.ndarray:
+def _values(stored: FileImage) -> np.ndarray:
     """The value of each pixel, int32 [H, W]."""
     if stored.codes is not None:
         codes = stored.codes.astype(np.int32)
