@@ -235,7 +235,7 @@ def test_a_file_that_ends_early_is_corrupt(content):
 
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "PCX", "TGA", "ICO", "SGI", "DDS"])
 def test_formats_that_are_not_named_are_not_opened(kind):
-    with pytest.raises(CorruptImage, match="no image, or of a format that cannot be read"):
+    with pytest.raises(CorruptImage, match="not an image, or of a format that cannot be read"):
         read_image_file(written(kind))
 
 

@@ -56,7 +56,7 @@ def read_csv(
             text = file.read()
         if "\0" in text:
             raise ValueError("it holds zero bytes")
-        # A spreadsheet separates by what its language leaves free of numbers.
+        # A spreadsheet separates cells by a character that its language does not use in numbers.
         separator = max(",;\t", key=text.partition("\n")[0].count)
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except OSError as error:

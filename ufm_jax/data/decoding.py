@@ -128,9 +128,7 @@ def faults_of_decoding(
 ) -> tuple[dict[int, Issue], list[Issue]]:
     """Finds what showed only when the files were read.
 
-    Args:
-        decoded: What ``decode_records`` returned.
-        require_labels: Whether an image without a label is a fault.
+    ``require_labels`` makes an image without a label a fault.
 
     Returns:
         The fault of each unusable record, by position; and issues of usable records.

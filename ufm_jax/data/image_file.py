@@ -99,9 +99,9 @@ def read_image_file(content: bytes) -> FileImage:
             return _read_pillow(image, frames)
     except (MemoryError, CorruptImage):
         raise
-    except UnidentifiedImageError as error:  # Its own text ends in an address in memory.
+    except UnidentifiedImageError as error:  # Its text would end in an address in memory.
         raise CorruptImage(
-            "does not decode: no image, or of a format that cannot be read"
+            "does not decode: not an image, or of a format that cannot be read"
         ) from error
     except Exception as error:  # The libraries raise anything at all on broken bytes.
         raise CorruptImage(f"does not decode: {error}") from error
@@ -122,7 +122,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _read_pillow(image: Image.Image, frames: int) -> FileImage:
-    """Reads an opened image of up to 8 bits a sample, or one that its format scales to 16."""
+    """Reads an open image of up to 8 bits a sample, or one that its format scales to 16."""
     scales = image.format == "JPEG2000" or (image.format == "PPM" and _codec(image) != "raw")
     exact = not scales or image.mode in ("1", "L")
     image = ImageOps.exif_transpose(image)

@@ -18,7 +18,7 @@ class Picture:
     """Pixels that need no decoding, as a simulator makes them.
 
     Attributes:
-        pixels: uint8 [H, W] or [H, W, 1 or 3]; of a mask its values, whole numbers of any type.
+        pixels: uint8 [H, W] or [H, W, 1 or 3]; a mask's are its values, whole numbers of any type.
         geometry: float32 [7] in the coordinates of ``pixels``, or None to have it detected.
         label: Class name, if it is known only once the picture is there.
     """
@@ -42,7 +42,7 @@ class ImageHandle(Protocol):
         ...
 
     def load(self) -> bytes | Picture:
-        """The encoded file, or finished pixels; called from several threads at once.
+        """The encoded file, or finished pixels; several threads call it at once.
 
         Raises:
             CorruptImage: If the entry is broken; the image is then treated like a broken file.
@@ -128,7 +128,10 @@ def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
 
 
 def fault_of_file(root: Path) -> Callable[[Path], tuple[str, str] | None]:
-    """A function from a file below a root to its kind of fault and the reason; None if sound."""
+    """A function that returns a file's kind of fault and the reason, or None if it is sound.
+
+    A file that leaves ``root`` has a fault.
+    """
     real_root = os.path.realpath(root)
     real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
 

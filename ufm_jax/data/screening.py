@@ -131,10 +131,8 @@ def faults_before_decoding(
 ) -> dict[int, Issue]:
     """The first fault of each record that shows without reading a file, by position.
 
-    Args:
-        records: What the source lists.
-        root: Folder that no file may leave; None if the images are not files.
-        require_labels: Whether an image without a label is a fault.
+    No file may leave ``root``, which is None if the images are not files. ``require_labels`` makes
+    an image without a label a fault.
     """
     faults = file_faults(records, root) if root is not None else {}
     for index, record in enumerate(records):

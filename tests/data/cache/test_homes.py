@@ -74,6 +74,15 @@ def test_an_earlier_rounds_images_stay_as_they_were(kind):
     home.close()
 
 
+@pytest.mark.parametrize("num_threads", [0, 1, 3])
+def test_a_stream_reads_the_same_with_any_number_of_threads(num_threads):
+    home = make_home("stream", STORE, capacity=R, num_threads=num_threads)
+    loaded = home.round(np.arange(R)[None, ::-1])
+    np.testing.assert_array_equal(loaded.examples["label"], np.arange(R))
+    np.testing.assert_array_equal(loaded.examples["image"], STORE.images)
+    home.close()
+
+
 def test_host_memory_holds_only_the_rows_that_are_announced():
     read = []
 

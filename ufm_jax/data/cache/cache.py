@@ -98,7 +98,7 @@ def decoded_rows(
     if (rows := open_rows(folder)) is not None:
         return rows
     with naming(folder), exclusive(cache_dir / f"{key}.lock") as locked:
-        # Asked first, because a folder that appears later is another writer's, and whole.
+        # This comes first, because a folder that appears later is another writer's, and whole.
         occupied = os.path.lexists(folder)
         if (rows := open_rows(folder)) is not None:
             return rows

@@ -20,7 +20,7 @@ GeometryDetector = Callable[[np.ndarray], np.ndarray]
 """Grey uint8 [h, w] -> float32 [7], see the row contract in ``ufm_jax.data.federated``."""
 
 # JPEG's chroma quantisation tints grey pixels by a few levels; colour Doppler and coloured marks
-# lie far above. One pixel in a thousand may exceed, for ringing around overlaid text.
+# lie far above. One pixel in a thousand may exceed that, because of ringing around overlaid text.
 _GREY_SPREAD = 12
 _GREY_EXCEPTIONS = 1e-3
 _DIGEST_BYTES = 16
@@ -106,7 +106,7 @@ def _scaled(stored: FileImage, value_range: tuple[float, ...]) -> np.ndarray:
     if stored.white_is_zero:
         low, high = high, low
     out = np.empty(samples.shape, np.uint8)
-    for row, values in zip(out, samples, strict=True):  # one at a time, for the memory of doubles
+    for row, values in zip(out, samples, strict=True):  # By rows, because doubles need much memory.
         row[:] = np.rint((values.astype(np.float64) - low) * (255 / (high - low)))
     return out
 

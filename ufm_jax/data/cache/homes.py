@@ -114,7 +114,7 @@ def make_home(
         store: The images.
         capacity: Images that a device may need in a round.
         num_shards: Devices.
-        num_threads: Threads with which 'stream' reads.
+        num_threads: Threads with which 'stream' reads; 0 is as good as 1.
         rows: Rows that will ever be asked for, which 'host' keeps; None for all.
 
     Raises:
@@ -147,7 +147,7 @@ def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray
 
 
 def _stream(store: RowStore, rows: np.ndarray, num_threads: int) -> Fields:
-    """Reads rows in threads, several hundred at once, in order."""
+    """Reads rows in threads, a few hundred at a time, in order."""
     parts = np.split(rows, range(_READ_AT_ONCE, len(rows), _READ_AT_ONCE))
-    read = list(map_in_order(store.read, parts, num_threads))
+    read = list(map_in_order(store.read, parts, max(1, num_threads)))
     return {name: np.concatenate([part[name] for part in read]) for name in read[0]}

@@ -33,7 +33,7 @@ class RowFile:
         self._file.close()
 
     def append(self, image: np.ndarray) -> None:
-        """Writes uint8 [S, S, 1 or 3]."""
+        """Appends a row, uint8 [S, S, 1 or 3]."""
         if image.shape[-1] > self.channels:
             self._widen()
         self._put(self._written, image)

@@ -75,7 +75,7 @@ class CachedStore:
     cached: CachedRows
     rows: np.ndarray
     labels: np.ndarray
-    _images: CheckedRows = field(init=False)
+    _images: CheckedRows = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_images", self.cached.images())

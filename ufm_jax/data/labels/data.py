@@ -194,7 +194,7 @@ class LabelledData:
             raise DataError(f"mask {mask} of {self.names[row]}: {error}") from error
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """For each split its images, groups, and images that show each class; JSON-able."""
+        """Images, groups, and images that show each class of each split, as JSON takes them."""
         table = {}
         for split in SPLITS:
             rows = self.rows(split)

@@ -58,10 +58,7 @@ def faults_before_decoding(
 ) -> dict[int, Issue]:
     """The first fault of each record that shows without reading a file, by position.
 
-    Args:
-        records: What the source lists.
-        root: Folder that neither images nor masks may leave.
-        settings: The task.
+    Neither images nor masks may leave ``root``.
     """
     faults = screening.faults_before_decoding(records, root, require_labels=False)
     if settings.kind == "segment":
@@ -79,13 +76,9 @@ def read_examples(
     progress: Progress | None = None,
     share: Share = ALONE,
 ) -> tuple[Examples, list[Issue], dict[str, int]]:
-    """Decodes images, and reads their labels or masks.
+    """Decodes the images of records without a known fault, and reads their labels or masks.
 
-    Args:
-        records: Records without a known fault.
-        settings: Task and data.
-        progress: Called with (done, total) while images, then masks, are decoded.
-        share: This process among those that load the same data at the same time.
+    ``progress`` and ``share`` are those of ``load_labelled``.
 
     Returns:
         The examples; what is wrong with images left out or doubtful in others; and the number left

@@ -69,11 +69,11 @@ def _split_folders(present: Sequence[str], split: SplitSettings) -> dict[str, st
 
 
 def _check_policy(root: Path, splits: Mapping[str, str], settings: LabelSettings) -> None:
-    """Refuses a policy that would train on images which lie in a folder to test or choose by."""
+    """Refuses a policy that would train on images that lie in a folder to test or choose by."""
     split, asked = settings.split, settings.splits
     used = set(matched("splits", asked, splits.values(), ("",)) if asked else splits.values())
     heeded = split.policy == "column" or (split.policy == "fold" and split.fold_column == "split")
-    # Where nothing is trained, all images may be taken together.
+    # If nothing is trained, all images may be taken together.
     if heeded or used <= set(split.train_values) or "train" not in split.required:
         return
     raise DataError(
@@ -109,7 +109,7 @@ def _masked_folders(
 ) -> Listing:
     """ROOT/image/*.png with ROOT/mask/*.png, paired by path without suffix."""
     paired = (*settings.image_folders, *settings.mask_folders)
-    # Here masks are wanted, so only what the user himself chose to leave out is left out.
+    # Masks are wanted here, so the defaults that leave them out do not hold.
     wanted = (*paired, *DataSettings.exclude_folders)
     folders = [f for f in exclude.folders if not any(same_folder(f, name) for name in wanted)]
     files = [f for f in exclude.files if f not in DataSettings.exclude_files]

@@ -91,7 +91,7 @@ def _split_and_share(
     if "train" not in settings.split.required:
         leaked, copies = set(), []  # Nothing is trained on these images.
     kept = np.delete(np.arange(len(records)), list(leaked))
-    # Among what is left: else of a copy in another split and at another client neither would stay.
+    # Only images that are left count: else an image in two splits, at two clients, would lose both.
     left = examples.take(kept)
     repeated, repeats = repeated_images(left.decoded, clients, owner[kept], policy)
     kept, left = np.delete(kept, list(repeated)), left.without(repeated)

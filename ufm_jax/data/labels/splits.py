@@ -114,7 +114,10 @@ def given_splits(
 
 
 def drawn_splits(splits: np.ndarray, groups: Groups, settings: SplitSettings) -> np.ndarray:
-    """Draws, as the policy says, the splits that the source did not name: '' in str [R]."""
+    """Draws, as the policy says, the splits that the source does not name: str [R].
+
+    ``splits``, str [R], is '' where the source names none.
+    """
     splits = splits.copy()
     if settings.policy == "fractions":
         draw_part(splits, groups, "", "test", settings.test_fraction, settings.seed)

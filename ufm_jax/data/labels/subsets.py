@@ -7,7 +7,7 @@ from ufm_jax.errors import DataError
 
 
 def nested_subset(groups: Groups, fraction: float, seed: int) -> np.ndarray:
-    """Picks a share of images.
+    """Picks a share of images, in whole groups.
 
     Stratum by stratum (the rarest class in a group), groups are picked in the order of the hash of
     their names until the share of images is as near to ``fraction`` as whole groups allow, but at

@@ -105,7 +105,7 @@ def _values(label: str | None, separator: str) -> tuple[str, ...]:
 
 
 def _columns_of_findings(records: Sequence[Record], settings: LabelSettings) -> Targets:
-    """A finding for each column."""
+    """Reads each column as a finding."""
     columns = settings.label_columns
     values = np.full((len(records), len(columns)), np.nan, np.float32)
     faults: dict[int, Issue] = {}

@@ -65,7 +65,7 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
 
 
 def _check_groups(rows: Sequence[TableRow]) -> None:
-    """Refuses a patient of whose images only some have a group: the others would be a second."""
+    """Refuses a patient if only some images have a group: the others would be another group."""
     grouped: dict[str, bool] = {}
     for row in rows:
         patient, group = (text_of(row.cells.get(column, "")) for column in ("patient", "group"))
@@ -77,7 +77,7 @@ def _check_groups(rows: Sequence[TableRow]) -> None:
 
 
 def _near_columns(header: Sequence[str], file: Path) -> list[Issue]:
-    """An issue for columns that are understood but for case or blanks, such as 'Group'."""
+    """An issue for columns that would be understood but for case or blanks, such as 'Group'."""
     reason = "columns {}: only {} is understood unless a setting names the other"
     return [
         Issue("near_equal", "", str(file), reason.format(" and ".join(map(repr, names)), known))

@@ -21,7 +21,7 @@ Scene = Callable[[Grid, np.random.Generator, int], Tissue]
 
 @dataclass(frozen=True)
 class Exam:
-    """An examination.
+    """An examination that phantoms can show.
 
     Attributes:
         scene: Paints the anatomy for a label.

@@ -129,7 +129,9 @@ def decode_masks(
             faults[index] = "missing", unreadable[index]
         elif row in cached.failures:
             kind, _, reason = cached.failures[row].partition(": ")
-            if kind == decode.VOID:  # Leaving this one out would not tell what the others mean.
+            if (
+                kind == decode.VOID
+            ):  # It concerns all masks, so that leaving this one out would not help.
                 raise DataError(f"{name_of_source(sources[index])} {reason}")
             faults[index] = kind, reason
         else:
