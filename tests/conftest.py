@@ -8,7 +8,12 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Simulated devices, set before any backend starts: placements over 1, 2 and 8 are compared.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")

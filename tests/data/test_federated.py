@@ -42,6 +42,11 @@ def settings(folder: Path, **changes) -> DataSettings:
     return DataSettings(**(plain | changes))
 
 
+def rows_of(data, client):
+    """Numbers of a client's rows."""
+    return np.arange(*data.offsets[client : client + 2])
+
+
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Three clients of 4, 3 and 2 images."""
@@ -114,7 +119,7 @@ def test_a_file_that_declares_too_many_pixels_is_a_fault_of_its_own(tree):
         load_federated(settings(tree))
     data = load_federated(settings(tree, on_bad="skip"))
     assert data.num_rows == 9
-    assert [issue.kind for issue in data.issues] == ["corrupt"]
+    assert [issue.kind for issue in data.issues.entries] == ["corrupt"]
 
 
 @pytest.mark.parametrize("value", [(1,), (0, 0), (5, 1), (0, float("inf")), (float("nan"), 1)])
@@ -145,7 +150,7 @@ def test_rows_are_grouped_by_client_and_hold_its_images(tree):
     np.testing.assert_array_equal(data.offsets, [0, 4, 7, 9])
     np.testing.assert_array_equal(data.sizes, [4, 3, 2])
     assert data.store.image_shape == (16, 16, 1)
-    batch = data.store.read(data.rows_of(1))
+    batch = data.store.read(rows_of(data, 1))
     for index, image in enumerate(batch["image"]):
         original = Image.open(tree / "b" / f"{index}.png").resize(
             (16, 11), Image.Resampling.BICUBIC
@@ -154,7 +159,7 @@ def test_rows_are_grouped_by_client_and_hold_its_images(tree):
     np.testing.assert_array_equal(batch["extent"], [[11, 16]] * 3)
     np.testing.assert_array_equal(batch["label"], [-1] * 3)
     assert batch["geometry"].shape == (3, 7)
-    assert not len(data.issues)
+    assert not data.issues.entries
 
 
 def test_another_partition_decodes_nothing_and_moves_whole_images(tree):
@@ -198,8 +203,8 @@ def test_sets_split_into_clients_keep_groups_whole(indexed):
     )
     assert data.names == ("x-0", "x-1", "x-2", "y-0", "y-1")
     for k in range(5):
-        others = np.delete(data.groups, data.rows_of(k))
-        assert not set(data.groups[data.rows_of(k)]) & set(others)
+        others = np.delete(data.groups, rows_of(data, k))
+        assert not set(data.groups[rows_of(data, k)]) & set(others)
 
 
 @pytest.mark.parametrize("kind", ["iid", "lognormal", "dirichlet"])
@@ -209,14 +214,16 @@ def test_partitions_of_an_index_keep_groups_whole(indexed, kind):
     )
     data = load_federated(chosen)
     for k in range(3):
-        assert not set(data.groups[data.rows_of(k)]) & set(np.delete(data.groups, data.rows_of(k)))
+        assert not set(data.groups[rows_of(data, k)]) & set(
+            np.delete(data.groups, rows_of(data, k))
+        )
 
 
 def test_group_on_both_sides_of_a_split_is_listed(indexed):
     index = indexed / "x/index.csv"
     index.write_text(index.read_text().replace("g5,test", "g0,test"))
     data = load_federated(settings(indexed, source="index", splits=("train",)))
-    (leak,) = data.issues
+    (leak,) = data.issues.entries
     assert (leak.kind, leak.client) == ("split_group", "x")
     assert "x/g0" in leak.reason
 
@@ -283,7 +290,7 @@ def test_bad_file_stops_the_run_by_name_or_is_skipped_and_listed(tree, poison):
         assert word in str(error.value)
     data = load_federated(settings(tree, on_bad="skip"))
     assert data.issues.counts() == {kind: 1}
-    (issue,) = data.issues
+    (issue,) = data.issues.entries
     assert (issue.client, Path(issue.path).name) == ("b", name)
     assert issue.reason
     everything = np.arange(9)
@@ -327,7 +334,7 @@ def test_empty_client_stops_the_run_or_is_dropped_and_named(tree):
         load_federated(settings(tree))
     data = load_federated(settings(tree, on_bad="skip"))
     assert data.names == ("a", "b", "c")
-    assert [(i.kind, i.client) for i in data.issues] == [("empty_client", "nobody")]
+    assert [(i.kind, i.client) for i in data.issues.entries] == [("empty_client", "nobody")]
 
 
 def test_client_whose_every_image_is_bad_is_dropped_and_named(tree):
@@ -368,7 +375,7 @@ def doubled(tree: Path) -> Path:
 def test_duplicates_are_listed_with_their_originals(doubled):
     data = load_federated(settings(doubled))
     assert data.issues.counts() == {"duplicate_across": 2, "duplicate_within": 1}
-    listed = {(i.client, Path(i.path).name): i.reason for i in data.issues}
+    listed = {(i.client, Path(i.path).name): i.reason for i in data.issues.entries}
     assert str(doubled / "a/0.png") in listed["b", "copy.bmp"]
     assert "client a" in listed["c", "copy.png"]
     assert ("a", "again.png") in listed
@@ -378,7 +385,7 @@ def test_duplicates_are_listed_with_their_originals(doubled):
 def test_duplicates_across_clients_can_be_skipped_or_refused(doubled):
     data = load_federated(settings(doubled, duplicates="skip"))
     np.testing.assert_array_equal(data.sizes, [5, 3, 2])
-    assert len(data.issues) == 3
+    assert len(data.issues.entries) == 3
     with pytest.raises(DataError, match=r"2 images that more than one client holds(?s:.*)copy\."):
         load_federated(settings(doubled, duplicates="error"))
 
@@ -386,7 +393,7 @@ def test_duplicates_across_clients_can_be_skipped_or_refused(doubled):
 def test_frames_beyond_the_first_are_listed(tree):
     frames = [Image.fromarray(np.full((9, 9), v, np.uint8)) for v in (1, 2, 3)]
     frames[0].save(tree / "a/cine.tif", save_all=True, append_images=frames[1:])
-    (issue,) = load_federated(settings(tree)).issues
+    (issue,) = load_federated(settings(tree)).issues.entries
     assert (issue.kind, issue.reason) == ("multi_frame", "frame 1 of 3 is used")
 
 

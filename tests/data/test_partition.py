@@ -24,7 +24,7 @@ def federations(draw):
 
 
 PARTITIONS = {
-    "iid": lambda labels, groups, k, seed: partition.iid(groups, k, seed),
+    "iid": lambda labels, groups, k, seed: partition.sized(groups, k, 0.0, seed, "iid"),
     "lognormal": lambda labels, groups, k, seed: partition.sized(groups, k, 1.5, seed),
     "dirichlet_sharp": lambda labels, groups, k, seed: partition.dirichlet(
         labels, groups, k, 0.05, seed
@@ -68,7 +68,7 @@ def test_fewer_groups_than_clients_is_an_error_that_names_the_remedy(kind):
 
 
 def test_even_sizes_differ_by_one_record_without_groups():
-    sizes = np.bincount(partition.iid([None] * 103, 10, 0))
+    sizes = np.bincount(partition.sized([None] * 103, 10, 0.0, 0, "iid"))
     assert sizes.max() - sizes.min() <= 1
 
 
@@ -94,7 +94,7 @@ def test_dirichlet_approaches_iid_as_alpha_grows():
     ]
     assert skews == sorted(skews, reverse=True)
     assert skews[0] > 0.5
-    assert skews[-1] < label_skew(partition.iid(groups, 8, 0), labels) + 0.01
+    assert skews[-1] < label_skew(partition.sized(groups, 8, 0.0, 0, "iid"), labels) + 0.01
     sizes = np.bincount(partition.dirichlet(labels, groups, 8, 1e6, 0))
     assert sizes.max() - sizes.min() <= 0.02 * sizes.mean()
 
@@ -107,11 +107,11 @@ def test_dirichlet_refuses_unlabelled_records_and_a_senseless_alpha():
 
 
 def test_value_that_tears_a_group_is_an_error_that_names_both_values():
-    names, owner = partition.by_value(["b", "a", "b"], ["g", None, "g"], "probe")
+    names, owner = partition.by_site(["b", "a", "b"], ["g", None, "g"])
     assert names == ("b", "a")
     np.testing.assert_array_equal(owner, [0, 1, 0])
     with pytest.raises(DataError, match=r"group 'g' would be torn apart.*'b' and 'a'"):
-        partition.by_value(["b", "a"], ["g", "g"], "probe")
+        partition.by_site(["b", "a"], ["g", "g"])
 
 
 def test_split_sites_never_mix_and_unnamed_sites_stay_whole():

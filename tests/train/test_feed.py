@@ -84,7 +84,9 @@ def test_a_device_holds_the_images_of_the_clients_that_may_train_there(config, c
         if client_state == "persist":
             device = shard.index[0].start // shard.data.shape[0]
             clients = np.flatnonzero(run.home_device == device)
-        own = np.concatenate([data.store.read(data.rows_of(k))["image"] for k in clients])
+        own = np.concatenate(
+            [data.store.read(np.arange(*data.offsets[k : k + 2]))["image"] for k in clients]
+        )
         np.testing.assert_array_equal(shard.data[: len(own)], own)
         assert not np.any(shard.data[len(own) :])
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ufm_jax.config.command import count_or_zero, path_argument
-from ufm_jax.data.cache.store import ArrayStore, Rows
+from ufm_jax.data.cache.store import ArrayStore, SubsetStore
 from ufm_jax.data.federated import FederatedData, load_federated
 from ufm_jax.data.listing import read_listing
 from ufm_jax.data.partition import split_sites
@@ -186,7 +186,7 @@ def dealt(data: FederatedData, clients: int, images: int) -> FederatedData:
     """The same images dealt to equal clients of ``images`` each, repeated where they run out."""
     counts = np.full(clients, images)
     rows = np.arange(counts.sum()) % data.num_rows
-    return FederatedData(_names(clients), _offsets(counts), Rows(data.store, rows))
+    return FederatedData(_names(clients), _offsets(counts), SubsetStore(data.store, rows))
 
 
 def _names(clients: int) -> tuple[str, ...]:

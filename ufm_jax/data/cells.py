@@ -1,7 +1,7 @@
 """What a cell of a table says: the one door for texts, names and numbers that people bring.
 
 A spreadsheet, pandas or R writes the same value in many ways. Every table is read through this
-module, so that one patient or class is one name, and so that a number is never guessed.
+module, so that a patient or class has one name, and so that a number is never guessed.
 
     text      blanks and byte order marks at its ends go, Unicode is composed (NFC), a whole number
               loses the zeros after its point (1.0 is 1), and what stands for a missing value is ''
@@ -21,7 +21,7 @@ MISSING = frozenset(
 """What pandas, R and spreadsheets write for a value that is not known. 'none' may be a finding."""
 
 _BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b\u2060"
-"""What may stand unseen at the ends of a cell: blanks, byte order marks, spaces of no width."""
+"""Invisible characters: blanks, byte order marks, spaces of zero width."""
 
 _SHOWN = 20
 
@@ -34,12 +34,12 @@ _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 
 
 def trimmed(text: str) -> str:
-    """A text without what may stand unseen at its ends."""
+    """A text without the invisible characters at its ends."""
     return text.strip(_BLANKS)
 
 
 def text_of(cell: str) -> str:
-    """The text in a cell, '' for a missing value; see the module."""
+    """The text in a cell; '' for a missing value."""
     name = name_of(cell)
     return "" if name in MISSING else name
 
@@ -52,11 +52,11 @@ def name_of(text: str) -> str:
 
 
 def number_of(cell: str) -> float:
-    """The number in a cell, nan for a missing value.
+    """The number in a cell; nan for a missing value.
 
     Raises:
-      ValueError: it is no finite number, or may mean two; the message is the end of a sentence
-        that begins with the cell.
+        ValueError: If it is not a finite number, or may mean two; the message is the end of a
+            sentence that begins with the cell.
     """
     text = trimmed(cell)
     if text in MISSING:
@@ -77,10 +77,10 @@ def number_of(cell: str) -> float:
 
 
 def integer_of(cell: str) -> int | None:
-    """The whole number in a cell, None for a missing value; commas may separate thousands.
+    """The whole number in a cell; None for a missing value. Commas may separate thousands.
 
     Raises:
-      ValueError: as `number_of`, or the number is not whole.
+        ValueError: As ``number_of``, or if the number is not whole.
     """
     text = trimmed(cell)
     value = number_of(text.replace(",", "") if _GROUPED.fullmatch(text) else text)
@@ -92,10 +92,10 @@ def integer_of(cell: str) -> int | None:
 
 
 def positive(cell: str) -> float:
-    """The number above 0 in a cell, nan for a missing value.
+    """The number above 0 in a cell; nan for a missing value.
 
     Raises:
-      ValueError: as `number_of`, or the number is not above 0.
+        ValueError: As ``number_of``, or if the number is not above 0.
     """
     value = number_of(cell)
     if value <= 0:
@@ -106,13 +106,13 @@ def positive(cell: str) -> float:
 def near_equal(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Names that differ only by case, blanks, Unicode form or leading zeros, such as p1 and P01.
 
-    Only a person can tell whether they mean one thing.
+    Only a person can tell whether they mean the same.
     """
     alike: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         folded = unicodedata.normalize("NFKC", name).casefold()
         alike.setdefault(_ZEROS.sub("", "".join(folded.split())), []).append(name)
-    return [tuple(sorted(found)) for found in alike.values() if len(found) > 1]
+    return [tuple(sorted(group)) for group in alike.values() if len(group) > 1]
 
 
 def same_name(name: str, asked: str) -> bool:
@@ -132,20 +132,17 @@ def matched(
     default: Sequence[str] = (),
     meets: Callable[[str, str], bool] = same_name,
 ) -> tuple[str, ...]:
-    """What there is of what a setting asks for.
+    """The names in ``present`` that a setting asks for, in the order of its entries.
 
     Args:
-      setting: its key, for messages.
-      asked: its entries.
-      present: names that there are.
-      default: entries that need not be there, because nobody asked for them.
-      meets: (name, entry) -> whether the entry means the name.
-
-    Returns:
-      Those of `present` that are asked for, in the order of the entries.
+        setting: The setting's key, for messages.
+        asked: The setting's entries.
+        present: The names that the data have.
+        default: Entries that need not be present, because nobody asked for them.
+        meets: (name, entry) -> whether the entry means the name.
 
     Raises:
-      DataError: an entry meets nothing and is no default; lists what there is.
+        DataError: If an entry meets no name and is not a default; lists the names.
     """
     names = tuple(dict.fromkeys(present))
     found: list[str] = []

@@ -1,6 +1,6 @@
 """CSV files: the one reader and the one writer.
 
-A name that begins with = + - @ is a formula to a spreadsheet, which would run it. Such texts are
+A spreadsheet would run a text that begins with = + - @ as a formula. Such texts are therefore
 written with an apostrophe before them, as spreadsheets mark texts, and read back without it.
 """
 
@@ -21,12 +21,12 @@ _MARKED = re.compile(r"'+[=+\-@\t\r\n＝＋－＠]")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A row of a table.
 
     Attributes:
-      place: file and number of the row as a spreadsheet counts, the header being row 1.
-      cells: by column, as they are written; `cells.text_of` and its kin say what they mean.
+        place: File and number of the row as a spreadsheet counts, the header being row 1.
+        cells: Cells by column, as written; ``cells.text_of`` and its like say what they mean.
     """
 
     place: str
@@ -35,30 +35,28 @@ class Row:
 
 def read_csv(
     path: Path, required: Sequence[str], errors: str = "strict"
-) -> tuple[list[str], list[Row]]:
-    """Reads a CSV file with a header.
+) -> tuple[list[str], list[TableRow]]:
+    """Reads a CSV file with a header: its columns and rows.
 
-    Rows that hold nothing, and columns without a name, are passed over.
+    Empty rows, and columns without a name, are passed over.
 
     Args:
-      path: UTF-8, with or without a byte order mark; the comma, semicolon or tab that its header
-        holds most often separates cells.
-      required: columns that must be there.
-      errors: 'surrogateescape' for a file of our own, which may hold file names that are not UTF-8.
-
-    Returns:
-      The columns, and the rows.
+        path: UTF-8, with or without a byte order mark; the comma, semicolon or tab that its header
+            holds most often separates cells.
+        required: Columns that must be there.
+        errors: 'surrogateescape' for a file of our own, which may hold file names that are not
+            UTF-8.
 
     Raises:
-      DataError: it cannot be read, a column is absent or given twice, or a row has more or fewer
-        cells; names file and row.
+        DataError: If it cannot be read, a column is absent or given twice, or a row has more or
+            fewer cells than the header; names file and row.
     """
     try:
         with path.open(encoding="utf-8-sig", errors=errors, newline="") as file:
             text = file.read()
         if "\0" in text:
             raise ValueError("it holds zero bytes")
-        # A spreadsheet separates by what its language leaves free of numbers.
+        # A spreadsheet separates cells by a character that its language does not use in numbers.
         separator = max(",;\t", key=text.partition("\n")[0].count)
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
     except OSError as error:
@@ -82,7 +80,7 @@ def read_csv(
                 f"{path}, row {number}: it has {len(line)} cells, the header {len(header)}"
             )
         cells = {name: _unmarked(cell) for name, cell in zip(header, line, strict=True) if name}
-        rows.append(Row(f"{path}, row {number}", cells))
+        rows.append(TableRow(f"{path}, row {number}", cells))
     return named, rows
 
 
@@ -96,7 +94,7 @@ def writing_csv(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterab
         replacing(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
     ):
-        # Lines end in both characters, for then cells that hold either are quoted.
+        # Lines end in both characters, because then cells that hold either are quoted.
         table = csv.writer(file, lineterminator="\r\n")
 
         def add(cells: Iterable[object]) -> None:
@@ -107,7 +105,7 @@ def writing_csv(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Iterab
 
 
 def _marked(text: str) -> str:
-    """A text as it is written: a formula to a spreadsheet gets an apostrophe."""
+    """A text as it is written: with an apostrophe if a spreadsheet would run it as a formula."""
     return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.cache.cache import DecodeSettings, Progress, open_cache_dir
-from ufm_jax.data.cache.fingerprint import content_digests, memo_of
+from ufm_jax.data.cache.cache import DecodeSettings, Progress
+from ufm_jax.data.cache.fingerprint import content_digests, distinct
 from ufm_jax.data.cache.folder import CachedRows
 from ufm_jax.data.cache.shared_cache import ALONE, Share, decoded_together
 from ufm_jax.data.issues import Issue
@@ -21,10 +21,10 @@ class Decoded:
     """Records and where their pixels are.
 
     Attributes:
-      records: R records.
-      cached: the cache folder that holds their rows.
-      rows: int64 [R], row of each record in `cached`; equal files share a row; -1 = unreadable.
-      unreadable: why, by position, for each row -1.
+        records: R records.
+        cached: The cache folder that holds their rows.
+        rows: int64 [R], row of each record in ``cached``; equal files share a row; -1 = unreadable.
+        unreadable: Why, by position, for each row -1.
     """
 
     records: tuple[Record, ...]
@@ -36,11 +36,19 @@ class Decoded:
         """The record's label, or the one its picture brought."""
         return self.records[index].label or self.cached.labels.get(int(self.rows[index]))
 
+    @property
+    def native(self) -> np.ndarray:
+        """int32 [R, 2], (height, width) of the upright images; zeros where decoding failed."""
+        return np.where(self.rows[:, None] >= 0, self.cached.natives[self.rows], 0)
+
+    def take(self, positions: np.ndarray) -> "Decoded":
+        """The records at some positions, none of them unreadable, in that order."""
+        records = tuple(self.records[index] for index in positions)
+        return Decoded(records, self.cached, self.rows[positions])
+
     def without(self, positions: Collection[int]) -> "Decoded":
         """All records but those at some positions, which include all that are unreadable."""
-        kept = [i for i in range(len(self.records)) if i not in positions]
-        records = tuple(self.records[i] for i in kept)
-        return Decoded(records, self.cached, self.rows[np.array(kept, np.int64)])
+        return self.take(np.delete(np.arange(len(self.records)), list(positions)))
 
 
 def decode_settings(settings: DataSettings) -> DecodeSettings:
@@ -56,56 +64,54 @@ def decode_settings(settings: DataSettings) -> DecodeSettings:
 
 def decode_records(
     records: Sequence[Record],
-    settings: DecodeSettings,
+    settings: DataSettings,
     cache_dir: Path,
-    num_workers: int,
-    progress: Progress | None,
+    progress: Progress | None = None,
     share: Share = ALONE,
 ) -> Decoded:
     """Opens the decoded rows of records, decoding what is not in the cache.
 
     Args:
-      records: R records without known faults, at least one.
-      settings: what decides the pixels.
-      cache_dir: made if absent.
-      num_workers: threads.
-      progress: called with (done, total) while images are decoded.
-      share: this process among those that decode the same records; see `shared_cache`.
+        records: R records without known faults, at least one.
+        settings: What decides the pixels, and the number of threads.
+        cache_dir: Made if absent.
+        progress: Called with (done, total) while images are decoded.
+        share: This process among those that decode the same records; see ``shared_cache``.
 
     Returns:
-      All records, those that failed too: see `faults_of_decoding`.
+        All records, including those that failed: see ``faults_of_decoding``.
 
     Raises:
-      DataError: no image can be read, or the depth of the files must be said.
+        DataError: If no image can be read, or the depth of the files must be said.
     """
-    open_cache_dir(cache_dir)
-    listed = [record.image for record in records]
-    digests, unreadable = content_digests(listed, memo_of(listed, cache_dir), num_workers)
+    images = [record.image for record in records]
+    digests, unreadable = content_digests(images, cache_dir, settings.workers)
     if len(unreadable) == len(records):
         raise DataError(f"no image can be read; first: {records[0].name}: {unreadable[0]}")
-    first: dict[bytes, int] = {}
-    for index, content in enumerate(digests):
-        if index not in unreadable:
-            first.setdefault(content, index)
-    images = [records[index].image for index in first.values()]
-    names = list(first)
-    cached = decoded_together(images, names, settings, cache_dir, num_workers, progress, share)
-    row_of = {content: row for row, content in enumerate(first)}
-    rows = np.array([row_of.get(content, -1) for content in digests], np.int64)
+    first, rows = distinct(digests, unreadable)
+    cached = decoded_together(
+        [images[index] for index in first],
+        [digests[index] for index in first],
+        decode_settings(settings),
+        cache_dir,
+        settings.workers,
+        progress,
+        share,
+    )
     check_depth(np.where(rows >= 0, cached.peaks[rows], 0), [r.name for r in records])
     return Decoded(tuple(records), cached, rows, unreadable)
 
 
 def check_depth(peaks: np.ndarray, names: Sequence[str]) -> None:
-    """Refuses files of 16 bits by their headers that as a set do not use them.
+    """Refuses files that have 16 bits by their headers and, as a set, use fewer.
 
     Args:
-      peaks: int [R], see `decode.Row`.
-      names: of the R files.
+        peaks: int [R], see ``decode.Row``.
+        names: Names of the R files.
 
     Raises:
-      DataError: no file reaches a quarter of full scale: 10, 12 or 14 bits, stored in 16, would
-        come out dark.
+        DataError: If no file reaches a quarter of full scale: 10, 12 or 14 bits, stored in 16,
+            would come out dark.
     """
     most, deep = int(peaks.max(initial=0)), np.flatnonzero(peaks)
     if 0 < most < 2**14:
@@ -122,12 +128,10 @@ def faults_of_decoding(
 ) -> tuple[dict[int, Issue], list[Issue]]:
     """Finds what showed only when the files were read.
 
-    Args:
-      decoded: the outcome of `decode_records`.
-      require_labels: whether an image without a label is a fault.
+    ``require_labels`` makes an image without a label a fault.
 
     Returns:
-      The fault of each unusable record, by position; and issues of records that are usable.
+        The fault of each unusable record, by position; and issues of usable records.
     """
     faults: dict[int, Issue] = {}
     notes: list[Issue] = []

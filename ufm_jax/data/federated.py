@@ -1,4 +1,4 @@
-"""A federation's images: many clients, one index interface; and the way there from any source.
+"""A federation's images: many clients, one index interface; and how any source becomes them.
 
 A row of the store is one decoded image:
 
@@ -12,10 +12,9 @@ A row of the store is one decoded image:
 """
 
 import hashlib
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 
@@ -23,11 +22,10 @@ from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
 from ufm_jax.data.cache.store import CachedStore, RowStore
 from ufm_jax.data.copies import repeated_images
-from ufm_jax.data.decoding import Decoded, decode_records, decode_settings, faults_of_decoding
-from ufm_jax.data.issues import DataIssues, Issue, refuse_nothing, stop_on_faults
+from ufm_jax.data.decoding import Decoded, decode_records, faults_of_decoding
+from ufm_jax.data.issues import DataIssues, Issue, refuse_empty, stop_on_faults
 from ufm_jax.data.listing import read_listing
-from ufm_jax.data.partition import assign, unit_ids
-from ufm_jax.data.records import Record
+from ufm_jax.data.partition import assign, rows_of_clients, unit_ids
 from ufm_jax.data.screening import faults_before_decoding, screen
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.files import cache_folder
@@ -38,14 +36,14 @@ class FederatedData:
     """Decoded images of K clients, rows grouped by client.
 
     Attributes:
-      names: the K clients.
-      offsets: int64 [K+1]; client k's rows are offsets[k]:offsets[k+1].
-      store: random access to the rows.
-      issues: what was left out or is doubtful, by file and client.
-      labels: int32 [R], -1 = none; given empty, all are -1.
-      label_names: name of each label; given empty, the labels' numbers.
-      groups: int64 [R], equal for rows of one group (patient); given empty, all differ.
-      fingerprint: changes whenever pixels, their order or their owners change; '' = not known.
+        names: The K clients.
+        offsets: int64 [K+1]; client k's rows are offsets[k]:offsets[k+1].
+        store: Random access to the rows.
+        issues: What was left out or is doubtful, by file and client.
+        labels: int32 [R], -1 = none; given empty, all are -1.
+        label_names: Name of each label; given empty, the labels' numbers.
+        groups: int64 [R], equal for rows of one group (patient); given empty, all differ.
+        fingerprint: Changes whenever pixels, their order or their owners change; '' = not known.
     """
 
     names: tuple[str, ...]
@@ -95,10 +93,6 @@ class FederatedData:
         """Images of each client, int64 [K]."""
         return np.diff(self.offsets)
 
-    def rows_of(self, client: int) -> np.ndarray:
-        """Row numbers of client number `client`, int64 [n_k]."""
-        return np.arange(self.offsets[client], self.offsets[client + 1])
-
     def summary(self) -> Iterator["ClientSummary"]:
         """One row a client, in order."""
         for k, name in enumerate(self.names):
@@ -117,7 +111,7 @@ class FederatedData:
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """One client in numbers; `share` is its part of all images: its weight in a full cohort."""
+    """One client in numbers; ``share`` is its part of all images, its weight in a full cohort."""
 
     client: str
     images: int
@@ -130,55 +124,46 @@ class ClientSummary:
 def load_federated(
     settings: DataSettings, progress: Progress | None = None, share: Share = ALONE
 ) -> FederatedData:
-    """Reads, checks, decodes (once, see `cache`) and partitions a federation's images.
+    """Reads, checks, decodes (once, see ``cache``) and partitions a federation's images.
 
     Args:
-      settings: where the images come from and who holds them.
-      progress: called with (done, total) while images are decoded.
-      share: (index, count) of this process among those that load the same data at the same time;
-        where they have one `cache_dir`, each decodes a part.
+        settings: Where the images come from and who holds them.
+        progress: Called with (done, total) while images are decoded.
+        share: (index, count) of this process among those that load the same data at the same time;
+            where they have one ``cache_dir``, each decodes a part.
 
     Returns:
-      The federation. The same settings over the same files give the same rows in the same order,
-      whatever the number of workers.
+        The federation. The same settings over the same files give the same rows in the same order,
+        whatever the number of workers.
 
     Raises:
-      DataError: the data cannot be used as configured; names files, client and remedy.
+        DataError: If the data cannot be used as configured; names files, client and remedy.
     """
     listing = read_listing(settings)
-    require = settings.require_labels
-
-    def faults_of(records: Sequence[Record], root: Path | None) -> dict[int, Issue]:
-        return faults_before_decoding(records, root, require)
-
-    def stop(issues: Iterable[Issue]) -> tuple[Issue, ...]:
-        return stop_on_faults(issues, settings.on_bad)
-
-    usable, found, excluded = screen(listing, settings, faults_of, stop)
-    workers = settings.num_workers or os.cpu_count() or 1
+    faults_of = partial(faults_before_decoding, require_labels=settings.require_labels)
+    usable, issues, excluded = screen(listing, settings, faults_of)
     cache_dir = cache_folder(settings.cache_dir)
-    decoded = decode_records(usable, decode_settings(settings), cache_dir, workers, progress, share)
-    faults, notes = faults_of_decoding(decoded, require)
-    issues = [*found, *notes, *stop(faults.values())]
+    decoded = decode_records(usable, settings, cache_dir, progress, share)
+    faults, notes = faults_of_decoding(decoded, settings.require_labels)
+    issues += [*notes, *stop_on_faults(faults.values(), settings.on_bad)]
     decoded = decoded.without(faults)
-    refuse_nothing(decoded.records, issues, excluded)
+    refuse_empty(decoded.records, issues, excluded)
 
     label_names, labels = _number_labels(decoded)
     names, owner = _assign(decoded, labels, listing.clients, settings)
     repeated, copies = repeated_images(decoded, names, owner, settings.duplicates)
-    kept = np.array([i for i in range(len(owner)) if i not in repeated], np.int64)
-    sizes = np.bincount(owner[kept], minlength=len(names))
-    reason = "no usable image of this client is left"
-    empty = (Issue("empty_client", names[k], "", reason) for k in np.flatnonzero(sizes == 0))
-    issues += [*copies, *stop(empty)]
+    kept = np.delete(np.arange(len(owner)), list(repeated))
+    clients, offsets = rows_of_clients(names, owner[kept])
+    reason, holders = "no usable image of this client is left", set(clients)
+    empty = [Issue("empty_client", name, "", reason) for name in names if name not in holders]
+    issues += [*copies, *stop_on_faults(empty, settings.on_bad)]
 
     order = kept[np.argsort(owner[kept], kind="stable")]
     groups = unit_ids([record.group for record in decoded.records])
-    offsets = np.concatenate([[0], np.cumsum(sizes[sizes > 0])])
     identity = hashlib.sha256(decoded.cached.folder.name.encode())
     identity.update(decoded.rows[order].tobytes() + offsets.tobytes())
     return FederatedData(
-        names=tuple(name for name, size in zip(names, sizes, strict=True) if size),
+        names=clients,
         offsets=offsets,
         store=CachedStore(decoded.cached, decoded.rows[order], labels[order]),
         issues=DataIssues(tuple(issues), excluded),
@@ -200,10 +185,11 @@ def _number_labels(decoded: Decoded) -> tuple[tuple[str, ...], np.ndarray]:
 def _assign(
     decoded: Decoded, labels: np.ndarray, clients: tuple[str, ...], settings: DataSettings
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Client names, those left without a record too, and the client of each record, int64 [R]."""
+    """All client names, including those without a record, and each record's client, int64 [R]."""
     sites = [record.client for record in decoded.records]
     groups = [record.group for record in decoded.records]
     names, owner = assign(sites, groups, labels, settings)
     if settings.partition == "site":
-        names += tuple(name for name in clients if name not in set(sites))
+        occupied = set(sites)
+        names += tuple(name for name in clients if name not in occupied)
     return names, owner

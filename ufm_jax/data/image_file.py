@@ -2,9 +2,9 @@
 
 Nothing is guessed from pixels. Sizes are bounded before anything is decoded, only the formats below
 are tried, and data that end early are a fault. Pillow reads files of up to 8 bits a sample. libpng
-reads PNG, and libtiff deeper TIFF (both through imagecodecs), because Pillow keeps the high byte
-alone of several channels of 16 bits, and fills up what a short PNG lacks. PNG's sBIT is not asked
-for: by the standard samples fill the whole depth whatever it says.
+reads PNG, and libtiff deeper TIFF (both through imagecodecs), because Pillow keeps only the high
+byte of several channels of 16 bits, and fills up what a short PNG lacks. PNG's sBIT is ignored: by
+the standard, samples fill the whole depth whatever it says.
 """
 
 import io
@@ -46,29 +46,29 @@ _MINISWHITE, _MINISBLACK, _RGB = 0, 1, 2
 _UNSIGNED = {1, 4}
 _ASSOCIATED_ALPHA = 1
 
-# Faults of a file are told by this module; its libraries would tell them a second time.
+# This module reports a file's faults; its libraries would report them a second time.
 for _name in ("tifffile", "imagecodecs"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class CorruptImage(ValueError):
-    """Bytes that do not decode to an image that can be used; the message is the reason."""
+    """Bytes that do not decode to a usable image; the message is the reason."""
 
 
 @dataclass(frozen=True)
-class Stored:
+class FileImage:
     """An image as its file stores it, turned upright as EXIF says.
 
     Attributes:
-      samples: [H, W, 1] grey or [H, W, 3] colours; uint8, or deeper integers or floats as they are.
-      frames: frames in the file, of which this is the first.
-      range: samples that are black and white by the header; None where it does not say.
-      white_is_zero: whether the smaller end of the range is white.
-      alpha: [H, W], opacity or whatever else the file adds to a pixel; None if nothing.
-      codes: [H, W], indices of a palette, or the bits of a file of 1 bit; None for other files.
-      palette: uint8 [n, 3], the colours behind `codes`.
-      exact: whether samples are the file's own, not scaled to another depth by their format.
+        samples: [H, W, 1] grey or [H, W, 3] colours; uint8, or deeper integers or floats as stored.
+        frames: Frames in the file, of which this is the first.
+        range: Samples that are black and white by the header; None where it does not say.
+        white_is_zero: Whether the smaller end of the range is white.
+        alpha: [H, W], opacity or whatever else the file adds to a pixel; None if it adds nothing.
+        codes: [H, W], indices of a palette, or the bits of a file of 1 bit; None for other files.
+        palette: uint8 [n, 3], the colours behind ``codes``.
+        exact: Whether samples are the file's own, not scaled to another depth by their format.
     """
 
     samples: np.ndarray
@@ -81,12 +81,12 @@ class Stored:
     exact: bool = True
 
 
-def read_stored(content: bytes) -> Stored:
+def read_image_file(content: bytes) -> FileImage:
     """Decodes the first frame of an image file.
 
     Raises:
-      CorruptImage: the bytes are no image of `FORMATS`, are broken or end early, or declare more
-        pixels than are read.
+        CorruptImage: If the bytes are not an image of ``FORMATS``, are broken or end early, or
+            declare more pixels than are read.
     """
     try:
         if content[:4] in _TIFF_MAGIC:
@@ -99,9 +99,9 @@ def read_stored(content: bytes) -> Stored:
             return _read_pillow(image, frames)
     except (MemoryError, CorruptImage):
         raise
-    except UnidentifiedImageError as error:  # Its own text ends in an address in memory.
+    except UnidentifiedImageError as error:  # Its text would end in an address in memory.
         raise CorruptImage(
-            "does not decode: no image, or of a format that cannot be read"
+            "does not decode: not an image, or of a format that cannot be read"
         ) from error
     except Exception as error:  # The libraries raise anything at all on broken bytes.
         raise CorruptImage(f"does not decode: {error}") from error
@@ -121,17 +121,17 @@ def _check_size(width: int, height: int) -> None:
         )
 
 
-def _read_pillow(image: Image.Image, frames: int) -> Stored:
-    """Reads an opened image of up to 8 bits a sample, or one that its format scales to 16."""
+def _read_pillow(image: Image.Image, frames: int) -> FileImage:
+    """Reads an open image of up to 8 bits a sample, or one that its format scales to 16."""
     scales = image.format == "JPEG2000" or (image.format == "PPM" and _codec(image) != "raw")
     exact = not scales or image.mode in ("1", "L")
     image = ImageOps.exif_transpose(image)
     image.load()
     if image.mode == "F":
-        return Stored(np.asarray(image)[..., None], frames, None)
+        return FileImage(np.asarray(image)[..., None], frames, None)
     if image.mode.startswith("I"):
         samples = np.asarray(image).astype(np.uint16)[..., None]
-        return Stored(samples, frames, (0, _FULL_16), exact=exact)
+        return FileImage(samples, frames, (0, _FULL_16), exact=exact)
     codes = np.asarray(image).astype(np.uint8) if image.mode in ("1", "P") else None
     palette = np.array(image.getpalette(), np.uint8).reshape(-1, 3) if image.mode == "P" else None
     alpha = None
@@ -143,7 +143,7 @@ def _read_pillow(image: Image.Image, frames: int) -> Stored:
         samples = np.asarray(image.convert("L"))[..., None]
     else:
         samples = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    return Stored(samples, frames, alpha=alpha, codes=codes, palette=palette, exact=exact)
+    return FileImage(samples, frames, alpha=alpha, codes=codes, palette=palette, exact=exact)
 
 
 def _codec(image: Image.Image) -> str:
@@ -151,7 +151,7 @@ def _codec(image: Image.Image) -> str:
     return str(tiles[0].codec_name) if tiles else ""
 
 
-def _read_png(image: Image.Image, content: bytes, frames: int) -> Stored:
+def _read_png(image: Image.Image, content: bytes, frames: int) -> FileImage:
     import imagecodecs
 
     pixels = np.atleast_3d(imagecodecs.png_decode(content))
@@ -160,10 +160,10 @@ def _read_png(image: Image.Image, content: bytes, frames: int) -> Stored:
     turned = any(key in content for key in _PNG_ORIENTATION)
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1) if turned else 1
     samples, alpha = _parted(_upright(pixels, orientation), 3 if pixels.shape[-1] > 2 else 1)
-    return Stored(samples, frames, (0, np.iinfo(pixels.dtype).max), alpha=alpha)
+    return FileImage(samples, frames, (0, np.iinfo(pixels.dtype).max), alpha=alpha)
 
 
-def _read_tiff(content: bytes) -> Stored:
+def _read_tiff(content: bytes) -> FileImage:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
@@ -180,7 +180,9 @@ def _read_tiff(content: bytes) -> Stored:
     return _read_deep_tiff(content, header, frames, separate)
 
 
-def _read_deep_tiff(content: bytes, header: dict[str, Any], frames: int, separate: bool) -> Stored:
+def _read_deep_tiff(
+    content: bytes, header: dict[str, Any], frames: int, separate: bool
+) -> FileImage:
     """Reads a TIFF of more than 8 bits a sample, or of signed numbers or floats."""
     import imagecodecs
 
@@ -200,14 +202,14 @@ def _read_deep_tiff(content: bytes, header: dict[str, Any], frames: int, separat
     if pixels.ndim != 3 or pixels.shape[-1] != header["samples"] or pixels.dtype.kind not in "iuf":
         raise CorruptImage(f"holds pixels of shape {pixels.shape} and type {pixels.dtype}")
     samples, alpha = _parted(_upright(pixels, header["orientation"]), colours)
-    return Stored(samples, frames, _tiff_range(header), photometric == _MINISWHITE, alpha)
+    return FileImage(samples, frames, _tiff_range(header), photometric == _MINISWHITE, alpha)
 
 
 def _tiff_range(header: dict[str, Any]) -> Range | None:
-    """The samples that a TIFF's header calls the least and the most.
+    """The least and largest sample by a TIFF's header; None if it does not say.
 
-    MaxSampleValue is a statistic by the standard, and a depth for some scanners: where it is not
-    the full scale, the header is taken to say nothing.
+    MaxSampleValue is a statistic by the standard, and a depth for some scanners: unless it is the
+    full scale, it says nothing.
     """
     if header["low"] is not None and header["high"] is not None:
         low, high = min(_numbers(header["low"])), max(_numbers(header["high"]))

@@ -1,7 +1,7 @@
 """What is wrong with the data, by kind, client and file; and the policy: stop, or skip and say."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,14 +18,14 @@ KINDS: Mapping[str, str] = {
     "duplicate_across": "images that more than one client holds",
     "duplicate_within": "images that one client holds more than once",
     "multi_frame": "files of several frames, of which the first is used",
-    "not_image": "files and links that are no images",
-    "near_equal": "names that differ by case, blanks or leading zeros alone",
+    "not_image": "files and links that are not images",
+    "near_equal": "names that differ only by case, blanks or leading zeros",
     "mask_folder": "folders of images that are named like masks",
     "split_group": "groups of which another split holds images too",
     "no_mask": "images without a mask",
     "lone_mask": "masks without an image",
     "mask_size": "masks of another size than their image",
-    "unknown_class": "labels or mask values that are no class of the task",
+    "unknown_class": "labels or mask values that are not a class of the task",
     "grey_mask": "masks with grey values, thresholded at half of full scale",
     "no_group": "clients with images of no known group, each of which stands alone",
     "duplicate_split": "images that another split holds too",
@@ -33,31 +33,19 @@ KINDS: Mapping[str, str] = {
     "absent_class": "classes that are absent from a split",
     "no_train": "clients without an image to train on",
 }
-FAULTS = frozenset(
-    (
-        "missing",
-        "empty",
-        "outside",
-        "corrupt",
-        "no_label",
-        "no_client",
-        "empty_client",
-        "no_mask",
-        "mask_size",
-        "unknown_class",
-    )
-)
+_UNLABELLED = ("no_label", "no_mask")
+_BAD = ("missing", "empty", "outside", "corrupt", "no_client", "empty_client", "mask_size")
+FAULTS = frozenset((*_UNLABELLED, *_BAD, "unknown_class"))
 """Kinds that make an image or a client unusable; the others are only worth knowing."""
 
 _SHOWN = 5
 _BAD_REMEDY = "Mend or remove them, or set on_bad='skip' to leave them out and list them"
 _UNLABELLED_REMEDY = "Label them, or set unlabelled='skip' to leave them out and list them"
-_UNLABELLED = ("no_label", "no_mask")
 
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One fault: its kind (a key of `KINDS`), the client and file it is in, and the reason."""
+    """One fault: its kind (a key of ``KINDS``), the client and file it is in, and the reason."""
 
     kind: str
     client: str
@@ -74,37 +62,31 @@ class Issue:
 
 @dataclass(frozen=True)
 class DataIssues:
-    """Everything found wrong in a federation's data that did not stop the run.
+    """What is wrong with a federation's data and did not stop the run.
 
     Attributes:
-      found: all issues, in the order of discovery.
-      excluded: images left out on purpose (a split that is not asked for), counted by reason. Not
-        a fault, but no image disappears without a count.
+        entries: All issues, in the order of discovery.
+        excluded: Number of images left out on purpose (of a split that is not asked for), by
+            reason: no image disappears without a count.
     """
 
-    found: tuple[Issue, ...] = ()
+    entries: tuple[Issue, ...] = ()
     excluded: Mapping[str, int] = field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return len(self.found)
-
-    def __iter__(self) -> Iterator[Issue]:
-        return iter(self.found)
-
     def counts(self) -> dict[str, int]:
-        """Number of issues of each kind that occurs, in the order of `KINDS`."""
-        counted = Counter(issue.kind for issue in self.found)
+        """Number of issues of each kind that occurs, in the order of ``KINDS``."""
+        counted = Counter(issue.kind for issue in self.entries)
         return {kind: counted[kind] for kind in KINDS if counted[kind]}
 
     def by_kind(self) -> dict[str, list[tuple[str, str, str]]]:
         """(client, path, reason) of every issue under its kind."""
         return {
-            kind: [(i.client, i.path, i.reason) for i in self.found if i.kind == kind]
+            kind: [(i.client, i.path, i.reason) for i in self.entries if i.kind == kind]
             for kind in self.counts()
         }
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that `json.dumps` takes as it is."""
+        """The issues and counts as ``json.dumps`` takes them."""
         return {
             "counts": self.counts(),
             "excluded": dict(self.excluded),
@@ -118,7 +100,7 @@ class DataIssues:
         """One line a kind: how many, what, in which clients, and one example."""
         lines = []
         for kind, count in self.counts().items():
-            issues = [issue for issue in self.found if issue.kind == kind]
+            issues = [issue for issue in self.entries if issue.kind == kind]
             clients = sorted({issue.client for issue in issues})
             where = ", ".join(clients[:_SHOWN]) + (", ..." if len(clients) > _SHOWN else "")
             lines.append(f"{count} {KINDS[kind]} [{kind}] in {where}; first: {issues[0]}")
@@ -127,44 +109,40 @@ class DataIssues:
 
 
 def enforce(issues: Iterable[Issue], policy: str, remedy: str) -> tuple[Issue, ...]:
-    """Applies a policy to issues: raises for 'error', hands them back to be listed otherwise.
+    """Returns the issues, to be listed, unless the policy is 'error'.
 
     Args:
-      issues: what was found.
-      policy: 'error' or anything else ('skip', 'keep').
-      remedy: what the user can do about it, the end of the error's message.
+        issues: The issues.
+        policy: 'error' or anything else ('skip', 'keep').
+        remedy: What the user can do about them, the end of the error's message.
 
     Raises:
-      DataError: under 'error', if there is any issue; it shows the first few and the count.
+        DataError: Under 'error', if there is any issue; it counts each kind and shows the first
+            few, one a line.
     """
     found = tuple(issues)
-    if found and policy == "error":
-        raise DataError(f"{described(found)}\n{remedy}")
-    return found
-
-
-def described(issues: Iterable[Issue]) -> str:
-    """How many of each kind, and the first few, one a line."""
-    found = tuple(issues)
+    if not found or policy != "error":
+        return found
     counts = DataIssues(found).counts()
     what = "; ".join(f"{count} {KINDS[kind]}" for kind, count in counts.items())
     shown = "".join(f"\n  {issue}" for issue in found[:_SHOWN])
     more = f"\n  ... and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return f"{what}:{shown}{more}"
+    raise DataError(f"{what}:{shown}{more}\n{remedy}")
 
 
 def stop_on_faults(
     issues: Iterable[Issue], on_bad: str, unlabelled: str | None = None
 ) -> tuple[Issue, ...]:
-    """Hands issues back, unless there are faults among them that are to stop the run.
+    """Returns the issues, to be listed, unless some are faults that are to stop the run.
 
     Args:
-      issues: what was found.
-      on_bad: 'error' stops at unusable images, masks and clients.
-      unlabelled: 'error' stops at images without label or mask; None treats them as `on_bad` says.
+        issues: The issues.
+        on_bad: 'error' stops at unusable images, masks and clients.
+        unlabelled: 'error' stops at images without label or mask; None treats them as ``on_bad``
+            says.
 
     Raises:
-      DataError: shows the first few faults and their count.
+        DataError: If a fault stops the run; see ``enforce``.
     """
     found = tuple(issues)
     faults = [issue for issue in found if issue.kind in FAULTS]
@@ -174,7 +152,7 @@ def stop_on_faults(
     return found
 
 
-def refuse_nothing(records: Sized, issues: Iterable[Issue], excluded: Mapping[str, int]) -> None:
+def refuse_empty(records: Sized, issues: Iterable[Issue], excluded: Mapping[str, int]) -> None:
     """Raises DataError if no record is left; it says what was skipped or left out, and why."""
     if not records:
         why = DataIssues(tuple(issues), excluded).summary() or ["the source lists none"]

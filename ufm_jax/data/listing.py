@@ -11,16 +11,10 @@ from ufm_jax.files import user_path
 
 
 def read_listing(settings: DataSettings) -> Listing:
-    """Lists the records of a source, before any check and any decoding.
-
-    Args:
-      settings: `source` and what belongs to it.
-
-    Returns:
-      Clients and records as the source gives them.
+    """Lists clients and records as a source gives them, before any check and any decoding.
 
     Raises:
-      DataError: the source itself (a list, an index) is missing or malformed.
+        DataError: If the source itself (a list, an index) is missing or malformed.
     """
     root = user_path(settings.root)
     match settings.source:

@@ -1,4 +1,4 @@
-"""Packages that only some sources need: imported where used, and named if they are not there."""
+"""Packages that only some sources need: imported where used, and named if they are missing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ def needed_packages() -> Iterator[None]:
     """Turns a failed import of another package into an error that says how to install it.
 
     Raises:
-      DataError: something within imported a package that is not installed.
+        DataError: If a package that is imported in the context is not installed.
     """
     try:
         yield

@@ -1,8 +1,9 @@
 """Partitions: which client holds which image. Groups (patients) are never torn apart.
 
-Every function maps arrays over R records to a client number for each record, int64 [R], from an
-explicit seed. A group is one unit that moves as a whole; a record without a group is a unit by
-itself. Sizes therefore meet their targets up to the size of a group.
+A partition deals R records to K clients: it returns a client number for each record, int64 [R], and
+depends on an explicit seed. ``groups`` holds the group's name of each record, or None. A group is
+one unit that moves as a whole; a record without a group is a unit by itself. Sizes therefore meet
+their targets up to the size of a group.
 """
 
 import heapq
@@ -16,58 +17,36 @@ from ufm_jax.randomness import generator
 
 
 def unit_ids(groups: Sequence[str | None]) -> np.ndarray:
-    """Numbers the units: equal for records of one group, its own for a record without one.
-
-    Args:
-      groups: a name or None for each record.
-
-    Returns:
-      int64 [R] in 0..units-1, in order of first appearance.
-    """
-    seen: dict[str | int, int] = {}
+    """Numbers the units, in order of first appearance: int64 [R]."""
+    number: dict[str | int, int] = {}
     keys = (index if group is None else group for index, group in enumerate(groups))
-    return np.fromiter((seen.setdefault(key, len(seen)) for key in keys), np.int64, len(groups))
+    return np.fromiter((number.setdefault(k, len(number)) for k in keys), np.int64, len(groups))
 
 
-def by_value(
-    values: Sequence[str], groups: Sequence[str | None], what: str
+def by_site(
+    sites: Sequence[str], groups: Sequence[str | None]
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """One client for each value (a site, a column), in order of first appearance.
-
-    Args:
-      values: [R], the client's name.
-      groups: [R], group names or None.
-      what: what the values are, for messages.
-
-    Returns:
-      Client names, and int64 [R].
+    """Makes one client of each site: the sites in order of first appearance, and int64 [R].
 
     Raises:
-      DataError: a group has two values.
+        DataError: If a group has images of two sites.
     """
     first: dict[str, str] = {}
-    for value, group in zip(values, groups, strict=True):
-        if group is not None and first.setdefault(group, value) != value:
+    for site, group in zip(sites, groups, strict=True):
+        if group is not None and first.setdefault(group, site) != site:
             raise DataError(
-                f"group {group!r} would be torn apart: it has images of {what} "
-                f"{first[group]!r} and {value!r}. Partition by something that is constant within "
-                "a group, or correct the groups"
+                f"group {group!r} would be torn apart: it has images of site {first[group]!r} and "
+                f"{site!r}. Partition by something that is constant within a group, or correct the "
+                "groups"
             )
-    names = tuple(dict.fromkeys(values))
-    number = {name: index for index, name in enumerate(names)}
-    return names, np.array([number[value] for value in values], np.int64)
+    return tuple(dict.fromkeys(sites)), unit_ids(sites)
 
 
 def fill(weights: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Gives units, in random order, each to the client that is farthest below its target.
+    """Gives each unit, in an order that ``rng`` draws, to the client farthest below its target.
 
-    Args:
-      weights: int [U], records of each unit.
-      targets: float [K], records each client should hold.
-      rng: draws the order.
-
-    Returns:
-      int64 [U], the client of each unit.
+    ``weights``, int [U], are the records of each unit; ``targets``, float [K], those that each
+    client should hold. The result is the client of each unit, int64 [U].
     """
     owner = np.zeros(len(weights), np.int64)
     # Ties go to a random client: else client 0 would systematically hold the largest remainder.
@@ -84,16 +63,11 @@ def fill(weights: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> 
 def leave_none_empty(owner: np.ndarray, weights: np.ndarray, num_clients: int) -> np.ndarray:
     """Moves the smallest unit of the richest client to each client that has none.
 
-    Args:
-      owner: int64 [U], the client of each unit.
-      weights: int [U], records of each unit.
-      num_clients: K.
-
-    Returns:
-      int64 [U] in which every client occurs.
+    ``owner`` and the result are the client of each unit, int64 [U]; ``weights``, int [U], are its
+    records.
 
     Raises:
-      DataError: there are fewer units than clients.
+        DataError: If there are fewer units than clients.
     """
     if len(owner) < num_clients:
         raise DataError(
@@ -117,24 +91,14 @@ def leave_none_empty(owner: np.ndarray, weights: np.ndarray, num_clients: int) -
 def sized(
     groups: Sequence[str | None], num_clients: int, sigma: float, seed: int, purpose: str = "sizes"
 ) -> np.ndarray:
-    """Random records for each client; client sizes log-normal, or even where sigma is 0.
+    """Deals records at random to clients whose sizes are log-normal, or even (IID).
 
-    Args:
-      groups: [R], group names or None.
-      num_clients: K.
-      sigma: standard deviation of the log of the sizes; 0 makes them even (IID).
-      seed: seed of sizes and order.
-      purpose: tells draws of one seed apart.
-
-    Returns:
-      int64 [R].
+    ``sigma`` is the standard deviation of the log of the sizes; 0 makes them even. Draws with one
+    seed differ by ``purpose``.
 
     Raises:
-      DataError: fewer groups than clients.
+        DataError: If there are fewer groups than clients.
     """
-    _check_count(num_clients)
-    if sigma < 0:
-        raise DataError(f"sigma of the client sizes must not be negative, got {sigma}")
     units = unit_ids(groups)
     weights = np.bincount(units)
     shares = np.exp(sigma * generator(seed, f"partition/{purpose}").normal(size=num_clients))
@@ -143,34 +107,19 @@ def sized(
     return leave_none_empty(owner, weights, num_clients)[units]
 
 
-def iid(groups: Sequence[str | None], num_clients: int, seed: int) -> np.ndarray:
-    """Random records in even shares; see `sized`."""
-    return sized(groups, num_clients, 0.0, seed, "iid")
-
-
 def dirichlet(
     labels: np.ndarray, groups: Sequence[str | None], num_clients: int, alpha: float, seed: int
 ) -> np.ndarray:
-    """Label skew: each label's records are dealt in proportions drawn from Dirichlet(alpha).
+    """Deals the records of each label in proportions drawn from Dirichlet(alpha): label skew.
 
     Yurochkin et al., Bayesian Nonparametric Federated Learning of Neural Networks, ICML 2019.
-    Small alpha gives each label to few clients; alpha towards infinity approaches `iid`. The label
-    of a group is that of most of its records (of several, the smallest).
-
-    Args:
-      labels: int [R], none negative.
-      groups: [R], group names or None.
-      num_clients: K.
-      alpha: concentration, positive.
-      seed: seed of proportions and order.
-
-    Returns:
-      int64 [R].
+    Small alpha gives each label to few clients; as alpha grows, shares become even. The label of a
+    group is that of most of its records, or the smallest of several such.
 
     Raises:
-      DataError: a record has no label, alpha is not positive, or groups are fewer than clients.
+        DataError: If a record has no label, alpha is not positive, or there are fewer groups than
+            clients.
     """
-    _check_count(num_clients)
     if not alpha > 0:
         raise DataError(f"alpha of the Dirichlet partition must be positive, got {alpha}")
     if (labels < 0).any():
@@ -201,20 +150,16 @@ def split_sites(
 ) -> tuple[tuple[str, ...], np.ndarray]:
     """Splits sites into several clients each, group by group: one large set plays many hospitals.
 
-    Args:
-      sites: [R], the site (set) of each record.
-      groups: [R], group names or None.
-      counts: clients to make of a site; a site not named stays one client.
-      sigma: spread of the log of the sizes within a site; 0 = even.
-      seed: seed of sizes and order.
+    ``counts`` says how many clients to make of a site; a site that it does not name stays one
+    client. ``sigma`` is the spread of the log of the sizes within a site; 0 = even.
 
     Returns:
-      Client names, `site` or `site-i`, in the order of the sites; and int64 [R].
+        Client names, ``site`` or ``site-i``, in the order of the sites; and int64 [R].
 
     Raises:
-      DataError: a count for an unknown site, or more clients than a site has groups.
+        DataError: If a count names an unknown site, or exceeds the groups of its site.
     """
-    names_of_sites, site_of = by_value(sites, groups, "site")
+    names_of_sites, site_of = by_site(sites, groups)
     if unknown := sorted(set(counts) - set(names_of_sites)):
         raise DataError(f"cannot split {unknown}: the sites are {sorted(names_of_sites)}")
     names: list[str] = []
@@ -232,31 +177,21 @@ def split_sites(
 
 
 def assign(
-    sites: Sequence[str],
-    groups: Sequence[str | None],
-    labels: np.ndarray,
-    settings: DataSettings,
+    sites: Sequence[str], groups: Sequence[str | None], labels: np.ndarray, settings: DataSettings
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """Gives images to clients, in whole groups.
+    """Gives images to clients as the settings say: client names, and int64 [R].
 
-    Args:
-      sites: [R], the client that the source names.
-      groups: [R], names, None for an image alone.
-      labels: int [R], what label skew goes by.
-      settings: partition, number of clients, concentration, spread and seed.
-
-    Returns:
-      Client names, and the client of each image, int64 [R].
+    ``sites``, [R], are the clients that the source names; label skew goes by ``labels``, int [R].
 
     Raises:
-      DataError: the partition is impossible; see each partition above.
+        DataError: If the partition is impossible; see ``sized``, ``dirichlet``, ``split_sites``.
     """
     count, seed = settings.num_clients, settings.seed
     match settings.partition:
         case "site":
             return split_sites(sites, groups, settings.set_counts(), settings.partition_sigma, seed)
         case "iid":
-            owner = iid(groups, count, seed)
+            owner = sized(groups, count, 0.0, seed, "iid")
         case "dirichlet":
             owner = dirichlet(labels, groups, count, settings.alpha, seed)
         case "lognormal":
@@ -265,43 +200,12 @@ def assign(
     return tuple(f"client_{k:0{digits}d}" for k in range(count)), owner
 
 
-def assign_clients(
-    sites: Sequence[str],
-    groups: Sequence[str],
-    strata: np.ndarray,
-    order: Sequence[int],
-    settings: DataSettings,
-) -> tuple[tuple[str, ...], np.ndarray]:
-    """Gives images to clients, in whole groups, whatever the order of the files.
+def rows_of_clients(names: Sequence[str], owner: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """The K clients that hold a row, and int64 [K+1], the offsets of their rows.
 
-    All splits are partitioned together, so that a client's test images come from the distribution
-    of its training images.
-
-    Args:
-      sites: [R], the client that the source names.
-      groups: [R], names; that of an image alone is its own.
-      strata: int64 [R], the class that label skew goes by, -1 = none.
-      order: [R] positions by name.
-      settings: partition, number of clients, concentration, spread and seed.
-
-    Returns:
-      Client names, and int64 [R].
-
-    Raises:
-      DataError: fewer groups than clients, or a group of two sites.
+    ``owner``, int64 [R], is the client of each row. Once rows are sorted by it, client k's rows are
+    offsets[k]:offsets[k+1].
     """
-    place = np.asarray(order)
-    names, found = assign(
-        [sites[index] for index in order],
-        [groups[index] for index in order],
-        strata[place] + 1,
-        settings,
-    )
-    owner = np.empty(len(found), np.int64)
-    owner[place] = found
-    return names, owner
-
-
-def _check_count(num_clients: int) -> None:
-    if num_clients < 1:
-        raise DataError(f"a partition needs at least 1 client, got {num_clients}")
+    sizes = np.bincount(owner, minlength=len(names))
+    holders = tuple(name for name, size in zip(names, sizes, strict=True) if size)
+    return holders, np.concatenate([[0], np.cumsum(sizes[sizes > 0])])

@@ -15,12 +15,12 @@ from ufm_jax.data.issues import Issue
 
 @dataclass(frozen=True)
 class Picture:
-    """Pixels that need no decoding, as a simulator or an array file hands them over.
+    """Pixels that need no decoding, as a simulator makes them.
 
     Attributes:
-      pixels: uint8 [H, W] or [H, W, 1 or 3].
-      geometry: float32 [7] in the coordinates of `pixels`, or None to have it detected.
-      label: class name, if it is known only once the picture is there.
+        pixels: uint8 [H, W] or [H, W, 1 or 3]; a mask's are its values, whole numbers of any type.
+        geometry: float32 [7] in the coordinates of ``pixels``, or None to have it detected.
+        label: Class name, if it is known only once the picture is there.
     """
 
     pixels: np.ndarray
@@ -34,20 +34,34 @@ class ImageHandle(Protocol):
 
     @property
     def name(self) -> str:
-        """Unique within the source; stands where a file's path would stand in messages."""
+        """Unique within the source; messages show it in place of a path."""
         ...
 
     def fingerprint(self) -> bytes:
-        """Bytes that change whenever what `load` returns changes."""
+        """Bytes that change whenever what ``load`` returns changes."""
         ...
 
     def load(self) -> bytes | Picture:
-        """The encoded file, or finished pixels; called from several threads at once.
+        """The encoded file, or finished pixels; several threads call it at once.
 
         Raises:
-          CorruptImage: the entry is broken; the image is then treated like a broken file.
+            CorruptImage: If the entry is broken; the image is then treated like a broken file.
         """
         ...
+
+
+ImageSource = Path | ImageHandle
+"""Where an image or a mask comes from: a file, or a handle."""
+
+
+def name_of_source(source: ImageSource) -> str:
+    """The file's path or the handle's name, for messages."""
+    return str(source) if isinstance(source, Path) else source.name
+
+
+def load_source(source: ImageSource) -> bytes | Picture:
+    """Reads the file, or loads the handle."""
+    return source.read_bytes() if isinstance(source, Path) else source.load()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +69,20 @@ class Record:
     """One image of one client, before decoding.
 
     Attributes:
-      client: name of the institution (or of the set) that the source gives it to.
-      image: a file, or a handle that loads its bytes or pixels.
-      label: class name, None if there is none.
-      mask: segmentation mask of the image's size, a file or a handle; None if there is none.
-      group: images of one group (a patient) never part; None stands alone.
-      split: 'train', 'test', ...; '' if the source makes no difference.
-      attributes: what else the source says about it.
-      place: file and row of a table that name it, for messages; '' if there is none.
+        client: Name of the institution (or of the set) that the source gives it to.
+        image: Where its bytes or pixels come from.
+        label: Class name; None if it has none.
+        mask: Segmentation mask of the image's size; None if it has none.
+        group: Group (patient) whose images stay together; None where the image stands alone.
+        split: 'train', 'test', ...; '' if the source makes no difference.
+        attributes: What else the source says about it.
+        place: File and row of the table that lists it, for messages; '' if no table does.
     """
 
     client: str
-    image: Path | ImageHandle
+    image: ImageSource
     label: str | None = None
-    mask: "Path | ImageHandle | None" = None
+    mask: ImageSource | None = None
     group: str | None = None
     split: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -76,20 +90,20 @@ class Record:
 
     @property
     def name(self) -> str:
-        """Path or handle name, for messages."""
-        return str(self.image) if isinstance(self.image, Path) else self.image.name
+        """The image's path or its handle's name, for messages."""
+        return name_of_source(self.image)
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source found: its clients in order, those without an image too, and all records.
+    """What a source lists.
 
     Attributes:
-      clients: names in order.
-      records: one for each image; `record.client` is one of `clients` or '' if unknown.
-      root: folder that no path may leave; None if the records are no files.
-      issues: what the source passed over, and why.
-      excluded: images left out on purpose, counted by reason.
+        clients: Names in order, including those of clients without an image.
+        records: One for each image; ``record.client`` is one of ``clients``, or '' if unknown.
+        root: Folder that no path may leave; None if the images are not files.
+        issues: What the source passed over, and why.
+        excluded: Images left out on purpose, counted by reason.
     """
 
     clients: tuple[str, ...]
@@ -100,14 +114,10 @@ class Listing:
 
 
 def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
-    """Finds files that are missing, empty, or outside the root, without reading any.
+    """The fault of each image file that is missing, empty or outside the root, by position.
 
-    Args:
-      records: records whose images are files (others are passed over).
-      root: folder that no image may leave, neither by '..' nor by a symbolic link.
-
-    Returns:
-      The fault of each faulty record, by position.
+    No file is read, and images that are not files are passed over. A file may leave the root
+    neither by '..' nor by a symbolic link.
     """
     fault = fault_of_file(root)
     faults = {}
@@ -118,10 +128,9 @@ def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
 
 
 def fault_of_file(root: Path) -> Callable[[Path], tuple[str, str] | None]:
-    """A function that tells the kind of fault of a file and the reason, or None if it has none.
+    """A function that returns a file's kind of fault and the reason, or None if it is sound.
 
-    Args:
-      root: folder that no file may leave.
+    A file that leaves ``root`` has a fault.
     """
     real_root = os.path.realpath(root)
     real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)

@@ -1,73 +1,59 @@
 """From a listing to the records that may be decoded: asked for, and without a fault that shows."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from ufm_jax.data.cells import matched, name_of, near_equal
-from ufm_jax.data.issues import Issue, refuse_nothing
+from ufm_jax.data.issues import Issue, refuse_empty, stop_on_faults
 from ufm_jax.data.records import Listing, Record, file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
-
-
-class Screened(NamedTuple):
-    """What is left of a listing before its files are read.
-
-    Attributes:
-      records: the usable ones, at least one.
-      issues: what was left out for a fault, or is doubtful.
-      excluded: number of records left out on purpose, by reason.
-    """
-
-    records: tuple[Record, ...]
-    issues: tuple[Issue, ...]
-    excluded: Mapping[str, int]
 
 
 def screen(
     listing: Listing,
     settings: DataSettings,
     faults_of: Callable[[Sequence[Record], Path | None], Mapping[int, Issue]],
-    stop: Callable[[Iterable[Issue]], tuple[Issue, ...]],
-) -> Screened:
-    """Takes out what is not asked for, and what has a fault that shows without reading a file.
+    unlabelled: str | None = None,
+) -> tuple[tuple[Record, ...], list[Issue], dict[str, int]]:
+    """Leaves out what is not asked for, and what has a fault that shows without reading a file.
 
     Args:
-      listing: what the source lists.
-      settings: splits and columns by which records are kept or left out.
-      faults_of: (records, root) -> the fault of each faulty record, by position.
-      stop: hands issues back, unless there are some that are to stop the run.
+        listing: What the source lists.
+        settings: Splits and columns by which records are kept or left out.
+        faults_of: (records, root) -> the fault of each faulty record, by position.
+        unlabelled: Whether images without label or mask stop the run; see ``stop_on_faults``.
+
+    Returns:
+        The usable records, at least one; an issue for each that has a fault or is doubtful; and
+        the number of those left out on purpose, by reason.
 
     Raises:
-      DataError: as the settings ask for, or nothing is left.
+        DataError: As the settings ask for, or if no record is left.
     """
     _stop_without_images(listing)
-    issues = [*stop(listing.issues), *_near_equal_names(listing.records)]
+    issues = [*stop_on_faults(listing.issues, settings.on_bad, unlabelled)]
+    issues += _near_equal_names(listing.records)
     records, ruled_out = _exclude_records(listing.records, settings.exclusions())
     records, other_splits, torn = keep_splits(records, settings.splits)
     faults = faults_of(records, listing.root)
-    issues += [*torn, *stop(faults.values())]
+    issues += [*torn, *stop_on_faults(faults.values(), settings.on_bad, unlabelled)]
     usable = tuple(record for index, record in enumerate(records) if index not in faults)
     excluded = {**listing.excluded, **ruled_out, **other_splits}
-    refuse_nothing(usable, issues, excluded)
-    return Screened(usable, tuple(issues), excluded)
+    refuse_empty(usable, issues, excluded)
+    return usable, issues, excluded
 
 
 def _stop_without_images(listing: Listing) -> None:
-    """Refuses a source that lists files and no image.
-
-    Raises:
-      DataError: says what the files are.
-    """
+    """Refuses a source that lists files but no image, and says what the files are."""
     others = [Path(issue.path) for issue in listing.issues if issue.kind == "not_image"]
     if listing.records or not others:
         return
     counts = Counter(path.suffix.lower() or "without a suffix" for path in others).most_common(5)
-    found = ", ".join(f"{count} files {suffix}" for suffix, count in counts)
+    held = ", ".join(f"{count} files {suffix}" for suffix, count in counts)
     raise DataError(
-        f"{listing.root or others[0].parent} holds no image that can be read, but {found}: DICOM, "
+        f"{listing.root or others[0].parent} holds no image that can be read, but {held}: DICOM, "
         "NIfTI and videos are not read yet; convert them to PNG, a file a frame"
     )
 
@@ -75,18 +61,14 @@ def _stop_without_images(listing: Listing) -> None:
 def keep_splits(
     records: Sequence[Record], splits: Sequence[str]
 ) -> tuple[tuple[Record, ...], dict[str, int], list[Issue]]:
-    """Keeps the records of some splits.
-
-    Args:
-      records: all records.
-      splits: splits to keep; none = all.
+    """Keeps the records of some splits; if ``splits`` is empty, all records.
 
     Returns:
-      The records kept; the number left out for each reason; and an issue for each group that has
-      images on both sides, because a patient on both sides of a split makes a figure worthless.
+        The records kept; the number left out for each reason; and an issue for each group that has
+        images on both sides, because a patient on both sides of a split makes a figure worthless.
 
     Raises:
-      DataError: no record is of a split that is asked for.
+        DataError: If no record is of a split that is asked for.
     """
     if not splits:
         return tuple(records), {}, []
@@ -106,31 +88,24 @@ def keep_splits(
 def _exclude_records(
     records: Sequence[Record], rules: Sequence[tuple[str, str, str]]
 ) -> tuple[tuple[Record, ...], dict[str, int]]:
-    """Leaves out records by the values of their columns.
-
-    Args:
-      records: all records.
-      rules: (set, column, value) of those to leave out; see `DataSettings.exclusions`.
-
-    Returns:
-      The records kept, and the number that each rule left out.
+    """Leaves out records that meet a rule of ``DataSettings.exclusions``, counted by rule.
 
     Raises:
-      DataError: a rule applies to no record, hence is a mistake.
+        DataError: If a rule meets no record, hence is a mistake.
     """
     kept, counts = tuple(records), {}
     for of_set, column, value in rules:
         name = f"{of_set}:{column}={value}" if of_set else f"{column}={value}"
-        held = [_value(record, of_set, column) for record in kept]
-        matched(f"exclude ({name})", (value,), held)
-        left = tuple(r for r, own in zip(kept, held, strict=True) if own != name_of(value))
+        values = [_value(record, of_set, column) for record in kept]
+        matched(f"exclude ({name})", (value,), values)
+        left = tuple(r for r, own in zip(kept, values, strict=True) if own != name_of(value))
         counts[f"excluded by {name}"] = len(kept) - len(left)
         kept = left
     return kept, counts
 
 
 def _value(record: Record, of_set: str, column: str) -> str:
-    """What a record of a set has in a column, '' if nothing or of another set."""
+    """What a record has in a column; '' if nothing, or if the record is of another set."""
     if of_set not in ("", record.attributes.get("set")):
         return ""
     known = {"label": record.label, "group": record.group, "split": record.split}
@@ -138,7 +113,7 @@ def _value(record: Record, of_set: str, column: str) -> str:
 
 
 def _near_equal_names(records: Sequence[Record]) -> list[Issue]:
-    """An issue for names of groups, clients, labels or splits that nearly are one name."""
+    """An issue for groups, clients, labels or splits whose names are nearly the same."""
     issues = []
     for what in ("group", "client", "label", "split"):
         first: dict[str, Record] = {}
@@ -154,15 +129,10 @@ def _near_equal_names(records: Sequence[Record]) -> list[Issue]:
 def faults_before_decoding(
     records: Sequence[Record], root: Path | None, require_labels: bool
 ) -> dict[int, Issue]:
-    """Finds what makes records unusable and shows without reading a file.
+    """The first fault of each record that shows without reading a file, by position.
 
-    Args:
-      records: what the source listed.
-      root: folder that no file may leave; None if the records are no files.
-      require_labels: whether an image without a label is a fault.
-
-    Returns:
-      The first fault of each faulty record, by position.
+    No file may leave ``root``, which is None if the images are not files. ``require_labels`` makes
+    an image without a label a fault.
     """
     faults = file_faults(records, root) if root is not None else {}
     for index, record in enumerate(records):

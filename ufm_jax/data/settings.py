@@ -1,5 +1,6 @@
 """What the user may say about the data, typed and checked."""
 
+import os
 from dataclasses import dataclass
 from operator import lt
 from typing import Annotated, Literal
@@ -17,40 +18,42 @@ class DataSettings(Checked):
     """Where the images come from and who holds them.
 
     Attributes:
-      source: 'synthetic' (simulated phantoms), 'lists' (a list of paths a client), 'index'
-        (index.csv), 'folders' (a folder a client), 'tfds', 'array_record'.
-      root: folder of the data.
-      lists: 'lists': folder of the list files, relative to `root`.
-      index: 'index': the files, relative to `root`; none = all index.csv at most one folder deep.
-      client_columns: 'index', 'tfds': columns or features that name the client; none = a client
-        for each set.
-      exclude_folders: 'folders': names, in any case, of folders that hold no images to learn from.
-      exclude_files: 'folders': patterns, in any case, of names of files that are no images to learn
-        from, such as a mask beside its image; '*' stands for anything.
-      partition: 'site' (as the source gives it), 'iid', 'dirichlet' (label skew), 'lognormal'.
-      num_clients: clients of every partition but 'site'.
-      clients_per_set: 'site': 'set:count' splits a large site into several clients.
-      alpha: 'dirichlet': concentration.
-      partition_sigma: 'lognormal' and `clients_per_set`: spread of the log sizes; 0 = even.
-      splits: keep records of these splits ('' = those without one); none = keep all.
-      exclude: 'index': leave out the records with 'column=value', or 'set:column=value' of one set
-        alone; such as 'breast:fold5=0', a test fold that pretraining shall not see.
-      require_labels: an image without a label is a fault.
-      working_size: S.
-      channels: 1, 3, or 'auto' (3 if any image has colour).
-      value_range: (black, white) of all files of more than 8 bits, such as (0, 4095) for 12 bits
-        stored in 16, or (0, 1) for floats; () = what each file's header says.
-      detect_geometry: find the scan geometry where the source does not bring it.
-      cache_dir: decoded images are kept here, readable by the owner alone; '' = ~/.cache/ufm_jax.
-      on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
-      duplicates: images that several clients hold: 'error', 'skip' (keep the first), 'keep'. Of
-        labelled images that several splits hold, 'keep' leaves them out of the test, and of the
-        validation if they are trained on; 'skip' leaves them out of what is trained on.
-      num_workers: decoding threads; 0 = one a core. No number changes the result.
-      seed: seed of partitions and phantoms.
-      num_sites: 'synthetic': institutions.
-      mean_size: 'synthetic': mean images of an institution.
-      sigma: 'synthetic': spread of the log of the institutions' sizes.
+        source: 'synthetic' (simulated phantoms), 'lists' (a list of paths a client), 'index'
+            (index.csv), 'folders' (a folder a client), 'tfds', 'array_record'.
+        root: Folder of the data.
+        lists: 'lists': folder of the list files, relative to ``root``.
+        index: 'index': the files, relative to ``root``; none = all index.csv at most one folder
+            deep.
+        client_columns: 'index', 'tfds': columns or features that name the client; none = each set
+            is a client.
+        exclude_folders: 'folders': names, in any case, of folders that do not hold images to learn
+            from.
+        exclude_files: 'folders': patterns, in any case, of names of files that are not images to
+            learn from, such as a mask beside its image; '*' stands for anything.
+        partition: 'site' (as the source gives it), 'iid', 'dirichlet' (label skew), 'lognormal'.
+        num_clients: Clients of every partition but 'site'.
+        clients_per_set: 'site': 'set:count' splits a large site into several clients.
+        alpha: 'dirichlet': concentration.
+        partition_sigma: 'lognormal' and ``clients_per_set``: spread of the log sizes; 0 = even.
+        splits: Keep records of these splits ('' = those without one); none = keep all.
+        exclude: 'index': leave out the records with 'column=value', or 'set:column=value' of one
+            set alone; such as 'breast:fold5=0', a test fold that pretraining shall not see.
+        require_labels: An image without a label is a fault.
+        working_size: S.
+        channels: 1, 3, or 'auto' (3 if any image has colour).
+        value_range: (black, white) of all files of more than 8 bits, such as (0, 4095) for 12 bits
+            stored in 16, or (0, 1) for floats; () = what each file's header says.
+        detect_geometry: Find the scan geometry where the source does not bring it.
+        cache_dir: Decoded images are kept here, readable by the owner alone; '' = ~/.cache/ufm_jax.
+        on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
+        duplicates: Images that several clients hold: 'error', 'skip' (keep the first), 'keep'. If
+            several splits hold a labelled image, 'keep' leaves it out of the test, and of the
+            validation if it is trained on; 'skip' leaves it out of what is trained on.
+        num_workers: Decoding threads; 0 = one a core. No number changes the result.
+        seed: Seed of partitions and phantoms.
+        num_sites: 'synthetic': institutions.
+        mean_size: 'synthetic': mean images of an institution.
+        sigma: 'synthetic': spread of the log of the institutions' sizes.
     """
 
     source: Literal["synthetic", "lists", "index", "folders", "tfds", "array_record"] = "synthetic"
@@ -108,8 +111,13 @@ class DataSettings(Checked):
         self.set_counts()
         self.exclusions()
 
+    @property
+    def workers(self) -> int:
+        """Decoding threads."""
+        return self.num_workers or os.cpu_count() or 1
+
     def set_counts(self) -> dict[str, int]:
-        """`clients_per_set` as a mapping."""
+        """Clients to make of each set, from ``clients_per_set``."""
         counts = {}
         for entry in self.clients_per_set:
             name, _, count = entry.rpartition(":")
@@ -119,7 +127,7 @@ class DataSettings(Checked):
         return counts
 
     def exclusions(self) -> tuple[tuple[str, str, str], ...]:
-        """`exclude` as (set, column, value); the set is '' where all are meant."""
+        """``exclude`` as (set, column, value); the set is '' where all are meant."""
         rules = []
         for entry in self.exclude:
             place, _, value = entry.partition("=")

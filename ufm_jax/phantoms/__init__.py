@@ -1,7 +1,7 @@
 """Ultrasound phantoms: a federation of simulated institutions with known truth.
 
-Nothing is imported here, so that what a phantom must be told costs nobody the simulator's packages.
+Nothing is imported here, so that settings can read ``MIN_SIZE`` without the simulator's packages.
 """
 
 MIN_SIZE = 32
-"""Pixels of a side that a phantom has at least."""
+"""The shortest side of a phantom's canvas, pixels."""

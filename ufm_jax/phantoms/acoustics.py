@@ -24,9 +24,9 @@ class PointSpread:
     """The echo of a point: separable, Gaussian, wider across as it leaves the focus.
 
     Attributes:
-      axial: standard deviation along the beam, samples.
-      lateral: float32 [R, 1], standard deviation across beams, beams.
-      side_lobe: share of the response in a pedestal five times as wide.
+        axial: Standard deviation along the beam, samples.
+        lateral: float32 [R, 1], standard deviation across beams, beams.
+        side_lobe: Share of the response in a pedestal five times as wide.
     """
 
     axial: float
@@ -40,14 +40,9 @@ def point_spread(
     """The point-spread function of a probe focused at 40 % of its depth.
 
     Across, a focused aperture A resolves about wavelength * r / A at range r, and a cone of echoes
-    away from the focus is wider still. Both are limited to what the grid can hold.
-
-    Args:
-      probe: the probe.
-      grid: its beam grid.
-      pulse: pulse length, wavelengths.
-      sharpness: divides the lateral width.
-      side_lobe: share of the response in side lobes.
+    away from the focus is wider still. Both are limited to what the grid can hold. ``pulse`` is the
+    pulse length in wavelengths, ``side_lobe`` the share of the response in side lobes;
+    ``sharpness`` divides the lateral width.
     """
     f_number = np.maximum(grid.r / min(probe.aperture, 25.0), 1.2)
     defocus = 0.012 * np.abs(grid.r - 0.4 * probe.depth)
@@ -66,21 +61,21 @@ def envelope(
 ) -> np.ndarray:
     """The envelope of the echoes of random scatterers and of coherent interfaces.
 
-    Scatterers are white circular complex Gaussian noise times `amplitude`; the sum with the
-    interfaces is filtered by the point-spread function. Where `amplitude` is 1 all around and
-    `mirror` 0, the envelope is Rayleigh distributed with mean square 1. A wide interface of
+    Scatterers are white circular complex Gaussian noise times ``amplitude``; the sum with the
+    interfaces is filtered by the point-spread function. Where ``amplitude`` is 1 all around and
+    ``mirror`` 0, the envelope is Rayleigh distributed with mean square 1. A wide interface of
     amplitude m alone gives m.
 
     Args:
-      amplitude: [R, B], root mean square amplitude of the scatterers.
-      mirror: [R, B], amplitude of the interfaces.
-      spread: the point-spread function.
-      rng: source of the scatterers.
-      looks: independent scatterer fields whose envelopes are averaged (spatial compounding); it
-        multiplies mean/std of the speckle by sqrt(looks).
+        amplitude: [R, B], root mean square amplitude of the scatterers.
+        mirror: [R, B], amplitude of the interfaces.
+        spread: The point-spread function.
+        rng: Source of the scatterers.
+        looks: Independent scatterer fields whose envelopes are averaged (spatial compounding); it
+            multiplies mean/std of the speckle by sqrt(looks).
 
     Returns:
-      float32 [R, B].
+        float32 [R, B].
     """
     guard = ((_GUARD_ROWS, _GUARD_ROWS), (_GUARD_BEAMS, _GUARD_BEAMS))
     amplitude, mirror = np.pad(amplitude, guard, "edge"), np.pad(mirror, guard, "edge")
@@ -114,12 +109,12 @@ def transmission(attenuation: np.ndarray, step: float, blur: float = 2.5) -> np.
     """What is left of the sound on its way to each sample and back.
 
     Args:
-      attenuation: [R, B], round-trip loss, dB/cm.
-      step: distance of two samples, mm.
-      blur: standard deviation across beams, beams: the aperture sees around a small obstacle.
+        attenuation: [R, B], round-trip loss, dB/cm.
+        step: Distance of two samples, mm.
+        blur: Standard deviation across beams, beams: the aperture sees around a small obstacle.
 
     Returns:
-      Amplitude factor, float32 [R, B]: dark behind absorbers, above 1 behind fluid.
+        Amplitude factor, float32 [R, B]: dark behind absorbers, above 1 behind fluid.
     """
     # A sample's own loss acts behind it: the front of a bone is bright, its back dark.
     loss = np.cumsum(attenuation, axis=0, dtype=np.float32) - attenuation
@@ -133,13 +128,13 @@ def log_compress(
     """Maps amplitude to grey: linear in decibels, clipped to the display's dynamic range.
 
     Args:
-      amplitude: envelope, 1 = healthy liver.
-      dynamic_range: decibels between black and white.
-      headroom: amplitude shown as white, dB.
-      gain: added, dB; broadcast.
+        amplitude: Envelope, 1 = healthy liver.
+        dynamic_range: Decibels between black and white.
+        headroom: Amplitude shown as white, dB.
+        gain: Added, dB; broadcast.
 
     Returns:
-      Level in 0..1: 1 + (20 log10(amplitude) + gain - headroom) / dynamic_range, clipped.
+        Level in 0..1: 1 + (20 log10(amplitude) + gain - headroom) / dynamic_range, clipped.
     """
     decibels = 20 * np.log10(np.maximum(amplitude, 1e-6)) + gain
     return np.clip(1 + (decibels - headroom) / dynamic_range, 0.0, 1.0)
@@ -149,12 +144,12 @@ def grey_map(level: np.ndarray, gamma: float, contrast: float) -> np.ndarray:
     """The display curve: a power, blended with a smooth step.
 
     Args:
-      level: in 0..1.
-      gamma: exponent; above 1 darkens.
-      contrast: in 0..1, share of 3 t^2 - 2 t^3.
+        level: In 0..1.
+        gamma: Exponent; above 1 darkens.
+        contrast: In 0..1, share of 3 t^2 - 2 t^3.
 
     Returns:
-      In 0..1, increasing in `level`.
+        In 0..1, increasing in ``level``.
     """
     curve = level**gamma
     return curve + contrast * (curve * curve * (3 - 2 * curve) - curve)

@@ -1,4 +1,4 @@
-"""Simulated images as folders of files, laid out as one's own would be: to try every command.
+"""Simulated images as folders of files, laid out as a user's own would be, to try every command.
 
 institutions/SITE/*.png     without labels, a folder an institution: to pretrain on
 diagnosis/CLASS/*.png       a folder a class: to fine-tune on
@@ -8,14 +8,15 @@ unlabelled/*.png            from there too: to predict
 """
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ufm_jax.errors import DataError
-from ufm_jax.phantoms.generate import Phantom, phantom
+from ufm_jax.phantoms.generate import phantom
 from ufm_jax.phantoms.lesion import LABEL_NAMES
 from ufm_jax.threads import map_in_order
 
@@ -35,18 +36,18 @@ def write_phantoms(
     """Simulates images and writes them.
 
     Args:
-      out: a new folder.
-      sites: institutions that train.
-      images: of each; the first half is without labels, the other half has labels and masks.
-      size: longer side of the pictures.
-      seed: the same seed gives the same files.
-      workers: threads; 0 = one a core. No number changes the files.
+        out: A new folder.
+        sites: Institutions that train.
+        images: Images of each site: the first half without labels, the other with labels and masks.
+        size: Longer side of the pictures.
+        seed: The same seed gives the same files.
+        workers: Threads; 0 = one a core. No number changes the files.
 
     Returns:
-      Images in each folder.
+        Images in each folder.
 
     Raises:
-      DataError: the folder exists, or a number is too small.
+        DataError: If the folder exists, or a number is too small.
     """
     if out.exists():
         raise DataError(f"{out} exists: remove it, or name another folder")
@@ -65,24 +66,15 @@ def write_phantoms(
             places = (f"institutions/site{site}",)
         else:
             places = (f"diagnosis/{label}", "segmentation/image")
-            _save(out / "segmentation/mask" / name, _valid(made, 255 * made.mask))
+            _save(out / "segmentation/mask" / name, made.picture_of(255 * made.mask))
         for place in places:
-            _save(out / place / name, _valid(made, made.image))
+            _save(out / place / name, made.picture_of(made.image))
         return tuple(place.split("/")[0] for place in places)
 
-    return _counted(list(map_in_order(make, plans, workers or os.cpu_count() or 1)))
-
-
-def _valid(made: Phantom, canvas: np.ndarray) -> np.ndarray:
-    height, width = made.extent
-    return np.asarray(canvas[:height, :width], np.uint8)
+    placed = map_in_order(make, plans, workers or os.cpu_count() or 1)
+    return dict(Counter(chain.from_iterable(placed)))
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
-
-
-def _counted(found: Sequence[tuple[str, ...]]) -> dict[str, int]:
-    names = [name for places in found for name in places]
-    return {name: names.count(name) for name in dict.fromkeys(names)}

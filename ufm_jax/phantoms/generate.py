@@ -21,11 +21,11 @@ class Phantom:
     """A simulated image with its truth.
 
     Attributes:
-      image: uint8 [S, S], the picture in the top-left corner, the rest black.
-      mask: uint8 [S, S], 0 background, 1 lesion.
-      label: index into `LABEL_NAMES`.
-      geometry: float32 [7], where the scan lies, see `ufm_jax.data.federated`.
-      extent: (height, width) of the picture.
+        image: uint8 [S, S], the picture in the top-left corner, the rest black.
+        mask: uint8 [S, S], 0 background, 1 lesion.
+        label: Index into ``LABEL_NAMES``.
+        geometry: float32 [7], the scan area as ``ufm_jax.data.federated`` defines it.
+        extent: (height, width) of the picture.
     """
 
     image: np.ndarray
@@ -34,20 +34,19 @@ class Phantom:
     geometry: np.ndarray
     extent: tuple[int, int]
 
+    def picture_of(self, canvas: np.ndarray) -> np.ndarray:
+        """The part of ``image`` or ``mask`` that is the picture."""
+        height, width = self.extent
+        return canvas[:height, :width]
+
 
 def phantom(seed: int, site: int, index: int, size: int) -> Phantom:
-    """Image `index` of site `site`: a pure function of its arguments.
+    """Simulates image ``index`` of site ``site``, both numbered from 0: a pure function.
 
-    The anatomy does not depend on `size`; only the display of it does.
-
-    Args:
-      seed: the federation's seed.
-      site: number of the site, from 0.
-      index: number of the image within the site, from 0.
-      size: S, pixels, at least 32.
+    ``size`` is S, in pixels. The anatomy does not depend on it; only its display does.
 
     Raises:
-      ValueError: a number is negative, or the size too small.
+        ValueError: If a number is negative, or the size below ``MIN_SIZE``.
     """
     if index < 0:
         raise ValueError(f"index is {index}: a site's images are numbered from 0")
@@ -58,13 +57,7 @@ def phantom(seed: int, site: int, index: int, size: int) -> Phantom:
 
 
 def simulate(style: SiteStyle, rng: np.random.Generator, size: int) -> Phantom:
-    """Simulates one image in a site's style.
-
-    Args:
-      style: the site.
-      rng: source of all randomness of this image.
-      size: S, pixels.
-    """
+    """Simulates one image of ``size`` pixels in a site's style; ``rng`` gives all randomness."""
     exam_style = style.exams[rng.choice(len(style.exams), p=[exam.weight for exam in style.exams])]
     exam = EXAMS[exam_style.name]
     label = _draw_label(style, exam, rng)
@@ -91,16 +84,9 @@ def _draw_label(style: SiteStyle, exam: Exam, rng: np.random.Generator) -> int:
 
 
 def display(tissue: Tissue, grid: Grid, style: SiteStyle, rng: np.random.Generator) -> np.ndarray:
-    """From acoustic maps to grey levels, on the beam grid.
+    """From acoustic maps to grey levels on the beam grid: float32 [R, B] in 0..1.
 
-    Args:
-      tissue: the maps.
-      grid: the beam grid.
-      style: the site's settings.
-      rng: source of speckle, noise and the operator's gain.
-
-    Returns:
-      float32 [R, B] in 0..1.
+    ``rng`` gives speckle, electronic noise and the operator's gain.
     """
     spread = acoustics.point_spread(grid.probe, grid, style.pulse, style.sharpness, style.side_lobe)
     left = acoustics.transmission(tissue.attenuation, grid.step) * _contact(grid, rng)
@@ -120,7 +106,7 @@ def display(tissue: Tissue, grid: Grid, style: SiteStyle, rng: np.random.Generat
 
 
 def _deformed(grid: Grid, rng: np.random.Generator) -> Grid:
-    """No organ is an ellipse: bends the plane that anatomy is drawn in, at two scales."""
+    """Bends the plane that anatomy is drawn in, at two scales: organs are not ellipses."""
     depth = grid.probe.depth
     x, z = grid.x, grid.z
     for scale, size in ((0.3, 0.018), (0.09, 0.005)):
@@ -131,7 +117,7 @@ def _deformed(grid: Grid, rng: np.random.Generator) -> Grid:
 
 
 def _mottled(tissue: Tissue, grid: Grid, rng: np.random.Generator) -> Tissue:
-    """No tissue is even: varies the echo by patches, and the loss by columns."""
+    """Varies the echo by patches, and the loss by columns: tissue is not even."""
     depth = grid.probe.depth
     patches = 2.2 * noise(rng, grid.s / (0.22 * depth), grid.r / (0.14 * depth))
     mottle = 1.3 * noise(rng, grid.s / (0.05 * depth), grid.r / (0.035 * depth))

@@ -16,9 +16,9 @@ class Margins:
     """How a picture is cut around the scan, as shares of the scan's width or height.
 
     Attributes:
-      sides: black on either side; negative cuts into a fan.
-      above: black above.
-      below: black below; negative cuts the deepest part off.
+        sides: Black on either side; negative cuts into a fan.
+        above: Black above.
+        below: Black below; negative cuts the deepest part off.
     """
 
     sides: float = 0.0
@@ -31,12 +31,12 @@ class Layout:
     """A picture of h x w pixels, the longer side the working size.
 
     Attributes:
-      extent: (h, w).
-      geometry: float32 [7], the scan area as `ufm_jax.data.federated` defines it; a rectangle's
-        edges are the centres of its first and last pixels.
-      beams: float32 [2, h, w], fractional (sample, beam) behind each pixel.
-      scale: pixels per millimetre.
-      origin: (row, column) of the middle of the probe's face.
+        extent: (h, w).
+        geometry: float32 [7], the scan area as ``ufm_jax.data.federated`` defines it; a rectangle's
+            edges are the centres of its first and last pixels.
+        beams: float32 [2, h, w], fractional (sample, beam) behind each pixel.
+        scale: Pixels per millimetre.
+        origin: (row, column) of the middle of the probe's face.
     """
 
     extent: tuple[int, int]
@@ -48,13 +48,7 @@ class Layout:
 
 @lru_cache(maxsize=64)
 def picture_layout(probe: Probe, margins: Margins, size: int) -> Layout:
-    """Lays a probe's scan out in a picture.
-
-    Args:
-      probe: the probe.
-      margins: what is left around the scan.
-      size: pixels of the longer side.
-    """
+    """Lays a probe's scan out in a picture whose longer side has ``size`` pixels."""
     left, top, right, bottom = _box(probe, margins)
     scale = (size - 1) / max(right - left, bottom - top)
     h = int(np.floor((bottom - top) * scale + _UNIT)) + 1
@@ -91,17 +85,10 @@ def _box(probe: Probe, margins: Margins) -> tuple[float, float, float, float]:
 
 
 def scan_convert(field: np.ndarray, layout: Layout) -> np.ndarray:
-    """Resamples a beam-space field to the picture.
+    """Resamples a field [R, B] of the beam grid to the picture: float32 [h, w], 0 outside the scan.
 
-    The field is smoothed first where the picture has fewer rows than the grid has samples, so
-    that speckle does not alias.
-
-    Args:
-      field: [R, B].
-      layout: the picture.
-
-    Returns:
-      float32 [h, w], 0 outside the scan.
+    If the picture has fewer rows than the grid has samples, the field is smoothed first, so that
+    speckle does not alias.
     """
     samples_per_row = float(layout.beams[0, -1, layout.extent[1] // 2]) / layout.extent[0]
     if samples_per_row > 1:

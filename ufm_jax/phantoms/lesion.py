@@ -6,14 +6,7 @@ import numpy as np
 
 from ufm_jax.phantoms.noise import noise, ridges
 from ufm_jax.phantoms.probe import Grid
-from ufm_jax.phantoms.shapes import (
-    Blob,
-    distance,
-    facing,
-    inside,
-    random_harmonics,
-    rim,
-)
+from ufm_jax.phantoms.shapes import Blob, distance, facing, inside, random_harmonics, rim
 from ufm_jax.phantoms.tissue import ANECHOIC, Tissue, absorb, brighten, paint, reflect
 
 NORMAL, BENIGN, MALIGNANT = 0, 1, 2
@@ -25,18 +18,8 @@ def add_lesion(
 ) -> Tissue:
     """Paints a lesion of a class; a normal image stays as it is.
 
-    A benign lesion is a cyst or a smooth, oval, wider-than-tall solid; see `cyst`, `benign_solid`
-    and `malignant`.
-
-    Args:
-      tissue: where it grows.
-      grid: the beam grid.
-      rng: source of randomness.
-      label: NORMAL, BENIGN or MALIGNANT.
-      site: its place and rough half axes.
-
-    Returns:
-      The tissue with the lesion, whose `lesion` map is 1 inside.
+    A benign lesion is a cyst or a smooth, oval, wider-than-tall solid: see ``cyst``,
+    ``benign_solid`` and ``malignant``. ``site`` is its place and rough half axes.
     """
     if label == NORMAL:
         return tissue

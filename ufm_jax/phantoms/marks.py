@@ -30,13 +30,13 @@ class Screen:
     """The drawing surface: the picture at 256 units along its longer side.
 
     Attributes:
-      draw: Pillow's drawing context of the marks, black where nothing is marked.
-      width, height: units.
-      unit: screen units per picture pixel.
-      layout: the picture's layout.
-      lines: text the operator entered.
-      target: (row, column, half height, half width) of what is measured, in screen units.
-      rng: source of randomness.
+        draw: Pillow's drawing context of the marks, black where nothing is marked.
+        width, height: Sides in screen units.
+        unit: Screen units per picture pixel.
+        layout: The picture's layout.
+        lines: Text the operator entered.
+        target: (row, column, half height, half width) of what is measured, in screen units.
+        rng: Source of randomness.
     """
 
     draw: ImageDraw.ImageDraw
@@ -57,19 +57,16 @@ def burn_in(
     lesion: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Burns marks into a picture.
+    """Burns marks into a picture, uint8 [h, w].
 
     Args:
-      image: uint8 [h, w].
-      names: keys of `MARKS`, or `BLANK`: a corner blacked out, as for privacy.
-      layout: the picture's layout.
-      lines: text for the mark 'text'.
-      lesion: uint8 [h, w]; callipers measure it, or a random place if it is empty, so that they
-        do not give the label away.
-      rng: source of randomness.
-
-    Returns:
-      uint8 [h, w].
+        image: The picture.
+        names: Keys of ``MARKS``, or ``BLANK``: a corner blacked out, as for privacy.
+        layout: The picture's layout.
+        lines: Text for the mark 'text'.
+        lesion: uint8 [h, w]; callipers measure it, or a random place if it is empty, so that they
+            do not give the label away.
+        rng: Source of randomness.
     """
     h, w = image.shape
     unit = _SCREEN / max(h, w)

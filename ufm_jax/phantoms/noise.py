@@ -13,17 +13,17 @@ _SPLINE_STD = 0.55
 def noise(rng: np.random.Generator, u: np.ndarray, v: np.ndarray | None = None) -> np.ndarray:
     """Smooth Gaussian noise of unit variance at any points of a plane.
 
-    A lattice of normal values under quadratic B-splines; it repeats every 32 units. A row of `u`
-    against a column of `v` is interpolated exactly, one axis at a time; any other points
-    bilinearly from the spline at quarter units, which is what keeps an image at a few milliseconds.
+    It is a lattice of normal values under quadratic B-splines, and repeats every 32 units. If ``u``
+    is a row and ``v`` a column, it is interpolated exactly, one axis at a time; elsewhere
+    bilinearly from the spline at quarter units, so that an image takes only a few milliseconds.
 
     Args:
-      rng: source of the lattice values.
-      u: coordinates in units of the correlation length, [1, B] or [R, B].
-      v: the same along the other axis, [R, 1] or [R, B]; none = 0.
+        rng: Source of the lattice values.
+        u: Coordinates in units of the correlation length, [1, B] or [R, B].
+        v: The same along the other axis, [R, 1] or [R, B]; none = 0.
 
     Returns:
-      float32, of the common shape of `u` and `v`.
+        float32, of the common shape of ``u`` and ``v``.
     """
     table = rng.standard_normal((_LATTICE, _LATTICE), dtype=np.float32) / _SPLINE_STD
     v = np.zeros((1, 1), np.float32) if v is None else v
@@ -33,7 +33,7 @@ def noise(rng: np.random.Generator, u: np.ndarray, v: np.ndarray | None = None) 
 
 
 def _spline(table: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Quadratic B-spline over a periodic table, at the crossings of columns `u` and rows `v`."""
+    """Quadratic B-spline over a periodic table, where columns ``u`` and rows ``v`` cross."""
     cell, (before, at, after) = _weights(u)
     rows = before * _periodic(table, cell - 1, 1)
     rows += at * _periodic(table, cell, 1)
@@ -57,8 +57,8 @@ def _weights(t: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray, n
 
 
 def _bilinear(fine: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    # Few passes over memory: one row and column more than a period (a power of two, so that a bit
-    # mask wraps it) puts the four corners of every cell at fixed distances in the flat table.
+    # For few passes over memory, the table has one row and column more than a period (a power of
+    # two, so that a bit mask wraps it): the four corners of a cell are then at fixed distances.
     length = fine.shape[0]
     wide = length + 1
     table = np.pad(fine, ((0, 1), (0, 1)), "wrap").ravel()
@@ -76,15 +76,9 @@ def _bilinear(fine: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def ridges(
     rng: np.random.Generator, u: np.ndarray, v: np.ndarray, width: float = 0.15
 ) -> np.ndarray:
-    """A net of thin bright lines, the zero crossings of `noise`: septa, fascia, ducts.
+    """A net of thin bright lines, the zero crossings of ``noise``: septa, fascia, ducts.
 
-    Args:
-      rng: source of randomness.
-      u: coordinates in units of the correlation length.
-      v: the same, along the other axis.
-      width: half thickness of the lines, in standard deviations of the noise.
-
-    Returns:
-      float32 in 0..1, 1 on the lines.
+    The result is 1 on the lines and falls to 0; ``width`` is half their thickness, in standard
+    deviations of the noise.
     """
     return np.exp(-np.square(noise(rng, u, v) / width))

@@ -15,12 +15,12 @@ class Probe:
     """A transducer and its depth setting.
 
     Attributes:
-      kind: 'linear' (parallel beams), 'convex' or 'phased' (beams from an apex behind the face).
-      frequency: MHz.
-      depth: range seen, mm.
-      aperture: width of the active face, mm; a linear probe sees exactly this width.
-      radius: distance of the face from the apex, mm; 0 for linear.
-      half_angle: largest beam angle, radians; 0 for linear.
+        kind: 'linear' (parallel beams), 'convex' or 'phased' (beams from an apex behind the face).
+        frequency: MHz.
+        depth: Range seen, mm.
+        aperture: Width of the active face, mm; a linear probe sees exactly this width.
+        radius: Distance of the face from the apex, mm; 0 for linear.
+        half_angle: Largest beam angle, radians; 0 for linear.
     """
 
     kind: str
@@ -46,13 +46,13 @@ class Grid:
     """Where each echo comes from; all float32, R samples along B beams.
 
     Attributes:
-      probe: the probe.
-      step: distance of two samples, mm.
-      r: [R, 1], range from the face, mm.
-      s: [1, B], position across the face, mm: what layers that follow the face vary along.
-      x: [R, B], lateral position, mm, positive to the right.
-      z: [R, B], depth below the middle of the face, mm.
-      pitch: [R, 1], distance of two neighbouring beams, mm.
+        probe: The probe.
+        step: Distance of two samples, mm.
+        r: [R, 1], range from the face, mm.
+        s: [1, B], position across the face, mm: what layers that follow the face vary along.
+        x: [R, B], lateral position, mm, positive to the right.
+        z: [R, B], depth below the middle of the face, mm.
+        pitch: [R, 1], distance of two neighbouring beams, mm.
     """
 
     probe: Probe

@@ -14,10 +14,10 @@ class Blob:
     """A closed outline: an ellipse whose radius is modulated around it.
 
     Attributes:
-      x, z: centre, mm.
-      a, b: half axes, mm; `a` lies along the lateral direction before rotation.
-      angle: rotation, radians.
-      harmonics: (waves around the outline, relative amplitude, phase) for each modulation.
+        x, z: Centre, mm.
+        a, b: Half axes, mm; ``a`` lies along the lateral direction before rotation.
+        angle: Rotation, radians.
+        harmonics: (waves around the outline, relative amplitude, phase) for each modulation.
     """
 
     x: float
@@ -39,14 +39,7 @@ def distance(blob: Blob, grid: Grid) -> np.ndarray:
     """Signed distance to an outline, mm, negative inside; first order, so exact near the outline.
 
     With rho = |(u/a, w/b)| in the blob's own axes and R(phi) the modulated radius, the distance is
-    (rho - R) / |grad rho|.
-
-    Args:
-      blob: the outline.
-      grid: where to measure.
-
-    Returns:
-      float32 [R, B].
+    (rho - R) / |grad rho|, float32 [R, B].
     """
     u, w = own_axes(blob, grid)
     rho = np.sqrt(u * u + w * w) + 1e-3
@@ -59,12 +52,12 @@ def distance(blob: Blob, grid: Grid) -> np.ndarray:
 
 
 def inside(signed_distance: np.ndarray, softness: float) -> np.ndarray:
-    """1 inside an outline, 0 outside, a ramp `softness` mm wide between."""
+    """1 inside an outline, 0 outside, a ramp ``softness`` mm wide between."""
     return np.clip(0.5 - signed_distance / softness, 0.0, 1.0)
 
 
 def rim(signed_distance: np.ndarray, width: float) -> np.ndarray:
-    """1 on an outline; a smooth bump that ends at twice `width` mm, so that no tail shows."""
+    """1 on an outline; a smooth bump that ends at twice ``width`` mm, so that no tail shows."""
     return np.square(np.maximum(1.0 - np.square(signed_distance / (2 * width)), 0.0))
 
 
@@ -79,23 +72,20 @@ def facing(signed_distance: np.ndarray, grid: Grid) -> np.ndarray:
 def interface(
     rng: np.random.Generator, grid: Grid, depth: float, waviness: float, wavelength: float
 ) -> np.ndarray:
-    """A boundary that roughly follows the probe's face.
+    """A boundary that roughly follows the probe's face: its range in mm, float32 [1, B].
 
     Args:
-      rng: source of randomness.
-      grid: the beam grid.
-      depth: mean range, mm.
-      waviness: standard deviation of the range, mm.
-      wavelength: correlation length across the face, mm.
-
-    Returns:
-      float32 [1, B], range in mm.
+        rng: Source of randomness.
+        grid: The beam grid.
+        depth: Mean range, mm.
+        waviness: Standard deviation of the range, mm.
+        wavelength: Correlation length across the face, mm.
     """
     return depth + waviness * noise(rng, grid.s / wavelength)
 
 
 def band(grid: Grid, top: np.ndarray | float, bottom: np.ndarray, softness: float) -> np.ndarray:
-    """1 between two boundaries, with ramps `softness` mm wide; [R, B]."""
+    """1 between two boundaries, with ramps ``softness`` mm wide; [R, B]."""
     below = np.clip(0.5 + (grid.r - top) / softness, 0.0, 1.0)
     above = np.clip(0.5 + (bottom - grid.r) / softness, 0.0, 1.0)
     return below * above

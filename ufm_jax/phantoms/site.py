@@ -18,10 +18,10 @@ class ExamStyle:
     """How a site does one examination.
 
     Attributes:
-      name: key of `EXAMS`.
-      weight: its share of the site's images.
-      probes: the probe at each depth setting in use.
-      margins: how its pictures are cut.
+        name: Key of ``EXAMS``.
+        weight: The examination's share of the site's images.
+        probes: The probe at each depth setting in use.
+        margins: How pictures are cut.
     """
 
     name: str
@@ -35,22 +35,22 @@ class SiteStyle:
     """Everything that makes one institution's images look alike.
 
     Attributes:
-      exams: what the site examines.
-      class_weights: share of each label, before a scene's own limits.
-      gain: dB.
-      dynamic_range: dB between black and white.
-      headroom: amplitude shown as white, dB above healthy liver.
-      gamma, contrast: the display curve, see `grey_map`.
-      tgc: error of the time-gain sliders, dB, from the face to the bottom.
-      noise: electronic noise at the face and at the bottom, dB relative to healthy liver.
-      pulse: pulse length, wavelengths.
-      sharpness: lateral resolution, 1 = usual.
-      side_lobe: share of the response in side lobes.
-      looks: images compounded into one.
-      smoothing: speckle reduction, share of a smoothed picture.
-      marks: burnt-in marks of every image.
-      callipers: share of images with callipers.
-      station: text on the screen.
+        exams: What the site examines.
+        class_weights: Share of each label, before a scene's own limits.
+        gain: Gain, dB.
+        dynamic_range: dB between black and white.
+        headroom: Amplitude shown as white, dB above healthy liver.
+        gamma, contrast: The display curve, see ``grey_map``.
+        tgc: Error of the time-gain sliders, dB, from the face to the bottom.
+        noise: Electronic noise at the face and at the bottom, dB relative to healthy liver.
+        pulse: Pulse length, wavelengths.
+        sharpness: Lateral resolution, 1 = usual.
+        side_lobe: Share of the response in side lobes.
+        looks: Images compounded into one.
+        smoothing: Speckle reduction, share of a smoothed picture.
+        marks: Burnt-in marks of every image.
+        callipers: Share of images with callipers.
+        station: Text on the screen.
     """
 
     exams: tuple[ExamStyle, ...]
@@ -75,15 +75,12 @@ class SiteStyle:
 def site_style(seed: int, site: int) -> SiteStyle:
     """Draws the appearance of a site.
 
-    It depends on the seed and the site alone. Main examinations are dealt from a deck that is
-    shuffled anew when it is used up: sites 0 to 6 specialise in seven different ones, 7 to 13 too.
-
-    Args:
-      seed: the federation's seed.
-      site: number of the site, from 0.
+    It depends only on the federation's seed and the site's number, from 0. Main examinations are
+    dealt from a deck that is shuffled again when it is used up: sites 0 to 6 specialise in seven
+    different ones, and so do 7 to 13.
 
     Raises:
-      ValueError: `site` is negative.
+        ValueError: If ``site`` is negative.
     """
     if site < 0:
         raise ValueError(f"site is {site}: sites are numbered from 0")
@@ -138,7 +135,7 @@ def _probes(name: str, rng: np.random.Generator) -> tuple[Probe, ...]:
 
 
 def _margins(name: str, rng: np.random.Generator) -> Margins:
-    """Linear pictures are cut to the scan or nearly so; fans into the scan, to it, or wide."""
+    """How pictures are cut: linear ones to the scan or nearly so; fans into it, to it, or wide."""
     if not EXAMS[name].probe.is_sector:
         side = rng.choice((0.0, 0.0, 0.05, 0.12))
         return Margins(side, rng.choice((0.0, 0.0, 0.06)), rng.choice((0.0, 0.0, 0.04)))
@@ -156,16 +153,16 @@ def site_sizes(seed: int, num_sites: int, mean_size: float, sigma: float) -> np.
     """Draws how many images each site holds: log-normal, scaled to the mean.
 
     Args:
-      seed: the federation's seed.
-      num_sites: K.
-      mean_size: mean over the sites drawn, before rounding up to at least one image.
-      sigma: standard deviation of the logarithm; 0 = all equal.
+        seed: The federation's seed.
+        num_sites: K.
+        mean_size: Mean over the sites drawn, before rounding up to at least one image.
+        sigma: Standard deviation of the logarithm; 0 = all equal.
 
     Returns:
-      int64 [K], each at least 1.
+        int64 [K], each at least 1.
 
     Raises:
-      ValueError: there is no site, or the mean is below 1, or `sigma` is negative.
+        ValueError: If ``num_sites`` or the mean is below 1, or ``sigma`` is negative.
     """
     if num_sites < 1 or mean_size < 1 or sigma < 0:
         raise ValueError(

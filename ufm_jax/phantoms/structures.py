@@ -27,7 +27,7 @@ def fat(
     bottom: np.ndarray,
     lobule: float,
 ) -> Tissue:
-    """Dark lobules, `lobule` mm high, in a net of bright septa that run mostly along the face."""
+    """Dark lobules, ``lobule`` mm high, in a net of bright septa that run mostly along the face."""
     alpha = band(grid, top, bottom, 0.12 * lobule)
     sway = 0.35 * noise(rng, grid.s / (5 * lobule), grid.r / (5 * lobule))
     u, v = grid.s / (4.5 * lobule), grid.r / (1.1 * lobule) + sway
@@ -46,7 +46,7 @@ def muscle(
     bottom: np.ndarray,
     tilt: float,
 ) -> Tissue:
-    """Dark fibre bundles with bright, nearly parallel sheets between, inclined by `tilt` radians.
+    """Dark fibre bundles with bright, nearly parallel sheets between, inclined by ``tilt`` radians.
 
     The sheets are about 1 mm apart, or as close as the picture can show.
     """
@@ -77,16 +77,10 @@ def fascia(
 def body_wall(
     tissue: Tissue, grid: Grid, rng: np.random.Generator, thickness: float
 ) -> tuple[Tissue, np.ndarray]:
-    """Skin, fat and muscle in front of the organs.
-
-    Args:
-      tissue: the organs.
-      grid: the beam grid.
-      rng: source of randomness.
-      thickness: mean thickness, mm.
+    """Puts skin, fat and muscle, on average ``thickness`` mm, in front of the organs.
 
     Returns:
-      The tissue, and the wall's inner boundary, float32 [1, B], mm.
+        The tissue, and the wall's inner boundary, float32 [1, B], mm.
     """
     fat_end = interface(rng, grid, rng.uniform(0.35, 0.6) * thickness, 0.04 * thickness, 25)
     end = interface(rng, grid, thickness, 0.05 * thickness, 30)
@@ -107,11 +101,7 @@ def vessel(
 
 
 def bone(
-    tissue: Tissue,
-    grid: Grid,
-    rng: np.random.Generator,
-    outline: Blob,
-    amplitude: float = 14.0,
+    tissue: Tissue, grid: Grid, rng: np.random.Generator, outline: Blob, amplitude: float = 14.0
 ) -> Tissue:
     """A bright, slightly ragged front surface and a full shadow behind it."""
     d = distance(outline, grid)

@@ -14,11 +14,12 @@ class Tissue:
     """Acoustic maps on a beam grid, each float32 [R, B].
 
     Attributes:
-      echo: mean backscatter, dB relative to healthy liver.
-      mirror: amplitude of coherent reflection at interfaces; 1 = as strong as liver's backscatter.
-      attenuation: round-trip loss beyond what the time-gain compensation expects, dB/cm;
-        negative in fluid.
-      lesion: 1 inside a lesion.
+        echo: Mean backscatter, dB relative to healthy liver.
+        mirror: Amplitude of coherent reflection at interfaces; 1 = as strong as liver's
+            backscatter.
+        attenuation: Round-trip loss beyond what the time-gain compensation expects, dB/cm; negative
+            in fluid.
+        lesion: 1 inside a lesion.
     """
 
     echo: np.ndarray
@@ -40,14 +41,9 @@ def paint(
     attenuation: np.ndarray | float = 0.0,
     keep_mirror: bool = False,
 ) -> Tissue:
-    """Replaces the tissue where `alpha` is 1, lesions included, and blends where it is below 1.
+    """Replaces the tissue where ``alpha`` is 1, lesions included, and blends where it is below 1.
 
-    Args:
-      tissue: what is there.
-      alpha: [R, B] in 0..1.
-      echo: dB.
-      attenuation: dB/cm.
-      keep_mirror: leave the interfaces that were there visible.
+    ``echo`` is in dB, ``attenuation`` in dB/cm. ``keep_mirror`` leaves the old interfaces visible.
     """
     return replace(
         tissue,

@@ -5,7 +5,7 @@ import numpy as np
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.cells import positive
 from ufm_jax.data.labels.data import LabelledData
-from ufm_jax.data.labels.sizes import read_attribute
+from ufm_jax.data.labels.spacing import read_attribute
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
 

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import pickle
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,8 @@ from ufm_jax.data.cache.fingerprint import (
     code_stamp,
     content_digests,
     digest,
+    memo_of,
+    open_cache_dir,
     read_sealed,
     write_sealed,
 )
@@ -48,12 +49,12 @@ def files(tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def cache_dir(tmp_path: Path) -> Path:
     folder = tmp_path / "cache"
-    cache.open_cache_dir(folder)
+    open_cache_dir(folder)
     return folder
 
 
 def read(files, cache_dir: Path, settings=SETTINGS, workers=2, progress=None) -> CachedRows:
-    digests, unreadable = content_digests(files, cache_dir / "memo", workers)
+    digests, unreadable = content_digests(files, cache_dir, workers)
     assert not unreadable
     return decoded_rows(files, digests, settings, cache_dir, workers, progress)
 
@@ -66,7 +67,7 @@ def test_rows_equal_direct_decoding_and_do_not_depend_on_workers(files, cache_di
     direct = [make_row(path.read_bytes(), 16, None, None) for path in files]
     for workers in (1, 3):
         folder = tmp_path / f"cache{workers}"
-        cache.open_cache_dir(folder)
+        open_cache_dir(folder)
         rows = read(files, folder, workers=workers)
         np.testing.assert_array_equal(images_of(rows), [row.image for row in direct])
         np.testing.assert_array_equal(rows.extents, [row.extent for row in direct])
@@ -112,20 +113,18 @@ def test_changed_content_of_equal_size_and_time_is_noticed(files, cache_dir, mon
 
 def test_memo_saves_reading_unchanged_files(files, tmp_path, monkeypatch):
     monkeypatch.setattr("ufm_jax.data.cache.fingerprint._SETTLED_NS", -(10**12))
-    memo = tmp_path / "memo"
-    first, _ = content_digests(files, memo, 1)
+    first, _ = content_digests(files, tmp_path, 1)
     monkeypatch.setattr(
         "ufm_jax.data.cache.fingerprint._hash_file", lambda path: pytest.fail(f"read {path}")
     )
-    assert content_digests(files, memo, 1)[0] == first
+    assert content_digests(files, tmp_path, 1)[0] == first
 
 
 @pytest.mark.parametrize("damage", [b"", b"no memo", b"0" * 32 + b"\n" + bytes(64)])
 def test_damaged_memo_is_replaced(files, tmp_path, damage):
-    memo = tmp_path / "memo"
-    expected, _ = content_digests(files, memo, 1)
-    memo.write_bytes(damage)
-    assert content_digests(files, memo, 1)[0] == expected
+    expected, _ = content_digests(files, tmp_path, 1)
+    memo_of(files, tmp_path).write_bytes(damage)
+    assert content_digests(files, tmp_path, 1)[0] == expected
 
 
 def test_a_sealed_file_holds_under_its_own_name_alone(tmp_path):
@@ -137,9 +136,8 @@ def test_a_sealed_file_holds_under_its_own_name_alone(tmp_path):
 
 
 def test_fresh_files_are_not_remembered(files, tmp_path):
-    memo = tmp_path / "memo"
-    content_digests(files, memo, 1)
-    assert not memo.exists()
+    content_digests(files, tmp_path, 1)
+    assert not memo_of(files, tmp_path).exists()
 
 
 def test_settings_detector_and_order_are_part_of_the_key():
@@ -244,10 +242,9 @@ def test_the_damage_of_one_image_does_not_keep_the_others_from_being_read(files,
     content[-256 * 5] ^= 1  # in row 7 of 12, each of 16 x 16
     file.write_bytes(content)
     store = CachedStore(read(files, cache_dir), np.arange(12), np.zeros(12, np.int32))
-    for candidate in (store, pickle.loads(pickle.dumps(store))):
-        assert len(candidate.read(np.array([0, 11, 6, 8]))["image"]) == 4
-        with pytest.raises(DataError, match="row 7 is not what was written"):
-            candidate.read(np.array([8, 7]))
+    assert len(store.read(np.array([0, 11, 6, 8]))["image"]) == 4
+    with pytest.raises(DataError, match="row 7 is not what was written"):
+        store.read(np.array([8, 7]))
 
 
 @pytest.mark.parametrize("name", ["file", "file/below", "link", "nul\0"])
@@ -255,7 +252,7 @@ def test_a_cache_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path, na
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "nowhere" / "else")
     with pytest.raises(DataError, match=r"cache_dir=.* cannot be made: .*; name another"):
-        cache.open_cache_dir(tmp_path / name)
+        open_cache_dir(tmp_path / name)
 
 
 SLOW_WRITER = """
@@ -265,7 +262,7 @@ from pathlib import Path
 from ufm_jax.data.cache.cache import DecodeSettings, decoded_rows
 from ufm_jax.data.cache.fingerprint import content_digests
 cache_dir, pause, files = Path(sys.argv[1]), float(sys.argv[2]), [Path(f) for f in sys.argv[3:]]
-digests, _ = content_digests(files, cache_dir / "memo", 1)
+digests, _ = content_digests(files, cache_dir, 1)
 print("start", flush=True)
 def progress(done, total):
     time.sleep(pause)
@@ -384,23 +381,20 @@ def test_handles_bring_pixels_geometry_and_labels(cache_dir):
         np.testing.assert_allclose(rows.geometry[1], [2, -4, 8, 2, 12, -0.5, 0.5])
 
 
-def test_store_gathers_like_an_array_and_pickles_without_pixels(files, cache_dir):
+def test_store_gathers_like_an_array(files, cache_dir):
     cached = read(files, cache_dir)
     order, labels = np.array([5, 0, 11, 5]), np.array([1, -1, 0, 1], np.int32)
     store = CachedStore(cached, order, labels)
     arrays = ArrayStore(
         images_of(cached)[order], cached.extents[order], cached.geometry[order], labels
     )
-    data = pickle.dumps(store)
-    assert len(data) < images_of(cached).nbytes
     rows = np.array([3, 1, 1, 2, 0])
-    for candidate in (store, pickle.loads(data)):
-        batch = candidate.read(rows)
-        assert candidate.image_shape == arrays.image_shape
-        for name, expected in arrays.read(rows).items():
-            assert type(batch[name]) is np.ndarray
-            assert batch[name].dtype == expected.dtype
-            np.testing.assert_array_equal(batch[name], expected)
+    batch = store.read(rows)
+    assert store.image_shape == arrays.image_shape
+    for name, expected in arrays.read(rows).items():
+        assert type(batch[name]) is np.ndarray
+        assert batch[name].dtype == expected.dtype
+        np.testing.assert_array_equal(batch[name], expected)
 
 
 def test_code_stamp_changes_with_any_file_of_a_package(tmp_path, monkeypatch):

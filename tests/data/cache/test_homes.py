@@ -74,6 +74,15 @@ def test_an_earlier_rounds_images_stay_as_they_were(kind):
     home.close()
 
 
+@pytest.mark.parametrize("num_threads", [0, 1, 3])
+def test_a_stream_reads_the_same_with_any_number_of_threads(num_threads):
+    home = make_home("stream", STORE, capacity=R, num_threads=num_threads)
+    loaded = home.round(np.arange(R)[None, ::-1])
+    np.testing.assert_array_equal(loaded.examples["label"], np.arange(R))
+    np.testing.assert_array_equal(loaded.examples["image"], STORE.images)
+    home.close()
+
+
 def test_host_memory_holds_only_the_rows_that_are_announced():
     read = []
 
@@ -86,7 +95,7 @@ def test_host_memory_holds_only_the_rows_that_are_announced():
     loaded = home.round(np.array([[9, -1, 4]]))
     assert loaded.examples["label"][loaded.local_rows[0, [0, 2]]].tolist() == [9, 4]
     assert read == [3, 9, 4]
-    with pytest.raises(ValueError, match="row 5 is none of the 3 kept in memory"):
+    with pytest.raises(ValueError, match="row 5 is not one of the 3 kept in memory"):
         home.round(np.array([[5]]))
     home.close()
 

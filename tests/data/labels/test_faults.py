@@ -156,7 +156,7 @@ def test_unlabelled_images_stop_or_are_listed(folder, kind, column, issue):
 
 def test_label_that_is_no_class_is_named(folder):
     folder.edit([4], label="cist")
-    with pytest.raises(DataError, match=r"4\.png .*'cist' is none of the classes cyst, solid"):
+    with pytest.raises(DataError, match=r"4\.png .*'cist' is not one of the classes cyst, solid"):
         folder.load(classes=("cyst", "solid"))
     folder.edit(range(NUM), label="yes", site="0")
     folder.edit([4], label="maybe")
@@ -440,7 +440,7 @@ def test_mask_that_changed_since_it_was_checked_is_named(folder):
         ({}, {"group_pattern": "p[0-9]"}, "has no parentheses"),
         ({}, {"unlabelled": "keep"}, "unlabelled='keep': choose one of"),
         ({"source": "lists"}, {}, "'lists' knows no labels"),
-        ({"source": "tfds"}, {"kind": "segment"}, "'tfds' hands over no masks"),
+        ({"source": "tfds"}, {"kind": "segment"}, "'tfds' does not bring masks"),
     ],
 )
 def test_senseless_settings_are_refused_by_name(tmp_path, data, changes, message):

@@ -145,10 +145,10 @@ def test_folds_give_test_validation_and_the_rest():
     [
         ({"split": "holdout"}, {}, r"0\.png: split='holdout' means no split"),
         ({}, {}, "means no split.*policy='fractions'"),
-        ({"fold5": "a"}, {"policy": "fold"}, r"fold5='a' is no number.*\['fold5'\]"),
-        ({"fold5": "9" * 5000}, {"policy": "fold"}, r"fold5='9+' is no number of a fold"),
-        ({"fold5": "-1"}, {"policy": "fold"}, r"fold5='-1' is no number of a fold"),
-        ({"fold5": ""}, {"policy": "fold"}, r"fold5='' is no number of a fold"),
+        ({"fold5": "a"}, {"policy": "fold"}, r"fold5='a' is not the number.*\['fold5'\]"),
+        ({"fold5": "9" * 5000}, {"policy": "fold"}, r"fold5='9+' is not the number of a fold"),
+        ({"fold5": "-1"}, {"policy": "fold"}, r"fold5='-1' is not the number of a fold"),
+        ({"fold5": ""}, {"policy": "fold"}, r"fold5='' is not the number of a fold"),
         ({"fold5": "1"}, {"policy": "fold", "test_fold": 1}, r"the folds are \[1\]"),
     ],
 )

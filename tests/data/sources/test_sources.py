@@ -139,7 +139,7 @@ def test_a_column_that_would_hide_the_folder_of_the_index_is_refused(tmp_path, c
 @pytest.mark.parametrize("rows", ["a,7,x\nb,7,\n", "a,7,\nb,7.0,x\n", "a,7,NA\nb, 7,x\n"])
 def test_a_patient_of_whose_images_some_have_a_group_is_refused(tmp_path, rows):
     write(tmp_path / "index.csv", f"image,patient,group\n{rows}")
-    with pytest.raises(DataError, match=r"row 3: of patient '7' some images have a group"):
+    with pytest.raises(DataError, match=r"row 3: some images of patient '7' have a group"):
         read_index(tmp_path, (), ())
     write(tmp_path / "index.csv", "image,patient,group\na,7,\nb,7,\nc,8,x\nd,,x\ne,,\n")
     groups = [record.group for record in read_index(tmp_path, (), ()).records]

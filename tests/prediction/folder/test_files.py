@@ -111,7 +111,7 @@ def broken(folder) -> dict[str, str]:
     (folder / "notes.csv").write_text("a,b")
     (folder / "whole.jpg").unlink()
     return {
-        "text.png": "does not decode: no image, or of a format that cannot be read",
+        "text.png": "does not decode: not an image, or of a format that cannot be read",
         "cut.jpg": "does not decode: image file is truncated",
         "empty.png": "has 0 bytes",
         "gone.png": "cannot be opened: No such file",

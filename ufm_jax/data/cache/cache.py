@@ -1,16 +1,16 @@
 """The decoding cache: each image is decoded once, into flat memory-mapped arrays.
 
-One folder for each combination of content, settings and decoding code, named by a hash over them:
+Each combination of content, settings and decoding code has a folder, named by a hash over them:
 nothing in it ever changes, and a changed file means another folder. The client of an image is not
 part of the name, so another partition of the same images decodes nothing.
 
-    CACHE/<key>/            see `cache_folder`
+    CACHE/<key>/            see ``folder``
     CACHE/<key>.lock        held while <key> is written
     CACHE/<key>.partial-*/  a folder being written, or left by a writer that was killed
 
-A folder is written under another name and renamed when complete. Of two writers one waits for the
-other, and finds the work done; where the file system has no locks both write, and one wins. A
-damaged folder is decoded anew, with a warning.
+A folder is written under another name and renamed when complete. A second writer waits for the
+first, and finds the work done; where the file system has no locks both write, and one wins. A
+damaged folder is decoded again, with a warning.
 """
 
 import contextlib
@@ -29,9 +29,8 @@ from ufm_jax.data.cache.decode import GeometryDetector, Row
 from ufm_jax.data.cache.fingerprint import code_stamp, digest
 from ufm_jax.data.cache.folder import FORMAT, CachedRows, open_rows, write_rows
 from ufm_jax.data.image_file import CorruptImage
-from ufm_jax.data.records import ImageHandle
-from ufm_jax.errors import DataError
-from ufm_jax.files import exclusive, naming, private_folder
+from ufm_jax.data.records import ImageSource, load_source
+from ufm_jax.files import exclusive, naming
 from ufm_jax.threads import map_in_order
 
 Progress = Callable[[int, int], None]
@@ -45,31 +44,16 @@ class DecodeSettings:
     """What decides the pixels of a row.
 
     Attributes:
-      size: S, the working size.
-      channels: 1 or 3; None = 3 if any image has colour, else 1.
-      detector: finds the scan geometry; None leaves it unknown.
-      value_range: black and white of files of more than 8 bits; () = what their headers say.
+        size: S, the working size.
+        channels: 1 or 3; None = 3 if any image has colour, else 1.
+        detector: Finds the scan geometry; None leaves it unknown.
+        value_range: Black and white of files of more than 8 bits; () = what their headers say.
     """
 
     size: int
     channels: int | None = None
     detector: GeometryDetector | None = None
     value_range: tuple[float, ...] = ()
-
-
-def open_cache_dir(cache_dir: Path) -> None:
-    """Makes the cache's folder, readable by its owner alone: it will hold patients' images.
-
-    Raises:
-      DataError: it cannot be made.
-    """
-    try:
-        private_folder(cache_dir)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"cache_dir={str(cache_dir)!r} cannot be made: {reason}; name another folder"
-        ) from error
 
 
 def cache_key(digests: Sequence[bytes], settings: DecodeSettings) -> str:
@@ -84,7 +68,7 @@ def cache_key(digests: Sequence[bytes], settings: DecodeSettings) -> str:
 
 
 def decoded_rows(
-    images: Sequence[Path | ImageHandle],
+    images: Sequence[ImageSource],
     digests: Sequence[bytes],
     settings: DecodeSettings,
     cache_dir: Path,
@@ -95,26 +79,26 @@ def decoded_rows(
     """Opens the decoded rows of images, decoding them first if they are not in the cache.
 
     Args:
-      images: N files or handles.
-      digests: name of the content of each, see `fingerprint.content_digests`.
-      settings: what decides the pixels.
-      cache_dir: an existing folder.
-      num_workers: decoding threads (Pillow releases the GIL).
-      progress: called after each decoded image.
-      source: gives the decoded rows, where they need not be decoded from `images`.
+        images: N files or handles.
+        digests: Name of each one's content, see ``fingerprint.content_digests``.
+        settings: What decides the pixels.
+        cache_dir: An existing folder.
+        num_workers: Decoding threads (Pillow releases the GIL).
+        progress: Called after each decoded image.
+        source: Gives the decoded rows, where they need not be decoded from ``images``.
 
     Returns:
-      The rows, in the order of `images`.
+        The rows, in the order of ``images``.
 
     Raises:
-      OSError: a file vanished since its digest was taken, or the disk is full.
+        OSError: If a file vanished since its digest was taken, or the disk is full.
     """
     key = cache_key(digests, settings)
     folder = cache_dir / key
     if (rows := open_rows(folder)) is not None:
         return rows
     with naming(folder), exclusive(cache_dir / f"{key}.lock") as locked:
-        # Asked first: a folder that comes later is another writer's, and whole.
+        # This comes first, because a folder that appears later is another writer's, and whole.
         occupied = os.path.lexists(folder)
         if (rows := open_rows(folder)) is not None:
             return rows
@@ -141,7 +125,7 @@ def decoded_rows(
 def _counted(
     rows: Iterable[Row | CorruptImage], count: int, progress: Progress | None
 ) -> Iterator[Row | CorruptImage]:
-    """The same rows; progress is called after each was taken."""
+    """The same rows, calling ``progress`` after each has been used."""
     for index, row in enumerate(rows):
         yield row
         if progress is not None:
@@ -149,20 +133,14 @@ def _counted(
 
 
 def _decode_in_order(
-    images: Sequence[Path | ImageHandle], settings: DecodeSettings, num_workers: int
+    images: Sequence[ImageSource], settings: DecodeSettings, num_workers: int
 ) -> Iterator[Row | CorruptImage]:
-    """Decodes in threads, hands over in order, and holds a bounded number of rows."""
+    """Decodes in threads; yields in order, and holds a bounded number of rows."""
+    plain = (settings.size, settings.channels, settings.detector, settings.value_range)
 
-    def decode_one(image: Path | ImageHandle) -> Row | CorruptImage:
+    def decode_one(image: ImageSource) -> Row | CorruptImage:
         try:
-            content = image.read_bytes() if isinstance(image, Path) else image.load()
-            return decode.make_row(
-                content,
-                settings.size,
-                settings.channels,
-                settings.detector,
-                settings.value_range,
-            )
+            return decode.make_row(load_source(image), *plain)
         except CorruptImage as error:
             return error
 
@@ -170,7 +148,7 @@ def _decode_in_order(
 
 
 def _remove_abandoned(cache_dir: Path, held_key: str) -> None:
-    """Removes half-written folders whose writer no longer lives; the lock of `held_key` is ours."""
+    """Removes folders that killed writers left; the caller holds the lock of ``held_key``."""
     for partial in cache_dir.glob("*.partial-*"):
         key = partial.name.split(".")[0]
         if key == held_key:

@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ufm_jax.data.image_file import CorruptImage, Stored, read_stored
+from ufm_jax.data.image_file import CorruptImage, FileImage, read_image_file
 from ufm_jax.data.records import Picture
 
 GeometryDetector = Callable[[np.ndarray], np.ndarray]
-"""Grey uint8 [h, w] -> float32 [7], see the row contract in `ufm_jax.data.federated`."""
+"""Grey uint8 [h, w] -> float32 [7], see the row contract in ``ufm_jax.data.federated``."""
 
 # JPEG's chroma quantisation tints grey pixels by a few levels; colour Doppler and coloured marks
-# lie far above. One pixel in a thousand may exceed, for ringing around overlaid text.
+# lie far above. One pixel in a thousand may exceed that, because of ringing around overlaid text.
 _GREY_SPREAD = 12
 _GREY_EXCEPTIONS = 1e-3
 _DIGEST_BYTES = 16
@@ -31,14 +31,14 @@ class Row:
     """One decoded image at the working size.
 
     Attributes:
-      image: uint8 [S, S, C], C = 1 if the picture is grey, else 3.
-      extent: (height, width) of the picture on the canvas.
-      geometry: float32 [7], zeros where unknown.
-      digest: 16 bytes of the picture's native pixels; equal pixels, equal digest.
-      native: (height, width) before scaling.
-      frames: frames in the file, of which the first is used.
-      peak: largest value of a file whose header says 16 bits, read by its header alone; else 0.
-      label: class name, if the picture brings one.
+        image: uint8 [S, S, C], C = 1 if the picture is grey, else 3.
+        extent: (height, width) of the picture on the canvas.
+        geometry: float32 [7], zeros where unknown.
+        digest: 16 bytes of the picture's native pixels; equal pixels, equal digest.
+        native: (height, width) before scaling.
+        frames: Frames in the file, of which the first is used.
+        peak: Largest value of a file whose header says 16 bits, read by its header alone; else 0.
+        label: Class name, if the picture brings one.
     """
 
     image: np.ndarray
@@ -52,13 +52,7 @@ class Row:
 
 
 class DecodedFile(NamedTuple):
-    """A decoded file.
-
-    Attributes:
-      pixels: uint8 [H, W, 1] if grey, else uint8 [H, W, 3]; upright.
-      frames: frames in the file, of which this is the first.
-      peak: see `Row`.
-    """
+    """A decoded file: upright pixels, uint8 [H, W, 1 or 3]; frames and peak as in ``Row``."""
 
     pixels: np.ndarray
     frames: int
@@ -72,14 +66,14 @@ def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFil
     scaled from black and white to 0 and 255.
 
     Args:
-      data: content of an image file of `image_file.FORMATS`.
-      value_range: what is black and what is white in files of more than 8 bits; () = what the
-        header says. JPEG 2000 and PPM of other depths than 8 and 16 always go by their headers.
+        data: Content of an image file of ``image_file.FORMATS``.
+        value_range: Black and white in files of more than 8 bits; () = what the header says. JPEG
+            2000 and PPM of other depths than 8 and 16 always go by their headers.
 
     Raises:
-      CorruptImage: the bytes do not decode, or the range is not known or left.
+        CorruptImage: If the bytes do not decode, the range is unknown, or a value lies beyond it.
     """
-    stored = read_stored(data)
+    stored = read_image_file(data)
     deep = stored.samples.dtype != np.uint8
     if not stored.exact:
         value_range = ()
@@ -88,12 +82,12 @@ def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFil
     return DecodedFile(drop_equal_channels(pixels), stored.frames, peak)
 
 
-def _full_16(stored: Stored) -> bool:
-    """Whether a header says 16 bits and nothing of how many of them are in use."""
+def _full_16(stored: FileImage) -> bool:
+    """Whether a header says 16 bits, but not how many of them are in use."""
     return stored.exact and stored.range == (0, 2**16 - 1)
 
 
-def _scaled(stored: Stored, value_range: tuple[float, ...]) -> np.ndarray:
+def _scaled(stored: FileImage, value_range: tuple[float, ...]) -> np.ndarray:
     """Samples deeper than 8 bits as uint8, rounded to nearest."""
     samples = stored.samples
     if not np.isfinite(samples).all():
@@ -112,20 +106,13 @@ def _scaled(stored: Stored, value_range: tuple[float, ...]) -> np.ndarray:
     if stored.white_is_zero:
         low, high = high, low
     out = np.empty(samples.shape, np.uint8)
-    for row, values in zip(out, samples, strict=True):  # one at a time, for the memory of doubles
+    for row, values in zip(out, samples, strict=True):  # By rows, because doubles need much memory.
         row[:] = np.rint((values.astype(np.float64) - low) * (255 / (high - low)))
     return out
 
 
 def drop_equal_channels(pixels: np.ndarray) -> np.ndarray:
-    """Turns a picture whose three channels agree into one channel.
-
-    Args:
-      pixels: uint8 [H, W, 1 or 3].
-
-    Returns:
-      uint8 [H, W, 1] if it is grey up to JPEG's chroma noise, else `pixels`.
-    """
+    """Turns uint8 [H, W, 3] into [H, W, 1] if it is grey up to JPEG's chroma noise."""
     if pixels.shape[-1] == 1:
         return pixels
     red, green, blue = pixels[..., 0], pixels[..., 1], pixels[..., 2]
@@ -137,14 +124,14 @@ def drop_equal_channels(pixels: np.ndarray) -> np.ndarray:
 
 
 def to_grey(pixels: np.ndarray) -> np.ndarray:
-    """Luma (ITU-R 601) of uint8 [H, W, 3] as uint8 [H, W, 1]; one channel is handed back."""
+    """Luma (ITU-R 601) of uint8 [H, W, 3] as uint8 [H, W, 1]; one channel stays as it is."""
     if pixels.shape[-1] == 1:
         return pixels
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
 def fitted_extent(height: int, width: int, size: int) -> tuple[int, int]:
-    """(height, width) scaled so that the longer side is `size`, the shorter at least 1."""
+    """(height, width) scaled so that the longer side is ``size``, the shorter at least 1."""
     longer = max(height, width)
     return max(1, round(height * size / longer)), max(1, round(width * size / longer))
 
@@ -172,20 +159,18 @@ def make_row(
     detector: GeometryDetector | None,
     value_range: tuple[float, ...] = (),
 ) -> Row:
-    """Turns one loaded image into a row.
+    """Turns one loaded image into a row; a geometry that it brings is scaled with the pixels.
 
     Args:
-      content: an encoded file, or finished pixels.
-      size: S, the working size.
-      channels: 1 or 3 to force it, None to keep the picture's own.
-      detector: finds the scan geometry where the content does not bring it; None leaves it unknown.
-      value_range: see `decode_bytes`.
-
-    Returns:
-      The row. A given geometry is scaled with the pixels.
+        content: An encoded file, or finished pixels.
+        size: S, the working size.
+        channels: 1 or 3 to force it, None to keep the picture's own.
+        detector: Finds the scan geometry where the content does not bring it; None leaves it
+            unknown.
+        value_range: See ``decode_bytes``.
 
     Raises:
-      CorruptImage: the content does not decode.
+        CorruptImage: If the content does not decode.
     """
     if isinstance(content, Picture):
         file = DecodedFile(drop_equal_channels(np.atleast_3d(content.pixels)), 1, 0)
@@ -211,18 +196,10 @@ def make_row(
 def scale_geometry(
     geometry: np.ndarray, native: tuple[int, int], extent: tuple[int, int]
 ) -> np.ndarray:
-    """Moves a scan geometry from the native pixel grid to the scaled one.
+    """Moves a scan geometry, float32 [7], from a picture of size ``native`` to one of ``extent``.
 
     Pixel centres lie at integers, so a coordinate x becomes (x + 1/2) s - 1/2; lengths scale by
     the mean of both axes' factors, which differ by rounding only.
-
-    Args:
-      geometry: float32 [7], (kind, a, b, c, d, e, f).
-      native: (height, width) it refers to.
-      extent: (height, width) it shall refer to.
-
-    Returns:
-      float32 [7].
     """
     down, right = extent[0] / native[0], extent[1] / native[1]
     scaled = np.array(geometry, np.float32)

@@ -10,7 +10,7 @@
     sums.npy        uint8   [N, 16], hash of each row of images.npy
     meta.sealed     the folder's name, shapes, hashes of all files but images.npy, failures, labels
 
-What is small is checked when a folder is opened, an image when it is first read (see `row_file`).
+What is small is checked when a folder is opened, an image when it is first read (see ``row_file``).
 """
 
 import io
@@ -32,33 +32,28 @@ FORMAT = b"ufm_jax rows 2"
 """Changes with the layout."""
 
 _IMAGES, _META = "images.npy", "meta.sealed"
-_WIDTHS = {
-    "extents": (np.int32, 2),
-    "natives": (np.int32, 2),
-    "geometry": (np.float32, 7),
-    "digests": (np.uint8, 16),
-    "frames": (np.int32, 0),
-    "peaks": (np.int32, 0),
+_COLUMNS = {
+    "extents": (np.int32, (2,)),
+    "natives": (np.int32, (2,)),
+    "geometry": (np.float32, (7,)),
+    "digests": (np.uint8, (16,)),
+    "frames": (np.int32, ()),
+    "peaks": (np.int32, ()),
 }
-"""Arrays that hold a value, or as many as said, of each row."""
+"""Arrays of what is known of each row beside its pixels: their type, and the shape of a row."""
 
 
 @dataclass(frozen=True)
 class CachedRows:
     """A complete cache folder; everything but the pixels is in memory.
 
+    Its arrays are those of the module's table, and hold what ``decode.Row`` says.
+
     Attributes:
-      folder: where it lies.
-      image_shape: (S, S, C).
-      extents: int32 [N, 2].
-      natives: int32 [N, 2], (height, width) before scaling; zeros where decoding failed.
-      geometry: float32 [N, 7].
-      digests: uint8 [N, 16], equal for equal native pixels.
-      frames: int32 [N], frames in the file.
-      peaks: int32 [N], see `decode.Row`.
-      sums: uint8 [N, 16], see `row_file`.
-      failures: reason, by row, of images that did not decode.
-      labels: label, by row, of pictures that bring their own.
+        folder: Where it lies.
+        image_shape: (S, S, C).
+        failures: Reason, by row, of images that did not decode.
+        labels: Label, by row, of pictures that bring their own.
     """
 
     folder: Path
@@ -82,21 +77,18 @@ class CachedRows:
 
 
 def write_rows(
-    folder: Path,
-    key: str,
-    rows: Iterable[Row | CorruptImage],
-    shape: tuple[int, int, int | None],
+    folder: Path, key: str, rows: Iterable[Row | CorruptImage], shape: tuple[int, int, int | None]
 ) -> None:
     """Writes rows into an empty folder.
 
     Args:
-      folder: under its temporary name.
-      key: name that it will have.
-      rows: N rows, or the reasons why they are none.
-      shape: (N, S, C); C = None: 3 if any row has colour, else 1.
+        folder: Under its temporary name.
+        key: Name that it will have.
+        rows: N rows, or the reasons why they did not decode.
+        shape: (N, S, C); C = None: 3 if any row has colour, else 1.
     """
     count, size, channels = shape
-    arrays = {name: _column(count, *kind) for name, kind in _WIDTHS.items()}
+    arrays = {name: np.zeros((count, *row), dtype) for name, (dtype, row) in _COLUMNS.items()}
     failures: dict[str, str] = {}
     labels: dict[str, str] = {}
     with RowFile(folder / _IMAGES, count, size, channels) as file:
@@ -127,10 +119,6 @@ def write_rows(
     write_sealed(folder / _META, json.dumps(meta).encode())
 
 
-def _column(count: int, dtype: type, width: int) -> np.ndarray:
-    return np.zeros((count, width) if width else count, dtype)
-
-
 def _note(arrays: dict[str, np.ndarray], index: int, row: Row) -> None:
     """Writes what is known of a row beside its pixels."""
     arrays["extents"][index], arrays["natives"][index] = row.extent, row.native
@@ -140,9 +128,9 @@ def _note(arrays: dict[str, np.ndarray], index: int, row: Row) -> None:
 
 
 def open_rows(folder: Path) -> CachedRows | None:
-    """Opens a cache folder; None if there is none, or if what it holds is not what was written.
+    """Opens a cache folder; None if it is absent, or holds something else than was written.
 
-    The pixels are only measured: see `CachedRows.images`.
+    The pixels are only measured: see ``CachedRows.images``.
     """
     content = read_sealed(folder / _META)
     if content is None:

@@ -1,7 +1,7 @@
 """Homes of the images outside the devices: host memory, or disk.
 
-Either hands out, for the rows of a round's plan, the images of these rows and no others, gathered
-in the background while the round before trains. The same rows give the same pixels in both.
+Either returns the images of the rows in a round's plan and no others, gathered in the background
+while the round before trains. The same rows give the same pixels in both.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ import numpy as np
 
 from ufm_jax.data.cache.store import RowStore
 
-Rows = dict[str, np.ndarray]
+Fields = dict[str, np.ndarray]
 
 _READ_AT_ONCE = 256
 
@@ -25,20 +25,22 @@ class RoundRows(NamedTuple):
         local_rows: int32, the plan's rows as numbers inside the shard; -1 stays -1.
     """
 
-    examples: Rows
+    examples: Fields
     local_rows: np.ndarray
 
 
 class Home:
     """Gathers each round's images while the round before trains."""
 
-    def __init__(self, read: Callable[[np.ndarray], Rows], capacity: int, num_shards: int) -> None:
+    def __init__(
+        self, read: Callable[[np.ndarray], Fields], capacity: int, num_shards: int
+    ) -> None:
         """Starts the background thread.
 
         Args:
             read: Gathers rows [R] of the store.
             capacity: Images that a shard may need in a round.
-            num_shards: Devices, each of which gets its own images alone.
+            num_shards: Devices, each of which gets only its own images.
         """
         self._read, self._capacity, self._num_shards = read, capacity, num_shards
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="home")
@@ -48,7 +50,7 @@ class Home:
         """Starts gathering a round in the background.
 
         Args:
-            rows: int [num_shards, ...] row numbers of the store, -1 where a slot is empty.
+            rows: int [num_shards, ...], row numbers of the store, -1 where a slot is empty.
         """
         self._next = rows, self._worker.submit(self._gather, rows)
 
@@ -56,8 +58,8 @@ class Home:
         """The images of a round; quick if they were prefetched.
 
         Raises:
-            ValueError: If a shard needs more images than there is room for. Whatever else went
-                wrong in the background is raised here too.
+            ValueError: If a shard needs more images than there is room for. Any other error in the
+                background is raised here too.
         """
         if self._next is None or not np.array_equal(self._next[0], rows):
             self.prefetch(rows)
@@ -74,7 +76,7 @@ class Home:
         if len(rows) != self._num_shards:
             raise ValueError(f"rows {rows.shape}: the leading axis has {self._num_shards} shards")
         local = np.full(rows.shape, -1, np.int32)
-        examples: Rows = {}
+        examples: Fields = {}
         for shard, wanted in enumerate(rows):
             used = wanted >= 0
             needed, places = np.unique(wanted[used], return_inverse=True)
@@ -103,7 +105,7 @@ class _Reads:
     def __len__(self) -> int:
         return (len(self._rows) + _READ_AT_ONCE - 1) // _READ_AT_ONCE
 
-    def __getitem__(self, index: int) -> Rows:
+    def __getitem__(self, index: int) -> Fields:
         begin = int(index) * _READ_AT_ONCE
         return self._store.read(self._rows[begin : begin + _READ_AT_ONCE])
 
@@ -120,13 +122,13 @@ def make_home(
     """Opens a home outside the devices.
 
     Args:
-        kind: ``host``: rows are read into memory once; ``stream``: they are read from the store
-            when a round needs them.
+        kind: 'host' reads the rows into memory once; 'stream' reads them from the store when a
+            round needs them.
         store: The images.
         capacity: Images that a device may need in a round.
         num_shards: Devices.
-        num_threads: Threads with which ``stream`` reads.
-        rows: Rows that will ever be asked for, which ``host`` keeps; None for all.
+        num_threads: Threads with which 'stream' reads.
+        rows: Rows that will ever be asked for, which 'host' keeps; None for all.
 
     Raises:
         ValueError: If ``kind`` is neither.
@@ -138,26 +140,26 @@ def make_home(
     raise ValueError(f"a home of kind {kind!r}: choose 'host' or 'stream'")
 
 
-def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray], Rows]:
-    """Reads rows (None: all) once, and returns what gathers any of them."""
+def _in_memory(store: RowStore, rows: np.ndarray | None) -> Callable[[np.ndarray], Fields]:
+    """Reads rows (None: all) once, and returns a function that gathers any of them."""
     if rows is None:
         rows = np.arange(len(store))
     kept = store.read(rows)
     place = np.full(len(store), -1, np.int64)
     place[rows] = np.arange(len(rows))
 
-    def read(wanted: np.ndarray) -> Rows:
+    def read(wanted: np.ndarray) -> Fields:
         places = place[wanted]
         if (places < 0).any():
             raise ValueError(
-                f"row {wanted[places < 0][0]} is none of the {len(rows)} kept in memory"
+                f"row {wanted[places < 0][0]} is not one of the {len(rows)} kept in memory"
             )
         return {name: values[places] for name, values in kept.items()}
 
     return read
 
 
-def _stream(store: RowStore, rows: np.ndarray, num_threads: int) -> Rows:
+def _stream(store: RowStore, rows: np.ndarray, num_threads: int) -> Fields:
     """Reads rows through grain, several reads at once, in order."""
     import grain  # slow to import, and only this home needs it
 
@@ -165,6 +167,6 @@ def _stream(store: RowStore, rows: np.ndarray, num_threads: int) -> Rows:
         return store.read(rows)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
     dataset = grain.MapDataset.source(_Reads(store, rows)).to_iter_dataset(options)
-    parts: Iterator[Rows] = iter(dataset)
+    parts: Iterator[Fields] = iter(dataset)
     read = list(parts)
     return {name: np.concatenate([part[name] for part in read]) for name in read[0]}

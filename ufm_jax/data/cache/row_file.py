@@ -1,7 +1,4 @@
-"""An .npy file of images: written row by row, checked row by row when it is read.
-
-It gains colour with the first coloured row.
-"""
+"""An .npy file of images: written row by row, checked row by row when it is read."""
 
 from pathlib import Path
 from typing import IO
@@ -13,14 +10,14 @@ from ufm_jax.errors import DataError
 
 
 class RowFile:
-    """An .npy file of rows, appended in order; becomes three channels at the first colour.
+    """An .npy file of rows, appended in order; all get three channels at the first coloured row.
 
-    Written as a stream and not through a memory map: a full disk is then an OSError that says so,
-    not a bus error that kills the process.
+    It is written as a stream and not through a memory map, because a full disk is then an OSError
+    that says so, not a bus error that kills the process.
 
     Attributes:
-      channels: of all rows written so far.
-      sums: uint8 [N, 16], digest of each row's bytes.
+        channels: Channels of all rows written so far.
+        sums: uint8 [N, 16], digest of each row's bytes.
     """
 
     def __init__(self, path: Path, count: int, size: int, channels: int | None) -> None:
@@ -36,7 +33,7 @@ class RowFile:
         self._file.close()
 
     def append(self, image: np.ndarray) -> None:
-        """Writes uint8 [S, S, 1 or 3]."""
+        """Appends a row, uint8 [S, S, 1 or 3]."""
         if image.shape[-1] > self.channels:
             self._widen()
         self._put(self._written, image)
@@ -73,15 +70,10 @@ class CheckedRows:
     """Rows of images in a file, mapped into memory; each is checked when it is first read."""
 
     def __init__(self, path: Path, shape: tuple[int, ...], sums: np.ndarray) -> None:
-        """Maps the file.
-
-        Args:
-          path: the file.
-          shape: (N, S, S, C); rows fill the end of the file.
-          sums: uint8 [N, 16], see `RowFile`.
+        """Maps the rows, (N, S, S, C), that fill the end of a file; ``sums`` as in ``RowFile``.
 
         Raises:
-          DataError: the file is gone, or smaller than its rows.
+            DataError: If the file is gone, or smaller than its rows.
         """
         self._path, self._sums = path, sums
         self._checked = np.zeros(len(sums), bool)
@@ -96,7 +88,7 @@ class CheckedRows:
         """Gathers rows: int [R] -> uint8 [R, S, S, C].
 
         Raises:
-          DataError: a row is not what was written.
+            DataError: If a row is not what was written.
         """
         images: np.ndarray = self._rows[rows]
         for place in np.flatnonzero(~self._checked[rows]):

@@ -1,10 +1,10 @@
 """Several processes fill one decoding cache together, each with a part of the work.
 
 The images are cut into parts, each decoded into a folder of its own, as any other images are, and
-every process begins at another part. Who finds a part complete goes on to the next, who finds it in
-another's hands waits for it; the first to have all of them copies them into one folder, which is
-what a single process would have written, and removes them. Nothing but the cache's folder and
-its locks is needed for that: processes whose caches are not the same folder decode everything.
+every process begins at another part. A process that finds a part complete goes on to the next; one
+that finds it locked waits for it. The first to have all parts copies them into one folder, the same
+that a single process would have written, and removes them. Only the cache's folder and its locks
+are needed for that: processes whose caches are not the same folder decode everything.
 """
 
 import contextlib
@@ -14,16 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ufm_jax.data.cache.cache import (
-    DecodeSettings,
-    Progress,
-    cache_key,
-    decoded_rows,
-)
+from ufm_jax.data.cache.cache import DecodeSettings, Progress, cache_key, decoded_rows
 from ufm_jax.data.cache.decode import Row
 from ufm_jax.data.cache.folder import CachedRows, open_rows
 from ufm_jax.data.image_file import CorruptImage
-from ufm_jax.data.records import ImageHandle
+from ufm_jax.data.records import ImageSource
 from ufm_jax.files import exclusive
 
 Share = tuple[int, int]
@@ -36,7 +31,7 @@ _PART_MIN = 64
 
 
 def decoded_together(
-    images: Sequence[Path | ImageHandle],
+    images: Sequence[ImageSource],
     digests: Sequence[bytes],
     settings: DecodeSettings,
     cache_dir: Path,
@@ -44,16 +39,10 @@ def decoded_together(
     progress: Progress | None = None,
     share: Share = ALONE,
 ) -> CachedRows:
-    """Opens the decoded rows of images, as `cache.decoded_rows` does, sharing what is to decode.
+    """Opens the decoded rows of images, as ``cache.decoded_rows`` does, sharing what is to decode.
 
-    Args:
-      images: N files or handles.
-      digests: name of the content of each.
-      settings: what decides the pixels.
-      cache_dir: an existing folder, the same for all processes.
-      num_workers: decoding threads of this process.
-      progress: called after each image, or each part.
-      share: this process among those that call this with the same images.
+    ``share`` is this process among those that call this with the same images and, where they are to
+    share, the same ``cache_dir``. ``progress`` is called after each image, or each part.
     """
     index, count = share
     if count == 1:
@@ -105,5 +94,5 @@ def _remove(parts: Iterable[CachedRows]) -> None:
     for part in parts:
         lock = part.folder.with_suffix(".lock")
         with contextlib.suppress(BlockingIOError), exclusive(lock, wait=False) as locked:
-            if locked is not None:  # Without locks another process may still be reading it.
+            if locked is not None:  # Without locks, another process may still be reading the part.
                 shutil.rmtree(part.folder, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Row stores: random access to decoded rows, in memory or in a cache folder."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from ufm_jax.data.cache.row_file import CheckedRows
 
 
 class RowStore(Protocol):
-    """Random access to decoded rows. Must pickle without its pixels, for worker processes."""
+    """Random access to decoded rows."""
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -25,25 +25,18 @@ class RowStore(Protocol):
         """Gathers rows.
 
         Args:
-          rows: int [R], each in 0..len-1, in any order, repeats allowed.
+            rows: int [R], each in 0..len-1, in any order, repeats allowed.
 
         Returns:
-          'image' uint8 [R, S, S, C], 'extent' int32 [R, 2] (height, width), 'geometry'
-          float32 [R, 7], 'label' int32 [R] (-1 = none).
+            'image' uint8 [R, S, S, C], 'extent' int32 [R, 2] (height, width), 'geometry' float32
+            [R, 7], 'label' int32 [R] (-1 = none).
         """
         ...
 
 
 @dataclass(frozen=True)
 class ArrayStore:
-    """Rows in arrays in memory.
-
-    Attributes:
-      images: uint8 [R, S, S, C].
-      extents: int32 [R, 2].
-      geometry: float32 [R, 7].
-      labels: int32 [R].
-    """
+    """Rows in memory, in the arrays that ``RowStore.read`` gathers from."""
 
     images: np.ndarray
     extents: np.ndarray
@@ -60,7 +53,7 @@ class ArrayStore:
         return height, width, channels
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Gathers rows; see `RowStore.read`."""
+        """Gathers rows; see ``RowStore.read``."""
         return {
             "image": self.images[rows],
             "extent": self.extents[rows],
@@ -71,33 +64,24 @@ class ArrayStore:
 
 @dataclass(frozen=True)
 class CachedStore:
-    """Random access to rows of a cache folder; pickles as a path, never as pixels.
+    """Rows of a cache folder.
 
     Attributes:
-      cached: the open folder.
-      rows: int64 [R], the folder's row behind each row of this store.
-      labels: int32 [R], -1 = none.
+        cached: The open folder.
+        rows: int64 [R], the folder's row behind each row of this store.
+        labels: int32 [R], -1 = none.
     """
 
     cached: CachedRows
     rows: np.ndarray
     labels: np.ndarray
+    _images: CheckedRows = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        self._map()
+        object.__setattr__(self, "_images", self.cached.images())
 
     def __len__(self) -> int:
         return len(self.rows)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_images"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._map()
-
-    def _map(self) -> None:
-        object.__setattr__(self, "_images", self.cached.images())
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -105,15 +89,14 @@ class CachedStore:
         return self.cached.image_shape
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Gathers rows; see `RowStore.read`.
+        """Gathers rows; see ``RowStore.read``.
 
         Raises:
-          DataError: an image in the cache is damaged.
+            DataError: If an image in the cache is damaged.
         """
-        images: CheckedRows = self.__dict__["_images"]
         inner = self.rows[rows]
         return {
-            "image": images.read(inner),
+            "image": self._images.read(inner),
             "extent": self.cached.extents[inner],
             "geometry": self.cached.geometry[inner],
             "label": self.labels[rows],
@@ -121,12 +104,12 @@ class CachedStore:
 
 
 @dataclass(frozen=True)
-class Rows:
+class SubsetStore:
     """Some rows of a store, as a store.
 
     Attributes:
-      store: the whole.
-      rows: int64 [R], rows of the whole.
+        store: The whole.
+        rows: int64 [R], rows of the whole.
     """
 
     store: RowStore
@@ -141,5 +124,5 @@ class Rows:
         return self.store.image_shape
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Gathers rows; see `RowStore.read`."""
+        """Gathers rows; see ``RowStore.read``."""
         return self.store.read(self.rows[rows])

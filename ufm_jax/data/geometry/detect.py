@@ -1,7 +1,7 @@
 """Finds the scan area of an ultrasound picture: a linear probe's rectangle or a convex probe's fan.
 
-The scan area is what differs from the flat background around it. A wrong fan bends anatomy, an
-unknown one only stays as it is: what neither shape explains is left unknown.
+The scan area is what differs from the flat background around it. A wrong fan would bend anatomy,
+and an unknown one does no harm: what neither shape explains is left unknown.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ _FLAT = 3
 """Grey levels that JPEG leaves in a flat part."""
 _BRIGHTEST_BACKGROUND = 64
 _BLACK_SHARE, _GREY_SHARE = 0.015, 0.05
-"""Least share of a picture that is background; dark tissue, too, is flat and nearly black."""
+"""Least share of a picture that is background, if black or grey; dark tissue is flat too."""
 _RIVAL_SHARE = 0.3
 _ISLAND_SHARE = 0.002
 _ISLAND_WIDTH = 0.03
@@ -28,17 +28,14 @@ _LEAST_CORNER = 0.5
 
 
 def detect_geometry(image: np.ndarray) -> np.ndarray:
-    """Finds the scan area of a picture.
-
-    Args:
-      image: uint8 [h, w] or [h, w, C].
+    """The scan area of a picture, uint8 [h, w] or [h, w, C].
 
     Returns:
-      float32 [7] in pixels of the picture: (0, ...) unknown; (1, top, left, bottom, right, 0, 0)
-      linear; (2, apex row, apex column, r_min, r_max, theta_min, theta_max) sector.
+        float32 [7] in pixels of the picture: (0, ...) unknown; (1, top, left, bottom, right, 0, 0)
+        linear; (2, apex row, apex column, r_min, r_max, theta_min, theta_max) sector.
 
     Raises:
-      ValueError: another type or shape.
+        ValueError: If the picture has another type or shape.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f"a picture is uint8 [h, w] or [h, w, C], got {image.dtype} {image.shape}")
@@ -47,7 +44,7 @@ def detect_geometry(image: np.ndarray) -> np.ndarray:
 
 
 def find_scan_area(grey: np.ndarray) -> ScanArea:
-    """The scan area of a grey picture, uint8 [h, w], or None; see `detect_geometry`."""
+    """The scan area of a grey picture, uint8 [h, w]; None where it is unknown."""
     if min(grey.shape) < _LEAST_SIDE:
         return None
     area = foreground(grey)
@@ -55,13 +52,10 @@ def find_scan_area(grey: np.ndarray) -> ScanArea:
 
 
 def foreground(grey: np.ndarray) -> np.ndarray:
-    """Where a picture shows echoes: bool [h, w].
+    """Where a picture, uint8 [h, w], shows echoes: bool [h, w].
 
     Background is flat, and the darkest level that much of the flat part has. Thin bars, text and
     other small islands are left out.
-
-    Args:
-      grey: uint8 [h, w].
     """
     spread = ndimage.maximum_filter(grey, 3) - ndimage.minimum_filter(grey, 3)
     shares = np.bincount(grey[spread <= _FLAT], minlength=256)[:_BRIGHTEST_BACKGROUND] / grey.size
@@ -80,11 +74,7 @@ def foreground(grey: np.ndarray) -> np.ndarray:
 
 
 def fit_rectangle(area: np.ndarray) -> Rectangle | None:
-    """The rectangle that a scan area fills up to its corners, if it does.
-
-    Args:
-      area: bool [h, w].
-    """
+    """The rectangle that a scan area, bool [h, w], fills up to its corners; None if it does not."""
     area = ndimage.binary_fill_holes(area)
     rows = np.flatnonzero(area.mean(axis=1) >= _LINE_SHARE)
     columns = np.flatnonzero(area.mean(axis=0) >= _LINE_SHARE)
@@ -94,7 +84,7 @@ def fit_rectangle(area: np.ndarray) -> Rectangle | None:
     box = area[top : bottom + 1, left : right + 1]
     if box.mean() < _LEAST_FILLED or box.sum() < (1 - _MOST_STRAY) * area.sum():
         return None
-    # Corners that are missing are those of a fan that the picture cuts.
+    # If corners are missing, the picture cuts a fan.
     corner = round(_CORNER * min(box.shape))
     ends = (slice(None, corner), slice(-corner, None))
     if min(box[ys, xs].mean() for ys in ends for xs in ends) < _LEAST_CORNER:

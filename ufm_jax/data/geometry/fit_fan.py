@@ -45,11 +45,15 @@ _LEAST_LENGTH = 0.3
 _BEYOND_DOUBT = 0.9
 
 
+Points = tuple[np.ndarray, np.ndarray]
+"""int [P] rows, and int [P] columns or insets."""
+
+
 @dataclass(frozen=True)
 class _Side:
     """A straight side: inset = foot + row * tan(angle); the angle of a fan's side is negative.
 
-    Insets count from the picture's own border on that side, so that right sides read as left ones.
+    Insets count from the picture's border on that side, so that right sides look like left ones.
     """
 
     angle: float
@@ -58,34 +62,28 @@ class _Side:
 
 @dataclass(frozen=True)
 class _Outline:
-    """Points on the outline of a scan area, int [P] each.
+    """Points on the outline of a scan area in a picture of ``height`` x ``width`` pixels.
 
     Attributes:
-      left: (rows, insets) of the first pixel of each row, unless at the picture's border.
-      right: (rows, insets) of the last pixel of each row, likewise.
-      top: (rows, columns) of the first pixel of each column.
-      bottom: (rows, columns) of the last pixel of each column.
-      height: of the picture.
-      width: of the picture.
+        left: (rows, insets) of the first pixel of each row, unless at the picture's border.
+        right: (rows, insets) of the last pixel of each row, likewise.
+        top: (rows, columns) of the first pixel of each column.
+        bottom: (rows, columns) of the last pixel of each column.
     """
 
-    left: tuple[np.ndarray, np.ndarray]
-    right: tuple[np.ndarray, np.ndarray]
-    top: tuple[np.ndarray, np.ndarray]
-    bottom: tuple[np.ndarray, np.ndarray]
+    left: Points
+    right: Points
+    top: Points
+    bottom: Points
     height: int
     width: int
 
 
 def fit_fan(area: np.ndarray) -> Sector | None:
-    """The fan that explains a scan area.
+    """The fan that explains a scan area, bool [h, w]; None if no fan does.
 
-    Args:
-      area: bool [h, w].
-
-    Returns:
-      Of the fans that a probe can make, that hold the area and are filled by it, the one whose own
-      outline is best seen in it; None if too little is seen of what the picture should show.
+    A probe could make it, it holds the area, and the area fills it. Among several such fans it is
+    the one whose outline is best seen in the area; too little of an outline does not count.
     """
     tolerance = max(_LEAST_TOLERANCE, _TOLERANCE * max(area.shape))
     near = ndimage.binary_dilation(area, iterations=round(tolerance))
@@ -120,7 +118,7 @@ def _trace(area: np.ndarray) -> _Outline:
 
 
 def _candidates(outline: _Outline, tolerance: float) -> Iterator[tuple[Sector, bool]]:
-    """Fans of unknown radii: from both sides, alike or not (True), or from one and the arcs."""
+    """Fans of unknown radii, from two sides (True), or from one side and the arcs (False)."""
     points = (outline.left, outline.right)
     if max(rows.size for rows, _ in points) < _LEAST_POINTS:
         return
@@ -141,22 +139,22 @@ def _candidates(outline: _Outline, tolerance: float) -> Iterator[tuple[Sector, b
                 yield fan, False
 
 
-def _offsets(points: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Distances of points from the parallels through the corner: [angles, P]."""
+def _offsets(points: Points) -> np.ndarray:
+    """Distances of points from the lines of each angle through the corner: [angles, P]."""
     rows, insets = points
     return np.cos(_ANGLES)[:, None] * insets - np.sin(_ANGLES)[:, None] * rows
 
 
 def _touch(values: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Where a lower bound touches many values and few lie below.
+    """Finds the lower bound that many values touch and few lie below.
 
     Args:
-      values: [A, P] in pixels; infinite ones do not count.
-      tolerance: values up to this much above the bound touch it.
+        values: [A, P] in pixels; infinite ones do not count.
+        tolerance: Values up to this much above the bound touch it.
 
     Returns:
-      [A] the best score: values that touch, less a multiple of those below; and [A] its bound,
-      to half of the tolerance.
+        [A] the best score, values that touch less a multiple of those below; and [A] its bound, to
+        half of the tolerance.
     """
     counted = np.isfinite(values)
     if not counted.any():
@@ -172,10 +170,8 @@ def _touch(values: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray
     return np.take_along_axis(score, best[:, None], axis=1)[:, 0], low + step * best
 
 
-def _refine(
-    points: tuple[np.ndarray, np.ndarray], angle: float, bound: float, tolerance: float
-) -> _Side | None:
-    """The line of least squares through the points that touch a first guess, if enough do."""
+def _refine(points: Points, angle: float, bound: float, tolerance: float) -> _Side | None:
+    """The line of least squares through the points that touch a first guess; None if few do."""
     rows, insets = points
     slope, foot = np.tan(angle), (bound + tolerance / 2) / np.cos(angle)
     for _ in range(3):
@@ -196,7 +192,7 @@ def _between(left: _Side, right: _Side, width: int) -> Sector:
 
 
 def _from_side(side: _Side, outline: _Outline, tolerance: float, mirrored: bool) -> Sector | None:
-    """The upright fan with a given side from whose apex the arcs look round, if they do."""
+    """The upright fan with this side from whose apex the arcs look round; None if they do not."""
     angle = abs(side.angle)
     rows = outline.height * np.linspace(_HIGHEST_APEX, _LOWEST_APEX, _APEXES)
     for _ in range(2):
@@ -250,11 +246,11 @@ def _evidence(fan: Sector, near: np.ndarray) -> tuple[float, float]:
     """How much of a fan's outline within the picture lies on the area's outline.
 
     Args:
-      fan: a fan that holds the area, so that the area's outline is where the area comes near.
-      near: bool [h, w], the area and a margin around it.
+        fan: A fan that holds the area, so that the area's outline is where the area comes near.
+        near: bool [h, w], the area and a margin around it.
 
     Returns:
-      Share of the whole outline; and share of that straight side which has less.
+        The share of the whole outline, and that of the straight side where it is smaller.
     """
     steps = np.linspace(0, 1, max(near.shape))
     theta = fan.theta_min + steps * (fan.theta_max - fan.theta_min)

@@ -39,12 +39,12 @@ class Sector:
     """Scan area of a convex or phased probe.
 
     Attributes:
-      apex_row: where the beams meet, pixels; above the picture as a rule.
-      apex_column: likewise.
-      r_min: distance of the probe's face from the apex, pixels.
-      r_max: distance of the deepest echoes from the apex, pixels.
-      theta_min: leftmost beam, radians from straight down, positive to the right.
-      theta_max: rightmost beam.
+        apex_row: Where the beams meet, pixels; usually above the picture.
+        apex_column: Likewise.
+        r_min: Distance of the probe's face from the apex, pixels.
+        r_max: Distance of the deepest echoes from the apex, pixels.
+        theta_min: Leftmost beam, radians from straight down, positive to the right.
+        theta_max: Rightmost beam, likewise.
     """
 
     apex_row: float
@@ -65,7 +65,7 @@ class Sector:
         return np.hypot(down, right), np.arctan2(right, down)
 
     def beyond(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Pixels by which points lie outside the area, about; negative inside."""
+        """Pixels, roughly, by which points lie outside the area; negative inside."""
         r, theta = self.polar(rows, columns)
         aside = np.maximum(r * (theta - self.theta_max), r * (self.theta_min - theta))
         return np.maximum(np.maximum(self.r_min - r, r - self.r_max), aside)

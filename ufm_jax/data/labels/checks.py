@@ -1,4 +1,4 @@
-"""Checks of what was listed, and of what became of splits, classes and clients."""
+"""Checks of the records listed, and of the splits, classes and clients that came of them."""
 
 import functools
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ufm_jax.data.copies import copies_of
 from ufm_jax.data.decoding import Decoded
 from ufm_jax.data.issues import Issue, enforce
 from ufm_jax.data.labels.settings import SPLITS, LabelSettings
@@ -21,18 +22,17 @@ _REMEDY = {
 }
 
 
-def once_each(records: Sequence[Record], policy: str) -> tuple[list[Record], tuple[Issue, ...]]:
-    """Keeps one record of each file, lest an image counts twice, or both trains and tests.
-
-    Args:
-      records: what the source listed.
-      policy: for records of one file that agree in everything: 'skip' keeps the first.
+def one_record_per_file(
+    records: Sequence[Record], policy: str
+) -> tuple[list[Record], tuple[Issue, ...]]:
+    """Keeps one record of each file, because an image must not count twice, or train and test.
 
     Returns:
-      The records kept, and an issue for each other.
+        The records kept, and an issue for each of the others.
 
     Raises:
-      DataError: records of one file disagree; or they agree, and the policy is not 'skip'.
+        DataError: If records of one file disagree; or if they agree, and the policy is not 'skip',
+            which keeps the first.
     """
     real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
     first: dict[str, Record] = {}
@@ -58,7 +58,7 @@ def once_each(records: Sequence[Record], policy: str) -> tuple[list[Record], tup
 
 
 def _differences(one: Record, other: Record) -> str:
-    """What the source says differently of two records, '' if nothing."""
+    """What the source says differently of two records; '' if nothing."""
     facts, others = (
         {"client": r.client, "mask": str(r.mask or ""), **r.attributes} for r in (one, other)
     )
@@ -69,16 +69,10 @@ def _differences(one: Record, other: Record) -> str:
 def check_splits(
     splits: np.ndarray, targets: np.ndarray, classes: Sequence[str], settings: LabelSettings
 ) -> None:
-    """Refuses splits that nothing can be learnt from.
-
-    Args:
-      splits: str [R].
-      targets: float32 [R, C].
-      classes: C names.
-      settings: the task, and the splits that must not be empty.
+    """Refuses splits, str [R], that nothing can be learnt from; ``targets`` is float32 [R, C].
 
     Raises:
-      DataError: a required split is empty, or what is trained on shows one class only.
+        DataError: If a required split is empty, or the training images show one class only.
     """
     for split in settings.split.required:
         if not (splits == split).any():
@@ -89,8 +83,8 @@ def check_splits(
             )
     if "train" not in settings.split.required:
         return
-    seen = targets[splits == "train"]
-    positive, negative = (seen == 1).any(0), (seen == 0).any(0)
+    trained = targets[splits == "train"]
+    positive, negative = (trained == 1).any(0), (trained == 0).any(0)
     if settings.kind == "segment" and not positive.any():
         raise DataError(f"no mask of train images shows any of {', '.join(classes)}")
     if settings.kind == "single" and positive.sum() < 2:
@@ -111,23 +105,21 @@ def copies_across_splits(
     """Finds images whose pixels another split holds too, which would make a figure worthless.
 
     Args:
-      decoded: R usable records.
-      splits: str [R].
-      policy: 'error'; or which copy stays: 'keep', that in the first of train, val, test, so that
-        nothing tests or chooses that was trained on; 'skip', that in the last of them.
+        decoded: R usable records.
+        splits: str [R].
+        policy: 'error'; or which copy stays: under 'keep' the one in the first of train, val, test,
+            so that no image tests or chooses that was trained on; under 'skip' the one in the last.
 
     Returns:
-      Positions to leave out, and an issue for each.
+        Positions to leave out, and an issue for each.
 
     Raises:
-      DataError: under 'error', if there is a copy.
+        DataError: Under 'error', if there is a copy.
     """
-    stays: dict[bytes, int] = {}
     copies: dict[int, Issue] = {}
-    pixels = decoded.cached.digests[decoded.rows]
     places = [SPLITS.index(str(split)) for split in splits]
-    for index in sorted(range(len(places)), key=places.__getitem__, reverse=policy == "skip"):
-        original = stays.setdefault(pixels[index].tobytes(), index)
+    order = sorted(range(len(places)), key=places.__getitem__, reverse=policy == "skip")
+    for index, original in copies_of(decoded, order):
         if splits[original] != splits[index]:
             record = decoded.records[index]
             reason = (

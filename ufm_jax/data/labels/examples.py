@@ -9,38 +9,16 @@ import numpy as np
 from ufm_jax.data import screening
 from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
-from ufm_jax.data.decoding import Decoded, decode_records, decode_settings, faults_of_decoding
+from ufm_jax.data.decoding import Decoded, decode_records, faults_of_decoding
 from ufm_jax.data.issues import Issue, stop_on_faults
-from ufm_jax.data.labels.masks.classes import AUTO, MaskClasses, parse_mask_classes
+from ufm_jax.data.labels.masks.classes import AUTO, parse_mask_classes
 from ufm_jax.data.labels.masks.joined import JoinedMask
-from ufm_jax.data.labels.masks.rows import MaskRows, MaskSource, decode_masks, values_in_masks
+from ufm_jax.data.labels.masks.rows import MaskRows, decode_masks, values_in_masks
 from ufm_jax.data.labels.settings import LabelSettings
-from ufm_jax.data.labels.sizes import native_sizes
 from ufm_jax.data.labels.sources import leave_out
 from ufm_jax.data.labels.task import check_classes, read_targets
-from ufm_jax.data.records import Record, file_faults
-
-
-@dataclass(frozen=True)
-class Masks:
-    """Masks of R images.
-
-    Attributes:
-      sources: R masks.
-      classes: what their values mean.
-      rows: the decoded masks.
-    """
-
-    sources: tuple[MaskSource, ...]
-    classes: MaskClasses
-    rows: MaskRows
-
-    def take(self, kept: np.ndarray) -> "Masks":
-        """Those at some positions, without the faults."""
-        rows = self.rows
-        sources = tuple(self.sources[index] for index in kept)
-        taken = MaskRows(rows.cached, rows.rows[kept], rows.counts[kept], rows.grey[kept], {})
-        return Masks(sources, self.classes, taken)
+from ufm_jax.data.records import Record, file_faults, name_of_source
+from ufm_jax.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -48,90 +26,72 @@ class Examples:
     """R images that can be used for a task.
 
     Attributes:
-      decoded: records and pixels.
-      native: int32 [R, 2], (height, width) of the file.
-      classes: C names.
-      targets: float32 [R, C], 1 = shows it, 0 = does not, nan = unknown.
-      masks: None for diagnosis.
+        decoded: Records and pixels.
+        classes: C names.
+        targets: float32 [R, C], 1 = shows it, 0 = does not, nan = unknown.
+        masks: None for diagnosis.
     """
 
     decoded: Decoded
-    native: np.ndarray
     classes: tuple[str, ...]
     targets: np.ndarray
-    masks: Masks | None = None
+    masks: MaskRows | None = None
 
     @property
     def records(self) -> tuple[Record, ...]:
         """R records."""
         return self.decoded.records
 
+    def take(self, positions: np.ndarray) -> "Examples":
+        """The examples at some positions, in that order."""
+        masks = None if self.masks is None else self.masks.take(positions)
+        decoded = self.decoded.take(positions)
+        return Examples(decoded, self.classes, self.targets[positions], masks)
+
     def without(self, positions: Collection[int]) -> "Examples":
-        """All but those at some positions."""
-        kept = np.array([i for i in range(len(self.records)) if i not in positions], np.int64)
-        return Examples(
-            self.decoded.without(positions),
-            self.native[kept],
-            self.classes,
-            self.targets[kept],
-            None if self.masks is None else self.masks.take(kept),
-        )
+        """All examples but those at some positions."""
+        return self.take(np.delete(np.arange(len(self.records)), list(positions)))
 
 
 def faults_before_decoding(
     records: Sequence[Record], root: Path | None, settings: LabelSettings
 ) -> dict[int, Issue]:
-    """Finds what makes records unusable for the task and shows without reading a file.
+    """The first fault of each record that shows without reading a file, by position.
 
-    Args:
-      records: what the source listed.
-      root: folder that neither images nor masks may leave.
-      settings: the task.
-
-    Returns:
-      The first fault of each faulty record, by position.
+    Neither images nor masks may leave ``root``.
     """
     faults = screening.faults_before_decoding(records, root, require_labels=False)
     if settings.kind == "segment":
-        found = _mask_faults(records, root, settings)
+        unfit = _mask_faults(records, root, settings)
     else:
-        found = dict(read_targets(records, [r.label for r in records], settings).faults)
-    # Of other images the label is known when they are decoded.
-    files = {i: f for i, f in found.items() if isinstance(records[i].image, Path)}
+        unfit = dict(read_targets(records, [r.label for r in records], settings).faults)
+    # The label of an image that is not a file is known only once it is decoded.
+    files = {i: f for i, f in unfit.items() if isinstance(records[i].image, Path)}
     return dict(sorted({**files, **faults}.items()))
 
 
 def read_examples(
     records: Sequence[Record],
     settings: LabelSettings,
-    cache_dir: Path,
-    num_workers: int,
     progress: Progress | None = None,
     share: Share = ALONE,
 ) -> tuple[Examples, list[Issue], dict[str, int]]:
-    """Decodes images, and reads their labels or masks.
+    """Decodes the images of records without a known fault, and reads their labels or masks.
 
-    Args:
-      records: records without a known fault.
-      settings: task and data.
-      cache_dir: made if absent.
-      num_workers: threads.
-      progress: called with (done, total) while images, then masks, are decoded.
-      share: this process among those that load the same data at the same time.
+    ``progress`` and ``share`` are those of ``load_labelled``.
 
     Returns:
-      The examples, what is wrong with those left out or doubtful with others, and what was left out
-      on purpose, by reason.
+        The examples; what is wrong with images left out or doubtful in others; and the number left
+        out on purpose, by reason.
 
     Raises:
-      DataError: as the settings ask for.
+        DataError: As the settings ask for.
     """
-    pixels = decode_settings(settings)
-    decoded = decode_records(records, pixels, cache_dir, num_workers, progress, share)
-    native = native_sizes(decoded)
+    cache_dir = cache_folder(settings.cache_dir)
+    decoded = decode_records(records, settings, cache_dir, progress, share)
     faults, notes = faults_of_decoding(decoded, require_labels=False)
     issues: list[Issue] = [*notes, *_listed(faults.values(), settings)]
-    # Records whose source says their label have been through `leave_out`.
+    # Records whose source names their label have already been through ``leave_out``.
     labels = [
         decoded.label(index) if record.label is None and index not in faults else None
         for index, record in enumerate(decoded.records)
@@ -139,16 +99,16 @@ def read_examples(
     kept, left_out = leave_out(labels, settings.leave_out)
     dropped = set(range(len(labels))).difference(kept)
     unknown = np.zeros((len(labels), 0), np.float32)
-    examples = Examples(decoded, native, (), unknown).without({*faults, *dropped})
+    examples = Examples(decoded, (), unknown).without({*faults, *dropped})
     if settings.kind == "segment":
-        examples, found = _with_masks(examples, settings, cache_dir, num_workers, progress)
+        examples, unfit = _with_masks(examples, settings, cache_dir, progress)
     else:
-        examples, found = _with_labels(examples, settings)
-    return examples, [*issues, *found], left_out
+        examples, unfit = _with_labels(examples, settings)
+    return examples, [*issues, *unfit], left_out
 
 
 def _with_labels(examples: Examples, settings: LabelSettings) -> tuple[Examples, Iterable[Issue]]:
-    """Reads the labels; leaves out what has none that can be used."""
+    """Reads the labels; leaves out images without a usable one."""
     labels = [examples.decoded.label(index) for index in range(len(examples.records))]
     check_classes(labels, settings)
     targets = read_targets(examples.records, labels, settings)
@@ -158,44 +118,28 @@ def _with_labels(examples: Examples, settings: LabelSettings) -> tuple[Examples,
 
 
 def _with_masks(
-    examples: Examples,
-    settings: LabelSettings,
-    cache_dir: Path,
-    num_workers: int,
-    progress: Progress | None,
+    examples: Examples, settings: LabelSettings, cache_dir: Path, progress: Progress | None
 ) -> tuple[Examples, Iterable[Issue]]:
-    """Reads the masks; leaves out those that cannot be used."""
-    sources = [_mask_of(record, settings) for record in examples.records]
+    """Reads the masks; leaves out images without a usable one."""
+    sources = [record.mask for record in examples.records if record.mask is not None]
     if settings.mask_classes == AUTO:
-        classes = values_in_masks(sources, cache_dir, num_workers)
+        classes = values_in_masks(sources, cache_dir, settings.workers)
     else:
         classes = parse_mask_classes(settings.mask_classes)
-    natives = [(int(height), int(width)) for height, width in examples.native]
-    size = settings.working_size
-    rows = decode_masks(sources, natives, classes, size, cache_dir, num_workers, progress)
-    clients = [record.client for record in examples.records]
-    names = [str(s) if isinstance(s, Path) else s.name for s in sources]
-    faults = [
-        Issue(kind, clients[i], names[i], reason) for i, (kind, reason) in rows.faults.items()
-    ]
+    natives = [(int(height), int(width)) for height, width in examples.decoded.native]
+    size, workers = settings.working_size, settings.workers
+    masks = decode_masks(sources, natives, classes, size, cache_dir, workers, progress)
+
+    def issue(kind: str, index: int, reason: str) -> Issue:
+        return Issue(kind, examples.records[index].client, name_of_source(sources[index]), reason)
+
     grey = "holds greys; from half of full scale on they count as foreground"
-    notes = [Issue("grey_mask", clients[i], names[i], grey) for i in np.flatnonzero(rows.grey)]
+    faults = [issue(kind, index, reason) for index, (kind, reason) in masks.faults.items()]
+    notes = [issue("grey_mask", index, grey) for index in np.flatnonzero(masks.grey).tolist()]
     issues = [*_listed(faults, settings), *notes]
-    shows = (rows.counts[:, 1:] > 0).astype(np.float32)
-    masks = Masks(tuple(sources), classes, rows)
+    shows = (masks.counts[:, 1:] > 0).astype(np.float32)
     masked = replace(examples, classes=classes.names, targets=shows, masks=masks)
-    return masked.without(rows.faults), issues
-
-
-def _mask_of(record: Record, settings: LabelSettings) -> MaskSource:
-    """The mask of a record that is known to have one."""
-    if settings.source == "synthetic":
-        from ufm_jax.data.labels.masks.synthetic import SimulatedMask
-
-        return SimulatedMask.of(record.image)
-    if record.mask is None:
-        raise ValueError(f"{record.name} has no mask and was not left out")
-    return record.mask
+    return masked.without(masks.faults), issues
 
 
 def _mask_faults(
@@ -214,8 +158,8 @@ def _mask_faults(
         for file in (record.mask.files if isinstance(record.mask, JoinedMask) else (record.mask,))
         if file is not None
     ]
-    found = file_faults([record for _, record in files], root) if root is not None else {}
-    return faults | {files[position][0]: issue for position, issue in found.items()}
+    unfit = file_faults([record for _, record in files], root) if root is not None else {}
+    return faults | {files[position][0]: issue for position, issue in unfit.items()}
 
 
 def _listed(issues: Iterable[Issue], settings: LabelSettings) -> tuple[Issue, ...]:

@@ -1,4 +1,4 @@
-"""Folders whose names say what their images show, or which of them are masks.
+"""Folders whose names say what their images show, or which images are masks.
 
 Layouts, each with or without the folders train, val and test, in upper or lower case:
 
@@ -31,9 +31,9 @@ def read_split_folders(settings: LabelSettings) -> Listing:
     root = user_path(settings.root)
     if not root.is_dir():
         raise DataError(f"root {root} is not a folder")
-    found = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
-    splits = _split_folders(found, settings.split)
-    if splits and (beside := [name for name in found if name not in splits and name[0] != "."]):
+    present = sorted(folder.name for folder in root.iterdir() if folder.is_dir())
+    splits = _split_folders(present, settings.split)
+    if splits and (beside := [name for name in present if name not in splits and name[0] != "."]):
         raise DataError(
             f"{root} has the folders {beside} beside {list(splits)}: move them into these, or away,"
             " or name what they mean in split.train_values, val_values or test_values"
@@ -57,23 +57,23 @@ def read_split_folders(settings: LabelSettings) -> Listing:
     return Listing((client,), records, root, issues, dict(excluded))
 
 
-def _split_folders(found: Sequence[str], split: SplitSettings) -> dict[str, str]:
-    """The folders that mean a split, and the value of the settings that each is."""
+def _split_folders(present: Sequence[str], split: SplitSettings) -> dict[str, str]:
+    """The folders that mean a split, each with the value of the settings that it matches."""
     values = (*split.train_values, *split.val_values, *split.test_values)
     value_of = {value.casefold(): value for value in values}
     return {
         name: name if name in values else value_of[name.casefold()]
-        for name in found
+        for name in present
         if name.casefold() in value_of
     }
 
 
 def _check_policy(root: Path, splits: Mapping[str, str], settings: LabelSettings) -> None:
-    """Refuses a policy that would train on images which lie in a folder to test or choose by."""
+    """Refuses a policy that would train on images that lie in a folder to test or choose by."""
     split, asked = settings.split, settings.splits
     used = set(matched("splits", asked, splits.values(), ("",)) if asked else splits.values())
     heeded = split.policy == "column" or (split.policy == "fold" and split.fold_column == "split")
-    # Where nothing is trained, all images may be taken together.
+    # If nothing is trained, all images may be taken together.
     if heeded or used <= set(split.train_values) or "train" not in split.required:
         return
     raise DataError(
@@ -109,7 +109,7 @@ def _masked_folders(
 ) -> Listing:
     """ROOT/image/*.png with ROOT/mask/*.png, paired by path without suffix."""
     paired = (*settings.image_folders, *settings.mask_folders)
-    # Masks are what is asked for here: of what is left out only the user's own choice holds.
+    # Masks are wanted here, so the defaults that leave them out do not hold.
     wanted = (*paired, *DataSettings.exclude_folders)
     folders = [f for f in exclude.folders if not any(same_folder(f, name) for name in wanted)]
     files = [f for f in exclude.files if f not in DataSettings.exclude_files]
@@ -184,7 +184,7 @@ def _by_stem(records: Sequence[Record], folder: Path) -> dict[str, tuple[Record,
 
 
 def _one_of(root: Path, present: Sequence[str], names: Sequence[str], setting: str) -> str:
-    """The one folder of some names that is there."""
+    """The one folder that has one of some names."""
     found = [folder for folder in present if any(same_folder(folder, name) for name in names)]
     if len(found) != 1:
         raise DataError(

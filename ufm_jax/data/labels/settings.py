@@ -17,26 +17,26 @@ Fraction = Annotated[float, Range(0, 1, below=True)]
 
 @dataclass(frozen=True)
 class SplitSettings(Checked):
-    """How images are told apart for training, choosing and testing. Groups always stay whole.
+    """Which images are trained on, chosen by and tested on. Groups always stay whole.
 
     Attributes:
-      policy: 'column' (the source says so: a column, or the folders train, val and test), 'fold'
-        (by number), 'fractions' (drawn, stratified by class; not where folders say what tests).
-      column: 'column': where the split stands.
-      fold_column: 'fold': where the fold stands.
-      test_fold: 'fold': f, the fold to test on; fold (f + 1) mod n serves for choosing, unless
-        `val_fraction` is 0.
-      train_values: 'column': values, and names of folders in any case, that mean training.
-      val_values: 'column': values that mean validation.
-      test_values: 'column': values that mean test.
-      val_fraction: share drawn for validation: of all images under 'fractions', of the training
-        images under 'column' if no image is marked for validation.
-      test_fraction: 'fractions': share of all images drawn for the test.
-      torn_groups: a group in two splits is an 'error', or is moved ('move') as a whole to the
-        first of train, val, test that holds any of it.
-      required: splits that must not be empty; ('test',) where another site's images are only tested
-        on.
-      seed: seed of what is drawn. Draws go by the names of groups, not by the order of files.
+        policy: 'column' (the source says so: a column, or the folders train, val and test), 'fold'
+            (by number), 'fractions' (drawn, stratified by class; not where folders name the test).
+        column: 'column': name of the column.
+        fold_column: 'fold': name of the column of folds.
+        test_fold: 'fold': f, the fold to test on; fold (f + 1) mod n is the validation, unless
+            ``val_fraction`` is 0.
+        train_values: 'column': values, and names of folders in any case, that mean training.
+        val_values: 'column': values that mean validation.
+        test_values: 'column': values that mean test.
+        val_fraction: Share drawn for validation: of all images under 'fractions', of the training
+            images under 'column' if no image is marked for validation.
+        test_fraction: 'fractions': share of all images drawn for the test.
+        torn_groups: A group in two splits is an 'error', or is moved ('move') as a whole to the
+            first of train, val, test that holds any of it.
+        required: Splits that must not be empty; ('test',) where another site's images are only
+            tested on.
+        seed: Seed of the draws, which depend on the names of groups, not on the order of files.
     """
 
     policy: Literal["column", "fold", "fractions"] = "column"
@@ -71,28 +71,31 @@ class LabelSettings(DataSettings):
     and mask/*.png, or train/image and so on, for segmentation.
 
     Attributes:
-      split: train, validation and test.
-      kind: 'single' (one class an image), 'multi' (several findings an image), 'segment' (masks).
-      label_columns: columns, or keys of the notes, that hold the label; of several, each is a
-        finding (1/0, yes/no, empty = unknown).
-      separator: 'multi' with one column: stands between the findings in it.
-      classes: names in the order of their numbers; 'name=a|b' merges values; none = all that occur,
-        in alphabetical order.
-      leave_out: values of the first label column whose images are left out, and counted.
-      mask_column: 'index': column of the masks' paths, relative to the index.
-      mask_classes: 'segment': none = binary (0/1, 0/255, greys thresholded at half of full scale);
-        'value:name' for each value, such as '1:liver', '#ff0000:vessel', '255:ignore'; plain names
-        stand for the values 1, 2, ...; ('auto',) = all values that occur, in sorted order.
-      image_folders: 'folders', 'segment': names of the folders of images.
-      mask_folders: 'folders', 'segment': names of the folders of masks; stems are equal.
-      notes_column: 'index': column of 'key=value' pairs, each of which serves as a column.
-      group_column: column of the groups; '' = the source's own (`group`, else `patient`).
-      group_pattern: regular expression whose parentheses find the group in the path of an image
-        that has none, such as '(patient_[0-9]+)'.
-      spacing_key: column or key of the notes: mm per pixel.
-      spacing_size_columns: columns of the (width, height) in pixels that the spacing refers to; a
-        file of another size has it scaled. Where they are absent it is the file's own.
-      unlabelled: images without label or mask: 'error', or 'skip' to leave them out and list them.
+        split: Train, validation and test.
+        kind: 'single' (one class an image), 'multi' (several findings an image), 'segment' (masks).
+        label_columns: Columns, or keys of the notes, that hold the label; several columns are a
+            finding each (1/0, yes/no, empty = unknown).
+        separator: 'multi' with one column: the text between its findings.
+        classes: Names in the order of their numbers; 'name=a|b' merges values; none = all values,
+            in alphabetical order.
+        leave_out: Values of the first label column whose images are left out, and counted.
+        mask_column: 'index': column of the masks' paths, relative to the index.
+        mask_classes: 'segment': none = binary (0/1, 0/255, greys thresholded at half of full
+            scale); 'value:name' for each value, such as '1:liver', '#ff0000:vessel', '255:ignore';
+            plain names stand for the values 1, 2, ...; ('auto',) = all values that occur, in sorted
+            order.
+        image_folders: 'folders', 'segment': names of the folders of images.
+        mask_folders: 'folders', 'segment': names of the folders of masks, whose stems are the
+            images'.
+        notes_column: 'index': column of 'key=value' pairs, each of which serves as a column.
+        group_column: Column of the groups; '' = the source's own (``group``, else ``patient``).
+        group_pattern: Regular expression whose parentheses find the group in the path of an image
+            that has none, such as '(patient_[0-9]+)'.
+        spacing_key: Column or key of the notes: mm per pixel.
+        spacing_size_columns: Columns of the (width, height) in pixels that the spacing refers to;
+            it is scaled for a file of another size. Without them it refers to the file.
+        unlabelled: Images without label or mask: 'error', or 'skip' to leave them out and list
+            them.
     """
 
     split: SplitSettings = field(default_factory=SplitSettings)
@@ -118,7 +121,7 @@ class LabelSettings(DataSettings):
             raise DataError("source 'lists' knows no labels: set source='index' or 'folders'")
         if self.kind == "segment" and self.source in ("tfds", "array_record"):
             raise DataError(
-                f"source {self.source!r} hands over no masks: set source='index' or 'folders'"
+                f"source {self.source!r} does not bring masks: set source='index' or 'folders'"
             )
         if not self.label_columns:
             raise DataError("label_columns is empty: name the column of the label")
@@ -136,7 +139,7 @@ def parse_classes(entries: tuple[str, ...]) -> tuple[tuple[str, ...], dict[str, 
     """Class names, and the class number of each value: 'name' or 'name=value|value'.
 
     Raises:
-      DataError: a name or a value occurs twice, is empty, or stands for a missing value (NA).
+        DataError: If a name or a value occurs twice, is empty, or stands for a missing value (NA).
     """
     names: list[str] = []
     number: dict[str, int] = {}

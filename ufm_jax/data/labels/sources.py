@@ -11,7 +11,7 @@ from ufm_jax.data.labels.folders import read_split_folders
 from ufm_jax.data.labels.settings import LabelSettings
 from ufm_jax.data.listing import read_listing
 from ufm_jax.data.records import Listing, Record
-from ufm_jax.data.sources.index_csv import SET_COLUMN, found_file
+from ufm_jax.data.sources.index_csv import SET_COLUMN, file_of_cell
 from ufm_jax.errors import DataError
 
 _KEY = re.compile(r"(?<!\S)(\w+)\s*=")
@@ -20,16 +20,12 @@ _KEY = re.compile(r"(?<!\S)(\w+)\s*=")
 def read_labelled(settings: LabelSettings) -> Listing:
     """Lists the records of a source as a task needs them.
 
-    Args:
-      settings: source, columns and folders.
-
-    Returns:
-      Records whose `label`, `mask` and `group` are those the settings ask for (the label is the
-      first label column's value), and whose attributes hold every column and every key of the
-      notes. Groups are named without the folder of the root, so that moving it changes nothing.
+    Their ``label``, ``mask`` and ``group`` are those that the settings ask for (the label is the
+    first label column's value), and their attributes hold every column and every key of the notes.
+    Groups are named without the folder of the root, so that moving it changes nothing.
 
     Raises:
-      DataError: the source is malformed, or lacks a column that the settings name.
+        DataError: If the source is malformed, or lacks a column that the settings name.
     """
     if settings.source == "folders":
         listing = read_split_folders(settings)
@@ -48,10 +44,10 @@ def read_labelled(settings: LabelSettings) -> Listing:
 def leave_out(
     labels: Sequence[str | None], values: Sequence[str]
 ) -> tuple[list[int], dict[str, int]]:
-    """Which labels are not among some values, and how many are, by reason.
+    """Positions of labels that are not among some values, and the number of the others, by reason.
 
     Raises:
-      DataError: there are labels, but none of a value.
+        DataError: If there are labels, but none has one of the values.
     """
     present = [label for label in labels if label is not None]
     values = matched("leave_out", values, present) if present else ()
@@ -96,9 +92,9 @@ def _from_index(record: Record, root: Path | None, settings: LabelSettings) -> R
     # Two sets may number their patients alike; one set's name may be that of the root.
     group = (value if base == root else prefix + value) if value else None
     mask = record.mask
-    if settings.mask_column != "mask":
+    if settings.mask_column != "mask" and base is not None:
         path = columns.get(settings.mask_column, "")
-        mask = found_file(base, path) if base is not None and path else None
+        mask = file_of_cell(base, path) if path else None
     label = columns.get(settings.label_columns[0]) or None
     return replace(record, label=label, mask=mask, group=group, attributes=columns)
 
@@ -112,23 +108,23 @@ def _index_folder(record: Record, root: Path | None) -> Path | None:
 
 
 def _check_columns(records: Sequence[Record], settings: LabelSettings) -> None:
-    """Refuses settings that name a column or a key which no record has."""
+    """Refuses settings that name a column or a key that no record has."""
     if settings.source != "index":
         return
     present = sorted({k for record in records for k, value in record.attributes.items() if value})
     if any(record.mask is not None for record in records):
         present.append("mask")
     split = settings.split
+    usual, segments = LabelSettings, settings.kind == "segment"
     wanted = {
-        "label_columns": () if settings.kind == "segment" else settings.label_columns,
-        "mask_column": (settings.mask_column,) if settings.kind == "segment" else (),
+        "label_columns": () if segments else settings.label_columns,
+        "mask_column": (settings.mask_column,) if segments else (),
         "group_column": (settings.group_column,) if settings.group_column else (),
         "split.column": (split.column,) if split.policy == "column" else (),
         "split.fold_column": (split.fold_column,) if split.policy == "fold" else (),
-        "notes_column": {settings.notes_column} - {LabelSettings.notes_column},
-        "spacing_key": {settings.spacing_key} - {LabelSettings.spacing_key},
-        "spacing_size_columns": set(settings.spacing_size_columns)
-        - set(LabelSettings.spacing_size_columns),
+        "notes_column": {settings.notes_column} - {usual.notes_column},
+        "spacing_key": {settings.spacing_key} - {usual.spacing_key},
+        "spacing_size_columns": {*settings.spacing_size_columns} - {*usual.spacing_size_columns},
     }
     for setting, columns in wanted.items():
         if absent := [column for column in columns if column not in present]:
@@ -139,7 +135,7 @@ def _check_columns(records: Sequence[Record], settings: LabelSettings) -> None:
 
 
 def _grouped(records: Sequence[Record], root: Path | None, pattern: str) -> tuple[Record, ...]:
-    """Finds the groups of records that have none in their paths."""
+    """Finds, in their paths, the groups of records that have none."""
     alone = [unique_name(record, root) for record in records if record.group is None]
     found = {name: match for name in alone if (match := re.search(pattern, name))}
     if alone and not found:

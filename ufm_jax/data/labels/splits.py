@@ -1,11 +1,12 @@
 """Splits: which groups are trained on, chosen by and tested on. Groups are never torn apart.
 
-What is drawn is drawn by name: groups are ordered by a hash of seed, purpose and group name. Other
-files, or the same in another order, therefore change the draw of no group more than they must.
+Groups are drawn in the order of a hash of seed, purpose and group name. Other files, or the same
+files in another order, therefore change the draw of a group as little as they can.
 """
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,16 +23,16 @@ class Groups:
     """Groups of R images.
 
     Attributes:
-      names: G names.
-      ids: int64 [R], the group of each image.
-      strata: int64 [G], the rarest class that occurs in a group; -1 = none does.
-      presence: bool [R, C], classes that an image shows.
+        names: G names.
+        ids: int64 [R], the group of each image.
+        shown: bool [G, C], the classes that occur in a group.
+        strata: int64 [G], the rarest class that occurs in a group, -1 if none does.
     """
 
     names: tuple[str, ...]
     ids: np.ndarray
+    shown: np.ndarray
     strata: np.ndarray
-    presence: np.ndarray
 
     @property
     def sizes(self) -> np.ndarray:
@@ -43,8 +44,8 @@ def make_groups(names: Sequence[str], presence: np.ndarray) -> Groups:
     """Numbers groups in order of first appearance.
 
     Args:
-      names: [R], name of each image's group; that of an image alone must be its own.
-      presence: bool [R, C].
+        names: [R], name of each image's group; an image without a group has a name of its own.
+        presence: bool [R, C], classes that an image shows.
     """
     number = {name: index for index, name in enumerate(dict.fromkeys(names))}
     ids = np.array([number[name] for name in names], np.int64)
@@ -52,12 +53,12 @@ def make_groups(names: Sequence[str], presence: np.ndarray) -> Groups:
     np.logical_or.at(shown, ids, presence)
     frequency = np.where(shown, presence.sum(0), np.iinfo(np.int64).max)
     strata = np.where(shown.any(1), frequency.argmin(1), -1)
-    return Groups(tuple(number), ids, strata, presence)
+    return Groups(tuple(number), ids, shown, strata)
 
 
 def by_name(names: Sequence[str], seed: int, purpose: str) -> np.ndarray:
-    """A random order of names, int64 [G] positions, that depends on no other name."""
-    # A file's name need not be UTF-8: see `os.fsdecode`.
+    """Positions of names in a random order, int64 [G], which other names do not change."""
+    # A file's name need not be UTF-8: see ``os.fsdecode``.
     texts = [f"{seed}/{purpose}/{name}".encode(errors="surrogateescape") for name in names]
     keys = [hashlib.blake2b(text).digest() for text in texts]
     return np.array(sorted(range(len(names)), key=keys.__getitem__), np.int64)
@@ -66,18 +67,18 @@ def by_name(names: Sequence[str], seed: int, purpose: str) -> np.ndarray:
 def given_splits(
     records: Sequence[Record], names: Sequence[str], settings: SplitSettings
 ) -> tuple[tuple[Record, ...], list[Issue]]:
-    """Puts into `Record.split` what the source says of it: 'train', 'val', 'test', or '' to draw.
+    """Puts into ``Record.split`` what the source says of it: 'train', 'val', 'test', or '' to draw.
 
     Args:
-      records: R records.
-      names: [R], unique names of the images, for messages.
-      settings: the policy.
+        records: R records.
+        names: [R], unique names of the images, for messages.
+        settings: The policy.
 
     Returns:
-      The records, and an issue for each group that was moved as a whole.
+        The records, and an issue for each image whose group was moved as a whole.
 
     Raises:
-      DataError: a value means no split, or a group is in two.
+        DataError: If a value does not mean a split, or a group is in two.
     """
     match settings.policy:
         case "column":
@@ -113,15 +114,9 @@ def given_splits(
 
 
 def drawn_splits(splits: np.ndarray, groups: Groups, settings: SplitSettings) -> np.ndarray:
-    """Draws what the source did not say.
+    """Draws, as the policy says, the splits that the source does not name: str [R].
 
-    Args:
-      splits: str [R], '' where everything is to be drawn.
-      groups: the images' groups.
-      settings: the policy.
-
-    Returns:
-      str [R] of 'train', 'val' and 'test'.
+    ``splits``, str [R], is '' where the source names none.
     """
     splits = splits.copy()
     if settings.policy == "fractions":
@@ -137,18 +132,11 @@ def drawn_splits(splits: np.ndarray, groups: Groups, settings: SplitSettings) ->
 def draw_part(
     splits: np.ndarray, groups: Groups, source: str, target: str, fraction: float, seed: int
 ) -> None:
-    """Moves a share of one split's groups to another split, in place, stratum by stratum.
+    """Moves a share of the groups of split ``source`` to split ``target``, stratum by stratum.
 
     In the order of their hashes, groups go over as long as that brings the share of images nearer
-    to `fraction`. If none does, the smallest goes, provided that two stay behind.
-
-    Args:
-      splits: str [R], changed in place.
-      groups: the images' groups, each in one split.
-      source: split to draw from.
-      target: split to draw for.
-      fraction: share of the source's images, in each stratum.
-      seed: seed of the order.
+    to ``fraction``. If none does, the smallest goes, provided that two stay behind. ``splits``,
+    str [R], is changed in place.
     """
     if fraction <= 0:
         return
@@ -160,15 +148,15 @@ def draw_part(
         mine = order[groups.strata[order] == stratum]
         sizes = groups.sizes[mine]
         wanted = fraction * sizes.sum()
-        taken: list[int] = []
+        drawn: list[int] = []
         held = 0
         for place, size in enumerate(sizes.tolist()):
-            if held + size / 2 <= wanted and len(taken) < len(mine) - 1:
-                taken.append(place)
+            if held + size / 2 <= wanted and len(drawn) < len(mine) - 1:
+                drawn.append(place)
                 held += size
-        if not taken and len(mine) > 2:
-            taken = [int(sizes.argmin())]
-        split_of[mine[taken]] = target
+        if not drawn and len(mine) > 2:
+            drawn = [int(sizes.argmin())]
+        split_of[mine[drawn]] = target
     splits[:] = split_of[groups.ids]
 
 
@@ -194,16 +182,20 @@ def _from_folds(
     records: Sequence[Record], names: Sequence[str], settings: SplitSettings
 ) -> list[str]:
     column = settings.fold_column
-    found = [_fold(r.attributes.get(column, "")) for r in records]
-    for number, record, name in zip(found, records, names, strict=True):
-        if number < 0:
-            value = record.attributes.get(column, "")
-            known = sorted({key for record in records for key in record.attributes})
-            raise DataError(
-                f"{name}: {column}={value!r} is no number of a fold: set split.fold_column to one "
-                f"of {known}, or split.policy"
-            )
-    folds = sorted(set(found))
+    numbers: list[int] = []
+    for record, name in zip(records, names, strict=True):
+        value = record.attributes.get(column, "")
+        with suppress(ValueError):
+            number = integer_of(value)
+            if number is not None and number >= 0:
+                numbers.append(number)
+                continue
+        known = sorted({key for record in records for key in record.attributes})
+        raise DataError(
+            f"{name}: {column}={value!r} is not the number of a fold: set split.fold_column to one "
+            f"of {known}, or split.policy"
+        )
+    folds = sorted(set(numbers))
     chooses = settings.val_fraction > 0
     if settings.test_fold not in folds or len(folds) < 2 + chooses:
         raise DataError(
@@ -215,13 +207,4 @@ def _from_folds(
     special = {folds[test]: "test"}
     if chooses:
         special[folds[(test + 1) % len(folds)]] = "val"
-    return [special.get(number, "train") for number in found]
-
-
-def _fold(cell: str) -> int:
-    """The number of a fold in a cell; below 0 where there is none."""
-    try:
-        number = integer_of(cell)
-    except ValueError:
-        number = None
-    return -1 if number is None else number
+    return [special.get(number, "train") for number in numbers]

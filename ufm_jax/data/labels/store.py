@@ -4,17 +4,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufm_jax.data.cache.store import Rows, RowStore
+from ufm_jax.data.cache.store import RowStore, SubsetStore
 
 
 @dataclass(frozen=True)
 class LabelledStore:
-    """Random access to images with labels or masks; pickles without pixels.
+    """Random access to images with labels or masks.
 
     Attributes:
-      images: the images, with 'label'.
-      targets: float32 [R, C], 1 = has it, 0 = has not, nan = unknown; None for segmentation.
-      masks: class numbers where the images are, for segmentation; None for diagnosis.
+        images: The images, with 'label'.
+        targets: float32 [R, C], 1 = has it, 0 = has not, nan = unknown; None for segmentation.
+        masks: Class numbers in place of pixels, for segmentation; None for diagnosis.
     """
 
     images: RowStore
@@ -30,14 +30,10 @@ class LabelledStore:
         return self.images.image_shape
 
     def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Gathers rows.
+        """Gathers rows as ``RowStore.read`` does.
 
-        Args:
-          rows: int [R], each in 0..len-1, in any order, repeats allowed.
-
-        Returns:
-          The fields of `RowStore.read`, and for diagnosis 'labels' float32 [R, num_classes] (of a
-          single label its one-hot code), for segmentation 'mask' uint8 [R, S, S].
+        Its fields come with 'labels' float32 [R, num_classes] for diagnosis (the one-hot code of a
+        single label), and with 'mask' uint8 [R, S, S] for segmentation.
         """
         found = self.images.read(rows)
         if self.targets is not None:
@@ -49,7 +45,7 @@ class LabelledStore:
     def take(self, rows: np.ndarray) -> "LabelledStore":
         """A store of some rows, in the order given."""
         return LabelledStore(
-            Rows(self.images, rows),
+            SubsetStore(self.images, rows),
             None if self.targets is None else self.targets[rows],
-            None if self.masks is None else Rows(self.masks, rows),
+            None if self.masks is None else SubsetStore(self.masks, rows),
         )

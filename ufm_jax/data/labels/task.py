@@ -21,9 +21,9 @@ class Task:
     """What is to be learnt of an image.
 
     Attributes:
-      kind: 'single' (one of C classes), 'multi' (any of C findings), 'segment' (the class of each
-        pixel).
-      classes: C names; of a segmentation the foreground, whose class numbers are 1..C.
+        kind: 'single' (one of C classes), 'multi' (any of C findings), 'segment' (the class of each
+            pixel).
+        classes: C names; a segmentation's are the foreground, with the class numbers 1..C.
     """
 
     kind: Literal["single", "multi", "segment"]
@@ -46,9 +46,9 @@ class Targets:
     """Labels of R records as numbers.
 
     Attributes:
-      classes: C names.
-      values: float32 [R, C], 1 = has it, 0 = has not, nan = unknown.
-      faults: the fault of each record whose label cannot be used, by position.
+        classes: C names.
+        values: float32 [R, C], 1 = has it, 0 = has not, nan = unknown.
+        faults: The fault of each record whose label cannot be used, by position.
     """
 
     classes: tuple[str, ...]
@@ -59,12 +59,9 @@ class Targets:
 def read_targets(
     records: Sequence[Record], labels: Sequence[str | None], settings: LabelSettings
 ) -> Targets:
-    """Reads the labels of records.
+    """Reads the labels of records whose attributes hold the label columns.
 
-    Args:
-      records: R records, whose attributes hold the label columns.
-      labels: value of the first label column, or what a picture brought in its place.
-      settings: `kind`, 'single' or 'multi', columns, separator and classes.
+    ``labels`` are the values of the first label column, or what a picture brought in its place.
     """
     if len(settings.label_columns) > 1:
         return _columns_of_findings(records, settings)
@@ -80,7 +77,7 @@ def read_targets(
         if not label:
             faults[index] = _no_label(record, settings)
         elif unknown:
-            reason = f"label {unknown[0]!r} is none of the classes {', '.join(names)}"
+            reason = f"label {unknown[0]!r} is not one of the classes {', '.join(names)}"
             faults[index] = Issue("unknown_class", record.client, record.name, reason)
         if index in faults:
             values[index] = np.nan
@@ -90,10 +87,10 @@ def read_targets(
 
 
 def check_classes(labels: Sequence[str | None], settings: LabelSettings) -> None:
-    """Refuses values in `classes` that no image has, unless nothing is to be learnt from them.
+    """Refuses values in ``classes`` that no image has, unless nothing is to be learnt from them.
 
     Raises:
-      DataError: names such a value, and those that there are.
+        DataError: If there is such a value; lists those that images have.
     """
     if len(settings.label_columns) == 1 and "train" in settings.split.required:
         _, number = parse_classes(settings.classes)
@@ -108,7 +105,7 @@ def _values(label: str | None, separator: str) -> tuple[str, ...]:
 
 
 def _columns_of_findings(records: Sequence[Record], settings: LabelSettings) -> Targets:
-    """A finding for each column."""
+    """Reads each column as a finding."""
     columns = settings.label_columns
     values = np.full((len(records), len(columns)), np.nan, np.float32)
     faults: dict[int, Issue] = {}

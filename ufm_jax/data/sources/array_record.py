@@ -2,8 +2,8 @@
 
 A folder holds ``images-00000.array_record`` and so on, whose records are the images' encoded bytes
 as they were, and ``index.jsonl``, a line an image: name, client, label, group, split, where its
-bytes are, and their digest. At the start of a run only the index is read, and those files that
-were changed after it.
+bytes are, and their digest. A run's start reads only the index, and those files that were changed
+after it.
 """
 
 import json
@@ -18,7 +18,7 @@ from ufm_jax.data.cache.fingerprint import digest
 from ufm_jax.data.cells import text_of
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.optional import needed_packages
-from ufm_jax.data.records import Record
+from ufm_jax.data.records import Record, load_source
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 from ufm_jax.files import private_folder, user_path, write_text
@@ -33,12 +33,12 @@ class PackedImage:
     """Handle of an image in an ArrayRecord file.
 
     Attributes:
-      shard: the file.
-      position: number of the record in it.
-      original: name of the image before it was packed.
-      hexdigest: digest of its bytes when it was packed.
-      untouched: whether the file last changed before the index was written, which packing does
-        last: its bytes are then taken to be those that were packed.
+        shard: The file.
+        position: Number of the record in the file.
+        original: Name of the image before it was packed.
+        hexdigest: Digest of its bytes when it was packed.
+        untouched: Whether the file last changed before the index was written, which packing does
+            last: its bytes are then taken to be those that were packed.
     """
 
     shard: Path
@@ -53,10 +53,10 @@ class PackedImage:
         return f"{self.shard}[{self.position}] ({self.original})"
 
     def fingerprint(self) -> bytes:
-        """The digest of the bytes, or one that stands for unreadable ones.
+        """The digest of the bytes, or another one where they cannot be read.
 
-        Decoded images are kept under this name, and so are failures: if a damaged image went by
-        the digest of the sound one, it would stay a failure after it was mended.
+        Decoded images are kept under this name, and so are failures: if a damaged image had the
+        digest of the sound one, it would stay a failure after it was mended.
         """
         packed = bytes.fromhex(self.hexdigest)
         if self.untouched:
@@ -71,8 +71,9 @@ class PackedImage:
         """Reads the bytes.
 
         Raises:
-          CorruptImage: the file cannot be read there, or the bytes are not those that were packed.
-          DataError: grain is not installed, or the file cannot be opened.
+            CorruptImage: If the file cannot be read there, or the bytes are not those that were
+                packed.
+            DataError: If grain is not installed, or the file cannot be opened.
         """
         source = _open(self.shard)
         try:
@@ -88,18 +89,18 @@ def pack(records: Iterable[Record], folder: Path, root: Path, per_shard: int = 4
     """Packs images with what is known of them.
 
     Args:
-      records: images as files, or handles of encoded bytes.
-      folder: made where absent; must not hold an index yet.
-      root: folder that the images' names are noted relative to, so that the same images give the
-        same bytes wherever they lie.
-      per_shard: images a file.
+        records: Images as files, or handles of encoded bytes.
+        folder: Made where absent; must not hold an index yet.
+        root: Folder that the images' names are noted relative to, so that the same images give the
+            same bytes wherever they lie.
+        per_shard: Images a file.
 
     Returns:
-      Number of images packed.
+        Number of images packed.
 
     Raises:
-      DataError: the folder holds an index, an image is no file of encoded bytes or cannot be read,
-        or array_record is not installed.
+        DataError: If the folder holds an index, an image is simulated or cannot be read, or
+            array_record is not installed.
     """
     with needed_packages():
         from array_record.python.array_record_module import ArrayRecordWriter
@@ -119,10 +120,7 @@ def pack(records: Iterable[Record], folder: Path, root: Path, per_shard: int = 4
         writer.write(image)  # type: ignore[union-attr]
         entry = {
             "image": _relative_name(record, root),
-            "client": record.client,
-            "label": record.label,
-            "group": record.group,
-            "split": record.split,
+            **{fact: getattr(record, fact) for fact in _FACTS},
             "shard": shard,
             "position": number % per_shard,
             "digest": digest(image).hex(),
@@ -136,11 +134,11 @@ def pack(records: Iterable[Record], folder: Path, root: Path, per_shard: int = 4
 
 
 def read_records(settings: DataSettings) -> Iterator[Record]:
-    """Lists the packed images in `settings.root`.
+    """Lists the packed images in ``settings.root``.
 
     Raises:
-      DataError: no index, a malformed line, or a file that is missing or cannot be opened; or
-        grain is not installed.
+        DataError: If the index is missing, a line is malformed, a file is missing or cannot be
+            opened, or grain is not installed.
     """
     _open.cache_clear()  # the files may have been replaced since they were last listed
     root = user_path(settings.root)
@@ -165,15 +163,13 @@ def read_records(settings: DataSettings) -> Iterator[Record]:
                 f"{index}: line {number} names image {position} of {shard}, which holds {count}: "
                 "copy the whole folder, or pack again"
             )
-        image = PackedImage(shard, position, original, hexdigest, untouched)
-        place = f"{index}, line {number}"
         yield Record(
             client=facts["client"],
-            image=image,
+            image=PackedImage(shard, position, original, hexdigest, untouched),
             label=facts["label"] or None,
             group=facts["group"] or None,
             split=facts["split"],
-            place=place,
+            place=f"{index}, line {number}",
         )
 
 
@@ -194,7 +190,7 @@ def _relative_name(record: Record, root: Path) -> str:
 
 def _encoded(record: Record) -> bytes:
     try:
-        image = record.image.read_bytes() if isinstance(record.image, Path) else record.image.load()
+        image = load_source(record.image)
     except (OSError, CorruptImage) as error:
         raise DataError(f"{record.name} cannot be read: {error}") from error
     if not isinstance(image, bytes):

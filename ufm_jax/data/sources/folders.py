@@ -17,21 +17,9 @@ from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 from ufm_jax.files import user_path
 
+_NETPBM = (".pgm", ".pnm", ".ppm")
 SUFFIXES = frozenset(
-    (
-        ".bmp",
-        ".gif",
-        ".jpeg",
-        ".jpg",
-        ".jp2",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tif",
-        ".tiff",
-        ".webp",
-    )
+    (".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp", *_NETPBM)
 )
 
 _MASKS = re.compile(
@@ -42,22 +30,17 @@ _MASKS = re.compile(
 
 @dataclass(frozen=True)
 class Exclusions:
-    """What holds no images to learn from.
-
-    Attributes:
-      folders: names of folders.
-      files: patterns of names of files.
-    """
+    """Names of folders, and patterns of names of files, that do not hold images to learn from."""
 
     folders: Sequence[str] = ()
     files: Sequence[str] = ()
 
     def folder(self, parts: Sequence[str]) -> str:
-        """The first of some nested folders that is left out, '' if none is."""
+        """The first of some nested folders that is left out; '' if all are taken."""
         return next((p for p in parts if any(same_folder(p, name) for name in self.folders)), "")
 
     def pattern(self, name: str) -> str:
-        """The first pattern that a file's name is like, '' if there is none."""
+        """The first pattern that a file's name matches; '' if none does."""
         if not self._any_pattern.match(name.casefold()):
             return ""
         return next(pattern for pattern in self.files if _is_like(name, pattern))
@@ -71,7 +54,8 @@ def exclusions(settings: DataSettings) -> Exclusions:
     """What a source leaves out.
 
     Raises:
-      DataError: an entry that is not a default matches no folder or file below `settings.root`.
+        DataError: If an entry that is not a default matches no folder or file below
+            ``settings.root``.
     """
     folders, files = settings.exclude_folders, settings.exclude_files
     usual = DataSettings.exclude_folders, DataSettings.exclude_files
@@ -84,18 +68,14 @@ def exclusions(settings: DataSettings) -> Exclusions:
 
 
 def read_folders(root: Path, exclude: Exclusions) -> Listing:
-    """Reads one client from each folder in `root`.
+    """Reads one client from each folder in ``root``, leaving out what ``exclude`` names.
 
-    Args:
-      root: folder of the clients' folders.
-      exclude: folders and files to leave out, such as masks.
-
-    Returns:
-      Clients named by their folders, sorted; images sorted by path. Hidden files and folders are
-      passed over; other files that are no images, and linked folders, are listed as issues.
+    Clients are named by their folders. Clients and images are sorted by path. Hidden files and
+    folders are passed over; other files that are not images, and linked folders, are listed as
+    issues.
 
     Raises:
-      DataError: `root` has no folder.
+        DataError: If ``root`` has no folder.
     """
     if not root.is_dir():
         raise DataError(f"root {root} is not a folder")
@@ -135,7 +115,7 @@ def named_like_masks(listing: Listing) -> list[Issue]:
 
 
 def _walk(client: Path, exclude: Exclusions) -> Iterator[tuple[Path, str, str]]:
-    """Every file below a client's folder, what it is left out by, and why it is no image."""
+    """Every file below a client's folder, what it is left out by, and why it is not an image."""
     for folder, subfolders, files in os.walk(client):
         here = Path(folder)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))

@@ -1,8 +1,8 @@
 """index.csv: one line an image, with label, group, split and whatever else is known of it.
 
-The column `image` is required; `mask`, `label`, `group`, `patient` (the group where there is no
-`group`) and `split` are understood; all others are kept as attributes. Paths are relative to the
-file they stand in.
+The column ``image`` is required; ``mask``, ``label``, ``group``, ``patient`` (the group where there
+is no ``group``) and ``split`` are understood; all others are kept as attributes. Paths are relative
+to the file they stand in.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ufm_jax.data.cells import near_equal, text_of, trimmed
-from ufm_jax.data.csv_files import Row, read_csv
+from ufm_jax.data.csv_files import TableRow, read_csv
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Listing, Record
 from ufm_jax.errors import DataError
@@ -24,21 +24,19 @@ _UNDERSTOOD = _TAKEN | {"patient"}
 
 
 def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) -> Listing:
-    """Reads one or several index files.
+    """Reads one or several index files; clients come in order of appearance.
+
+    Groups carry the name of their set, because two sets may number their patients alike.
 
     Args:
-      root: folder that no path may leave.
-      index: files relative to `root`; none = every index.csv in `root` or in a folder of it.
-      client_columns: columns whose values, joined by '/', name the client; none = a client for
-        each set. 'set' stands for the folder that the index lies in.
-
-    Returns:
-      Clients in order of appearance. Groups carry the name of their set, because two sets may
-      number their patients alike.
+        root: Folder that no path may leave.
+        index: Files relative to ``root``; none = every index.csv in ``root`` or in a folder of it.
+        client_columns: Columns whose values, joined by '/', name the client; none = each set is a
+            client. 'set' stands for the folder that the index lies in.
 
     Raises:
-      DataError: a file is missing or malformed, lacks a column, has a row without an image, a
-        column 'set', or a patient of whose images some alone have a group.
+        DataError: If a file is missing or malformed, lacks a column, has a row without an image, a
+            column 'set', or a patient of whose images only some have a group.
     """
     files = [root / name for name in index] or sorted(
         [*root.glob("index.csv"), *root.glob("*/index.csv")]
@@ -66,20 +64,20 @@ def read_index(root: Path, index: Sequence[str], client_columns: Sequence[str]) 
     return Listing(clients, tuple(records), root, tuple(issues))
 
 
-def _check_groups(rows: Sequence[Row]) -> None:
-    """Refuses a patient whose images would be two groups: some by `group`, some by `patient`."""
+def _check_groups(rows: Sequence[TableRow]) -> None:
+    """Refuses a patient if only some images have a group: the others would be another group."""
     grouped: dict[str, bool] = {}
     for row in rows:
         patient, group = (text_of(row.cells.get(column, "")) for column in ("patient", "group"))
         if patient and grouped.setdefault(patient, bool(group)) != bool(group):
             raise DataError(
-                f"{row.place}: of patient {patient!r} some images have a group and others none: "
+                f"{row.place}: some images of patient {patient!r} have a group and others none: "
                 "fill in the column group for all of them, or for none"
             )
 
 
 def _near_columns(header: Sequence[str], file: Path) -> list[Issue]:
-    """An issue for columns that are understood but for case or blanks, such as 'Group'."""
+    """An issue for columns that would be understood but for case or blanks, such as 'Group'."""
     reason = "columns {}: only {} is understood unless a setting names the other"
     return [
         Issue("near_equal", "", str(file), reason.format(" and ".join(map(repr, names)), known))
@@ -88,11 +86,11 @@ def _near_columns(header: Sequence[str], file: Path) -> list[Issue]:
     ]
 
 
-def found_file(folder: Path, cell: str) -> Path:
+def file_of_cell(folder: Path, cell: str) -> Path:
     """The file that a cell names, blanks at its ends aside.
 
-    Where there is no file of that name but one whose name composes its letters otherwise, as a
-    copy from another system does, it is that one.
+    If that file is absent, it is the one whose name composes its letters otherwise, as a copy from
+    another system does.
     """
     name = trimmed(cell)
     if name == cell and name.isascii():
@@ -102,7 +100,7 @@ def found_file(folder: Path, cell: str) -> Path:
     return next(filter(os.path.exists, spelt), spelt[0])
 
 
-def _record(row: Row, file: Path, set_name: str, columns: Sequence[str]) -> Record:
+def _record(row: TableRow, file: Path, set_name: str, columns: Sequence[str]) -> Record:
     cells = {column: text_of(cell) for column, cell in row.cells.items()}
     if not cells["image"]:
         raise DataError(f"{row.place}: it names no image")
@@ -111,9 +109,9 @@ def _record(row: Row, file: Path, set_name: str, columns: Sequence[str]) -> Reco
     mask = row.cells["mask"] if cells.get("mask") else ""
     return Record(
         client="/".join(values) if all(values) else "",
-        image=found_file(file.parent, row.cells["image"]),
+        image=file_of_cell(file.parent, row.cells["image"]),
         label=cells.get("label") or None,
-        mask=found_file(file.parent, mask) if mask else None,
+        mask=file_of_cell(file.parent, mask) if mask else None,
         group=f"{set_name}/{group}" if group else None,
         split=cells.get("split", ""),
         attributes={SET_COLUMN: set_name, **{k: v for k, v in cells.items() if k not in _TAKEN}},

@@ -5,22 +5,19 @@ from pathlib import Path
 
 from ufm_jax.data.cells import trimmed
 from ufm_jax.data.records import Listing, Record
-from ufm_jax.data.sources.index_csv import found_file
+from ufm_jax.data.sources.index_csv import file_of_cell
 from ufm_jax.errors import DataError
 
 
 def read_lists(root: Path, folder: str) -> Listing:
-    """Reads one client from each list file.
+    """Reads one client from each list file, in natural order (client_2 before client_10).
 
     Args:
-      root: folder that the paths in the lists are relative to; absolute paths must lie inside it.
-      folder: where the list files (*.txt) lie, relative to `root`.
-
-    Returns:
-      Clients named by their list files, in natural order (client_2 before client_10).
+        root: Folder that the paths in the lists are relative to; absolute paths must lie inside it.
+        folder: Where the list files (*.txt) lie, relative to ``root``.
 
     Raises:
-      DataError: there is no list, or a list cannot be read or is not UTF-8 text.
+        DataError: If there is no list, or a list cannot be read or is not UTF-8 text.
     """
     lists = sorted((root / folder).glob("*.txt"), key=_natural)
     if not lists:
@@ -29,13 +26,13 @@ def read_lists(root: Path, folder: str) -> Listing:
             "client_1.txt and its like are"
         )
     records = tuple(
-        Record(file.stem, found_file(root, line)) for file in lists for line in _lines(file)
+        Record(file.stem, file_of_cell(root, line)) for file in lists for line in _lines(file)
     )
     return Listing(tuple(file.stem for file in lists), records, root)
 
 
 def _lines(file: Path) -> list[str]:
-    """Lines that are not blank, stripped; a byte order mark is dropped."""
+    """The lines that are not blank, stripped; a byte order mark is dropped."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:

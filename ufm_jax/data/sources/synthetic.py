@@ -8,20 +8,20 @@ import numpy as np
 from ufm_jax import phantoms, randomness
 from ufm_jax.data.cache.fingerprint import code_stamp, digest
 from ufm_jax.data.records import Listing, Picture, Record
-from ufm_jax.phantoms.generate import phantom
+from ufm_jax.phantoms.generate import Phantom, phantom
 from ufm_jax.phantoms.lesion import LABEL_NAMES
 from ufm_jax.phantoms.site import site_sizes
 
 
 @dataclass(frozen=True)
 class SimulatedImage:
-    """Handle of one phantom: computed when it is loaded, from nothing but these numbers.
+    """Handle of one phantom: computed when it is loaded, from these numbers alone.
 
     Attributes:
-      seed: seed of the whole federation.
-      site: number of the institution.
-      index: number of the image within it.
-      size: longer side in pixels.
+        seed: Seed of the whole federation.
+        site: Number of the institution.
+        index: Number of the image within it.
+        size: Longer side in pixels.
     """
 
     seed: int
@@ -35,42 +35,62 @@ class SimulatedImage:
         return f"phantom(seed={self.seed}, site={self.site}, index={self.index})"
 
     def fingerprint(self) -> bytes:
-        """The numbers, and the simulator's code."""
+        """Changes with the numbers, and with the simulator's code."""
         numbers = (self.seed, self.site, self.index, self.size)
         return digest(repr(numbers).encode(), _simulator_stamp())
 
+    def simulate(self) -> Phantom:
+        """The image with its truth."""
+        return phantom(self.seed, self.site, self.index, self.size)
+
     def load(self) -> Picture:
         """Simulates the image; its geometry is known exactly."""
-        simulated = phantom(self.seed, self.site, self.index, self.size)
-        height, width = (int(side) for side in simulated.extent)
-        pixels = np.asarray(simulated.image)[:height, :width]
-        label = LABEL_NAMES[simulated.label]
-        return Picture(pixels, np.asarray(simulated.geometry, np.float32), label)
+        made = self.simulate()
+        geometry = np.asarray(made.geometry, np.float32)
+        return Picture(made.picture_of(made.image), geometry, LABEL_NAMES[made.label])
+
+
+@dataclass(frozen=True)
+class SimulatedMask:
+    """Handle of a phantom's mask: the lesion, which the simulator knows.
+
+    Attributes:
+        image: Handle of the phantom's image.
+    """
+
+    image: SimulatedImage
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"mask of {self.image.name}"
+
+    def fingerprint(self) -> bytes:
+        """Changes whenever the image's does."""
+        return digest(b"mask", self.image.fingerprint())
+
+    def load(self) -> Picture:
+        """Simulates the image again, for its mask: 1 is the lesion."""
+        made = self.image.simulate()
+        return Picture(made.picture_of(made.mask))
 
 
 def read_synthetic(
     seed: int, num_sites: int, mean_size: int, sigma: float, working_size: int
 ) -> Listing:
-    """Lists the images of simulated institutions.
+    """Lists the images of simulated institutions, with masks; labels come with the pictures.
 
-    Args:
-      seed: seed of sizes and images.
-      num_sites: institutions.
-      mean_size: mean images of an institution.
-      sigma: standard deviation of the log of the sizes; 0 = all equal.
-      working_size: longer side of an image in pixels.
-
-    Returns:
-      Clients 'site_0', ...; labels come with the pictures.
+    The clients are 'site_0' and so on. The arguments are the settings of these names.
     """
     sizes = site_sizes(seed, num_sites, mean_size, sigma)
     digits = len(str(num_sites - 1))
     names = tuple(f"site_{site:0{digits}d}" for site in range(num_sites))
-    records = tuple(
-        Record(names[site], SimulatedImage(seed, site, index, working_size))
+    images = [
+        SimulatedImage(seed, site, index, working_size)
         for site, size in enumerate(sizes)
         for index in range(int(size))
-    )
+    ]
+    records = tuple(Record(names[i.site], i, mask=SimulatedMask(i)) for i in images)
     return Listing(names, records)
 
 

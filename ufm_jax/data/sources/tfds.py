@@ -1,6 +1,6 @@
 """Data sets built by TFDS in ArrayRecord files, read without TensorFlow.
 
-`root` holds built sets as TFDS lays them out, ``SET/VERSION/dataset_info.json``. A set needs a
+``root`` holds built sets as TFDS lays them out, ``SET/VERSION/dataset_info.json``. A set needs a
 feature ``image``; ``label``, ``group`` (or ``patient``) are used where it has them.
 """
 
@@ -27,10 +27,10 @@ class TfdsImage:
     """Handle of an image of a built set.
 
     Attributes:
-      folder: the built set, ``.../SET/VERSION``.
-      split: its split.
-      position: number of the example in it.
-      hexdigest: digest of the encoded image.
+        folder: The built set, ``.../SET/VERSION``.
+        split: The image's split.
+        position: Number of the example in the split.
+        hexdigest: Digest of the encoded image.
     """
 
     folder: Path
@@ -51,7 +51,7 @@ class TfdsImage:
         """Reads the encoded image.
 
         Raises:
-          CorruptImage: the example cannot be read.
+            CorruptImage: If the example cannot be read.
         """
         try:
             image: bytes = _source(self.folder, self.split)[self.position]["image"]
@@ -61,15 +61,14 @@ class TfdsImage:
 
 
 def read_records(settings: DataSettings) -> Iterator[Record]:
-    """Lists the images of all sets built in `settings.root`.
+    """Lists the images of all sets built in ``settings.root``.
 
-    Args:
-      settings: `client_columns` names features whose values, joined by '/', name the client; none
-        = a client for each set.
+    The values of the features ``client_columns``, joined by '/', name the client; without such
+    features, each set is a client.
 
     Raises:
-      DataError: no built set, several versions of one, or one without images, without a named
-        feature, or not readable; or a package is not installed.
+        DataError: If no set is there, one is there in several versions, lacks a feature or cannot
+            be read, or a package is not installed.
     """
     _source.cache_clear()  # the sets may have been built again since they were last listed
     _builder.cache_clear()
@@ -137,7 +136,7 @@ def _faults_named(folder: Path, split: str) -> Iterator[None]:
 
 
 def _text(features: Any, name: str, value: Any) -> str:
-    """A feature's value as a cell's text; class numbers by their names, -1 (not known) as ''."""
+    """A feature's value as a cell's text: a class number's name; '' for -1, which is unknown."""
     if isinstance(value, bytes):
         return text_of(value.decode())
     names = getattr(features[name], "names", None) if name in features else None

@@ -21,13 +21,13 @@ Scene = Callable[[Grid, np.random.Generator, int], Tissue]
 
 @dataclass(frozen=True)
 class Exam:
-    """An examination.
+    """An examination that phantoms can show.
 
     Attributes:
-      scene: paints the anatomy for a label.
-      probe: the usual probe at the usual depth.
-      labels: classes the scene can show.
-      title: what the operator types on the screen.
+        scene: Paints the anatomy for a label.
+        probe: The usual probe at the usual depth.
+        labels: Classes the scene can show.
+        title: What the operator types on the screen.
     """
 
     scene: Scene

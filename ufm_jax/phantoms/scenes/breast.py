@@ -11,7 +11,7 @@ from ufm_jax.phantoms.tissue import Tissue, brighten, paint, reflect, uniform
 
 
 def breast(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
-    """A breast in a random state, from fatty to dense, with a lesion of the class `label`."""
+    """A breast in a random state, from fatty to dense, with a lesion of the class ``label``."""
     depth = grid.probe.depth
     bounds = depth * np.cumsum(rng.uniform((0.12, 0.28, 0.06, 0.12), (0.28, 0.42, 0.12, 0.2)))
     lines = [interface(rng, grid, float(b), 0.018 * depth, 11) for b in bounds]

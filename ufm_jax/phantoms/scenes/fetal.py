@@ -7,21 +7,13 @@ import numpy as np
 from ufm_jax.phantoms.lesion import BENIGN, cyst
 from ufm_jax.phantoms.noise import noise, ridges
 from ufm_jax.phantoms.probe import Grid
-from ufm_jax.phantoms.shapes import (
-    Blob,
-    distance,
-    facing,
-    inside,
-    own_axes,
-    random_harmonics,
-    rim,
-)
+from ufm_jax.phantoms.shapes import Blob, distance, facing, inside, own_axes, random_harmonics, rim
 from ufm_jax.phantoms.structures import body_wall
 from ufm_jax.phantoms.tissue import ANECHOIC, Tissue, absorb, paint, reflect, uniform
 
 
 def fetal_head(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
-    """A transverse head; a benign image has a choroid plexus cyst, no image is malignant."""
+    """A transverse head; a benign image has a choroid plexus cyst, malignant ones do not occur."""
     depth = grid.probe.depth
     wall = rng.uniform(0.1, 0.2) * depth
     half = rng.uniform(0.32, 0.42) * depth

@@ -5,15 +5,7 @@ import numpy as np
 from ufm_jax.phantoms.lesion import BENIGN, mark
 from ufm_jax.phantoms.noise import noise
 from ufm_jax.phantoms.probe import Grid
-from ufm_jax.phantoms.shapes import (
-    Blob,
-    distance,
-    facing,
-    inside,
-    interface,
-    random_harmonics,
-    rim,
-)
+from ufm_jax.phantoms.shapes import Blob, distance, facing, inside, interface, random_harmonics, rim
 from ufm_jax.phantoms.structures import fascia, skin
 from ufm_jax.phantoms.tissue import Tissue, brighten, paint, reflect, uniform
 
@@ -21,7 +13,7 @@ _BLOOD = -34.0
 
 
 def heart(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
-    """An apical four-chamber view; a benign image has a myxoma, no image is malignant."""
+    """An apical four-chamber view; a benign image has a myxoma, malignant ones do not occur."""
     depth = grid.probe.depth
     tilt = rng.normal(0, 0.15)
     left, right, left_atrium, right_atrium = _chambers(grid, rng, tilt)
@@ -46,7 +38,7 @@ def heart(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
 
 
 def _chambers(grid: Grid, rng: np.random.Generator, tilt: float) -> tuple[Blob, Blob, Blob, Blob]:
-    """Left and right ventricle, left and right atrium, in a frame turned by `tilt`."""
+    """Left and right ventricle, left and right atrium, in a frame turned by ``tilt``."""
     depth = grid.probe.depth
     plan = (
         (0.10, 0.37, 0.115, 0.225),

@@ -11,7 +11,7 @@ from ufm_jax.phantoms.tissue import ANECHOIC, Tissue, absorb, brighten, paint, r
 
 
 def liver(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
-    """A liver section with random neighbours, with a lesion of the class `label`."""
+    """A liver section with random neighbours, with a lesion of the class ``label``."""
     depth = grid.probe.depth
     side = rng.choice((-1.0, 1.0))
     wall = rng.uniform(0.1, 0.2) * depth

@@ -11,7 +11,7 @@ from ufm_jax.phantoms.tissue import Tissue, brighten, paint, reflect, uniform
 
 
 def lung(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
-    """A chest wall over aerated lung; a lesion of the class `label` lies under the pleura."""
+    """A chest wall over aerated lung; a lesion of the class ``label`` lies under the pleura."""
     depth = grid.probe.depth
     wall = rng.uniform(0.17, 0.3) * depth
     tissue, pleura = body_wall(uniform(grid, 0.0), grid, rng, wall)

@@ -10,7 +10,7 @@ from ufm_jax.phantoms.tissue import Tissue, uniform
 
 
 def muscles(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
-    """Two pennate muscles over a bone, with a lesion of the class `label`."""
+    """Two pennate muscles over a bone, with a lesion of the class ``label``."""
     depth = grid.probe.depth
     fat_end = interface(rng, grid, rng.uniform(0.12, 0.25) * depth, 0.01 * depth, 20)
     middle = interface(rng, grid, rng.uniform(0.45, 0.6) * depth, 0.02 * depth, 25)

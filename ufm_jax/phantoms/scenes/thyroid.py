@@ -11,7 +11,7 @@ from ufm_jax.phantoms.tissue import Tissue, absorb, brighten, paint, reflect, un
 
 
 def thyroid(grid: Grid, rng: np.random.Generator, label: int) -> Tissue:
-    """A neck around one lobe or the midline, with a lesion of the class `label` in the lobe."""
+    """A neck around one lobe or the midline, with a lesion of the class ``label`` in the lobe."""
     depth, half = grid.probe.depth, grid.half_width
     wall = rng.uniform(0.2, 0.3) * depth
     side = rng.choice((-1.0, 1.0))

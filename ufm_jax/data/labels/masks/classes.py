@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ufm_jax.errors import DataError
 
 BACKGROUND, IGNORE = 0, 255
+_SPECIAL = {"background": BACKGROUND, "ignore": IGNORE}
 AUTO = ("auto",)
 BINARY_NAME = "foreground"
 
@@ -20,8 +21,8 @@ class MaskClasses:
     """The classes of a segmentation.
 
     Attributes:
-      names: foreground classes; class number k + 1 is names[k], 0 is background.
-      numbers: (value in the file, class number), 255 = ignore; empty = a binary mask.
+        names: Foreground classes; class number k + 1 is names[k], 0 is background.
+        numbers: (value in the file, class number), 255 = ignore; empty = a binary mask.
     """
 
     names: tuple[str, ...] = (BINARY_NAME,)
@@ -29,7 +30,7 @@ class MaskClasses:
 
 
 def value_of_colour(red: int, green: int, blue: int) -> int:
-    """The value that stands for a colour: a grey is its level, all others lie above 2^24."""
+    """The value of a colour: a grey's is its level, all others lie above 2^24."""
     return red if red == green == blue else COLOUR | red << 16 | green << 8 | blue
 
 
@@ -39,14 +40,12 @@ def value_name(value: int) -> str:
 
 
 def parse_mask_classes(entries: tuple[str, ...]) -> MaskClasses:
-    """Reads the setting `mask_classes`; ('auto',) and none are read as binary.
+    """Reads the setting ``mask_classes``: 'value:name' or plain names; ('auto',) or none is binary.
 
-    Args:
-      entries: 'value:name' or plain names. The names 'background' and 'ignore' mean 0 and 255;
-        several values may have one name.
+    The names 'background' and 'ignore' mean 0 and 255; several values may have one name.
 
     Raises:
-      DataError: an entry is malformed, mixes both kinds, or a value occurs twice.
+        DataError: If an entry is malformed, both kinds are mixed, or a value occurs twice.
     """
     if not entries or entries == AUTO:
         return MaskClasses()
@@ -61,10 +60,10 @@ def parse_mask_classes(entries: tuple[str, ...]) -> MaskClasses:
             raise DataError(
                 f"mask_classes: {entry!r} is not 'value:name' with a value (or #rrggbb) of its own"
             )
-        special = {"background": BACKGROUND, "ignore": IGNORE}
-        numbers[value] = (
-            special[name] if name in special else names.setdefault(name, 1 + len(names))
-        )
+        if name in _SPECIAL:
+            numbers[value] = _SPECIAL[name]
+        else:
+            numbers[value] = names.setdefault(name, 1 + len(names))
     if not 1 <= len(names) <= _MAX_CLASSES:
         raise DataError(f"mask_classes names {len(names)} classes: use 1 to {_MAX_CLASSES}")
     numbers.setdefault(0, BACKGROUND)
@@ -75,7 +74,7 @@ def classes_of_values(values: Iterable[int]) -> MaskClasses:
     """A class for each value but 0, in sorted order, named by the value.
 
     Raises:
-      DataError: there is none, or there are more than 64, which are greys and no classes.
+        DataError: If there is no value, or more than 64, which are greys rather than classes.
     """
     found = sorted(set(values) - {0})
     if not 1 <= len(found) <= 64:

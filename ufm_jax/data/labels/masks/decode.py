@@ -5,17 +5,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ufm_jax.data.image_file import CorruptImage, Stored, read_stored
-from ufm_jax.data.labels.masks.classes import (
-    BACKGROUND,
-    COLOUR,
-    IGNORE,
-    MaskClasses,
-    value_name,
-)
+from ufm_jax.data.image_file import CorruptImage, FileImage, read_image_file
+from ufm_jax.data.labels.masks.classes import BACKGROUND, COLOUR, IGNORE, MaskClasses, value_name
 
 VOID = "void"
-"""The kind of a fault that lies in the meaning of values, hence of all masks of a set."""
+"""The kind of a fault in what values mean, which concerns all masks of a set."""
 
 _HALF = 128
 _FULL_SCALES = (1, 255, 65535)
@@ -26,18 +20,16 @@ _SHOWN = 8
 
 
 class MaskFault(CorruptImage):
-    """A mask that cannot be used; its text is 'kind: reason', with a kind of issue."""
+    """A mask that cannot be used; its text is 'kind: reason', with a kind of ``Issue``."""
 
     def __init__(self, kind: str, reason: str) -> None:
         super().__init__(f"{kind}: {reason}")
 
 
 class ClassMask(NamedTuple):
-    """A decoded mask.
+    """A decoded mask: class numbers, uint8 [H, W], 0 = background, 255 = ignore.
 
-    Attributes:
-      numbers: uint8 [H, W], class numbers, 0 = background, 255 = ignore.
-      grey: whether it held greys that were thresholded.
+    ``grey`` says whether it held greys that were thresholded.
     """
 
     numbers: np.ndarray
@@ -47,25 +39,26 @@ class ClassMask(NamedTuple):
 def decode_values(content: bytes | np.ndarray) -> np.ndarray:
     """Decodes a mask file to the values that it holds.
 
-    EXIF orientation is applied; 0 is black, also where the file stores white as 0. Of a palette
-    image the indices count, unless all colours of the palette are grey: then their levels do. A
-    coloured pixel becomes the value that `mask_classes.value_of_colour` gives it. Alpha never
-    decides: it is dropped where it is the same everywhere, or 0 exactly where the value is 0 and
-    full elsewhere, and refused otherwise.
+    EXIF orientation is applied; 0 is black, also where the file stores white as 0. A palette image
+    gives its indices, or, if all colours of the palette are grey, their levels. A coloured pixel
+    becomes the value that ``mask_classes.value_of_colour`` gives it. Alpha never decides: it is
+    dropped where it is the same everywhere, or 0 exactly where the value is 0 and full elsewhere,
+    and refused otherwise.
 
     Args:
-      content: content of an image file; or values, which are handed back.
+        content: Content of an image file; or values, which are returned.
 
     Returns:
-      int32 [H, W].
+        int32 [H, W].
 
     Raises:
-      MaskFault: it does not decode, has several frames, holds fractions, or alpha that matters.
+        MaskFault: If it does not decode, has several frames, or holds fractions or alpha that
+            matters.
     """
     if isinstance(content, np.ndarray):
         return content.astype(np.int32)
     try:
-        stored = read_stored(content)
+        stored = read_image_file(content)
     except CorruptImage as error:
         raise MaskFault("corrupt", str(error)) from error
     if stored.frames > 1:
@@ -80,7 +73,7 @@ def decode_values(content: bytes | np.ndarray) -> np.ndarray:
     return values
 
 
-def _values(stored: Stored) -> np.ndarray:
+def _values(stored: FileImage) -> np.ndarray:
     """The value of each pixel, int32 [H, W]."""
     if stored.codes is not None:
         codes = stored.codes.astype(np.int32)
@@ -106,8 +99,8 @@ def _values(stored: Stored) -> np.ndarray:
 
 def _palette_values(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Indices, or levels where the palette is grey, int32 [H, W]."""
-    # The whole palette decides, not the colours in use: masks of one set must be read alike, also
-    # those that lack a class. Writers fill palettes up with greys, which turn no palette coloured.
+    # The whole palette decides, not the colours in use: masks of one set must be read alike, even
+    # those that lack a class. Writers fill palettes up with greys, which do not make them coloured.
     if (palette != palette[:, :1]).any():
         return indices
     if indices.max() >= len(palette):
@@ -118,7 +111,7 @@ def _palette_values(indices: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
 
 def _check_alpha(alpha: np.ndarray, values: np.ndarray) -> None:
-    """Refuses a mask that alpha and values could tell differently."""
+    """Refuses a mask whose alpha could mean something else than its values."""
     least, most = alpha.min(), alpha.max()
     if least != most and ((alpha != np.where(values == 0, least, most)).any() or least != 0):
         raise MaskFault(
@@ -135,11 +128,11 @@ def class_mask(values: np.ndarray, classes: MaskClasses) -> ClassMask:
     and nothing between are not greys: 255 may be the void ring of a map of classes, or its object.
 
     Args:
-      values: int32 [H, W].
-      classes: what they mean.
+        values: int32 [H, W].
+        classes: What the values mean.
 
     Raises:
-      MaskFault: a value means nothing.
+        MaskFault: If a value has no meaning.
     """
     found = np.unique(values)
     if classes.numbers:
@@ -171,16 +164,13 @@ def class_mask(values: np.ndarray, classes: MaskClasses) -> ClassMask:
 
 
 def scale_mask(numbers: np.ndarray, extent: tuple[int, int], size: int) -> np.ndarray:
-    """Puts class numbers on the canvas of the working size, as `decode.make_row` puts its image.
+    """Puts class numbers, uint8 [H, W], on a canvas, as ``decode.make_row`` puts its image.
 
-    Args:
-      numbers: uint8 [H, W].
-      extent: (height, width) of the picture on the canvas; each pixel takes the class of the
-        nearest pixel of `numbers`.
-      size: S.
+    ``extent`` is the (height, width) of the picture on the canvas; each of its pixels takes the
+    class of the nearest pixel of ``numbers``.
 
     Returns:
-      uint8 [S, S], 255 outside the picture.
+        uint8 [S, S], 255 outside the picture.
     """
     canvas = np.full((size, size), IGNORE, np.uint8)
     image = Image.fromarray(numbers).resize((extent[1], extent[0]), Image.Resampling.NEAREST)
@@ -189,7 +179,7 @@ def scale_mask(numbers: np.ndarray, extent: tuple[int, int], size: int) -> np.nd
 
 
 def pixels_of_classes(numbers: np.ndarray, num_classes: int) -> list[int]:
-    """Pixels of background and of each class, 1 + num_classes numbers; ignored ones not counted."""
+    """Pixels of background and of each class, 1 + num_classes numbers, without ignored pixels."""
     counts = np.bincount(numbers.reshape(-1), minlength=256)
     return [int(count) for count in counts[BACKGROUND : num_classes + 1]]
 

@@ -14,11 +14,7 @@ from ufm_jax.data.records import Picture
 
 @dataclass(frozen=True)
 class JoinedMask:
-    """Handle of a mask in several files of one size; where they overlap the greatest value counts.
-
-    Attributes:
-      files: two or more.
-    """
+    """Handle of a mask in several files of one size: in an overlap the largest value counts."""
 
     files: tuple[Path, ...]
 
@@ -28,7 +24,7 @@ class JoinedMask:
         return " + ".join(map(str, self.files))
 
     def fingerprint(self) -> bytes:
-        """The content of the files, or what stands for one that cannot be read."""
+        """Changes with the content of the files; if one cannot be read, only with their names."""
         try:
             return digest(b"joined", *(digest(content) for content in self._contents()))
         except CorruptImage:
@@ -38,7 +34,7 @@ class JoinedMask:
         """The values of all files together.
 
         Raises:
-          MaskFault: a file cannot be read or decoded, or is of another size than the others.
+            MaskFault: If a file cannot be read or decoded, or is of another size than the others.
         """
         values = [decode.decode_values(content) for content in self._contents()]
         if any(one.shape != values[0].shape for one in values):

@@ -14,16 +14,16 @@ def build(name: str, source: Path, out: Path) -> Path:
     """Builds a set in ArrayRecord files.
 
     Args:
-      name: one of `SETS`.
-      source: the unpacked download.
-      out: TFDS data folder; the set goes to ``out/name/version``.
+        name: One of ``SETS``.
+        source: The unpacked download.
+        out: TFDS data folder; the set goes to ``out/name/version``.
 
     Returns:
-      The built set's folder.
+        The built set's folder.
 
     Raises:
-      DataError: an unknown set, `source` is not laid out like the original or holds a broken mask
-        or table, `out` holds the set already, or a package is not installed.
+        DataError: If the set is unknown, ``source`` is not laid out like the original or holds a
+            broken mask or table, ``out`` holds the set already, or a package is not installed.
     """
     with needed_packages():
         import tensorflow_datasets as tfds

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ufm_jax.data.labels.masks.classes import MaskClasses
 from ufm_jax.data.labels.masks.decode import MaskFault, class_mask, decode_values
-from ufm_jax.data.sources.tfds_builders.examples import describe, find
+from ufm_jax.data.sources.tfds_builders.examples import describe, example, find
 from ufm_jax.errors import DataError
 
 LABELS = ("benign", "malignant", "normal")
@@ -46,23 +46,15 @@ class Busi(tfds.core.GeneratorBasedBuilder):
                 masks = sorted(
                     p for p in path.parent.iterdir() if p.stem.startswith(f"{path.stem}_mask")
                 )
-                yield (
-                    f"{label}/{path.name}",
-                    {
-                        "image": path.read_bytes(),
-                        "name": f"{label}/{path.name}",
-                        "group": f"{label}/{path.stem}",
-                        "label": label,
-                        "mask": _united(masks),
-                    },
-                )
+                name, group = f"{label}/{path.name}", f"{label}/{path.stem}"
+                yield example(path, name, group=group, label=label, mask=_united(masks))
 
 
 def _united(paths: list[Path]) -> bytes:
-    """One mask of several, as PNG; empty bytes of none.
+    """One mask of several, as PNG; empty bytes if there is no mask.
 
     Raises:
-      DataError: a mask does not decode, or differs in size from the first.
+        DataError: If a mask does not decode, or differs in size from the first.
     """
     if not paths:
         return b""

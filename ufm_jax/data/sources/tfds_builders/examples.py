@@ -12,14 +12,14 @@ from ufm_jax.errors import DataError
 def describe(
     builder: Any, description: str, homepage: str, *, labels: Sequence[str] = (), **texts: str
 ) -> Any:
-    """A set's description: image, name, group, and what else it has.
+    """A set's description, with the features image, name and group.
 
     Args:
-      builder: the set's builder.
-      description: in a sentence.
-      homepage: where the set is published.
-      labels: class names; none = no label.
-      **texts: further features of text or bytes, with their meaning.
+        builder: The set's builder.
+        description: A sentence on the set.
+        homepage: Where the set is published.
+        labels: Class names; none = no label.
+        **texts: Further features of text or bytes, with their meaning.
     """
     features: dict[str, Any] = {
         # Bytes as they were downloaded: encoding pixels again would need TensorFlow.
@@ -38,11 +38,16 @@ def describe(
     )
 
 
+def example(path: Path, name: str, **features: Any) -> tuple[str, dict[str, Any]]:
+    """An image as a builder yields it: its key, and the features of ``describe``."""
+    return name, {"image": path.read_bytes(), "name": name, **features}
+
+
 def find(root: Path, pattern: str, layout: str) -> list[Path]:
     """Files of a download, sorted.
 
     Raises:
-      DataError: there is none; says what the layout should be.
+        DataError: If there is no file; says what the layout should be.
     """
     found = sorted(root.glob(pattern))
     if not found:

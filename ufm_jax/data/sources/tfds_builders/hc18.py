@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from ufm_jax.data.csv_files import read_csv
-from ufm_jax.data.sources.tfds_builders.examples import describe, find
+from ufm_jax.data.sources.tfds_builders.examples import describe, example, find
 
 _LAYOUT = (
     "training_set/ and test_set/ with 000_HC.png, 000_HC_Annotation.png, and "
@@ -46,16 +46,13 @@ class Hc18(tfds.core.GeneratorBasedBuilder):
             row = measured.get(path.name, {}) if folder == "training_set" else {}
             size = next((value for key, value in row.items() if key.startswith("pixel")), "")
             length = next((value for key, value in row.items() if key.startswith("head")), "")
-            yield (
+            yield example(
+                path,
                 f"{folder}/{path.name}",
-                {
-                    "image": path.read_bytes(),
-                    "name": f"{folder}/{path.name}",
-                    "group": f"{folder}/{path.name.split('_')[0]}",
-                    "mask": annotation.read_bytes() if annotation.exists() else b"",
-                    "pixel_size_mm": size,
-                    "head_circumference_mm": length,
-                },
+                group=f"{folder}/{path.name.split('_')[0]}",
+                mask=annotation.read_bytes() if annotation.exists() else b"",
+                pixel_size_mm=size,
+                head_circumference_mm=length,
             )
 
 
@@ -63,7 +60,7 @@ def _measurements(root: Path) -> dict[str, dict[str, str]]:
     """Rows of the training set's table, by file name; empty where it is absent.
 
     Raises:
-      DataError: the table cannot be read, or does not name its files.
+        DataError: If the table cannot be read, or does not name its files.
     """
     table = root / "training_set_pixel_size_and_HC.csv"
     if not table.exists():

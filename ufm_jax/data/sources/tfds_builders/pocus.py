@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
-from ufm_jax.data.sources.tfds_builders.examples import describe, find
+from ufm_jax.data.sources.tfds_builders.examples import describe, example, find
 from ufm_jax.errors import DataError
 
 LABELS = ("bacterial_pneumonia", "covid", "regular", "viral_pneumonia")
@@ -43,16 +43,12 @@ class Pocus(tfds.core.GeneratorBasedBuilder):
         for path in find(root, "pocus_images/*/*", _LAYOUT):
             if path.suffix.lower() not in _SUFFIXES:
                 continue
-            name = path.relative_to(root).as_posix()
-            yield (
-                name,
-                {
-                    "image": path.read_bytes(),
-                    "name": name,
-                    "group": re.sub(r"_frame\d+$", "", path.stem),
-                    "label": _label(path),
-                    "probe": path.parent.name,
-                },
+            yield example(
+                path,
+                path.relative_to(root).as_posix(),
+                group=re.sub(r"_frame\d+$", "", path.stem),
+                label=_label(path),
+                probe=path.parent.name,
             )
 
 

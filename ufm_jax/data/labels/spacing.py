@@ -1,13 +1,10 @@
-"""Native sizes of images, and the millimetres of a pixel."""
+"""The millimetres of a pixel of a file."""
 
 import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import numpy as np
-
 from ufm_jax.data.cells import integer_of, positive
-from ufm_jax.data.decoding import Decoded
 from ufm_jax.data.records import Record
 from ufm_jax.errors import DataError
 
@@ -15,21 +12,6 @@ T = TypeVar("T")
 
 _FINEST, _COARSEST = 1e-6, 1e3
 """No pixel of an image of a body is smaller or larger, in mm."""
-
-
-def native_sizes(decoded: Decoded) -> np.ndarray:
-    """Sizes of the upright images before scaling.
-
-    Args:
-      decoded: R records.
-
-    Returns:
-      int32 [R, 2] (height, width); zeros for an image that did not decode.
-    """
-    found: np.ndarray = np.where(
-        decoded.rows[:, None] >= 0, decoded.cached.natives[decoded.rows], 0
-    )
-    return found
 
 
 def spacing_mm(
@@ -41,14 +23,14 @@ def spacing_mm(
     what the copy shrank (the geometric mean of both axes, which differ by rounding only).
 
     Args:
-      record: the image, with what the source says of it.
-      native: (height, width) of the file.
-      key: where the spacing stands.
-      size_columns: where the (width, height) stand that it refers to.
+        record: The image, with what the source says of it.
+        native: (height, width) of the file.
+        key: Attribute that holds the spacing.
+        size_columns: Attributes that hold the (width, height) that it refers to.
 
     Raises:
-      DataError: one of the three is not a positive number, only one side of the size is given, or
-        the pixel that comes out is of no possible size.
+        DataError: If an attribute is not a positive number, only one side of the size is given, or
+            the pixel that comes out has an impossible size.
     """
     place, cells = record.place or record.name, record.attributes
     spacing = read_attribute(cells, key, positive, place)
@@ -70,16 +52,16 @@ def spacing_mm(
 def read_attribute(
     attributes: Mapping[str, str], key: str, read: Callable[[str], T], place: str
 ) -> T:
-    """What an image has under a column or key.
+    """An image's attribute, as ``read`` (such as ``cells.positive``) reads the cell.
 
     Args:
-      attributes: what the source says of it.
-      key: the column or key; '' is read where it has none.
-      read: reads a cell, such as `cells.positive`.
-      place: the image or its row, for messages.
+        attributes: What the source says of the image.
+        key: The column or key; if it is absent, its cell is ''.
+        read: From a cell to its value.
+        place: The image or its row, for messages.
 
     Raises:
-      DataError: the cell cannot be read; names file, row, column and cell.
+        DataError: If the cell cannot be read; names file, row, column and cell.
     """
     cell = attributes.get(key, "")
     try:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from ufm_jax.data.cache.cache import DecodeSettings
 from ufm_jax.data.cache.decode import decode_bytes
 from ufm_jax.data.decoding import Decoded, decode_records
-from ufm_jax.data.labels.sizes import native_sizes, spacing_mm
 from ufm_jax.data.labels.sources import notes_of
+from ufm_jax.data.labels.spacing import spacing_mm
 from ufm_jax.data.records import Record
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 
 
@@ -26,7 +26,8 @@ def turned_images(folder: Path, suffix: str, **options) -> Decoded:
         file = folder / f"{orientation}.{suffix}"
         image.save(file, exif=exif, **options)
         records.append(Record("site", file))
-    return decode_records(records, DecodeSettings(16), folder / "cache", 2, None)
+    settings = DataSettings("folders", str(folder), working_size=16, detect_geometry=False)
+    return decode_records(records, settings, folder / "cache")
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_native_size_is_the_decoded_shape_in_every_orientation(tmp_path, suffix,
     files = [record.image.read_bytes() for record in decoded.records]
     shapes = [decode_bytes(content)[0].shape[:2] for content in files]
     assert shapes == [(20, 30)] * 4 + [(30, 20)] * 4
-    np.testing.assert_array_equal(native_sizes(decoded), shapes)
+    np.testing.assert_array_equal(decoded.native, shapes)
 
 
 def spacing(**cells: str) -> float:
