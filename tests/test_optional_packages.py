@@ -1,7 +1,8 @@
-"""A machine without grain, TFDS and ArrayRecord still trains from folders."""
+"""A machine without packages that not everybody needs: it works, or says what to install."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -35,3 +36,20 @@ def test_folders_need_none_of_them(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "pip install" in done.stdout
+
+
+def test_a_tool_that_draws_says_what_to_install(tmp_path):
+    code = """
+import runpy, sys
+sys.modules["matplotlib"] = None
+runpy.run_module("tools.partition_report", run_name="__main__")
+"""
+    flags = ("--num_sites=2", "--mean_size=3", "--working_size=32", f"--cache_dir={tmp_path}/cache")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags, f"--out={tmp_path}/out"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).resolve().parents[1],
+    )
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert done.stderr == "error: matplotlib is not installed: pip install matplotlib\n"

@@ -9,15 +9,12 @@ partition.png to --out.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -25,6 +22,7 @@ from rich.text import Text
 
 from ufm_jax.config.command import path_argument
 from ufm_jax.data.federated import FederatedData, load_federated
+from ufm_jax.data.optional import needed_packages
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.door import enter, say
 from ufm_jax.errors import printable
@@ -120,19 +118,36 @@ def _figure(value: float | None, unit: str = "") -> str:
     return "-" if value is None else f"{value:.2f}{unit}"
 
 
-@matplotlib.rc_context({"text.parse_math": False})  # A name may hold $.
 def plot(report: dict[str, Any], path: Path) -> None:
     """Draws images a client by label and, where there are labels, their mixture.
 
     Args:
-      report: from `describe`.
-      path: PNG to write.
+        report: What ``describe`` returns.
+        path: PNG to write.
+
+    Raises:
+        DataError: If matplotlib is not installed.
     """
+    with needed_packages():
+        import matplotlib
+    with matplotlib.rc_context({"text.parse_math": False}):  # A name may hold $.
+        figure = _drawn(report, matplotlib.colormaps)
+        with replacing(path) as partial:
+            figure.savefig(partial, format="png", dpi=120)
+
+
+def _drawn(report: dict[str, Any], colormaps: Mapping[str, Any]) -> Any:
+    from matplotlib.figure import Figure
+
     clients, total = report["clients"], report["total"]
     labels = list(clients[0]["labels"])
     counts = np.array([[*row["labels"].values(), row["unlabelled"]] for row in clients], float)
     bars = dict(
-        zip([*labels, _UNLABELLED], zip(_palette(len(labels)), counts.T, strict=True), strict=True)
+        zip(
+            [*labels, _UNLABELLED],
+            zip(_palette(colormaps, len(labels)), counts.T, strict=True),
+            strict=True,
+        )
     )
     bars = {name: (colour, widths) for name, (colour, widths) in bars.items() if widths.any()}
     figure = Figure(figsize=(12 if labels else 7, 1.8 + 0.28 * len(clients)), layout="constrained")
@@ -154,20 +169,19 @@ def plot(report: dict[str, Any], path: Path) -> None:
         f"{total['images']} images, {total['groups']} groups, {total['clients']} clients "
         f"(effectively {total['effective_clients']:.1f})"
     )
-    with replacing(path) as partial:
-        figure.savefig(partial, format="png", dpi=120)
+    return figure
 
 
-def _palette(num_labels: int) -> list[tuple[float, ...]]:
+def _palette(colormaps: Mapping[str, Any], num_labels: int) -> list[tuple[float, ...]]:
     """A colour for each label, and grey for no label."""
     if num_labels <= 20:
-        colours = matplotlib.colormaps["tab20"](np.arange(num_labels))
+        colours = colormaps["tab20"](np.arange(num_labels))
     else:
-        colours = matplotlib.colormaps["nipy_spectral"](np.linspace(0.05, 0.95, num_labels))
+        colours = colormaps["nipy_spectral"](np.linspace(0.05, 0.95, num_labels))
     return [*map(tuple, colours), (0.8, 0.8, 0.8, 1.0)]
 
 
-def _stack(axis: Axes, bars: dict[str, tuple[Any, np.ndarray]], divisor: np.ndarray) -> None:
+def _stack(axis: Any, bars: dict[str, tuple[Any, np.ndarray]], divisor: np.ndarray) -> None:
     """Draws one horizontal stack a client; widths [K] of each bar are divided by `divisor` [K]."""
     left = np.zeros(len(divisor))
     for name, (colour, widths) in bars.items():

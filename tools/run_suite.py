@@ -22,7 +22,7 @@ from rich.console import Console
 from tools.suites.jobs import MAINS, Event, Main, Workplace, execute
 from tools.suites.output import write_tables
 from tools.suites.paired import compare_folders
-from tools.suites.plan import Run, Suite, SuiteError, load_suite, select, with_settings
+from tools.suites.plan import Run, Suite, load_suite, select, with_settings
 from tools.suites.plot import write_plot
 from tools.suites.results import read_results
 from tools.suites.table import make_tables
@@ -68,8 +68,6 @@ def main(arguments: Sequence[str] | None = None, mains: Mapping[str, Main] = MAI
     width = None if sys.stdout.isatty() else _WIDTH_IN_FILES
     console = Console(width=width, highlight=False, markup=False, soft_wrap=True)
     place = Workplace(options.out, mains, str(options.data or ""))
-    if options.jobs < 1:
-        raise SuiteError(f"--jobs={options.jobs}: use 1 or more")
     suite = with_settings(load_suite(options.suite), options.set)
     runs = select(suite.runs, options.only)
     if options.list:

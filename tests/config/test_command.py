@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
+
+from ufm_jax.config.command import count_argument, count_or_zero
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -95,3 +98,11 @@ def test_a_configuration_file_that_fails_is_told_by_its_line(config, content, to
     assert code == 2
     assert told in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "two", ""])
+def test_a_count_is_a_whole_number_from_1_on_or_from_0(text):
+    with pytest.raises(ArgumentTypeError, match="give a whole number, 1 or more"):
+        count_argument(text)
+    assert count_argument("12") == 12
+    assert count_or_zero("0") == 0

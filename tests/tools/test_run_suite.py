@@ -200,7 +200,6 @@ def test_mistakes_are_said_in_one_line_before_anything_runs(run_suite, tmp_path)
         (Run("bad", "nowhere.py"), [], "its configuration nowhere.py does not exist"),
         (run("bad", root="{data}"), [], "give --data=FOLDER"),
         (run("bad"), ["--only=worse"], "fits no run"),
-        (run("bad"), ["--jobs=0"], "use 1 or more"),
     ):
         code, printed, started = run_suite(Suite([good, bad], []), *flags)
         assert (code, started) == (2, [])

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tools.benchmarks.measure import Row
+from ufm_jax.data.optional import needed_packages
 
 WIDTH = 180
 """Columns of what is printed into a file."""
@@ -66,7 +67,8 @@ def write(folder: Path, name: str, figures: Figures, settings: dict[str, Any]) -
     (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     if figures.draw is None:
         return
-    from matplotlib.figure import Figure  # slow to import, and only plots need it
+    with needed_packages():
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     figures.draw(figure.add_subplot())

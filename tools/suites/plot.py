@@ -3,14 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure as Canvas
+from typing import Any
 
 from tools.suites.output import by_section
 from tools.suites.plan import Figure, Label, Suite
 from tools.suites.table import Row, Tables
+from ufm_jax.data.optional import needed_packages
 from ufm_jax.files import replacing
 
 PLOT_FILE = "table.svg"
@@ -25,7 +23,13 @@ def write_plot(out: Path, tables: Tables) -> Path | None:
 
     Returns:
         The file; None where there is nothing to draw.
+
+    Raises:
+        DataError: If matplotlib is not installed.
     """
+    with needed_packages():
+        import matplotlib
+        from matplotlib.figure import Figure as Canvas
     suite = tables.suite
     panels = [
         [(title, rows, figure) for figure in suite.figures if figure.drawn and _has(rows, figure)]
@@ -49,17 +53,13 @@ def write_plot(out: Path, tables: Tables) -> Path | None:
     handles, names = grid[0][0].get_legend_handles_labels()
     if any(names):
         canvas.legend(handles, names, loc="outside upper right", ncols=len(names), fontsize=8)
-    _save(canvas, out / PLOT_FILE)
+    # Equal tables give equal files: no date, and names of elements from no random number.
+    with matplotlib.rc_context({"svg.hashsalt": "suite"}), replacing(out / PLOT_FILE) as partial:
+        canvas.savefig(partial, format="svg", metadata={"Date": None})
     return out / PLOT_FILE
 
 
-def _save(canvas: Canvas, path: Path) -> None:
-    # Equal tables give equal files: no date, and names of elements from no random number.
-    with matplotlib.rc_context({"svg.hashsalt": "suite"}), replacing(path) as partial:
-        canvas.savefig(partial, format="svg", metadata={"Date": None})
-
-
-def _draw(axis: Axes, suite: Suite, rows: Sequence[Row], figure: Figure, names: bool) -> None:
+def _draw(axis: Any, suite: Suite, rows: Sequence[Row], figure: Figure, names: bool) -> None:
     """One panel: lines from top to bottom in the order of the table."""
     lines = list(dict.fromkeys(_lines(suite, rows)))
     colours = _colours(suite)

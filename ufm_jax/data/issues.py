@@ -57,7 +57,8 @@ class Issue:
             raise ValueError(f"unknown kind of issue {self.kind!r}; known: {sorted(KINDS)}")
 
     def __str__(self) -> str:
-        return f"{self.path} (client {self.client}): {self.reason}"
+        where = f"{self.path} (client {self.client})" if self.path else f"client {self.client}"
+        return f"{where}: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Packages that only some sources need: imported where used, and named if they are missing."""
+"""Packages that not everybody needs: imported where used, and named if they are missing."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,4 +17,4 @@ def needed_packages() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or str(error)).partition(".")[0]
-        raise DataError(f"this source needs {package}: pip install {package}") from error
+        raise DataError(f"{package} is not installed: pip install {package}") from error
