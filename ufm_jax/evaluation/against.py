@@ -47,7 +47,7 @@ class RunComparison:
     left_out: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts that `json.dumps` takes as they are."""
+        """Nested dicts that ``json.dumps`` takes as they are."""
         return plain(self)
 
 

@@ -15,11 +15,11 @@ class Against:
     """One class against the rest, on the n rows whose label is known.
 
     Attributes:
-      name: the class.
-      rows: int64 [n], the rows' numbers among all R.
-      probability: float64 [n], of the class.
-      positive: bool [n], the truth.
-      called: bool [n], what the decision rule says.
+        name: The class.
+        rows: int64 [n], the rows' numbers among all R.
+        probability: float64 [n], of the class.
+        positive: bool [n], the truth.
+        called: bool [n], what the decision rule says.
     """
 
     name: str

@@ -17,7 +17,7 @@ def bin_table(probabilities: np.ndarray, bins: int) -> np.ndarray:
     """Which row is in which bin, float64 [R, bins] of 0 and 1.
 
     Raises:
-      ValueError: there is no bin.
+        ValueError: If there is no bin.
     """
     if bins < 1:
         raise ValueError(f"calibration over {bins} bins: use at least 1")
@@ -31,13 +31,13 @@ def calibration_error(
     """Expected calibration error, sum over bins of n_b / n |observed_b - predicted_b|.
 
     Args:
-      probabilities: float [R].
-      happened: bool [R], whether what was predicted is so.
-      table: [R, bins], of `bin_table`.
-      weights: float64 [B, R].
+        probabilities: float [R].
+        happened: bool [R], whether what was predicted is so.
+        table: [R, bins], of ``bin_table``.
+        weights: float64 [B, R].
 
     Returns:
-      [B]; nan where no row weighs anything.
+        [B]; nan where no row weighs anything.
     """
     gaps = weights @ (table * (happened - probabilities)[:, None])
     return divide(np.abs(gaps).sum(1), weights.sum(1))

@@ -1,6 +1,6 @@
 """Probabilities and labels of a task, checked and made ready to measure.
 
-`diagnosis` evaluates one model's; `compare.paired_bootstrap` compares two by their measures.
+``diagnosis`` evaluates one model's; ``compare.paired_bootstrap`` compares two by their measures.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,14 +28,14 @@ class Cases:
     """A task's rows, class by class.
 
     Attributes:
-      kind: of the task.
-      classes: C names.
-      against: the classes against the rest; of a binary task the positive one.
-      measure: figure -> values; for several classes also '<number>/<figure>'.
-      confusion: see `results.DiagnosisResult`.
-      support: class -> rows that have it.
-      decision: class -> how it is called, in words.
-      num_rows: R.
+        kind: Of the task.
+        classes: C names.
+        against: The classes against the rest; of a binary task the positive one.
+        measure: Figure -> values; for several classes also '<number>/<figure>'.
+        confusion: See ``results.DiagnosisResult``.
+        support: Class -> rows that have it.
+        decision: Class -> how it is called, in words.
+        num_rows: R.
     """
 
     kind: Literal["binary", "multiclass", "multilabel"]
@@ -56,7 +56,7 @@ def binary_cases(
     threshold: Threshold = HALF,
     bins: int = BINS,
 ) -> Cases:
-    """Two exclusive classes, of which one is looked for; arguments as in `diagnose_binary`."""
+    """Two exclusive classes, of which one is looked for; arguments as in ``diagnose_binary``."""
     classes = tuple(classes)
     if len(classes) != 2:
         raise ValueError(f"a binary task has two classes, not {classes}")
@@ -80,7 +80,7 @@ def binary_cases(
 def multiclass_cases(
     probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], bins: int = BINS
 ) -> Cases:
-    """C exclusive classes; arguments as in `diagnose_multiclass`."""
+    """C exclusive classes; arguments as in ``diagnose_multiclass``."""
     classes = tuple(classes)
     probabilities = check_probabilities(probabilities, classes)
     labels = check_labels(labels, len(probabilities), classes)
@@ -108,7 +108,7 @@ def multilabel_cases(
     thresholds: Mapping[str, Threshold] | None = None,
     bins: int = BINS,
 ) -> Cases:
-    """C findings, each on the rows where it is known; arguments as in `diagnose_multilabel`."""
+    """C findings, each on the rows where it is known; arguments as in ``diagnose_multilabel``."""
     classes = tuple(classes)
     probabilities = check_probabilities(probabilities, classes, exclusive=False)
     targets = check_targets(targets, probabilities.shape)
@@ -135,10 +135,10 @@ def against_the_rest(
     """Each class against the rest, on the rows where it is known.
 
     Args:
-      probabilities: float [R, C].
-      targets: float [R, C], 1 = has it, 0 = has not, nan = unknown.
-      classes: C names.
-      calls: bool [R, C], the classes called.
+        probabilities: float [R, C].
+        targets: float [R, C], 1 = has it, 0 = has not, nan = unknown.
+        classes: C names.
+        calls: bool [R, C], the classes called.
     """
     known = [np.flatnonzero(~np.isnan(column)) for column in targets.T]
     return tuple(

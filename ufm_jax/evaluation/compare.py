@@ -23,11 +23,12 @@ class Comparison:
     """One figure of two models on the same rows.
 
     Attributes:
-      first: the first model's figure.
-      second: the second's.
-      difference: first - second.
-      p_value: two-sided, of no difference; nan = no test was possible, `difference.note` says why.
-      method: the test, in words.
+        first: The first model's figure.
+        second: The second's.
+        difference: The first figure minus the second.
+        p_value: Two-sided, of no difference; nan = no test was possible, ``difference.note`` says
+            why.
+        method: The test, in words.
     """
 
     first: Estimate
@@ -37,7 +38,7 @@ class Comparison:
     method: str
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts that `json.dumps` takes as they are."""
+        """Nested dicts that ``json.dumps`` takes as they are."""
         return plain(self)
 
 
@@ -46,11 +47,11 @@ class McNemar:
     """McNemar's test of two ways to call the same rows.
 
     Attributes:
-      first_only: rows that only the first called rightly.
-      second_only: rows that only the second called rightly.
-      p_exact: two-sided exact binomial p; 1 without such rows.
-      statistic: chi-square with continuity correction, (|b - c| - 1)^2 / (b + c); 0 without.
-      p_corrected: its p, one degree of freedom.
+        first_only: Rows that only the first called rightly.
+        second_only: Rows that only the second called rightly.
+        p_exact: Two-sided exact binomial p; 1 without such rows.
+        statistic: Chi-square with continuity correction, (|b - c| - 1)^2 / (b + c); 0 without.
+        p_corrected: Its p, one degree of freedom.
     """
 
     first_only: int
@@ -69,10 +70,10 @@ def auroc_interval(
     """Area under the ROC curve with DeLong's interval, cut at 0 and 1.
 
     Args:
-      positive: bool or 0/1 [R].
-      scores: float [R].
-      groups: [R], see `delong`; None = rows are independent.
-      level: coverage.
+        positive: bool or 0/1 [R].
+        scores: float [R].
+        groups: [R], see ``delong``; None = rows are independent.
+        level: Coverage.
     """
     areas, covariance = areas_and_covariance(positive, np.asarray(scores)[None], groups)
     return _wald(float(areas[0]), float(covariance[0, 0]), len(positive), level, (0, 1))
@@ -88,14 +89,14 @@ def delong_test(
     """DeLong's test of the areas under two ROC curves of the same rows.
 
     Args:
-      positive: bool or 0/1 [R].
-      first: float [R], the first model's scores.
-      second: float [R], the second's.
-      groups: [R], see `delong`; None = rows are independent.
-      level: coverage of the intervals.
+        positive: bool or 0/1 [R].
+        first: float [R], the first model's scores.
+        second: float [R], the second's.
+        groups: [R], see ``delong``; None = rows are independent.
+        level: Coverage of the intervals.
 
     Raises:
-      ValueError: see `delong.areas_and_covariance`.
+        ValueError: See ``delong.areas_and_covariance``.
     """
     areas, covariance = areas_and_covariance(positive, np.stack([first, second]), groups)
     rows = len(positive)
@@ -121,13 +122,13 @@ def paired_bootstrap(
     2 min(#{d <= 0} + 1, #{d >= 0} + 1) / (B + 1), at most 1.
 
     Args:
-      first: the first model's figures.
-      second: the second's, on the same rows in the same order.
-      groups: [R].
-      settings: how many resamples, and the level of the intervals.
+        first: The first model's figures.
+        second: The second's, on the same rows in the same order.
+        groups: [R].
+        settings: How many resamples, and the level of the intervals.
 
     Raises:
-      ValueError: the measures share no figure, or there are fewer than two groups.
+        ValueError: If the measures share no figure, or there are fewer than two groups.
     """
     count = group_numbers(groups)[1]
     if count < 2:
@@ -157,11 +158,11 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
     """McNemar's test (Psychometrika 12:153, 1947) of two ways to call the same n rows.
 
     Args:
-      first_right: bool [n], whether the first called each row rightly.
-      second_right: bool [n].
+        first_right: bool [n], whether the first called each row rightly.
+        second_right: bool [n].
 
     Raises:
-      ValueError: shapes differ.
+        ValueError: If shapes differ.
     """
     first_right, second_right = np.asarray(first_right, bool), np.asarray(second_right, bool)
     if first_right.shape != second_right.shape or first_right.ndim != 1:

@@ -1,10 +1,11 @@
 """Evaluation of class probabilities: binary, multi-class and multi-label.
 
-Figures are those of `binary.measure_against`. Multi-class figures are macro averages over classes
-against the rest, except accuracy, balanced accuracy, Brier and calibration error, which are those
-of `macro.measure_whole`. Multi-label figures are macro averages over findings. Macro averages are
-over the classes that have positive and negative rows; `DiagnosisResult.left_out` names the others.
-On a resample that lacks one of these classes they are undefined, and the resample is counted.
+``binary.measure_against`` defines the figures of one class. Multi-class figures are macro averages
+over classes against the rest, except accuracy, balanced accuracy, Brier and calibration error,
+which ``macro.measure_whole`` defines. Multi-label figures are macro averages over findings. A macro
+average is over the classes that have positive and negative rows; ``DiagnosisResult.left_out`` names
+the others. It is undefined on a resample that lacks one of these classes; such resamples are
+counted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,17 +35,17 @@ def diagnose_binary(
     """Evaluates probabilities of two classes.
 
     Args:
-      probabilities: float [R, 2].
-      labels: int [R], 0 or 1.
-      classes: the two names.
-      positive: the class that is looked for.
-      groups: [R], the group (patient) of each row.
-      threshold: the positive class is called where its probability is at least this.
-      bootstrap: how to make intervals; None = none.
-      bins: of the calibration error.
+        probabilities: float [R, 2].
+        labels: int [R], 0 or 1.
+        classes: The two names.
+        positive: The class that is looked for.
+        groups: [R], the group (patient) of each row.
+        threshold: The positive class is called where its probability is at least this.
+        bootstrap: How to make intervals; None = none.
+        bins: Of the calibration error.
 
     Raises:
-      ValueError: an argument has a wrong shape or value; names it.
+        ValueError: If an argument has a wrong shape or value; names it.
     """
     cases = binary_cases(probabilities, labels, classes, positive, threshold, bins)
     return _evaluate(cases, groups, bootstrap, bins)
@@ -62,15 +63,15 @@ def diagnose_multiclass(
     """Evaluates probabilities of C exclusive classes; the class of highest probability is called.
 
     Args:
-      probabilities: float [R, C], rows sum to 1.
-      labels: int [R], 0..C-1.
-      classes: C names.
-      groups: [R], the group (patient) of each row.
-      bootstrap: how to make intervals; None = none.
-      bins: of the calibration errors.
+        probabilities: float [R, C], rows sum to 1.
+        labels: int [R], 0..C-1.
+        classes: C names.
+        groups: [R], the group (patient) of each row.
+        bootstrap: How to make intervals; None = none.
+        bins: Of the calibration errors.
 
     Raises:
-      ValueError: an argument has a wrong shape or value; names it.
+        ValueError: If an argument has a wrong shape or value; names it.
     """
     return _evaluate(
         multiclass_cases(probabilities, labels, classes, bins), groups, bootstrap, bins
@@ -90,16 +91,16 @@ def diagnose_multilabel(
     """Evaluates probabilities of C findings, each on the rows where it is known.
 
     Args:
-      probabilities: float [R, C], each in [0, 1].
-      targets: [R, C], 1 = has it, 0 = has not, nan = unknown.
-      classes: C names.
-      groups: [R], the group (patient) of each row.
-      thresholds: finding -> threshold, of every finding; None = 0.5 for all.
-      bootstrap: how to make intervals; None = none.
-      bins: of the calibration errors.
+        probabilities: float [R, C], each in [0, 1].
+        targets: [R, C], 1 = has it, 0 = has not, nan = unknown.
+        classes: C names.
+        groups: [R], the group (patient) of each row.
+        thresholds: Finding -> threshold, of every finding; None = 0.5 for all.
+        bootstrap: How to make intervals; None = none.
+        bins: Of the calibration errors.
 
     Raises:
-      ValueError: an argument has a wrong shape or value; names it.
+        ValueError: If an argument has a wrong shape or value; names it.
     """
     cases = multilabel_cases(probabilities, targets, classes, thresholds, bins)
     return _evaluate(cases, groups, bootstrap, bins)

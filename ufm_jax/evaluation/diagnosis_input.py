@@ -12,12 +12,12 @@ def check_probabilities(
     """Probabilities as float64 [R, C].
 
     Args:
-      probabilities: what a model gave.
-      classes: C names.
-      exclusive: whether the classes exclude each other, so that rows sum to 1.
+        probabilities: What a model gave.
+        classes: C names.
+        exclusive: Whether the classes exclude each other, so that rows sum to 1.
 
     Raises:
-      ValueError: shape or values are impossible; names the first bad row.
+        ValueError: If shape or values are impossible; names the first bad row.
     """
     if len(set(classes)) != len(classes) or (exclusive and len(classes) < 2) or not classes:
         raise ValueError(
@@ -46,7 +46,7 @@ def check_labels(labels: np.ndarray, rows: int, classes: tuple[str, ...]) -> np.
     """Class numbers as int64 [R].
 
     Raises:
-      ValueError: there are not R of them, or one is no class (an unknown label, -1, included).
+        ValueError: If there are not R of them, or one is no class (an unknown label, -1, included).
     """
     found = np.asarray(labels)
     if found.shape != (rows,):
@@ -65,7 +65,7 @@ def check_targets(targets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Findings as float64 [R, C], 1, 0 or nan = unknown.
 
     Raises:
-      ValueError: the shape is not that of the probabilities, or a value is none of these.
+        ValueError: If the shape is not that of the probabilities, or a value is none of these.
     """
     found = np.asarray(targets, np.float64)
     if found.shape != shape:
@@ -84,7 +84,7 @@ def class_number(name: str, classes: tuple[str, ...]) -> int:
     """Number of a class.
 
     Raises:
-      ValueError: there is none of this name.
+        ValueError: If there is none of this name.
     """
     if name not in classes:
         raise ValueError(f"class {name!r} is none of {', '.join(classes)}")

@@ -17,10 +17,10 @@ class Ellipse:
     """An ellipse.
 
     Attributes:
-      centre: (row, column).
-      semi_major: half the long axis.
-      semi_minor: half the short axis.
-      direction: unit vector (row, column) along the long axis, column >= 0.
+        centre: (row, column).
+        semi_major: Half the long axis.
+        semi_minor: Half the short axis.
+        direction: Unit vector (row, column) along the long axis, column >= 0.
     """
 
     centre: tuple[float, float]
@@ -46,7 +46,7 @@ class Ellipse:
         touch at the angles +-arccos(1/d) from its direction; affine maps keep tangents.
 
         Raises:
-          ValueError: the point lies in the ellipse.
+            ValueError: If the point lies in the ellipse.
         """
         axes = self.half_axes()
         row, column = np.linalg.solve(axes, np.asarray(point) - self.centre)
@@ -70,10 +70,10 @@ def fit_ellipse(points: np.ndarray) -> Ellipse:
     Flusser (WSCG 1998), on centred and scaled points.
 
     Args:
-      points: float [n, 2], n >= 6.
+        points: float [n, 2], n >= 6.
 
     Raises:
-      ValueError: there are fewer points, or they lie on a line.
+        ValueError: If there are fewer points, or they lie on a line.
     """
     points = np.asarray(points, np.float64)
     if len(points) < _POINTS:

@@ -1,7 +1,6 @@
-"""From predictions for a split to its figures, and to `evaluation.json`.
+"""From predictions for a split to its figures, and to ``evaluation.json``.
 
-Every figure is one of `ufm_jax.evaluation`; here are the choices that a configuration makes for it:
-the class looked for, the thresholds, the resamples.
+A configuration chooses the class looked for, the thresholds and the resamples of each figure.
 """
 
 from collections.abc import Mapping
@@ -72,7 +71,7 @@ class Evaluation:
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that `json.dumps` takes as they are."""
+        """Nested dicts and lists that ``json.dumps`` takes as they are."""
         readers = {name: [one.to_json() for one in them] for name, them in self.readers.items()}
         return {
             "name": self.name,

@@ -2,7 +2,7 @@
 
 Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 14.
 
-A resample is a vector of weights: how often each row was drawn. A `Measure` computes its figures
+A resample is a vector of weights: how often each row was drawn. A ``Measure`` computes its figures
 for many resamples at once, from weights [B, R], so that thousands of resamples are a few matrix
 products.
 """
@@ -27,10 +27,10 @@ class Bootstrap:
     """How percentile intervals are made.
 
     Attributes:
-      replicates: resamples, B.
-      level: coverage.
-      seed: of the run.
-      name: names the resamples; equal seed, name and groups give equal resamples.
+        replicates: Resamples, B.
+        level: Coverage.
+        seed: Of the run.
+        name: Names the resamples; equal seed, name and groups give equal resamples.
     """
 
     replicates: int = 2000
@@ -48,7 +48,7 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Replicates:
-    """Figures of a measure: `point` on all rows, name -> float; `drawn`, name -> float [B]."""
+    """Figures of a measure: ``point`` on all rows, name -> float; ``drawn``, name -> float [B]."""
 
     point: Mapping[str, float]
     drawn: Mapping[str, np.ndarray]
@@ -68,7 +68,7 @@ def check_groups(groups: np.ndarray, rows: int) -> np.ndarray:
     """Groups as an array [R].
 
     Raises:
-      ValueError: they are not one entry for each of R >= 1 rows.
+        ValueError: If they are not one entry for each of R >= 1 rows.
     """
     groups = np.asarray(groups)
     if groups.shape != (rows,) or not rows:
@@ -86,9 +86,9 @@ def evaluate(measure: Measure, groups: np.ndarray, settings: Bootstrap) -> Repli
     """Figures on all rows and on each resample of whole groups.
 
     Args:
-      measure: the figures.
-      groups: [R], the group of each row.
-      settings: resamples and seed.
+        measure: The figures.
+        groups: [R], the group of each row.
+        settings: Resamples and seed.
     """
     numbers, count = group_numbers(groups)
     point = measure(np.ones((1, len(numbers))))
@@ -110,10 +110,10 @@ def estimates(
     counted in its note; where they are half of all or more, there is no interval.
 
     Args:
-      measure: the figures.
-      groups: [R], the group of each row.
-      settings: how; None = no intervals.
-      support: name -> rows that a figure rests upon, where not R.
+        measure: The figures.
+        groups: [R], the group of each row.
+        settings: How; None = no intervals.
+        support: Name -> rows that a figure rests upon, where not R.
     """
     numbers, count = group_numbers(groups)
     support = support or {}
@@ -135,10 +135,10 @@ def interval(value: float, drawn: np.ndarray, level: float, rows: int) -> Estima
     """The interval of one figure from its values on resamples.
 
     Args:
-      value: the figure on all rows.
-      drawn: float [B], on the resamples; nan = undefined there.
-      level: coverage.
-      rows: `Estimate.n`.
+        value: The figure on all rows.
+        drawn: float [B], on the resamples; nan = undefined there.
+        level: Coverage.
+        rows: ``Estimate.n``.
     """
     if np.isnan(value):
         return _alone(value, rows)

@@ -17,9 +17,9 @@ def measure_macro(cases: Sequence[Against], bins: int, whole: Measure | None = N
     Means are over the classes that have positive and negative rows; with none they are nan.
 
     Args:
-      cases: C classes, each against the rest.
-      bins: of the calibration errors.
-      whole: figures of all classes together, which replace means of the same name.
+        cases: C classes, each against the rest.
+        bins: Of the calibration errors.
+        whole: Figures of all classes together, which replace means of the same name.
     """
     measures = [measure_against(case, bins) for case in cases]
     complete = [c for c, case in enumerate(cases) if not case.lacks]
@@ -47,10 +47,10 @@ def measure_whole(
     the called class (Guo et al. 2017).
 
     Args:
-      probabilities: float64 [R, C].
-      labels: int64 [R].
-      called: int64 [R], the classes called.
-      bins: of the calibration error.
+        probabilities: float64 [R, C].
+        labels: int64 [R].
+        called: int64 [R], the classes called.
+        bins: Of the calibration error.
     """
     right = called == labels
     confidence = probabilities[np.arange(len(labels)), called]
@@ -74,10 +74,10 @@ def measure_whole(
 def split(
     found: Mapping[str, Estimate], cases: Sequence[Against]
 ) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
-    """Figures of `measure_macro` as overall ones and those of each class, with notes that explain.
+    """Splits figures of ``measure_macro`` into overall ones and those of each class, with notes.
 
     Returns:
-      name -> figure; class -> name -> figure.
+        Name -> figure; class -> name -> figure.
     """
     overall = {name: value for name, value in found.items() if "/" not in name}
     if all(case.lacks for case in cases):

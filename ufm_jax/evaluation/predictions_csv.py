@@ -6,8 +6,8 @@
                   hd95_mm_, assd_mm_, pixels_ and reference_pixels_<class>, then where something was
                   measured measured_<unit> and reference_<unit>
 
-`label` and `called` are class names, the findings called with ';' between them; label_<class> is 1
-or 0. What is unknown or undefined is empty.
+``label`` and ``called`` are class names; ';' separates several findings that are called.
+label_<class> is 1 or 0. A cell is empty where its value is unknown or undefined.
 """
 
 from collections import Counter
@@ -114,7 +114,7 @@ class _Table:
         return found
 
     def members(self, column: str, classes: tuple[str, ...], between: str) -> np.ndarray:
-        """Which classes each cell names, bool [R, C]; `between` is between them, '' = one each."""
+        """Which classes each cell names, bool [R, C]; ``between`` separates them, '' = one each."""
         found = np.zeros((len(self.texts(column)), len(classes)), bool)
         for row, text in enumerate(self.texts(column)):
             names = list(map(name_of, text.split(between) if between else [text]))

@@ -1,7 +1,7 @@
 """Area under the ROC curve and average precision of weighted samples, for many weightings at once.
 
-Equal to scikit-learn's `roc_auc_score` and `average_precision_score` with `sample_weight`; ties
-count one half in the first and are one threshold in the second.
+They equal scikit-learn's ``roc_auc_score`` and ``average_precision_score`` with ``sample_weight``:
+ties count one half in the first and are one threshold in the second.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Ranking:
     """Rows sorted by score, once for all resamples.
 
     Attributes:
-      order: int64 [R], rows by rising score.
-      starts: int64 [T], where each of T distinct scores begins in that order.
-      positive: float64 [R], 1 = positive, in that order.
+        order: int64 [R], rows by rising score.
+        starts: int64 [T], where each of T distinct scores begins in that order.
+        positive: float64 [R], 1 = positive, in that order.
     """
 
     order: np.ndarray
@@ -32,8 +32,8 @@ def rank(scores: np.ndarray, positive: np.ndarray) -> Ranking:
     """Sorts rows by score.
 
     Args:
-      scores: float [R].
-      positive: bool [R].
+        scores: float [R].
+        positive: bool [R].
     """
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
@@ -45,11 +45,11 @@ def areas(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Area under the ROC curve and average precision, for B weightings of the rows.
 
     Args:
-      ranking: the sorted rows.
-      weights: float64 [B, R].
+        ranking: The sorted rows.
+        weights: float64 [B, R].
 
     Returns:
-      Two arrays [B]; nan where positives or negatives weigh nothing.
+        Two arrays [B]; nan where positives or negatives weigh nothing.
     """
     weights = weights[:, ranking.order]
     positives = np.add.reduceat(weights * ranking.positive, ranking.starts, axis=1)

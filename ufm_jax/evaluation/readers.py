@@ -1,7 +1,7 @@
 """Readers' calls from a CSV, and how they compare with a model at its threshold.
 
-Columns `image`, `reader` and `call`; further columns are ignored. A call is a class name, or in a
-task of two classes 1 for the positive class and 0 for the other.
+The file has the columns ``image``, ``reader`` and ``call``; further columns are ignored. A call is
+a class name, or in a task of two classes 1 for the positive class and 0 for the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,15 +35,15 @@ class ReaderResult:
     """One reader, on the rows that he or she read.
 
     Attributes:
-      reader: name.
-      num_rows: rows read.
-      sensitivity: with its Wilson interval.
-      specificity: with its Wilson interval. (1 - specificity, sensitivity) is the reader's point on
-        the ROC plot.
-      model_sensitivity: the model's, at its threshold on the same rows.
-      model_specificity: the model's.
-      against_model: 'sensitivity' (positive rows), 'specificity' (negative rows), 'accuracy' ->
-        McNemar's test; first = the reader, second = the model.
+        reader: Name.
+        num_rows: Rows read.
+        sensitivity: With its Wilson interval.
+        specificity: With its Wilson interval. (1 - specificity, sensitivity) is the reader's point
+            on the ROC plot.
+        model_sensitivity: The model's, at its threshold on the same rows.
+        model_specificity: The model's.
+        against_model: 'sensitivity' (positive rows), 'specificity' (negative rows), 'accuracy' ->
+            McNemar's test; first = the reader, second = the model.
     """
 
     reader: str
@@ -60,7 +60,7 @@ class ReaderResult:
         return 1 - self.specificity.value, self.sensitivity.value
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts that `json.dumps` takes as they are."""
+        """Nested dicts that ``json.dumps`` takes as they are."""
         return plain(self) | {"roc_point": plain(self.roc_point)}
 
 
@@ -70,15 +70,15 @@ def read_calls(
     """Reads a CSV of readers' calls.
 
     Args:
-      path: the file, UTF-8.
-      names: R names of the rows' images, as the CSV writes them.
-      classes: C names.
-      positive: the class that '1' stands for in a task of two classes; None: the second.
+        path: The file, UTF-8.
+        names: R names of the rows' images, as the CSV writes them.
+        classes: C names.
+        positive: The class that '1' stands for in a task of two classes; None: the second.
 
     Raises:
-      DataError: the file is no CSV of these columns, names an image that is not among the rows,
-        has a call that is no class, an empty reader, two calls of a reader on an image, or readers
-        whose names differ by case, blanks or leading zeros alone.
+        DataError: If the file is no CSV of these columns, names an image that is not among the
+            rows, has a call that is no class, an empty reader, two calls of a reader on an image,
+            or readers whose names differ by case, blanks or leading zeros alone.
     """
     path, classes = Path(path), tuple(classes)
     positive = positive or classes[-1]
@@ -130,14 +130,14 @@ def compare_readers(
     """Sensitivity and specificity of each reader and of the model, one class against the rest.
 
     Args:
-      read: calls [Q, R].
-      labels: int [R], class numbers.
-      model_called: bool [R], whether the model calls the class, at its threshold.
-      positive: number of the class.
-      level: coverage of the intervals.
+        read: Calls [Q, R].
+        labels: int [R], class numbers.
+        model_called: bool [R], whether the model calls the class, at its threshold.
+        positive: Number of the class.
+        level: Coverage of the intervals.
 
     Raises:
-      ValueError: shapes do not fit.
+        ValueError: If shapes do not fit.
     """
     truth, model = np.asarray(labels) == positive, np.asarray(model_called, bool)
     if {truth.shape, model.shape} != {read.calls.shape[1:]}:

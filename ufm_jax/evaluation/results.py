@@ -17,11 +17,11 @@ class Estimate:
     """A figure and its interval.
 
     Attributes:
-      value: the figure on all rows; nan = undefined, the note says why.
-      low: lower end of the interval; nan = none.
-      high: upper end.
-      n: rows (images, cases) that the figure rests upon.
-      note: what a reader must know, or "".
+        value: The figure on all rows; nan = undefined, the note says why.
+        low: Lower end of the interval; nan = none.
+        high: Upper end.
+        n: Rows (images, cases) that the figure rests upon.
+        note: What a reader must know, or "".
     """
 
     value: float
@@ -59,9 +59,9 @@ class CalibrationCurve:
     """Bins of predicted probability, all of one width, the empty ones left out.
 
     Attributes:
-      predicted: float [n], mean probability of the bin's rows.
-      observed: float [n], fraction of them that are positive.
-      counts: int [n], rows.
+        predicted: float [n], mean probability of the bin's rows.
+        observed: float [n], fraction of them that are positive.
+        counts: int [n], rows.
     """
 
     predicted: np.ndarray
@@ -83,21 +83,21 @@ class DiagnosisResult:
     """Evaluation of probabilities of C classes or findings on R rows.
 
     Attributes:
-      kind: 'binary', 'multiclass' or 'multilabel'.
-      classes: C names.
-      positive: the class that metrics of a binary task are about, else "".
-      num_rows: R.
-      num_groups: groups (patients) that were resampled.
-      support: class -> rows that have it.
-      decision: class -> the threshold and how it was chosen; 'argmax' for multi-class.
-      overall: metric -> figure; macro averages for more than two classes.
-      per_class: class -> metric -> figure, class against the rest; a binary task's positive only.
-      confusion: int, rows = truth, columns = called. binary [2, 2] (negative, positive),
-        multi-class [C, C], multi-label [C, 2, 2] over the rows whose label is known.
-      curves: class -> curves; a binary task's positive only.
-      left_out: class -> why the macro averages leave it out.
-      bins: bins of the calibration figures.
-      interval: how the intervals were made, in words.
+        kind: 'binary', 'multiclass' or 'multilabel'.
+        classes: C names.
+        positive: The class that metrics of a binary task are about, else "".
+        num_rows: R.
+        num_groups: Groups (patients) that were resampled.
+        support: Class -> rows that have it.
+        decision: Class -> the threshold and how it was chosen; 'argmax' for multi-class.
+        overall: Metric -> figure; macro averages for more than two classes.
+        per_class: Class -> metric -> figure, class against the rest; a binary task's positive only.
+        confusion: int, rows = truth, columns = called. binary [2, 2] (negative, positive),
+            multi-class [C, C], multi-label [C, 2, 2] over the rows whose label is known.
+        curves: Class -> curves; a binary task's positive only.
+        left_out: Class -> why the macro averages leave it out.
+        bins: Bins of the calibration figures.
+        interval: How the intervals were made, in words.
     """
 
     kind: Literal["binary", "multiclass", "multilabel"]
@@ -116,7 +116,7 @@ class DiagnosisResult:
     interval: str
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that `json.dumps` takes as they are."""
+        """Nested dicts and lists that ``json.dumps`` takes as they are."""
         return plain(self)
 
 
@@ -125,15 +125,15 @@ class SegmentationResult:
     """Evaluation of masks of C classes on R images.
 
     Attributes:
-      classes: C names, background not among them.
-      num_rows: R.
-      num_groups: groups (patients) that were resampled.
-      overall: metric -> mean over the classes.
-      per_class: class -> metric -> figure.
-      counts: class -> how many images have the class in both masks, in the reference only (missed),
-        in the prediction only (false alarm), in neither.
-      definition: the distances' definition, in words.
-      interval: how the intervals were made, in words.
+        classes: C names, background not among them.
+        num_rows: R.
+        num_groups: Groups (patients) that were resampled.
+        overall: Metric -> mean over the classes.
+        per_class: Class -> metric -> figure.
+        counts: Class -> how many images have the class in both masks, in the reference only
+            (missed), in the prediction only (false alarm), in neither.
+        definition: The distances' definition, in words.
+        interval: How the intervals were made, in words.
     """
 
     classes: tuple[str, ...]
@@ -146,7 +146,7 @@ class SegmentationResult:
     interval: str
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that `json.dumps` takes as they are."""
+        """Nested dicts and lists that ``json.dumps`` takes as they are."""
         return plain(self)
 
 
@@ -155,13 +155,13 @@ class MeasurementResult:
     """Agreement of a measured quantity with its reference.
 
     Attributes:
-      unit: 'mm', 'degrees'.
-      num_rows: cases with a reference.
-      missed: cases among them in which nothing could be measured; no figure includes them.
-      metrics: 'mae', 'rmse', 'bias' (mean of measured - reference), 'limits_low' and 'limits_high'
-        (95 % limits of agreement, Bland and Altman 1986) in the unit; 'mae_percent' of the
-        reference.
-      interval: how the intervals were made, in words.
+        unit: 'mm', 'degrees'.
+        num_rows: Cases with a reference.
+        missed: Cases among them in which nothing could be measured; no figure includes them.
+        metrics: 'mae', 'rmse', 'bias' (mean of measured - reference), 'limits_low' and
+            'limits_high' (95 % limits of agreement, Bland and Altman 1986) in the unit;
+            'mae_percent' of the reference.
+        interval: How the intervals were made, in words.
     """
 
     unit: str
@@ -171,7 +171,7 @@ class MeasurementResult:
     interval: str
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that `json.dumps` takes as they are."""
+        """Nested dicts and lists that ``json.dumps`` takes as they are."""
         return plain(self)
 
 
@@ -179,7 +179,7 @@ def plain(value: Any) -> Any:
     """Dataclasses, mappings, arrays and numbers as JSON has them; nan and infinities are None.
 
     Raises:
-      TypeError: the value is none of these.
+        TypeError: If the value is none of these.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}

@@ -37,14 +37,14 @@ class MaskScores:
     """Scores of one image [C], or of R images [R, C]; C foreground classes.
 
     Attributes:
-      dice: 2 |P and T| / (|P| + |T|).
-      iou: |P and T| / |P or T|.
-      hd95_px: 95th percentile Hausdorff distance, pixels.
-      assd_px: average symmetric surface distance, pixels.
-      hd95_mm: in mm; nan where the spacing is unknown.
-      assd_mm: in mm; nan where the spacing is unknown.
-      predicted: int64, pixels of the class in the prediction.
-      reference: int64, in the reference.
+        dice: 2 |P and T| / (|P| + |T|).
+        iou: |P and T| / |P or T|.
+        hd95_px: 95th percentile Hausdorff distance, pixels.
+        assd_px: Average symmetric surface distance, pixels.
+        hd95_mm: In mm; nan where the spacing is unknown.
+        assd_mm: In mm; nan where the spacing is unknown.
+        predicted: int64, pixels of the class in the prediction.
+        reference: int64, in the reference.
     """
 
     dice: np.ndarray
@@ -75,13 +75,13 @@ def score_masks(
     """Scores of one image.
 
     Args:
-      prediction: class numbers [H, W], 0 = background, 1..C.
-      reference: class numbers [H, W]; 255 = ignored.
-      num_classes: C.
-      spacing: mm per pixel, one number or (of rows, of columns); None or nan = unknown.
+        prediction: Class numbers [H, W], 0 = background, 1..C.
+        reference: Class numbers [H, W]; 255 = ignored.
+        num_classes: C.
+        spacing: mm per pixel, one number or (of rows, of columns); None or nan = unknown.
 
     Raises:
-      ValueError: shapes differ, or a number is no class.
+        ValueError: If shapes differ, or a number is no class.
     """
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     if prediction.shape != reference.shape or prediction.ndim != 2:
@@ -111,10 +111,10 @@ def pooled_dice(scores: MaskScores) -> float:
     model that finds nothing wherever many images show nothing.
 
     Args:
-      scores: of R images, [R, C].
+        scores: Of R images, [R, C].
 
     Returns:
-      nan where no mask shows any class.
+        nan where no mask shows any class.
     """
     pixels = scores.predicted + scores.reference
     total = pixels.sum(0)
@@ -132,18 +132,18 @@ def summarise(
 ) -> SegmentationResult:
     """Means over images with intervals, of each class and over the classes.
 
-    Besides `FIGURES`, over all images: 'dice_shown', over the images whose reference shows the
+    Besides ``FIGURES``, over all images: 'dice_shown', over the images whose reference shows the
     class (those without it cannot raise it), and 'hd95_px_both', 'assd_px_both', 'hd95_mm_both',
     'assd_mm_both', over the images in which both masks show it (no distance is a penalty).
 
     Args:
-      scores: [R, C].
-      classes: C names.
-      groups: [R], the group (patient) of each row.
-      bootstrap: how to make intervals; None = none.
+        scores: [R, C].
+        classes: C names.
+        groups: [R], the group (patient) of each row.
+        bootstrap: How to make intervals; None = none.
 
     Raises:
-      ValueError: scores and names do not fit.
+        ValueError: If scores and names do not fit.
     """
     classes = tuple(classes)
     if scores.dice.ndim != 2 or scores.dice.shape[1] != len(classes):
@@ -175,7 +175,7 @@ def summarise(
 def _score_class(
     prediction: np.ndarray, reference: np.ndarray, scale: np.ndarray | None
 ) -> tuple[float, ...]:
-    """The fields of `MaskScores`, in order, of one class."""
+    """The fields of ``MaskScores``, in order, of one class."""
     sizes = int(prediction.sum()), int(reference.sum())
     shared = int((prediction & reference).sum())
     if not any(sizes):

@@ -31,15 +31,15 @@ def directed_distances(
     """Distance of each boundary pixel to the other mask's boundary.
 
     Args:
-      first: bool [H, W], not empty.
-      second: bool [H, W], not empty.
-      spacing: mm per pixel, one number or (of rows, of columns); 1 = distances in pixels.
+        first: bool [H, W], not empty.
+        second: bool [H, W], not empty.
+        spacing: mm per pixel, one number or (of rows, of columns); 1 = distances in pixels.
 
     Returns:
-      float64 [boundary pixels of first] and [boundary pixels of second], in the unit of spacing.
+        float64 [boundary pixels of first] and [boundary pixels of second], in the unit of spacing.
 
     Raises:
-      ValueError: shapes differ, a mask is empty, or the spacing is not positive.
+        ValueError: If shapes differ, a mask is empty, or the spacing is not positive.
     """
     first, second = np.asarray(first, bool), np.asarray(second, bool)
     if first.shape != second.shape or first.ndim != 2:
@@ -66,7 +66,7 @@ def check_spacing(spacing: float | Sequence[float]) -> np.ndarray:
     """Spacing of rows and of columns, float64 [2].
 
     Raises:
-      ValueError: it is not one or two positive numbers.
+        ValueError: If it is not one or two positive numbers.
     """
     found = np.asarray(spacing, np.float64)
     if found.shape not in ((), (2,)) or not (np.isfinite(found) & (found > 0)).all():

@@ -9,7 +9,12 @@ from sklearn import metrics
 
 @dataclass(frozen=True)
 class Threshold:
-    """A class is called where its probability is at least `value`; `rule` says how it was found."""
+    """The probability from which a class is called.
+
+    Attributes:
+        value: A class is called where its probability is at least this.
+        rule: How the value was chosen, in words.
+    """
 
     value: float = 0.5
     rule: str = "fixed"
@@ -33,16 +38,16 @@ def choose_threshold(
     """A threshold from the rows of the split that may decide it: never the test split.
 
     Args:
-      probabilities: float [R], of the positive class.
-      positive: bool or 0/1 [R].
-      rule: 'youden', the largest sensitivity + specificity - 1 (Youden, Cancer 3:32, 1950); or
-        'sensitivity', the best specificity at which sensitivity is `at_least`. Of equally
-        good thresholds the lowest, which has the highest sensitivity.
-      at_least: wanted sensitivity, in (0, 1].
-      split: name of the rows' split, for the report.
+        probabilities: float [R], of the positive class.
+        positive: bool or 0/1 [R].
+        rule: 'youden', the largest sensitivity + specificity - 1 (Youden, Cancer 3:32, 1950); or
+            'sensitivity', the best specificity at which sensitivity is ``at_least``. The lowest of
+            equally good thresholds is taken, since it has the highest sensitivity.
+        at_least: Wanted sensitivity, in (0, 1].
+        split: Name of the rows' split, for the report.
 
     Raises:
-      ValueError: the split is 'test', lacks one of both classes, or a value is impossible.
+        ValueError: If the split is 'test', lacks one of both classes, or a value is impossible.
     """
     if split == "test":
         raise ValueError(

@@ -22,17 +22,17 @@ class LineChart:
     """A curve over the rounds, with optional context behind it. R rounds.
 
     Attributes:
-      rounds: [R], increasing; integers are ticked at whole numbers only.
-      values: float [R], the curve; nan leaves a gap.
-      labels: R texts, shown when hovering a round.
-      y_label: What the y axis shows, with its unit.
-      description: The chart in words, for readers who cannot see it.
-      lines: float [K, R], thin lines behind the curve, through the points that are not nan (a
-        client may sit out most rounds); or None.
-      band: float [2, R], lower and upper edge of a band behind the curve, or None.
-      marked: Rounds to mark on the axis.
-      from_zero: Whether the y axis begins at zero.
-      x_label: What the x axis shows, where ``rounds`` holds something else that increases.
+        rounds: [R], increasing; integers are ticked at whole numbers only.
+        values: float [R], the curve; nan leaves a gap.
+        labels: R texts, shown when hovering a round.
+        y_label: What the y axis shows, with its unit.
+        description: The chart in words, for readers who cannot see it.
+        lines: float [K, R], thin lines behind the curve, through the points that are not nan (a
+            client may sit out most rounds); or None.
+        band: float [2, R], lower and upper edge of a band behind the curve, or None.
+        marked: Rounds to mark on the axis.
+        from_zero: Whether the y axis begins at zero.
+        x_label: What the x axis shows, where ``rounds`` holds something else that increases.
     """
 
     rounds: np.ndarray
@@ -51,8 +51,8 @@ def responsive(draw: Callable[[int, int], Markup], *, height: int) -> Markup:
     """Draws a chart for wide pages and again for phones, where scaled-down type is unreadable.
 
     Args:
-      draw: From width and height in pixels to the chart.
-      height: Height of the wide one.
+        draw: From width and height in pixels to the chart.
+        height: Height of the wide one.
     """
     narrow = element("div", draw(360, max(240, round(0.75 * height))), class_="narrow")
     return join(element("div", draw(1040, height), class_="wide"), narrow)
@@ -88,9 +88,9 @@ def sparkline(rounds: np.ndarray, values: np.ndarray, y_range: tuple[float, floa
     """A word-sized curve with a dot at its last finite value.
 
     Args:
-      rounds: int [R], increasing.
-      values: float [R], nan where there is none.
-      y_range: Common range of all sparklines of a table, so that they compare.
+        rounds: int [R], increasing.
+        values: float [R], nan where there is none.
+        y_range: Common range of all sparklines of a table, so that they compare.
     """
     width, height = 110, 24
     x = Scale(rounds[0], max(rounds[-1], rounds[0] + 1), 4, width - 6)

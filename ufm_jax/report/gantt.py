@@ -16,9 +16,9 @@ def gantt(record: RoundRecord, num_lanes: int, width: int) -> Markup:
     """Draws a lane a row and a client a bar over the steps of ``record``'s round.
 
     Args:
-      record: The round; its clients' lane, begin and end are drawn.
-      num_lanes: Lanes over all devices; idle ones are drawn too.
-      width: Pixels; the height follows from the number of lanes.
+        record: The round; its clients' lane, begin and end are drawn.
+        num_lanes: Lanes over all devices; idle ones are drawn too.
+        width: Pixels; the height follows from the number of lanes.
     """
     rows = max([num_lanes, *(client.lane + 1 for client in record.clients)])
     pitch = _PITCH if rows <= 24 else _SMALL_PITCH

@@ -13,10 +13,10 @@ class ClientCurves:
     """Values of K clients over R rounds; nan where a client was not in the cohort.
 
     Attributes:
-      names: K client names.
-      loss: float [K, R].
-      steps: float [K, R], local steps.
-      update_norm: float [K, R].
+        names: K client names.
+        loss: float [K, R].
+        steps: float [K, R], local steps.
+        update_norm: float [K, R].
     """
 
     names: tuple[str, ...]
@@ -34,11 +34,11 @@ def client_curves(history: Sequence[RoundRecord], names: Sequence[str]) -> Clien
     """Collects the clients' records.
 
     Args:
-      history: R rounds.
-      names: The K clients of the federation.
+        history: R rounds.
+        names: The K clients of the federation.
 
     Raises:
-      ValueError: If the history holds a client that is not in ``names``.
+        ValueError: If the history holds a client that is not in ``names``.
     """
     index = {name: k for k, name in enumerate(names)}
     loss, steps, norm = np.full((3, len(names), len(history)), np.nan)

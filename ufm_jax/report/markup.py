@@ -23,13 +23,13 @@ def element(tag: str, *children: Child, **attributes: str | float | None) -> Mar
     """Builds ``<tag attributes>children</tag>``.
 
     Args:
-      tag: The element's name.
-      *children: ``Markup`` is inserted as it is, everything else is escaped.
-      **attributes: Underscores become hyphens and a trailing one is dropped (``class_``); ``None``
-        leaves the attribute out; floats are written with two decimals at most.
+        tag: The element's name.
+        *children: ``Markup`` is inserted as it is, everything else is escaped.
+        **attributes: Underscores become hyphens and a trailing one is dropped (``class_``);
+            ``None`` leaves the attribute out; floats are written with two decimals at most.
 
     Returns:
-      The element.
+        The element.
     """
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{_attribute(value)}"'

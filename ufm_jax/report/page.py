@@ -29,18 +29,18 @@ def write_report(
     """Writes ``report.html``, a page that needs nothing but itself, into ``workdir``.
 
     Args:
-      workdir: Existing folder.
-      run: Facts about the run.
-      history: Its rounds, at least one.
-      data: One row a client of the federation: client, images, groups, labels.
-      issues: What was skipped or doubtful in the data (``DataIssues.to_json()``).
-      pictures: Example images, or None.
+        workdir: Existing folder.
+        run: Facts about the run.
+        history: Its rounds, at least one.
+        data: One row a client of the federation: client, images, groups, labels.
+        issues: What was skipped or doubtful in the data (``DataIssues.to_json()``).
+        pictures: Example images, or None.
 
     Returns:
-      The report's path. The file is replaced in one step: an older report stays until then.
+        The report's path. The file is replaced in one step: an older report stays until then.
 
     Raises:
-      ValueError: If the history is empty or names a client that ``data`` does not.
+        ValueError: If the history is empty or names a client that ``data`` does not.
     """
     return replace_page(workdir, render(run, history, data, issues, pictures))
 
@@ -52,7 +52,7 @@ def render(
     issues: Mapping[str, Any],
     pictures: Pictures | None,
 ) -> str:
-    """The page's HTML; arguments as in `write_report`."""
+    """The page's HTML; arguments as in ``write_report``."""
     if not history:
         raise ValueError(f"The history of {run.name!r} is empty: train at least one round first.")
     curves = client_curves(history, [row["client"] for row in data])
@@ -75,9 +75,9 @@ def document(title: str, subtitle: str, *parts: Markup) -> str:
     """A whole page.
 
     Args:
-      title: Its name, and its first heading.
-      subtitle: Below the heading.
-      *parts: The sections.
+        title: Its name, and its first heading.
+        subtitle: Below the heading.
+        *parts: The sections.
     """
     head = element(
         "head",

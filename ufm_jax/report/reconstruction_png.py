@@ -27,12 +27,12 @@ def write_reconstruction_png(
     """Writes the first ``rows`` examples side by side: input, masked, reconstruction, original.
 
     Args:
-      workdir: Existing folder.
-      pictures: Must hold at least one example.
-      rows: Most examples to show.
+        workdir: Existing folder.
+        pictures: Must hold at least one example.
+        rows: Most examples to show.
 
     Returns:
-      The path of the PNG.
+        The path of the PNG.
     """
     count = min(rows, len(pictures.captions))
     if count == 0:

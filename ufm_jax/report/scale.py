@@ -25,13 +25,13 @@ def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[fl
     """Round numbers inside low..high, in steps of 1, 2 or 5 times a power of ten.
 
     Args:
-      low: Lower end of the axis.
-      high: Upper end, greater than ``low``.
-      most: Upper bound on the number of ticks, at least 2.
-      whole: Steps of at least 1, for axes that count.
+        low: Lower end of the axis.
+        high: Upper end, greater than ``low``.
+        most: Upper bound on the number of ticks, at least 2.
+        whole: Steps of at least 1, for axes that count.
 
     Returns:
-      Ticks in increasing order.
+        Ticks in increasing order.
     """
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
@@ -46,8 +46,8 @@ def tick_label(value: float, values: list[float]) -> str:
     """Writes a tick with just the decimals that the axis needs; very large or small with exponent.
 
     Args:
-      value: One of ``values``.
-      values: All ticks of the axis.
+        value: One of ``values``.
+        values: All ticks of the axis.
     """
     step = min((b - a for a, b in itertools.pairwise(values)), default=abs(value) or 1.0)
     largest = max(abs(tick) for tick in values)
@@ -64,12 +64,12 @@ def padded_range(
     """An axis range around the finite ``values`` that is never empty.
 
     Args:
-      values: Any shape; nan and infinite entries are ignored.
-      from_zero: Begin the axis at 0.
-      margin: Share of the range added at either end that is not pinned to zero.
+        values: Any shape; nan and infinite entries are ignored.
+        from_zero: Begin the axis at 0.
+        margin: Share of the range added at either end that is not pinned to zero.
 
     Returns:
-      (low, high) with low < high; (0, 1) where no value is finite.
+        (low, high) with low < high; (0, 1) where no value is finite.
     """
     finite = values[np.isfinite(values)]
     if finite.size == 0:

@@ -46,9 +46,9 @@ def client_table(
     """One row a client, the largest first: its data, its training, its loss over the rounds.
 
     Args:
-      history: The run's rounds.
-      curves: The clients' values over those rounds.
-      data: Rows with the keys client, images, groups, labels.
+        history: The run's rounds.
+        curves: The clients' values over those rounds.
+        data: Rows with the keys client, images, groups, labels.
     """
     rows = sorted(
         (_client_row(entry, history, curves, data) for entry in data),
@@ -100,8 +100,8 @@ def issue_list(issues: Mapping[str, Any]) -> Markup:
     """What was skipped or is doubtful in the data, by kind.
 
     Args:
-      issues: As ``ufm_jax.data.issues.DataIssues.to_json`` gives it: ``issues`` maps a kind to
-        entries of client, path and reason; ``excluded`` maps a reason to images left out.
+        issues: As ``ufm_jax.data.issues.DataIssues.to_json`` gives it: ``issues`` maps a kind to
+            entries of client, path and reason; ``excluded`` maps a reason to images left out.
     """
     parts = [_issue_kind(kind, found) for kind, found in issues.get("issues", {}).items() if found]
     parts += [

@@ -47,15 +47,15 @@ class ClientRecord:
     """What one client of the cohort did in one round.
 
     Attributes:
-      client: The client's name.
-      loss: Mean loss over its local steps (nan where it was not finite).
-      examples: Images it trained on in this round, with repeats.
-      steps: Local optimiser steps, T_k.
-      update_norm: Euclidean norm of its pseudo-gradient, ||w - w_k||.
-      finite: Whether its update was finite and so took part in the average.
-      lane: The lane it ran in, counted over all devices.
-      begin: Its first step in that lane.
-      end: One past its last step in that lane.
+        client: The client's name.
+        loss: Mean loss over its local steps (nan where it was not finite).
+        examples: Images it trained on in this round, with repeats.
+        steps: Local optimiser steps, T_k.
+        update_norm: Euclidean norm of its pseudo-gradient, ||w - w_k||.
+        finite: Whether its update was finite and so took part in the average.
+        lane: The lane it ran in, counted over all devices.
+        begin: Its first step in that lane.
+        end: One past its last step in that lane.
     """
 
     client: str
@@ -74,22 +74,22 @@ class RoundRecord:
     """What one round did.
 
     Attributes:
-      round: The round's number, from zero.
-      loss: Loss over the cohort, averaged with the client weights (nan where not finite).
-      lr_factor: What the schedule multiplied the local learning rate with.
-      seconds: Wall-clock time of the round.
-      images: Images trained on by the whole cohort.
-      images_per_second: images / seconds.
-      useful_fraction: Share of the lanes' step slots in which a client trained, 0..1.
-      update_norm: Euclidean norm of the server's update.
-      cohort: Number of clients in the round.
-      rejected: Names of the clients whose update was left out.
-      clients: One record for each client of the cohort.
-      bytes_down: Bytes that clients received, those that did not answer in time among them.
-      bytes_up: Bytes that it sent.
-      late: Names of the clients that were asked and did not answer in time.
-      virtual_seconds: What the round took on the virtual clock; nan without one.
-      skipped: Whether too few updates came in for the aggregation rule, and nothing was updated.
+        round: The round's number, from zero.
+        loss: Loss over the cohort, averaged with the client weights (nan where not finite).
+        lr_factor: What the schedule multiplied the local learning rate with.
+        seconds: Wall-clock time of the round.
+        images: Images trained on by the whole cohort.
+        images_per_second: ``images`` divided by ``seconds``.
+        useful_fraction: Share of the lanes' step slots in which a client trained, 0..1.
+        update_norm: Euclidean norm of the server's update.
+        cohort: Number of clients in the round.
+        rejected: Names of the clients whose update was left out.
+        clients: One record for each client of the cohort.
+        bytes_down: Bytes that clients received, those that did not answer in time among them.
+        bytes_up: Bytes that it sent.
+        late: Names of the clients that were asked and did not answer in time.
+        virtual_seconds: What the round took on the virtual clock; nan without one.
+        skipped: Whether too few updates came in for the aggregation rule, and nothing was updated.
     """
 
     round: int
@@ -122,13 +122,13 @@ class MetricWriter:
         """Opens the history in ``workdir`` for rounds from ``resume_round`` on.
 
         Args:
-          workdir: The run's folder; made if absent.
-          resume_round: The first round that will be written; 0 starts the history anew.
+            workdir: The run's folder; made if absent.
+            resume_round: The first round that will be written; 0 starts the history anew.
 
         Raises:
-          ValueError: If ``resume_round`` is negative.
-          RunError: If a line of the existing history is not a record, and its round is not one of
-            those that come again.
+            ValueError: If ``resume_round`` is negative.
+            RunError: If a line of the existing history is not a record, and its round is not one of
+                those that come again.
         """
         if resume_round < 0:
             raise ValueError(f"resume_round is {resume_round}; it counts rounds from 0.")
@@ -156,7 +156,7 @@ class MetricWriter:
         """Appends ``record`` and flushes.
 
         Raises:
-          ValueError: If the record's round is not later than all rounds in the history.
+            ValueError: If the record's round is not later than all rounds in the history.
         """
         if record.round < self._next_round:
             raise ValueError(
@@ -195,12 +195,12 @@ def read_history(workdir: str | os.PathLike[str], rounds: int | None = None) -> 
     come back as nan.
 
     Args:
-      workdir: The run's folder.
-      rounds: How many rounds are wanted; None for all. What comes after them is not read.
+        workdir: The run's folder.
+        rounds: How many rounds are wanted; None for all. What comes after them is not read.
 
     Raises:
-      RunError: If a line that is wanted is not a record, or not later than the one before; names
-        the file and the line.
+        RunError: If a line that is wanted is not a record, or not later than the one before; names
+            the file and the line.
     """
     path = Path(workdir) / HISTORY_FILE
     if not path.exists():

@@ -1,6 +1,6 @@
 """What is written about a folder of images: a table, and of segmentations masks and overlays.
 
-`OUT/predictions.csv` has a row a file, in order; `error` says why one was not predicted.
+``OUT/predictions.csv`` has a row a file, in order; ``error`` says why one was not predicted.
 Diagnosis: image, called, prob_<class>..., error. Segmentation: image, mask, pixels_<class>...,
 <measurement>_<unit>, error; and beside the table
 
@@ -47,7 +47,7 @@ class Output(Protocol):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns between `image` and `error`."""
+        """Columns between ``image`` and ``error``."""
         ...
 
     @property
