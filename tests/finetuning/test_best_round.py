@@ -9,7 +9,7 @@ import pytest
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.written import Beside
+from ufm_jax.evaluation.evaluation_json import CompareWith
 from ufm_jax.finetuning import run as pipeline
 from ufm_jax.finetuning import training
 from ufm_jax.finetuning.best_round import Selection, check_validation
@@ -94,7 +94,7 @@ def test_flags_that_match_nothing_are_refused(tmp_path, monkeypatch, wrong, mess
     monkeypatch.setattr(pipeline, "read_seen", lambda run: SimpleNamespace(data=""))
     data = SimpleNamespace(task=model.task, fingerprint="")
     monkeypatch.setattr(pipeline, "load_task", lambda config: data)
-    request = Request(tmp_path, tmp_path / "out", ("test",), Beside())
+    request = Request(tmp_path, tmp_path / "out", ("test",), CompareWith())
     with pytest.raises(ConfigError, match=message):
         evaluate(FinetuneConfig(), request._replace(**wrong))
 

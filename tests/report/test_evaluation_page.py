@@ -10,7 +10,8 @@ import pytest
 
 from ufm_jax.data.labels.task import Task
 from ufm_jax.evaluation.biometry import measurement_errors
-from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass
+from ufm_jax.evaluation.cases import binary_cases, multiclass_cases
+from ufm_jax.evaluation.diagnosis import diagnose
 from ufm_jax.evaluation.evaluation_json import Evaluation, MeasurementErrors
 from ufm_jax.evaluation.intervals import Bootstrap
 from ufm_jax.evaluation.segmentation import MaskScores, score_masks, summarise
@@ -29,17 +30,10 @@ def diagnosis(rows: int = 60, classes: tuple[str, ...] = TASK.classes):
     logits = rng.normal(size=(rows, len(classes))) + 1.5 * np.eye(len(classes))[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     if len(classes) == 2:
-        return diagnose_binary(
-            probabilities,
-            labels,
-            classes,
-            positive=classes[0],
-            groups=np.arange(rows) // 2,
-            bootstrap=BOOTSTRAP,
-        )
-    return diagnose_multiclass(
-        probabilities, labels, classes, groups=np.arange(rows) // 2, bootstrap=BOOTSTRAP
-    )
+        cases = binary_cases(probabilities, labels, classes, classes[0])
+    else:
+        cases = multiclass_cases(probabilities, labels, classes)
+    return diagnose(cases, np.arange(rows) // 2, BOOTSTRAP)
 
 
 def segmentation():

@@ -11,7 +11,7 @@ from ufm_jax.evaluation.results import Curves
 
 
 @dataclass(frozen=True)
-class Against:
+class OneVsRest:
     """One class against the rest, on the n rows whose label is known.
 
     Attributes:
@@ -51,13 +51,12 @@ class Against:
         )
 
 
-def measure_against(case: Against, bins: int) -> Measure:
-    """The measure of all figures of one class against the rest.
+def measure_class(case: OneVsRest, bins: int) -> Measure:
+    """The measure of all ``FIGURES`` of one class against the rest.
 
-    Figures: auroc, aupr (average precision), accuracy, balanced_accuracy, sensitivity, specificity,
-    precision, npv (precision of the negative class), f1, brier, calibration_error. Undefined (nan):
-    those of a class that no drawn row has. Precision of a class that occurs and is never called is
-    0, as in scikit-learn; so is npv.
+    ``aupr`` is the average precision, and ``npv`` the precision of the negative class. Figures of a
+    class that no drawn row has are undefined (nan). Precision of a class that occurs and is never
+    called is 0, as in scikit-learn; so is npv.
     """
     if not len(case.rows):
         return lambda weights: dict.fromkeys(FIGURES, np.full(len(weights), np.nan))
@@ -86,7 +85,7 @@ def rates(
     false_negative: np.ndarray,
     true_positive: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Figures of confusion counts [B] each; nan where the class they are about does not occur."""
+    """Figures of four confusion counts [B]; nan where the class they are about does not occur."""
     positives = true_positive + false_negative
     negatives = true_negative + false_positive
     sensitivity = divide(true_positive, positives)

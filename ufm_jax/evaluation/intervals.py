@@ -7,7 +7,7 @@ for many resamples at once, from weights [B, R], so that thousands of resamples 
 products.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,6 +160,26 @@ def measure_mean(values: Mapping[str, np.ndarray]) -> Measure:
     def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
         means = divide(weights @ filled, weights @ known)
         return {name: means[:, index] for index, name in enumerate(values)}
+
+    return measure
+
+
+def measure_classes(measures: Sequence[Measure], averaged: Mapping[str, Sequence[int]]) -> Measure:
+    """A measure of each class's figures, '<number>/<figure>', and of their means over classes.
+
+    Args:
+        measures: C measures, one of each class.
+        averaged: Figure -> the numbers of the classes that its mean is over; without any it is nan.
+    """
+
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        per_class = [function(weights) for function in measures]
+        out = {f"{c}/{name}": x for c, found in enumerate(per_class) for name, x in found.items()}
+        undefined = np.full(len(weights), np.nan)
+        for name, numbers in averaged.items():
+            columns = [per_class[c][name] for c in numbers]
+            out[name] = np.mean(columns, axis=0) if columns else undefined
+        return out
 
     return measure
 

@@ -5,35 +5,27 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ufm_jax.evaluation.binary import FIGURES, Against, measure_against
+from ufm_jax.evaluation.binary import FIGURES, OneVsRest, measure_class
 from ufm_jax.evaluation.calibration import bin_table, calibration_error
-from ufm_jax.evaluation.intervals import Measure, divide
+from ufm_jax.evaluation.intervals import Measure, divide, measure_classes
 from ufm_jax.evaluation.results import Estimate
 
 
-def measure_macro(cases: Sequence[Against], bins: int, whole: Measure | None = None) -> Measure:
-    """The measure of every class's figures, named '<number>/<figure>', and of their means.
+def measure_macro(cases: Sequence[OneVsRest], bins: int, whole: Measure | None = None) -> Measure:
+    """The measure of every class's figures, and of their means; see ``measure_classes``.
 
-    Means are over the classes that have positive and negative rows; with none they are nan.
+    Means are over the classes that have positive and negative rows.
 
     Args:
         cases: C classes, each against the rest.
         bins: Of the calibration errors.
         whole: Figures of all classes together, which replace means of the same name.
     """
-    measures = [measure_against(case, bins) for case in cases]
     complete = [c for c, case in enumerate(cases) if not case.lacks]
-
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        per_class = [function(weights) for function in measures]
-        out = {f"{c}/{name}": x for c, found in enumerate(per_class) for name, x in found.items()}
-        undefined = np.full(len(weights), np.nan)
-        for name in FIGURES:
-            columns = [per_class[c][name] for c in complete]
-            out[name] = np.mean(columns, axis=0) if columns else undefined
-        return out | dict(whole(weights) if whole else {})
-
-    return measure
+    each = measure_classes(
+        [measure_class(case, bins) for case in cases], dict.fromkeys(FIGURES, complete)
+    )
+    return (lambda weights: {**each(weights), **whole(weights)}) if whole else each
 
 
 def measure_whole(
@@ -72,7 +64,7 @@ def measure_whole(
 
 
 def split(
-    found: Mapping[str, Estimate], cases: Sequence[Against]
+    found: Mapping[str, Estimate], cases: Sequence[OneVsRest]
 ) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
     """Splits figures of ``measure_macro`` into overall ones and those of each class, with notes.
 
@@ -90,7 +82,7 @@ def split(
     return overall, per_class
 
 
-def explain(figures: Mapping[str, Estimate], case: Against) -> dict[str, Estimate]:
+def explain(figures: Mapping[str, Estimate], case: OneVsRest) -> dict[str, Estimate]:
     """Figures of one class, with notes why some are undefined or 0 by convention."""
     explained = {name: _because(value, case.lacks) for name, value in figures.items()}
     if case.positive.any() and not case.called.any():

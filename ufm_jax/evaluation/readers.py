@@ -15,8 +15,9 @@ from scipy import stats
 from ufm_jax.data.cells import name_of, near_equal, text_of
 from ufm_jax.data.csv_files import read_csv
 from ufm_jax.errors import DataError
-from ufm_jax.evaluation.compare import McNemar, mcnemar
-from ufm_jax.evaluation.results import Estimate, plain
+from ufm_jax.evaluation.paired_tests import McNemar, mcnemar
+from ufm_jax.evaluation.results import Estimate
+from ufm_jax.runs.stored import as_json
 
 _COLUMNS = ("image", "reader", "call")
 _SHOWN = 5
@@ -61,7 +62,7 @@ class ReaderResult:
 
     def to_json(self) -> dict[str, Any]:
         """Nested dicts that ``json.dumps`` takes as they are."""
-        return plain(self) | {"roc_point": plain(self.roc_point)}
+        return as_json(self) | {"roc_point": as_json(self.roc_point)}
 
 
 def read_calls(

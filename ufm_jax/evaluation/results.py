@@ -1,13 +1,12 @@
-"""What an evaluation hands on: typed results that become JSON as they are.
+"""The typed results of an evaluation; ``runs.stored.as_json`` turns them into JSON.
 
-A number that is undefined is nan and carries a note that says why; in JSON it is null.
+An undefined number is nan and carries a note that says why; in JSON it is null.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -85,13 +84,13 @@ class DiagnosisResult:
     Attributes:
         kind: 'binary', 'multiclass' or 'multilabel'.
         classes: C names.
-        positive: The class that metrics of a binary task are about, else "".
+        positive: The class that the figures of a binary task are about, else "".
         num_rows: R.
         num_groups: Groups (patients) that were resampled.
         support: Class -> rows that have it.
-        decision: Class -> the threshold and how it was chosen; 'argmax' for multi-class.
-        overall: Metric -> figure; macro averages for more than two classes.
-        per_class: Class -> metric -> figure, class against the rest; a binary task's positive only.
+        decision: Class -> the threshold and how it was chosen, or 'highest probability'.
+        overall: Name -> figure; macro averages for more than two classes.
+        per_class: Class -> name -> figure, class against the rest; a binary task's positive only.
         confusion: int, rows = truth, columns = called. binary [2, 2] (negative, positive),
             multi-class [C, C], multi-label [C, 2, 2] over the rows whose label is known.
         curves: Class -> curves; a binary task's positive only.
@@ -115,10 +114,6 @@ class DiagnosisResult:
     bins: int
     interval: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that ``json.dumps`` takes as they are."""
-        return plain(self)
-
 
 @dataclass(frozen=True)
 class SegmentationResult:
@@ -128,8 +123,8 @@ class SegmentationResult:
         classes: C names, background not among them.
         num_rows: R.
         num_groups: Groups (patients) that were resampled.
-        overall: Metric -> mean over the classes.
-        per_class: Class -> metric -> figure.
+        overall: Name -> mean over the classes.
+        per_class: Class -> name -> figure.
         counts: Class -> how many images have the class in both masks, in the reference only
             (missed), in the prediction only (false alarm), in neither.
         definition: The distances' definition, in words.
@@ -144,10 +139,6 @@ class SegmentationResult:
     counts: Mapping[str, Mapping[str, int]]
     definition: str
     interval: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that ``json.dumps`` takes as they are."""
-        return plain(self)
 
 
 @dataclass(frozen=True)
@@ -169,30 +160,3 @@ class MeasurementResult:
     missed: int
     metrics: Mapping[str, Estimate]
     interval: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that ``json.dumps`` takes as they are."""
-        return plain(self)
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, mappings, arrays and numbers as JSON has them; nan and infinities are None.
-
-    Raises:
-        TypeError: If the value is none of these.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    raise TypeError(f"a result holds a {type(value).__name__}, which JSON does not know")

@@ -12,11 +12,11 @@ import numpy as np
 
 from ufm_jax.evaluation.intervals import (
     Bootstrap,
-    Measure,
     check_groups,
     describe,
     estimates,
     group_numbers,
+    measure_classes,
     measure_mean,
 )
 from ufm_jax.evaluation.results import SegmentationResult
@@ -155,7 +155,12 @@ def summarise(
         known = np.stack([~np.isnan(table[name]) for table in tables])
         rests_on[name] = int(known.any(axis=0).sum())
         rests_on |= {f"{c}/{name}": int(row.sum()) for c, row in enumerate(known)}
-    found = estimates(_measure(tables), groups, bootstrap, rests_on)
+    having = {
+        name: [c for c, table in enumerate(tables) if not np.isnan(table[name]).all()]
+        for name in tables[0]
+    }
+    measure = measure_classes([measure_mean(table) for table in tables], having)
+    found = estimates(measure, groups, bootstrap, rests_on)
     count = group_numbers(groups)[1]
     return SegmentationResult(
         classes=classes,
@@ -206,26 +211,6 @@ def _columns(scores: MaskScores, c: int) -> dict[str, np.ndarray]:
     for name in FIGURES[2:]:
         columns[f"{name}_both"] = np.where(both, columns[name], np.nan)
     return columns
-
-
-def _measure(tables: Sequence[dict[str, np.ndarray]]) -> Measure:
-    """Figures of each class, '<number>/<figure>', and their means over classes that have them."""
-    measures = [measure_mean(table) for table in tables]
-    having = {
-        name: [c for c, table in enumerate(tables) if not np.isnan(table[name]).all()]
-        for name in tables[0]
-    }
-
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        per_class = [function(weights) for function in measures]
-        out = {f"{c}/{name}": x for c, found in enumerate(per_class) for name, x in found.items()}
-        undefined = np.full(len(weights), np.nan)
-        for name, numbers in having.items():
-            columns = [per_class[c][name] for c in numbers]
-            out[name] = np.mean(columns, axis=0) if columns else undefined
-        return out
-
-    return measure
 
 
 def _presence(scores: MaskScores, c: int) -> dict[str, int]:

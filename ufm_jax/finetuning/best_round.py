@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from ufm_jax.evaluation.segmentation import pooled_dice
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.files import write_json
 from ufm_jax.prediction.split import diagnosis_of
-from ufm_jax.runs.stored import read_as
+from ufm_jax.runs.stored import as_json, read_as
 
 VALIDATION_FILE = "validation.json"
 
@@ -69,7 +69,7 @@ class Selection:
         before = self.best
         look = Look(done, self._score(state))
         self.looks.append(look)
-        write_json(self._workdir / VALIDATION_FILE, [_to_json(look) for look in self.looks])
+        write_json(self._workdir / VALIDATION_FILE, as_json(self.looks))
         _log.info("after round %d: validation score %.4f", done, look.score)
         better = math.isfinite(look.score) and (before is None or look.score > before.score)
         return look.score if better else None
@@ -129,7 +129,3 @@ def score(predictions: Predictions, task: Task, settings: EvaluationConfig) -> f
     if figure == "pooled_dice":
         return pooled_dice(predictions.scores)
     return evaluate_segmentation(predictions, plain).overall[figure].value
-
-
-def _to_json(look: Look) -> dict[str, float | None]:
-    return asdict(look) | {"score": look.score if math.isfinite(look.score) else None}

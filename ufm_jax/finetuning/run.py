@@ -15,12 +15,12 @@ from ufm_jax.data.labels.settings import SPLITS, SplitSettings
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.calls import choose_thresholds, positive_class
+from ufm_jax.evaluation.evaluation_json import CompareWith, evaluate_predictions, write_results
 from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
 )
 from ufm_jax.evaluation.thresholds import Threshold
-from ufm_jax.evaluation.written import Beside, evaluate_predictions, write_tables
 from ufm_jax.fed.keys import fold
 from ufm_jax.finetuning.probes.linear_knn import knn_probe, linear_probe
 from ufm_jax.finetuning.report import write_report
@@ -94,7 +94,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         save_model(workdir, replace(model, thresholds=values))
     note = " ".join(filter(None, (note, tested.note)))
     evaluation, called = evaluate_predictions(config, data, predictions, thresholds, note)
-    write_tables(workdir, evaluation, called)
+    write_results(workdir, evaluation, called)
     return Ended(write_report(config, workdir, data, evaluation, called, model))
 
 
@@ -105,7 +105,7 @@ class Request(NamedTuple):
         run: Folder of a finished fine-tuning run.
         out: Gets tables, evaluation.json and report; not the run's own folder.
         splits: Splits to evaluate; ('all',) takes every image that the run has not seen.
-        beside: What to compare with.
+        compare_with: What the model is compared with.
         occlusion: Diagnosis: examples of each kind for which a map is drawn.
         client: Whose parameters predict, where clients have their own. '' is for data of the run
             itself, each image of which is predicted with those of its client.
@@ -114,7 +114,7 @@ class Request(NamedTuple):
     run: Path
     out: Path
     splits: tuple[str, ...]
-    beside: Beside
+    compare_with: CompareWith
     occlusion: int = 0
     client: str = ""
 
@@ -168,9 +168,9 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
         for name, value in model.thresholds.items()
     }
     evaluation, called = evaluate_predictions(
-        config, data, predictions, thresholds, tested.note, request.beside
+        config, data, predictions, thresholds, tested.note, request.compare_with
     )
-    write_tables(request.out, evaluation, called)
+    write_results(request.out, evaluation, called)
     return write_report(
         config, request.out, data, evaluation, called, model, occlusion=request.occlusion
     )

@@ -12,14 +12,11 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import numpy as np
+from typing import Self
 
 from ufm_jax.errors import RunError
 from ufm_jax.files import private_folder, write_text
-from ufm_jax.runs.stored import typed
+from ufm_jax.runs.stored import as_json, typed
 
 HISTORY_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -179,12 +176,7 @@ class MetricWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
@@ -246,16 +238,4 @@ def _scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
 
 def _to_json(record: RoundRecord) -> str:
     """One line of strict JSON; numbers that are not finite become null."""
-    return json.dumps(_finite_or_null(dataclasses.asdict(record)), allow_nan=False)
-
-
-def _finite_or_null(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, dict):
-        return {key: _finite_or_null(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite_or_null(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return json.dumps(as_json(record), allow_nan=False)

@@ -25,8 +25,8 @@ from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labels.task import Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.evaluation.biometry import UNITS
-from ufm_jax.evaluation.calls import called
-from ufm_jax.evaluation.predictions_csv import BETWEEN
+from ufm_jax.evaluation.calls import make_calls
+from ufm_jax.evaluation.predictions_csv import SEPARATOR
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.files import private_file, private_folder
 from ufm_jax.prediction.folder.files import FolderImage, read_pixels
@@ -105,9 +105,9 @@ class DiagnosisOutput:
         del image
         task = self.task
         assert task.kind != "segment"
-        (calls,) = called(probabilities[None], task.kind, task.classes, self.thresholds)
+        (calls,) = make_calls(probabilities[None], task.kind, task.classes, self.thresholds)
         cells = {f"prob_{n}": str(p) for n, p in zip(task.classes, probabilities, strict=True)}
-        return cells | {"called": BETWEEN.join(np.array(task.classes)[calls])}
+        return cells | {"called": SEPARATOR.join(np.array(task.classes)[calls])}
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.binary import measure_against
+from ufm_jax.evaluation.binary import measure_class
 from ufm_jax.evaluation.calibration import BINS
 from ufm_jax.evaluation.calls import positive_class
-from ufm_jax.evaluation.cases import against_the_rest
-from ufm_jax.evaluation.compare import Comparison, delong_test, paired_bootstrap
+from ufm_jax.evaluation.cases import one_vs_rest
 from ufm_jax.evaluation.intervals import Bootstrap, Measure, measure_mean
 from ufm_jax.evaluation.macro import measure_macro, measure_whole
+from ufm_jax.evaluation.paired_tests import Comparison, delong_test, paired_bootstrap
 from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
     SegmentationPredictions,
 )
 from ufm_jax.evaluation.readers import ReaderResult, compare_readers, read_calls
-from ufm_jax.evaluation.results import DiagnosisResult, plain
+from ufm_jax.evaluation.results import DiagnosisResult
 
 _DIAGNOSIS = ("balanced_accuracy", "auroc", "accuracy")
 _MASKS = ("dice", "hd95_px", "hd95_mm")
@@ -45,10 +44,6 @@ class RunComparison:
     num_groups: int
     figures: Mapping[str, Comparison]
     left_out: Mapping[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """Nested dicts that ``json.dumps`` takes as they are."""
-        return plain(self)
 
 
 def compare_runs(
@@ -163,11 +158,11 @@ def _compare_diagnosis(
 def _measure_diagnosis(predictions: DiagnosisPredictions, settings: EvaluationConfig) -> Measure:
     """The figures of ``evaluation.diagnosis``, at the calls that the run made."""
     p, called = predictions, predictions.calls()
-    against = against_the_rest(p.probabilities, p.targets, p.classes, called)
+    against = one_vs_rest(p.probabilities, p.targets, p.classes, called)
     if p.kind == "multi":
         return measure_macro(against, BINS)
     if len(p.classes) == 2:
-        return measure_against(against[p.classes.index(positive_class(settings, p.classes))], BINS)
+        return measure_class(against[p.classes.index(positive_class(settings, p.classes))], BINS)
     whole = measure_whole(p.probabilities, p.labels, called.argmax(1), BINS)
     return measure_macro(against, BINS, whole)
 
@@ -209,12 +204,5 @@ def _paired(
     if count < 2:
         reason = f"both runs have it for images of {count} groups: a comparison needs two"
         return {}, dict.fromkeys(names, reason)
-
-    def only(measure: Measure) -> Measure:
-        def named(weights: np.ndarray) -> Mapping[str, np.ndarray]:
-            found = measure(weights)
-            return {name: found[name] for name in names}
-
-        return named
-
-    return paired_bootstrap(only(first), only(second), groups, bootstrap), {}
+    found = paired_bootstrap(first, second, groups, bootstrap)
+    return {name: found[name] for name in names}, {}

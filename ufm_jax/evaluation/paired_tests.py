@@ -1,7 +1,6 @@
 """Two models on the same rows: DeLong's test, paired bootstrap over groups, McNemar's test."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -15,7 +14,7 @@ from ufm_jax.evaluation.intervals import (
     group_numbers,
     interval,
 )
-from ufm_jax.evaluation.results import Estimate, plain
+from ufm_jax.evaluation.results import Estimate
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,6 @@ class Comparison:
     difference: Estimate
     p_value: float
     method: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Nested dicts that ``json.dumps`` takes as they are."""
-        return plain(self)
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,7 @@ def delong_test(
 def paired_bootstrap(
     first: Measure, second: Measure, groups: np.ndarray, settings: Bootstrap
 ) -> dict[str, Comparison]:
-    """Compares all figures that two measures share, on the same resamples of groups.
+    """Compares all figures that two measures share, on the same resamples of whole groups.
 
     p is the smallest 1 - level at which the percentile interval of the difference excludes 0:
     2 min(#{d <= 0} + 1, #{d >= 0} + 1) / (B + 1), at most 1.
@@ -133,25 +128,13 @@ def paired_bootstrap(
     count = group_numbers(groups)[1]
     if count < 2:
         raise ValueError("one group only: a comparison needs at least two groups to resample")
-
-    def both(weights: np.ndarray) -> dict[str, np.ndarray]:
-        one, two = first(weights), second(weights)
-        return {
-            key: value
-            for name in one
-            if name in two
-            for key, value in ((f"1:{name}", one[name]), (f"2:{name}", two[name]))
-        }
-
-    found = evaluate(both, groups, settings)
-    if not found.point:
+    # Equal settings and groups give both the same resamples.
+    one, two = (evaluate(measure, groups, settings) for measure in (first, second))
+    shared = [name for name in one.point if name in two.point]
+    if not shared:
         raise ValueError("the two measures share no figure")
     method = f"paired bootstrap, {settings.replicates} resamples of {count} groups"
-    return {
-        key[2:]: _paired(found, key[2:], settings, len(groups), method)
-        for key in found.point
-        if key.startswith("1:")
-    }
+    return {name: _paired(one, two, name, settings, len(groups), method) for name in shared}
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
@@ -194,22 +177,18 @@ def _wald(
 
 
 def _paired(
-    found: Replicates, name: str, settings: Bootstrap, rows: int, method: str
+    first: Replicates, second: Replicates, name: str, settings: Bootstrap, rows: int, method: str
 ) -> Comparison:
     """The comparison of one figure."""
-    point, drawn = found.point, found.drawn
-    one, two = f"1:{name}", f"2:{name}"
-    gaps = drawn[one] - drawn[two]
-    difference = interval(point[one] - point[two], gaps, settings.level, rows)
+    gaps = first.drawn[name] - second.drawn[name]
+    difference = interval(first.point[name] - second.point[name], gaps, settings.level, rows)
     p_value = np.nan
     if not np.isnan(difference.low):
         valid = gaps[~np.isnan(gaps)]
         tail = min((valid <= 0).sum(), (valid >= 0).sum()) + 1
         p_value = min(1.0, 2 * float(tail) / (len(valid) + 1))
-    return Comparison(
-        interval(point[one], drawn[one], settings.level, rows),
-        interval(point[two], drawn[two], settings.level, rows),
-        difference,
-        p_value,
-        method,
+    one, two = (
+        interval(side.point[name], side.drawn[name], settings.level, rows)
+        for side in (first, second)
     )
+    return Comparison(one, two, difference, p_value, method)
