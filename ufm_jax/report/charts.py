@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ufm_jax.report import svg
+from ufm_jax.report.axes import Scale, padded_range, tick_label, ticks
 from ufm_jax.report.markup import Markup, decimal, element, join
-from ufm_jax.report.scale import Scale, padded_range, tick_label, ticks
 
 _MOST_POINTS, _MOST_CONTEXT_POINTS, _MOST_SPARK_POINTS = 300, 200, 48
 

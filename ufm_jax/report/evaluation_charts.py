@@ -8,9 +8,9 @@ import numpy as np
 from ufm_jax.evaluation.readers import ReaderResult
 from ufm_jax.evaluation.results import CalibrationCurve, PrecisionRecallCurve, RocCurve
 from ufm_jax.report import svg
+from ufm_jax.report.axes import Scale, padded_range, tick_label, ticks
 from ufm_jax.report.charts import polyline
 from ufm_jax.report.markup import Markup, element, join
-from ufm_jax.report.scale import Scale, padded_range, tick_label, ticks
 
 _SIDE, _LEFT, _RIGHT, _TOP, _BOTTOM = 340, 46, 12, 24, 40
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from ufm_jax.report import svg
+from ufm_jax.report.axes import Scale, tick_label, ticks
 from ufm_jax.report.markup import Markup, decimal, element
 from ufm_jax.report.numbers import count
-from ufm_jax.report.scale import Scale, tick_label, ticks
 from ufm_jax.runs.history import ClientRecord, RoundRecord
 
 _LETTER_WIDTH = 6.4  # of the bars' 11 px type, on average

@@ -9,7 +9,7 @@ from typing import Any
 from ufm_jax.files import replacing
 from ufm_jax.objectives.pictures import Pictures
 from ufm_jax.report import costs, gallery, sections
-from ufm_jax.report.history import client_curves
+from ufm_jax.report.client_curves import client_curves
 from ufm_jax.report.markup import Markup, element, join
 from ufm_jax.report.run_info import RunInfo
 from ufm_jax.report.tables import client_table, issue_list

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from ufm_jax.report.charts import LineChart, line_chart, responsive
+from ufm_jax.report.client_curves import ClientCurves
 from ufm_jax.report.gantt import gantt
-from ufm_jax.report.history import ClientCurves
 from ufm_jax.report.markup import Markup, element, join
 from ufm_jax.report.numbers import count, duration, fixed, parameters, percent, significant
 from ufm_jax.report.run_info import RunInfo

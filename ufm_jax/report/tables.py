@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ufm_jax.data.issues import KINDS
+from ufm_jax.report.axes import padded_range
 from ufm_jax.report.charts import sparkline
-from ufm_jax.report.history import ClientCurves
+from ufm_jax.report.client_curves import ClientCurves
 from ufm_jax.report.markup import Child, Markup, element, join
 from ufm_jax.report.numbers import UNKNOWN, count, fixed, percent, significant
-from ufm_jax.report.scale import padded_range
 from ufm_jax.runs.history import RoundRecord
 
 _MOST_ISSUES, _MOST_LABELS = 40, 4
