@@ -16,9 +16,10 @@ from ufm_jax.evaluation.evaluation_json import Evaluation, MeasurementErrors
 from ufm_jax.evaluation.intervals import Bootstrap
 from ufm_jax.evaluation.segmentation import MaskScores, score_masks, summarise
 from ufm_jax.report.evaluation_charts import roc_chart
-from ufm_jax.report.evaluation_page import render, write_evaluation_report
+from ufm_jax.report.evaluation_page import render
 from ufm_jax.report.evaluation_pictures import heated, outlined
 from ufm_jax.report.evaluation_types import EvaluationPicture, EvaluationReport, Training
+from ufm_jax.report.page import write_page
 
 BOOTSTRAP = Bootstrap(60)
 TASK = Task("single", ("a<b", "c", "d"))
@@ -197,7 +198,8 @@ def test_outlines_and_maps_lie_where_they_should():
 def test_the_page_is_written_whole_with_its_pictures(tmp_path):
     picture = EvaluationPicture("Worst", "x.png: Dice 0.1", np.zeros((9, 9, 3), np.uint8))
     evaluation = Evaluation("lesions", Task("segment", ("head",)), {"test": segmentation()})
-    path = write_evaluation_report(tmp_path, report(evaluation, pictures=[picture], training=None))
+    page = render(report(evaluation, pictures=[picture], training=None))
+    path = write_page(tmp_path, page)
     text = text_of(path.read_text(encoding="utf-8"))
     assert "x.png: Dice 0.1" in text
     assert "Training" not in text

@@ -20,8 +20,9 @@ from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.occlusion import occlusion_map
 from ufm_jax.prediction.predictor import Predictor, predict_rows
-from ufm_jax.report.evaluation_page import write_evaluation_report
+from ufm_jax.report.evaluation_page import render
 from ufm_jax.report.evaluation_types import EvaluationReport, Training
+from ufm_jax.report.page import write_page
 from ufm_jax.runs.history import read_history
 from ufm_jax.runs.trained_model import TrainedModel
 
@@ -69,7 +70,7 @@ def write_report(
         | {"Python": platform.python_version(), "device": jax.devices()[0].device_kind},
         measured=_measured(predictions),
     )
-    return write_evaluation_report(workdir, report)
+    return write_page(workdir, render(report))
 
 
 def _facts(

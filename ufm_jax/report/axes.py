@@ -1,10 +1,13 @@
-"""Axes: from data to SVG coordinates, and where the ticks go."""
+"""Axes: from data to SVG coordinates, where the ticks go, and how both are drawn."""
 
 import dataclasses
 import itertools
 import math
 
 import numpy as np
+
+from ufm_jax.report import svg
+from ufm_jax.report.markup import Markup, join
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,29 @@ def tick_label(value: float, values: list[float]) -> str:
         return f"{value:.{digits}e}" if value else "0"
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return f"{value:,.{decimals}f}"
+
+
+def axes(
+    x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: list[float], bottom: float
+) -> Markup:
+    """Grid lines, ticks and labels of a plot; ``bottom`` is the height of the x axis' label."""
+    parts = []
+    y_ticks = ticks(y.low, y.high, 5)
+    for value in y_ticks:
+        parts.append(svg.line(x.start, y(value), x.stop, y(value), "grid"))
+        parts.append(svg.text(tick_label(value, y_ticks), x.start - 8, y(value) + 4, "tick end"))
+    return join(
+        *parts,
+        *x_labels(x, y.start, x_ticks),
+        svg.line(x.start, y.start, x.stop, y.start, "axis"),
+        svg.text(y_label, 0, 10, "label"),
+        svg.text(x_label, x.stop, bottom, "label end"),
+    )
+
+
+def x_labels(x: Scale, at: float, values: list[float]) -> list[Markup]:
+    """The tick labels of an x axis at height ``at``."""
+    return [svg.text(tick_label(v, values), x(v), at + 16, "tick middle") for v in values]
 
 
 def padded_range(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ufm_jax.report import svg
-from ufm_jax.report.axes import Scale, tick_label, ticks
+from ufm_jax.report.axes import Scale, ticks, x_labels
 from ufm_jax.report.markup import Markup, decimal, element
 from ufm_jax.report.numbers import count
 from ufm_jax.runs.history import ClientRecord, RoundRecord
@@ -76,7 +76,7 @@ def _step_axis(x: Scale, bottom: float, width: int) -> list[Markup]:
     values = ticks(x.low, x.high, max(5, width // 120), whole=True)
     rules = "".join(f"M{decimal(x(value))},{decimal(bottom)}v4" for value in values)
     return [
-        *(svg.text(tick_label(at, values), x(at), bottom + 16, "tick middle") for at in values),
+        *x_labels(x, bottom, values),
         element("path", d=rules, class_="axis"),
         svg.text("local step in the lane", x.stop, bottom + 32, "label end"),
     ]

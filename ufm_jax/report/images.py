@@ -6,6 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from ufm_jax.report.markup import Markup, element
+
 # Dark violet over magenta and orange to pale yellow; lightness increases steadily, so the map also
 # reads in grey print. Interpolated linearly between these anchors.
 _HEAT = np.array(
@@ -36,6 +38,11 @@ def data_uri(image: np.ndarray, longest: int) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def picture(image: np.ndarray, alt: str, longest: int) -> Markup:
+    """An ``img`` element; see ``data_uri``."""
+    return element("img", src=data_uri(image, longest), alt=alt)
 
 
 def heat_colours(fraction: np.ndarray) -> np.ndarray:

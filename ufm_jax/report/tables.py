@@ -19,18 +19,32 @@ _MOST_ISSUES, _MOST_LABELS = 40, 4
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A table column: its heading, the cell of a row, and whether it is text (else a number)."""
+    """A column of a table.
+
+    Attributes:
+        heading: Its heading.
+        cell: From a row to the content of its cell.
+        text: Whether cells are text; numbers are right-aligned.
+        style: From a row to the CSS of its cell, or None.
+    """
 
     heading: str
     cell: Callable[[Any], Child]
     text: bool = False
+    style: Callable[[Any], str] | None = None
 
 
 def table(columns: Sequence[Column], rows: Sequence[Any]) -> Markup:
     """A table that scrolls sideways on narrow screens."""
     head = [_cell("th", column, column.heading) for column in columns]
     body = [
-        element("tr", *[_cell("td", column, column.cell(row)) for column in columns])
+        element(
+            "tr",
+            *[
+                _cell("td", column, column.cell(row), column.style and column.style(row))
+                for column in columns
+            ],
+        )
         for row in rows
     ]
     return element(
@@ -150,8 +164,8 @@ def _client_row(
     }
 
 
-def _cell(tag: str, column: Column, content: Child) -> Markup:
-    return element(tag, content, class_=None if column.text else "number")
+def _cell(tag: str, column: Column, content: Child, style: str | None = None) -> Markup:
+    return element(tag, content, class_=None if column.text else "number", style=style)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
