@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from ufm_jax.evaluation.calibration import bin_table, calibration_curve, calibration_error
 from ufm_jax.evaluation.cases import binary_cases, multiclass_cases, multilabel_cases
 from ufm_jax.evaluation.diagnosis import diagnose
 from ufm_jax.evaluation.intervals import Bootstrap
@@ -111,35 +112,34 @@ def test_weights_of_a_resample_are_repetitions_of_rows():
 def test_calibration_error_by_hand():
     # Bins of 0.5: (0, .5] holds .2 and .4 with one positive, (.5, 1] holds .6 and .9 with one:
     # 1/4 |1 - .6| + 1/4 |1 - 1.5| = 0.1 + 0.125.
-    probability = np.array([0.2, 0.4, 0.6, 0.9])
-    cases = binary_cases(
-        np.stack([1 - probability, probability], 1),
-        np.array([0, 1, 1, 0]),
-        ("no", "yes"),
-        "yes",
-        bins=2,
-    )
-    result = diagnose(cases, np.arange(4))
-    assert result.overall["calibration_error"].value == pytest.approx(0.225)
-    curve = result.curves["yes"].calibration
+    probability, happened = np.array([0.2, 0.4, 0.6, 0.9]), np.array([False, True, True, False])
+    table = bin_table(probability, 2)
+    error = calibration_error(probability, happened, table, np.ones((1, 4)))
+    assert error[0] == pytest.approx(0.225)
+    curve = calibration_curve(probability, happened, 2)
     np.testing.assert_allclose(curve.predicted, [0.3, 0.75])
     np.testing.assert_allclose(curve.observed, [0.5, 0.5])
     np.testing.assert_array_equal(curve.counts, [2, 2])
 
 
+def test_the_calibration_of_a_diagnosis_is_that_of_its_probabilities():
+    probabilities, labels, _ = sample(4, classes=2)
+    result = diagnose(binary_cases(probabilities, labels, ("n", "y"), "y"), labels)
+    probability, happened = probabilities[:, 1], labels == 1
+    weights = np.ones((1, len(labels)))
+    expected = calibration_error(probability, happened, bin_table(probability, 15), weights)
+    assert result.overall["calibration_error"].value == pytest.approx(expected[0])
+    curve = calibration_curve(probability, happened, 15)
+    np.testing.assert_array_equal(result.curves["y"].calibration.observed, curve.observed)
+
+
 def test_probabilities_on_bin_edges_belong_to_the_lower_bin():
     # Guo et al.: (b/n, (b+1)/n]; 0 joins the first. With 10 bins 0.5 is in the fifth, alone.
-    probability = np.array([0.05, 0.1, 0.5, 1.0])
-    cases = binary_cases(
-        np.stack([1 - probability, probability], 1),
-        np.array([0, 1, 1, 1]),
-        ("n", "y"),
-        "y",
-        bins=10,
-    )
+    probability, happened = np.array([0.05, 0.1, 0.5, 1.0]), np.array([False, True, True, True])
+    table = bin_table(probability, 10)
     # |(0 - .05) + (1 - .1)| / 4 + |1 - .5| / 4 + 0
-    found = cases.measure(np.ones((1, 4)))["calibration_error"]
-    assert found[0] == pytest.approx((0.85 + 0.5) / 4)
+    error = calibration_error(probability, happened, table, np.ones((1, 4)))
+    assert error[0] == pytest.approx((0.85 + 0.5) / 4)
 
 
 def test_the_positive_class_may_be_the_first():

@@ -42,16 +42,16 @@ class OneVsRest:
         cell = 2 * self.positive.astype(np.int64) + self.called
         return np.bincount(cell, minlength=4).reshape(2, 2)
 
-    def curves(self, bins: int) -> Curves:
+    def curves(self) -> Curves:
         """ROC, precision-recall and calibration curves."""
         return Curves(
             roc_curve(self.probability, self.positive),
             precision_recall_curve(self.probability, self.positive),
-            calibration_curve(self.probability, self.positive, bins),
+            calibration_curve(self.probability, self.positive),
         )
 
 
-def measure_class(case: OneVsRest, bins: int) -> Measure:
+def measure_class(case: OneVsRest) -> Measure:
     """The measure of all ``FIGURES`` of one class against the rest.
 
     ``aupr`` is the average precision, and ``npv`` the precision of the negative class. Figures of a
@@ -61,7 +61,7 @@ def measure_class(case: OneVsRest, bins: int) -> Measure:
     if not len(case.rows):
         return lambda weights: dict.fromkeys(FIGURES, np.full(len(weights), np.nan))
     ranking = rank(case.probability, case.positive)
-    table = bin_table(case.probability, bins)
+    table = bin_table(case.probability)
     cells = np.eye(4)[2 * case.positive.astype(np.int64) + case.called]
     squared = (case.probability - case.positive) ** 2
 

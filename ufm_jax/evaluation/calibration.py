@@ -10,17 +10,11 @@ from ufm_jax.evaluation.intervals import divide
 from ufm_jax.evaluation.results import CalibrationCurve
 
 BINS = 15
-"""Bins of Guo et al."""
+"""The number of bins of Guo et al."""
 
 
-def bin_table(probabilities: np.ndarray, bins: int) -> np.ndarray:
-    """Which row is in which bin, float64 [R, bins] of 0 and 1.
-
-    Raises:
-        ValueError: If there is no bin.
-    """
-    if bins < 1:
-        raise ValueError(f"calibration over {bins} bins: use at least 1")
+def bin_table(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Which row is in which bin, float64 [R, bins] of 0 and 1."""
     edges = np.arange(1, bins) / bins
     return np.eye(bins)[np.searchsorted(edges, probabilities, side="left")]
 
@@ -44,7 +38,7 @@ def calibration_error(
 
 
 def calibration_curve(
-    probabilities: np.ndarray, happened: np.ndarray, bins: int
+    probabilities: np.ndarray, happened: np.ndarray, bins: int = BINS
 ) -> CalibrationCurve:
     """Mean prediction and observed frequency of each bin that is not empty."""
     table = bin_table(probabilities, bins)

@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 
 from ufm_jax.evaluation.binary import OneVsRest, measure_class
-from ufm_jax.evaluation.calibration import BINS
 from ufm_jax.evaluation.calls import make_calls
 from ufm_jax.evaluation.diagnosis_input import check_labels, check_probabilities, check_targets
 from ufm_jax.evaluation.intervals import Measure
@@ -31,7 +30,6 @@ class Cases:
         support: Class -> rows that have it.
         decision: Class -> how it is called, in words.
         num_rows: R.
-        bins: Bins of the calibration figures.
     """
 
     kind: Literal["binary", "multiclass", "multilabel"]
@@ -42,7 +40,6 @@ class Cases:
     support: Mapping[str, int]
     decision: Mapping[str, str]
     num_rows: int
-    bins: int
 
 
 def binary_cases(
@@ -51,7 +48,6 @@ def binary_cases(
     classes: Sequence[str],
     positive: str,
     threshold: Threshold = HALF,
-    bins: int = BINS,
 ) -> Cases:
     """The cases of two exclusive classes.
 
@@ -61,7 +57,6 @@ def binary_cases(
         classes: The two names.
         positive: The class that is looked for.
         threshold: The positive class is called where its probability is at least this.
-        bins: Bins of the calibration error.
 
     Raises:
         ValueError: If an argument has a wrong shape or value; names it.
@@ -80,17 +75,16 @@ def binary_cases(
         kind="binary",
         classes=classes,
         against=(case,),
-        measure=measure_class(case, bins),
+        measure=measure_class(case),
         confusion=case.confusion(),
         support=_support(both),
         decision={positive: str(threshold)},
         num_rows=len(labels),
-        bins=bins,
     )
 
 
 def multiclass_cases(
-    probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str], bins: int = BINS
+    probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
 ) -> Cases:
     """The cases of C exclusive classes; the class of highest probability is called.
 
@@ -98,7 +92,6 @@ def multiclass_cases(
         probabilities: float [R, C], rows sum to 1.
         labels: int [R], 0..C-1.
         classes: C names.
-        bins: Bins of the calibration errors.
 
     Raises:
         ValueError: If an argument has a wrong shape or value; names it.
@@ -109,19 +102,18 @@ def multiclass_cases(
     calls = make_calls(probabilities, "single", classes, {})
     against = one_vs_rest(probabilities, np.eye(len(classes))[labels], classes, calls)
     numbers = calls.argmax(1)
-    whole = measure_whole(probabilities, labels, numbers, bins)
+    whole = measure_whole(probabilities, labels, numbers)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(confusion, (labels, numbers), 1)
     return Cases(
         kind="multiclass",
         classes=classes,
         against=against,
-        measure=measure_macro(against, bins, whole),
+        measure=measure_macro(against, whole),
         confusion=confusion,
         support=_support(against),
         decision=dict.fromkeys(classes, "highest probability"),
         num_rows=len(labels),
-        bins=bins,
     )
 
 
@@ -130,7 +122,6 @@ def multilabel_cases(
     targets: np.ndarray,
     classes: Sequence[str],
     thresholds: Mapping[str, Threshold] | None = None,
-    bins: int = BINS,
 ) -> Cases:
     """The cases of C findings, each on the rows where it is known.
 
@@ -139,7 +130,6 @@ def multilabel_cases(
         targets: [R, C], 1 = has it, 0 = has not, nan = unknown.
         classes: C names.
         thresholds: Finding -> threshold, for every finding; None = 0.5 for all.
-        bins: Bins of the calibration errors.
 
     Raises:
         ValueError: If an argument has a wrong shape or value; names it.
@@ -156,12 +146,11 @@ def multilabel_cases(
         kind="multilabel",
         classes=classes,
         against=against,
-        measure=measure_macro(against, bins),
+        measure=measure_macro(against),
         confusion=np.stack([case.confusion() for case in against]),
         support=_support(against),
         decision={name: str(chosen[name]) for name in classes},
         num_rows=len(targets),
-        bins=bins,
     )
 
 

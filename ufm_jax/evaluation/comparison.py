@@ -9,7 +9,6 @@ import numpy as np
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.binary import measure_class
-from ufm_jax.evaluation.calibration import BINS
 from ufm_jax.evaluation.calls import positive_class
 from ufm_jax.evaluation.cases import one_vs_rest
 from ufm_jax.evaluation.intervals import Bootstrap, Measure, measure_mean
@@ -160,11 +159,11 @@ def _measure_diagnosis(predictions: DiagnosisPredictions, settings: EvaluationCo
     p, called = predictions, predictions.calls()
     against = one_vs_rest(p.probabilities, p.targets, p.classes, called)
     if p.kind == "multi":
-        return measure_macro(against, BINS)
+        return measure_macro(against)
     if len(p.classes) == 2:
-        return measure_class(against[p.classes.index(positive_class(settings, p.classes))], BINS)
-    whole = measure_whole(p.probabilities, p.labels, called.argmax(1), BINS)
-    return measure_macro(against, BINS, whole)
+        return measure_class(against[p.classes.index(positive_class(settings, p.classes))])
+    whole = measure_whole(p.probabilities, p.labels, called.argmax(1))
+    return measure_macro(against, whole)
 
 
 def _compare_masks(

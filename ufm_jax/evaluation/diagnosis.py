@@ -11,6 +11,7 @@ counted.
 import numpy as np
 
 from ufm_jax.evaluation.binary import FIGURES
+from ufm_jax.evaluation.calibration import BINS
 from ufm_jax.evaluation.cases import Cases
 from ufm_jax.evaluation.intervals import Bootstrap, check_groups, describe, estimates, group_numbers
 from ufm_jax.evaluation.macro import explain, split
@@ -51,8 +52,8 @@ def diagnose(
         overall=overall,
         per_class=per_class,
         confusion=cases.confusion,
-        curves={case.name: case.curves(cases.bins) for case in cases.against},
+        curves={case.name: case.curves() for case in cases.against},
         left_out={case.name: case.lacks for case in cases.against if case.lacks},
-        bins=cases.bins,
+        bins=BINS,
         interval=describe(bootstrap, count),
     )

@@ -18,8 +18,11 @@ from ufm_jax.randomness import generator
 Measure = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """float64 weights [B, R] -> name -> figures [B]; nan where a figure is undefined."""
 
+LEVEL = 0.95
+"""Coverage of intervals."""
+
 _BLOCK = 1 << 21
-"""Weights computed with at once, which bounds memory."""
+"""Weights that are computed with at once, which bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Bootstrap:
     """
 
     replicates: int = 2000
-    level: float = 0.95
+    level: float = LEVEL
     seed: int = 0
     name: str = "bootstrap"
 

@@ -11,26 +11,23 @@ from ufm_jax.evaluation.intervals import Measure, divide, measure_classes
 from ufm_jax.evaluation.results import Estimate
 
 
-def measure_macro(cases: Sequence[OneVsRest], bins: int, whole: Measure | None = None) -> Measure:
+def measure_macro(cases: Sequence[OneVsRest], whole: Measure | None = None) -> Measure:
     """The measure of every class's figures, and of their means; see ``measure_classes``.
 
     Means are over the classes that have positive and negative rows.
 
     Args:
         cases: C classes, each against the rest.
-        bins: Of the calibration errors.
         whole: Figures of all classes together, which replace means of the same name.
     """
     complete = [c for c, case in enumerate(cases) if not case.lacks]
     each = measure_classes(
-        [measure_class(case, bins) for case in cases], dict.fromkeys(FIGURES, complete)
+        [measure_class(case) for case in cases], dict.fromkeys(FIGURES, complete)
     )
     return (lambda weights: {**each(weights), **whole(weights)}) if whole else each
 
 
-def measure_whole(
-    probabilities: np.ndarray, labels: np.ndarray, called: np.ndarray, bins: int
-) -> Measure:
+def measure_whole(probabilities: np.ndarray, labels: np.ndarray, called: np.ndarray) -> Measure:
     """Accuracy, balanced accuracy, Brier and calibration error of exclusive classes.
 
     Balanced accuracy is the mean sensitivity of the classes that occur; nan on a resample that
@@ -42,11 +39,10 @@ def measure_whole(
         probabilities: float64 [R, C].
         labels: int64 [R].
         called: int64 [R], the classes called.
-        bins: Of the calibration error.
     """
     right = called == labels
     confidence = probabilities[np.arange(len(labels)), called]
-    table = bin_table(confidence, bins)
+    table = bin_table(confidence)
     squared = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1)
     truth = np.eye(probabilities.shape[1])[labels][:, np.unique(labels)]
 

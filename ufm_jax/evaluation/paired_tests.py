@@ -7,6 +7,7 @@ from scipy import stats
 
 from ufm_jax.evaluation.delong import areas_and_covariance
 from ufm_jax.evaluation.intervals import (
+    LEVEL,
     Bootstrap,
     Measure,
     Replicates,
@@ -25,8 +26,8 @@ class Comparison:
         first: The first model's figure.
         second: The second's.
         difference: The first figure minus the second.
-        p_value: Two-sided, of no difference; nan = no test was possible, ``difference.note`` says
-            why.
+        p_value: Two-sided, for no difference; nan = no test was possible, and ``difference.note``
+            says why.
         method: The test, in words.
     """
 
@@ -60,18 +61,16 @@ def auroc_interval(
     positive: np.ndarray,
     scores: np.ndarray,
     groups: np.ndarray | None = None,
-    level: float = 0.95,
 ) -> Estimate:
-    """Area under the ROC curve with DeLong's interval, cut at 0 and 1.
+    """Area under the ROC curve with DeLong's 95 % interval, cut at 0 and 1.
 
     Args:
         positive: bool or 0/1 [R].
         scores: float [R].
         groups: [R], see ``delong``; None = rows are independent.
-        level: Coverage.
     """
     areas, covariance = areas_and_covariance(positive, np.asarray(scores)[None], groups)
-    return _wald(float(areas[0]), float(covariance[0, 0]), len(positive), level, (0, 1))
+    return _wald(float(areas[0]), float(covariance[0, 0]), len(positive), (0, 1))
 
 
 def delong_test(
@@ -79,7 +78,6 @@ def delong_test(
     first: np.ndarray,
     second: np.ndarray,
     groups: np.ndarray | None = None,
-    level: float = 0.95,
 ) -> Comparison:
     """DeLong's test of the areas under two ROC curves of the same rows.
 
@@ -88,18 +86,15 @@ def delong_test(
         first: float [R], the first model's scores.
         second: float [R], the second's.
         groups: [R], see ``delong``; None = rows are independent.
-        level: Coverage of the intervals.
 
     Raises:
         ValueError: See ``delong.areas_and_covariance``.
     """
     areas, covariance = areas_and_covariance(positive, np.stack([first, second]), groups)
     rows = len(positive)
-    one, two = (
-        _wald(float(areas[i]), float(covariance[i, i]), rows, level, (0, 1)) for i in (0, 1)
-    )
+    one, two = (_wald(float(areas[i]), float(covariance[i, i]), rows, (0, 1)) for i in (0, 1))
     variance = float(np.array([1, -1]) @ covariance @ np.array([1, -1]))
-    difference = _wald(float(areas[0] - areas[1]), variance, rows, level, (-1, 1))
+    difference = _wald(float(areas[0] - areas[1]), variance, rows, (-1, 1))
     if difference.low < difference.high:
         p_value = float(2 * stats.norm.sf(abs(difference.value) / np.sqrt(variance)))
     else:
@@ -164,15 +159,13 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
     )
 
 
-def _wald(
-    value: float, variance: float, rows: int, level: float, bounds: tuple[float, float]
-) -> Estimate:
-    """Normal interval; without width, and said so, where the variance is 0."""
+def _wald(value: float, variance: float, rows: int, bounds: tuple[float, float]) -> Estimate:
+    """A normal interval; if the variance is 0 it has no width, and the note says so."""
     # Rounding leaves a variance of this order where scores agree or separate perfectly.
     if variance <= np.finfo(np.float64).eps:
         note = "variance 0 (perfect separation or equal rankings): the interval means nothing"
         return Estimate(value, value, value, rows, note)
-    reach = float(stats.norm.isf((1 - level) / 2) * np.sqrt(variance))
+    reach = float(stats.norm.isf((1 - LEVEL) / 2) * np.sqrt(variance))
     return Estimate(value, max(value - reach, bounds[0]), min(value + reach, bounds[1]), rows)
 
 

@@ -15,6 +15,7 @@ from scipy import stats
 from ufm_jax.data.cells import name_of, near_equal, text_of
 from ufm_jax.data.csv_files import read_csv
 from ufm_jax.errors import DataError
+from ufm_jax.evaluation.intervals import LEVEL
 from ufm_jax.evaluation.paired_tests import McNemar, mcnemar
 from ufm_jax.evaluation.results import Estimate
 from ufm_jax.runs.stored import as_json
@@ -25,7 +26,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class ReaderCalls:
-    """Calls of Q readers on R rows: int64 [Q, R], class numbers, -1 = not read."""
+    """Calls of Q readers for R images: class numbers, int64 [Q, R], -1 = not read."""
 
     readers: tuple[str, ...]
     calls: np.ndarray
@@ -77,14 +78,14 @@ def read_calls(
         positive: The class that '1' stands for in a task of two classes; None: the second.
 
     Raises:
-        DataError: If the file is no CSV of these columns, names an image that is not among the
-            rows, has a call that is no class, an empty reader, two calls of a reader on an image,
-            or readers whose names differ by case, blanks or leading zeros alone.
+        DataError: If the file is not a CSV with these columns, names an image that is not among the
+            rows, or has a call that is not a class, an empty reader, two calls of a reader for an
+            image, or readers whose names differ by case, blanks or leading zeros alone.
     """
     path, classes = Path(path), tuple(classes)
     positive = positive or classes[-1]
     if positive not in classes:
-        raise DataError(f"positive class {positive!r} is none of {', '.join(classes)}")
+        raise DataError(f"positive class {positive!r}: name one of {', '.join(classes)}")
     numbers = _call_numbers(classes, positive)
     rows = {name_of(name): row for row, name in enumerate(names)}
     rows |= {name: row for row, name in enumerate(names)}
@@ -99,7 +100,7 @@ def read_calls(
         elif not reader:
             faults.append(f"{row.place}: the reader is empty")
         elif call not in numbers:
-            faults.append(f"{row.place}: call {call!r} is none of {', '.join(numbers)}")
+            faults.append(f"{row.place}: call {call!r} is not one of {', '.join(numbers)}")
         elif (reader, number) in found:
             faults.append(f"{row.place}: reader {reader!r} has called {image!r} before")
         else:
@@ -126,7 +127,6 @@ def compare_readers(
     labels: np.ndarray,
     model_called: np.ndarray,
     positive: int,
-    level: float = 0.95,
 ) -> tuple[ReaderResult, ...]:
     """Sensitivity and specificity of each reader and of the model, one class against the rest.
 
@@ -135,7 +135,6 @@ def compare_readers(
         labels: int [R], class numbers.
         model_called: bool [R], whether the model calls the class, at its threshold.
         positive: Number of the class.
-        level: Coverage of the intervals.
 
     Raises:
         ValueError: If shapes do not fit.
@@ -147,16 +146,16 @@ def compare_readers(
             f"{read.calls.shape[1]} rows"
         )
     return tuple(
-        _compare(name, calls == positive, truth, model, calls >= 0, level)
+        _compare(name, calls == positive, truth, model, calls >= 0)
         for name, calls in zip(read.readers, read.calls, strict=True)
     )
 
 
-def wilson(successes: int, total: int, level: float = 0.95) -> Estimate:
-    """A proportion with Wilson's score interval (JASA 22:209, 1927); nan of 0 cases."""
+def wilson(successes: int, total: int) -> Estimate:
+    """A proportion with Wilson's score interval (JASA 22:209, 1927); nan without cases."""
     if not total:
         return Estimate(np.nan, np.nan, np.nan, 0, "no such case")
-    low, high = stats.binomtest(successes, total).proportion_ci(level, "wilson")
+    low, high = stats.binomtest(successes, total).proportion_ci(LEVEL, "wilson")
     return Estimate(successes / total, float(low), float(high), total)
 
 
@@ -166,14 +165,13 @@ def _compare(
     truth: np.ndarray,
     model: np.ndarray,
     read: np.ndarray,
-    level: float,
 ) -> ReaderResult:
     """One reader against the model, on the rows that he or she read."""
     rows = {"sensitivity": read & truth, "specificity": read & ~truth, "accuracy": read}
     right, model_right = called == truth, model == truth
 
     def proportion(correct: np.ndarray, which: str) -> Estimate:
-        return wilson(int(correct[rows[which]].sum()), int(rows[which].sum()), level)
+        return wilson(int(correct[rows[which]].sum()), int(rows[which].sum()))
 
     return ReaderResult(
         reader=reader,

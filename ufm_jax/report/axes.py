@@ -9,6 +9,9 @@ import numpy as np
 from ufm_jax.report import svg
 from ufm_jax.report.markup import Markup, join
 
+_MARGIN = 0.06
+"""Share of a range that is added at either end of its axis, unless that end is pinned to zero."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
@@ -84,15 +87,12 @@ def x_labels(x: Scale, at: float, values: list[float]) -> list[Markup]:
     return [svg.text(tick_label(v, values), x(v), at + 16, "tick middle") for v in values]
 
 
-def padded_range(
-    values: np.ndarray, *, from_zero: bool = False, margin: float = 0.06
-) -> tuple[float, float]:
+def padded_range(values: np.ndarray, *, from_zero: bool = False) -> tuple[float, float]:
     """An axis range around the finite ``values`` that is never empty.
 
     Args:
         values: Any shape; nan and infinite entries are ignored.
         from_zero: Begin the axis at 0.
-        margin: Share of the range added at either end that is not pinned to zero.
 
     Returns:
         (low, high) with low < high; (0, 1) where no value is finite.
@@ -106,4 +106,4 @@ def padded_range(
         spread = size
     if spread < 1e-30:
         spread = 1.0
-    return (0.0 if from_zero else low - margin * spread), high + margin * spread
+    return (0.0 if from_zero else low - _MARGIN * spread), high + _MARGIN * spread

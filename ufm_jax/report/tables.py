@@ -98,16 +98,12 @@ def client_table(
     )
 
 
-def describe_labels(labels: Any) -> str:
-    """Labels in words: a mapping label -> count, a list of labels, or their number."""
-    if isinstance(labels, Mapping):
-        present = sorted((item for item in labels.items() if item[1]), key=lambda item: -item[1])
-        shown = [f"{name} {number:,}" for name, number in present[:_MOST_LABELS]]
-        rest = len(present) - len(shown)
-        return ", ".join(shown + [f"{rest:,} more"] * (rest > 0)) or UNKNOWN
-    if isinstance(labels, (list, tuple)):
-        return ", ".join(map(str, labels)) or UNKNOWN
-    return UNKNOWN if labels is None else str(labels)
+def describe_labels(labels: Mapping[str, int]) -> str:
+    """The most frequent labels with their numbers of images, in words."""
+    present = sorted((item for item in labels.items() if item[1]), key=lambda item: -item[1])
+    shown = [f"{name} {number:,}" for name, number in present[:_MOST_LABELS]]
+    rest = len(present) - len(shown)
+    return ", ".join(shown + [f"{rest:,} more"] * (rest > 0)) or UNKNOWN
 
 
 def issue_list(issues: Mapping[str, Any]) -> Markup:
@@ -154,7 +150,7 @@ def _client_row(
         "images": entry["images"],
         "share": entry["images"] / total if total else 0.0,
         "groups": entry.get("groups"),
-        "labels": describe_labels(entry.get("labels")),
+        "labels": describe_labels(entry.get("labels") or {}),
         "steps": _last(_finite(steps)),
         "first": seen[0] if seen.size else np.nan,
         "last": _last(seen),
