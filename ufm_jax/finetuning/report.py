@@ -14,12 +14,14 @@ from ufm_jax.config.schema import to_config_dict
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.evaluation.evaluation_json import Evaluation
 from ufm_jax.evaluation.predictions import Predictions, SegmentationPredictions
+from ufm_jax.fed.algorithm import Params
 from ufm_jax.finetuning.best_round import figure_of, read_looks
 from ufm_jax.finetuning.report_examples import HeatOf, MaskOf, example_pictures
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.occlusion import occlusion_map
 from ufm_jax.prediction.predictor import Predictor, predict_rows
+from ufm_jax.prediction.split import clients_of
 from ufm_jax.report.evaluation_page import render
 from ufm_jax.report.evaluation_types import EvaluationReport, Training
 from ufm_jax.report.page import write_page
@@ -118,19 +120,18 @@ def _drawing(
     predict = make_objective(config, model.task).predict
     predictor = Predictor(predict, min(16, config.evaluation.batch_size))
 
-    def holder(row: int) -> str:
-        return data.clients[int(np.searchsorted(data.offsets, row, side="right")) - 1]
+    def params_for(row: int) -> Params:
+        return model.params_of(*clients_of(data, np.array([row])))
 
     def mask_of(row: int) -> np.ndarray:
-        params = model.params_of(holder(row))
-        ((_, found),) = predict_rows(predictor, params, data, np.array([row]))
+        ((_, found),) = predict_rows(predictor, params_for(row), data, np.array([row]))
         height, width = data.native_size[row].tolist()
         return native_mask(found[0], (height, width), config.evaluation.least_component)
 
     def heat_of(row: int, number: int) -> np.ndarray:
         stored = data.store.read(np.array([row]))
-        params = model.params_of(holder(row))
-        return occlusion_map(predictor, params, stored["image"][0], stored["extent"][0], number)
+        picture, extent = stored["image"][0], stored["extent"][0]
+        return occlusion_map(predictor, params_for(row), picture, extent, number)
 
     return mask_of, heat_of
 

@@ -153,7 +153,7 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
         )
     own = data.fingerprint == seen.data
     if request.client or not own:
-        model = _of_client(model, request.client)
+        model = model.for_client(request.client)
     predict = predicts_with(config, data, model)
     rows = {
         split: np.arange(data.num_rows) if split == ALL else data.rows(split)
@@ -190,24 +190,6 @@ def _check_reading(config: FinetuneConfig, run: Path) -> None:
                 f"config.data.{key}={now!r}: the run read its images with {stored[key]!r}, "
                 "and knows only so which of them it was trained on; leave it as it is"
             )
-
-
-def _of_client(model: TrainedModel, client: str) -> TrainedModel:
-    """The model with which a client would predict others' images.
-
-    Raises:
-        ConfigError: If clients have parameters of their own, and ``client`` is none of them.
-    """
-    if not model.personal:
-        if client:
-            raise ConfigError(f"--client={client}: the run has one model for all; leave it out")
-        return model
-    if client not in model.clients:
-        raise ConfigError(
-            f"--client={client}: each client of the run has parameters of its own, and these are "
-            f"other images: name one of {', '.join(model.clients)}"
-        )
-    return replace(model, params=model.params_of(client), personal={}, clients=())
 
 
 def _with_classes(config: FinetuneConfig, task: Task) -> FinetuneConfig:

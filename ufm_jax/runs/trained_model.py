@@ -65,11 +65,11 @@ class TrainedModel:
     round: int = 0
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
-    def params_of(self, client: str | None) -> Params:
+    def params_of(self, client: str) -> Params:
         """The parameters that predict a client's images.
 
         Raises:
-            ConfigError: If clients have their own, and there is none of this name.
+            ConfigError: If clients have parameters of their own, and ``client`` is not one of them.
         """
         if not self.personal:
             return self.params
@@ -82,6 +82,22 @@ class TrainedModel:
         return join_by_path(
             self.params, {path: leaf[number] for path, leaf in self.personal.items()}
         )
+
+    def for_client(self, client: str) -> "TrainedModel":
+        """The one model that predicts all images as this client would; '' where all is shared.
+
+        Raises:
+            ConfigError: If clients have parameters of their own and ``client`` is not one of them,
+                or a client is named though all is shared.
+        """
+        if client and not self.personal:
+            raise ConfigError(f"--client={client}: the run has one model for all; leave it out")
+        if self.personal and client not in self.clients:
+            raise ConfigError(
+                f"--client={client}: each client of the run has parameters of its own, and these "
+                f"are other images: name one of {', '.join(self.clients)}"
+            )
+        return replace(self, params=self.params_of(client), personal={}, clients=())
 
 
 @dataclass(frozen=True)
