@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from ufm_jax.cluster import hosts
+from ufm_jax.cluster.witness import CHECKPOINTS, UNFINISHED
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import flatten
 from ufm_jax.data.federated import FederatedData
@@ -20,7 +21,6 @@ from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
 from ufm_jax.files import private_folder, read_json, user_path, write_json
-from ufm_jax.runs.resume import UNFINISHED
 
 CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"
@@ -181,7 +181,7 @@ def _holds_run(workdir: Path) -> bool:
 
 def has_checkpoint(workdir: Path) -> bool:
     """Whether there is something to go on from; a run that never saved binds nobody."""
-    return any(any((workdir / name).glob("[0-9]*")) for name in ("checkpoints", UNFINISHED))
+    return any(any((workdir / name).glob("[0-9]*")) for name in (CHECKPOINTS, UNFINISHED))
 
 
 def lanes_begun_with(workdir: Path) -> int | None:
