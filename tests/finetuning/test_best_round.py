@@ -91,7 +91,7 @@ def test_flags_that_match_nothing_are_refused(tmp_path, monkeypatch, wrong, mess
     model = TrainedModel({}, Task("single", CLASSES[:2]))
     monkeypatch.setattr(pipeline, "_check_reading", lambda config, run: None)
     monkeypatch.setattr(pipeline, "load_model", lambda run: model)
-    monkeypatch.setattr(pipeline, "read_seen", lambda run: SimpleNamespace(data=""))
+    monkeypatch.setattr(pipeline, "read_seen_images", lambda run: SimpleNamespace(data=""))
     data = SimpleNamespace(task=model.task, fingerprint="")
     monkeypatch.setattr(pipeline, "load_task", lambda config: data)
     request = Request(tmp_path, tmp_path / "out", ("test",), CompareWith())

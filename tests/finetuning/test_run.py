@@ -32,7 +32,7 @@ from ufm_jax.finetuning import training as finetuning
 from ufm_jax.finetuning.run import Request, evaluate, finetune
 from ufm_jax.ops.joint import Moves
 from ufm_jax.runs.checkpoint import load_params
-from ufm_jax.runs.seen_images import evaluated_rows, see
+from ufm_jax.runs.seen_images import rows_to_evaluate, seen_images
 from ufm_jax.runs.trained_model import check_trained, load_model
 
 
@@ -179,17 +179,17 @@ def test_a_copy_of_a_training_image_under_another_patient_tests_nothing(diagnose
     """Pixels that training and test share leave the test, before anything is trained."""
     config, _ = diagnosed
     data = finetuning.load_task(config)
-    seen = see(data, data.rows("train"))
+    seen = seen_images(data, data.rows("train"))
     rows = {"test": np.append(data.rows("test"), data.rows("train")[:2])}
-    kept = evaluated_rows(seen, data, rows, "keep")
+    kept = rows_to_evaluate(seen, data, rows, "keep")
     np.testing.assert_array_equal(kept.rows["test"], data.rows("test"))
     assert f"2 of {len(rows['test'])} images were trained on" in kept.note
     coloured = elsewhere(config, channels=3)
-    in_three = evaluated_rows(seen, finetuning.load_task(coloured), rows, "keep")
+    in_three = rows_to_evaluate(seen, finetuning.load_task(coloured), rows, "keep")
     np.testing.assert_array_equal(in_three.rows["test"], kept.rows["test"])
     for policy, asked in (("error", rows["test"]), ("keep", data.rows("train"))):
         with pytest.raises(ConfigError, match="name other images"):
-            evaluated_rows(seen, data, {"test": asked}, policy)
+            rows_to_evaluate(seen, data, {"test": asked}, policy)
 
 
 def test_a_threshold_of_one_half_is_asked_for_after_training_too(diagnosed, tmp_path):

@@ -32,7 +32,12 @@ from ufm_jax.prediction.measurement import measured_numbers, reference_of
 from ufm_jax.prediction.predictor import Predictor
 from ufm_jax.prediction.split import diagnosis_of, predict_split
 from ufm_jax.runs.folder import check_free, claim
-from ufm_jax.runs.seen_images import evaluated_rows, read_seen, see, write_seen
+from ufm_jax.runs.seen_images import (
+    read_seen_images,
+    rows_to_evaluate,
+    seen_images,
+    write_seen_images,
+)
 from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.federation import build_placement
 from ufm_jax.train.participation import check_trace
@@ -68,9 +73,9 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
     check_evaluation(config.evaluation, data)
     for split, counts in data.summary().items():
         _log.info("%s: %s", split, counts)
-    seen = see(data, np.union1d(training_rows(config, data), data.rows("val")))
+    seen = seen_images(data, np.union1d(training_rows(config, data), data.rows("val")))
     splits = {split: rows for split in ("val", "test") if len(rows := data.rows(split))}
-    tested = evaluated_rows(seen, data, splits, config.data.duplicates)
+    tested = rows_to_evaluate(seen, data, splits, config.data.duplicates)
     if config.method.endswith("_probe"):
         model, predict, note = probe(config, data, workdir)
     else:
@@ -90,7 +95,7 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
     )
     if model is not None:
         values = {name: threshold.value for name, threshold in thresholds.items()}
-        write_seen(workdir, seen)
+        write_seen_images(workdir, seen)
         save_model(workdir, replace(model, thresholds=values))
     note = " ".join(filter(None, (note, tested.note)))
     evaluation, called = evaluate_predictions(config, data, predictions, thresholds, note)
@@ -136,7 +141,7 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     """
     check_free(request.out)
     _check_reading(config, request.run)
-    model, seen = load_model(request.run), read_seen(request.run)
+    model, seen = load_model(request.run), read_seen_images(request.run)
     if unknown := set(request.splits) - {*SPLITS, ALL}:
         raise ConfigError(f"--splits: {min(unknown)!r} is none of {', '.join(SPLITS)} and {ALL}")
     if ALL in request.splits:
@@ -161,7 +166,7 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     }
     for split in (split for split, found in rows.items() if not len(found)):
         raise ConfigError(f"--splits: the data has no image of the split {split!r}")
-    tested = evaluated_rows(seen, data, rows, config.data.duplicates)
+    tested = rows_to_evaluate(seen, data, rows, config.data.duplicates)
     predictions = {split: predict(found) for split, found in tested.rows.items()}
     thresholds = {
         name: Threshold(value, f"chosen on the validation split of {request.run}")
