@@ -17,7 +17,7 @@ class OneVsRest:
     Attributes:
         name: The class.
         rows: int64 [n], the rows' numbers among all R.
-        probability: float64 [n], of the class.
+        probability: float64 [n], the probability of the class.
         positive: bool [n], the truth.
         called: bool [n], what the decision rule says.
     """
@@ -38,7 +38,7 @@ class OneVsRest:
         return "every row has it" if self.positive.all() else ""
 
     def confusion(self) -> np.ndarray:
-        """int64 [2, 2], rows = truth (negative, positive), columns = called."""
+        """Counts, int64 [2, 2], rows = truth (negative, positive), columns = called."""
         cell = 2 * self.positive.astype(np.int64) + self.called
         return np.bincount(cell, minlength=4).reshape(2, 2)
 
@@ -103,7 +103,7 @@ def rates(
 
 
 def _precision(right: np.ndarray, wrong: np.ndarray, occurs: np.ndarray) -> np.ndarray:
-    """Share of calls that are right; 0 if never called, nan if the class does not occur."""
+    """The share of calls that are right; 0 without calls, nan if the class does not occur."""
     called = right + wrong
     value = np.divide(right, called, out=np.zeros_like(called), where=called > 0)
     return np.where(occurs > 0, value, np.nan)

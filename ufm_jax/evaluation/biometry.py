@@ -31,7 +31,7 @@ Outline = Literal["edges", "pixels"]
 def fit_mask(
     mask: np.ndarray, spacing: float | Sequence[float] = 1.0, at: Outline = "edges"
 ) -> Ellipse:
-    """The ellipse of a mask's largest component, holes filled.
+    """The ellipse of a mask's largest component, holes filled; a head has its circumference.
 
     Args:
         mask: bool [H, W].
@@ -42,25 +42,9 @@ def fit_mask(
         The ellipse, in the unit of the spacing; pixel (0, 0) is centred at the origin.
 
     Raises:
-        ValueError: If the mask is empty or too small for an ellipse; says so.
-    """
-    return fit_ellipse(outline(largest_component(mask), at) * check_spacing(spacing))
-
-
-def head_circumference(
-    mask: np.ndarray, spacing: float | Sequence[float], at: Outline = "edges"
-) -> float:
-    """Circumference of the ellipse fitted to a head's mask, in mm.
-
-    Args:
-        mask: bool [H, W].
-        spacing: mm per pixel, one number or (of rows, of columns).
-        at: Where the outline lies, see ``outline``.
-
-    Raises:
         ValueError: If the mask is empty or too small for an ellipse.
     """
-    return fit_mask(mask, spacing, at).circumference
+    return fit_ellipse(outline(largest_component(mask), at) * check_spacing(spacing))
 
 
 def angle_of_progression(
@@ -71,14 +55,15 @@ def angle_of_progression(
 ) -> float:
     """Angle of progression, in degrees.
 
-    Between the long axis of the pubic symphysis and the tangent from its lower (caudal) end to the
-    leading edge of the fetal head, both as fitted ellipses: of the two tangents the one that makes
-    the larger angle with the axis (Barbera et al., Ultrasound Obstet Gynecol 33:313, 2009).
+    It lies between the long axis of the pubic symphysis and the tangent from its lower (caudal) end
+    to the leading edge of the fetal head, both as fitted ellipses. The tangent is the one of two
+    that makes the larger angle with the axis (Barbera et al., Ultrasound Obstet Gynecol 33:313,
+    2009).
 
     Args:
         symphysis: bool [H, W].
         head: bool [H, W].
-        spacing: mm per pixel, one number or (of rows, of columns); matters only where they differ.
+        spacing: mm per pixel, one number or (of rows, of columns); matters only if the two differ.
         lower_end: The side of the image on which the symphysis' lower end lies: 'right' where the
             mother's front is on the left, as in JNU-IFM and the FH-PS-AOP challenge.
 
@@ -111,7 +96,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 def outline(mask: np.ndarray, at: Outline = "edges") -> np.ndarray:
     """Points of a mask's outline, float64 [n, 2], (row, column).
 
-    Where the mask touches the image's border its outline is unknown, and there are no points.
+    The outline has no points where the mask touches the image's border, since it is unknown there.
 
     Args:
         mask: bool [H, W].
@@ -144,7 +129,7 @@ def measurement_errors(
     """Errors of measured values.
 
     Args:
-        measured: float [R]; nan = nothing could be measured: counted as missed, in no figure.
+        measured: float [R]; nan = nothing could be measured, which counts as missed alone.
         reference: float [R], not nan.
         unit: Of both.
         groups: [R], the group (patient) of each row.
@@ -162,7 +147,7 @@ def measurement_errors(
         raise ValueError("every reference must be a positive number: leave the other rows out")
     known = np.isfinite(measured)
     if not known.any():
-        raise ValueError(f"none of {len(measured)} cases could be measured: every mask is empty")
+        raise ValueError(f"all {len(measured)} masks are empty: nothing could be measured")
     found = estimates(
         _measure_errors(measured[known] - reference[known], reference[known]),
         groups[known],

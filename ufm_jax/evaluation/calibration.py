@@ -26,12 +26,12 @@ def calibration_error(
 
     Args:
         probabilities: float [R].
-        happened: bool [R], whether what was predicted is so.
-        table: [R, bins], of ``bin_table``.
+        happened: bool [R], whether what was predicted happened.
+        table: [R, bins]; see ``bin_table``.
         weights: float64 [B, R].
 
     Returns:
-        [B]; nan where no row weighs anything.
+        [B]; nan if all rows weigh nothing.
     """
     gaps = weights @ (table * (happened - probabilities)[:, None])
     return divide(np.abs(gaps).sum(1), weights.sum(1))
@@ -40,7 +40,7 @@ def calibration_error(
 def calibration_curve(
     probabilities: np.ndarray, happened: np.ndarray, bins: int = BINS
 ) -> CalibrationCurve:
-    """Mean prediction and observed frequency of each bin that is not empty."""
+    """The mean prediction and the observed frequency of each bin that is not empty."""
     table = bin_table(probabilities, bins)
     counts = table.sum(axis=0)
     filled = counts > 0

@@ -8,7 +8,7 @@ import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.predictions import DiagnosisPredictions
+from ufm_jax.evaluation.predictions import DiagnosisPredictions, Predictions
 from ufm_jax.evaluation.thresholds import HALF, Threshold, choose_threshold
 
 _UNCHOSEN = Threshold(HALF.value, "none chosen: no validation split")
@@ -91,7 +91,7 @@ def calling_thresholds(
 
 
 def choose_thresholds(
-    predictions: DiagnosisPredictions | None, settings: EvaluationConfig
+    predictions: Predictions | None, settings: EvaluationConfig
 ) -> dict[str, Threshold]:
     """Chooses thresholds on the validation split: of the positive class of two, or of each finding.
 
@@ -101,13 +101,13 @@ def choose_thresholds(
 
     Returns:
         Class -> threshold. It is 0.5, with the reason, if all rows of the split have the class or
-        all lack it. Empty for more than two classes, where the most probable is called, and without
-        a validation split.
+        all lack it. Empty for masks, for more than two classes, where the most probable is called,
+        and without a validation split.
 
     Raises:
         ConfigError: If the task lacks the positive class.
     """
-    if predictions is None:
+    if not isinstance(predictions, DiagnosisPredictions):
         return {}
     p = predictions
     names = _classes_with_threshold(p.kind, p.classes, settings, ())

@@ -1,4 +1,4 @@
-"""The model against another run on the same images, and against readers."""
+"""Comparisons of a model with another run on the same images, and with readers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,9 +33,10 @@ class RunComparison:
     Attributes:
         num_rows: R.
         num_groups: Groups (patients) that were resampled.
-        figures: Figure -> paired comparison. Diagnosis: balanced_accuracy, auroc (macro), accuracy,
-            of two classes auroc_delong too. Segmentation, means over classes: dice, hd95_px,
-            hd95_mm. A measurement: mae_<unit>, over the images that both runs could measure.
+        figures: Name -> paired comparison. A diagnosis has balanced_accuracy, auroc (macro) and
+            accuracy, and with two classes auroc_delong. A segmentation has the means over classes
+            dice, hd95_px and hd95_mm. A measurement has mae_<unit>, over the images that both runs
+            could measure.
         left_out: Figure -> why it could not be compared.
     """
 
@@ -50,13 +51,13 @@ def compare_runs(
 ) -> RunComparison:
     """Compares the figures of two models, paired by image, over resamples of groups.
 
-    Calls are those that each run made at its own thresholds.
+    Each run's calls are those that it made at its own thresholds.
 
     Args:
-        mine: This run's predictions; its groups are resampled.
-        other: The other run's, of the same images in any order.
-        settings: Number of resamples, and the positive class.
-        seed: Of the resamples.
+        mine: This run's predictions, whose groups are resampled.
+        other: The other run's predictions for the same images, in any order.
+        settings: The number of resamples, and the positive class.
+        seed: Seed of the resamples.
 
     Raises:
         ConfigError: If the images, classes or truths differ, or no resamples are configured.
@@ -79,15 +80,15 @@ def compare_runs(
 def read_and_compare(
     path: Path, predictions: DiagnosisPredictions, result: DiagnosisResult
 ) -> dict[str, tuple[ReaderResult, ...]]:
-    """Readers' calls from a CSV, against the model's on the images that each reader read.
+    """Compares readers' calls from a CSV with the model's, on the images that each reader read.
 
     Args:
-        path: See ``evaluation.readers``.
-        predictions: The model's, with calls.
+        path: The CSV; see ``evaluation.readers``.
+        predictions: The model's predictions, with calls.
         result: Their evaluation, which says the classes that are looked for.
 
     Returns:
-        Class -> a result for each reader, the class against the rest; of two classes the positive.
+        Class -> a result for each reader, the class against the rest.
 
     Raises:
         ConfigError: If images may have several findings.
@@ -105,11 +106,11 @@ def read_and_compare(
 
 
 _Found = tuple[Mapping[str, Comparison], Mapping[str, str]]
-"""Figures, and why others were left out."""
+"""Name -> comparison, and name -> why a figure was left out."""
 
 
 def _matching(mine: Predictions, other: Predictions) -> np.ndarray:
-    """The other run's row of each of this run's images, int64 [R]."""
+    """The row of each of this run's images in the other run, int64 [R]."""
     if mine.classes != other.classes:
         raise ConfigError(
             f"the other run has the classes {', '.join(other.classes)}, this one "
@@ -182,10 +183,10 @@ def _compare_masks(
 
 
 def _by_image(predictions: SegmentationPredictions) -> dict[str, np.ndarray]:
-    """Values [R] whose means are compared; nan = the image does not count."""
+    """Name -> values [R] whose means are compared; nan = the image does not count."""
     values = {name: getattr(predictions.scores, name).mean(1) for name in _MASKS}
     if predictions.measured is not None and predictions.reference is not None:
-        # Of the unit too: errors in mm and in degrees are no pair.
+        # The name has the unit, since errors in mm and in degrees cannot be compared.
         errors = np.abs(predictions.measured - predictions.reference)
         values[f"mae_{predictions.unit}"] = errors
     return values
@@ -198,10 +199,10 @@ def _paired(
     groups: np.ndarray,
     bootstrap: Bootstrap,
 ) -> _Found:
-    """Compares the named figures where there are groups to resample."""
+    """Compares the named figures, if there are groups to resample."""
     count = len(np.unique(groups))
     if count < 2:
-        reason = f"both runs have it for images of {count} groups: a comparison needs two"
+        reason = f"both runs have it for images of {count} groups: a comparison needs two groups"
         return {}, dict.fromkeys(names, reason)
     found = paired_bootstrap(first, second, groups, bootstrap)
     return {name: found[name] for name in names}, {}

@@ -1,9 +1,9 @@
 """DeLong's covariance of areas under correlated ROC curves.
 
 DeLong, DeLong and Clarke-Pearson, Biometrics 44:837 (1988), by the fast algorithm of Sun and Xu,
-IEEE Signal Processing Letters 21:1389 (2014), in O(R log R). Where groups (patients) have several
-rows, the covariance is Obuchowski's for clustered data, Biometrics 53:567 (1997), which is
-DeLong's when every group has one row.
+IEEE Signal Processing Letters 21:1389 (2014), in O(R log R). If groups (patients) have several
+rows, the covariance is Obuchowski's for clustered data, Biometrics 53:567 (1997), which is DeLong's
+if each group has one row.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ def areas_and_covariance(
     Args:
         positive: bool or 0/1 [R].
         scores: float [M, R], higher = more likely positive.
-        groups: [R]; None = every row is a group.
+        groups: [R]; None = each row is a group of its own.
 
     Returns:
         float64 [M] and [M, M].

@@ -52,13 +52,13 @@ class Ellipse:
         row, column = np.linalg.solve(axes, np.asarray(point) - self.centre)
         distance = np.hypot(row, column)
         if distance <= 1:
-            raise ValueError("the point lies in the ellipse: there is no tangent")
+            raise ValueError("the point lies in the ellipse, from where it has no tangent")
         turn = np.arccos(1 / distance)
         angles = np.arctan2(column, row) + np.array([-turn, turn])
         return np.array(self.centre) + np.stack([np.cos(angles), np.sin(angles)], axis=1) @ axes.T
 
     def half_axes(self) -> np.ndarray:
-        """Half axes as columns, [2, 2]: maps the unit circle to the centred ellipse."""
+        """The half axes as columns, [2, 2], a map from the unit circle to the centred ellipse."""
         row, column = self.direction
         return np.array([[row, -column], [column, row]]) * (self.semi_major, self.semi_minor)
 

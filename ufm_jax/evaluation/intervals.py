@@ -30,10 +30,10 @@ class Bootstrap:
     """How percentile intervals are made.
 
     Attributes:
-        replicates: Resamples, B.
-        level: Coverage.
-        seed: Of the run.
-        name: Names the resamples; equal seed, name and groups give equal resamples.
+        replicates: The number of resamples, B.
+        level: The intervals' coverage.
+        seed: The seed of the run.
+        name: A name for the resamples; equal seed, name and groups give equal resamples.
     """
 
     replicates: int = 2000
@@ -51,14 +51,14 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Replicates:
-    """Figures of a measure: ``point`` on all rows, name -> float; ``drawn``, name -> float [B]."""
+    """Figures by name: ``point`` on all rows, and ``drawn``, float [B], on resamples."""
 
     point: Mapping[str, float]
     drawn: Mapping[str, np.ndarray]
 
 
 def describe(settings: Bootstrap | None, num_groups: int) -> str:
-    """How intervals were made, a phrase for reports."""
+    """How intervals were made, in words for reports."""
     if settings is None:
         return "no intervals"
     return (
@@ -68,11 +68,7 @@ def describe(settings: Bootstrap | None, num_groups: int) -> str:
 
 
 def check_groups(groups: np.ndarray, rows: int) -> np.ndarray:
-    """Groups as an array [R].
-
-    Raises:
-        ValueError: If they are not one entry for each of R >= 1 rows.
-    """
+    """Groups as an array [R]; a ValueError if there is not one for each of R >= 1 rows."""
     groups = np.asarray(groups)
     if groups.shape != (rows,) or not rows:
         raise ValueError(f"groups of shape {groups.shape}: give one group for each of {rows} rows")
@@ -86,13 +82,7 @@ def group_numbers(groups: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def evaluate(measure: Measure, groups: np.ndarray, settings: Bootstrap) -> Replicates:
-    """Figures on all rows and on each resample of whole groups.
-
-    Args:
-        measure: The figures.
-        groups: [R], the group of each row.
-        settings: Resamples and seed.
-    """
+    """Figures on all rows, in ``groups`` [R], and on each resample of whole groups."""
     numbers, count = group_numbers(groups)
     point = measure(np.ones((1, len(numbers))))
     rng = generator(settings.seed, f"{settings.name}/groups")
@@ -110,13 +100,13 @@ def estimates(
     """Figures with bootstrap intervals over groups.
 
     Resamples on which a figure is undefined (one class only) are left out of its interval and
-    counted in its note; where they are half of all or more, there is no interval.
+    counted in its note. If they are half of all or more, the figure has no interval.
 
     Args:
         measure: The figures.
         groups: [R], the group of each row.
-        settings: How; None = no intervals.
-        support: Name -> rows that a figure rests upon, where not R.
+        settings: How intervals are made; None = without intervals.
+        support: Name -> rows that a figure rests upon, if not R.
     """
     numbers, count = group_numbers(groups)
     support = support or {}
@@ -140,7 +130,7 @@ def interval(value: float, drawn: np.ndarray, level: float, rows: int) -> Estima
     Args:
         value: The figure on all rows.
         drawn: float [B], on the resamples; nan = undefined there.
-        level: Coverage.
+        level: The interval's coverage.
         rows: ``Estimate.n``.
     """
     if np.isnan(value):
@@ -155,7 +145,7 @@ def interval(value: float, drawn: np.ndarray, level: float, rows: int) -> Estima
 
 
 def measure_mean(values: Mapping[str, np.ndarray]) -> Measure:
-    """A measure of means: of each name's values [R] over the rows where they are not nan."""
+    """A measure of the mean of each name's values [R], over the rows where they are not nan."""
     table = np.stack([np.asarray(column, np.float64) for column in values.values()], axis=1)
     known = (~np.isnan(table)).astype(np.float64)
     filled = np.nan_to_num(table)
@@ -188,7 +178,7 @@ def measure_classes(measures: Sequence[Measure], averaged: Mapping[str, Sequence
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Quotients; nan where the denominator is 0."""
+    """Quotients, or nan where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     out = np.full(numerator.shape, np.nan)
     return np.divide(numerator, denominator, out=out, where=denominator != 0)
@@ -204,7 +194,7 @@ def _alone(value: float, rows: int, note: str = "") -> Estimate:
 def _resamples(
     rng: np.random.Generator, numbers: np.ndarray, count: int, replicates: int
 ) -> Iterator[np.ndarray]:
-    """Weights of rows, float64 [b, R], in blocks; the draws do not depend on the blocks."""
+    """Yields weights of rows, float64 [b, R], in blocks that do not change the draws."""
     block = max(1, _BLOCK // len(numbers))
     even = np.full(count, 1 / count)
     for start in range(0, replicates, block):

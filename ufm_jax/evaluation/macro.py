@@ -30,10 +30,10 @@ def measure_macro(cases: Sequence[OneVsRest], whole: Measure | None = None) -> M
 def measure_whole(probabilities: np.ndarray, labels: np.ndarray, called: np.ndarray) -> Measure:
     """Accuracy, balanced accuracy, Brier and calibration error of exclusive classes.
 
-    Balanced accuracy is the mean sensitivity of the classes that occur; nan on a resample that
-    lacks one of them. Brier (Monthly Weather Review 78:1, 1950) is the squared error summed over
-    the classes, 0 to 2, as in scikit-learn. The calibration error is that of the probability of
-    the called class (Guo et al. 2017).
+    Balanced accuracy is the mean sensitivity of the classes that occur; it is nan on a resample
+    that lacks one of them. The Brier score (Monthly Weather Review 78:1, 1950) is the squared error
+    summed over the classes, 0 to 2, as in scikit-learn. The calibration error is that of the
+    probability of the called class (Guo et al. 2017).
 
     Args:
         probabilities: float64 [R, C].
@@ -62,11 +62,7 @@ def measure_whole(probabilities: np.ndarray, labels: np.ndarray, called: np.ndar
 def split(
     found: Mapping[str, Estimate], cases: Sequence[OneVsRest]
 ) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
-    """Splits figures of ``measure_macro`` into overall ones and those of each class, with notes.
-
-    Returns:
-        Name -> figure; class -> name -> figure.
-    """
+    """Figures of ``measure_macro``, by name and by class and name, with notes that explain."""
     overall = {name: value for name, value in found.items() if "/" not in name}
     if all(case.lacks for case in cases):
         reason = "no class has both positive and negative rows"
@@ -79,7 +75,7 @@ def split(
 
 
 def explain(figures: Mapping[str, Estimate], case: OneVsRest) -> dict[str, Estimate]:
-    """Figures of one class, with notes why some are undefined or 0 by convention."""
+    """Figures of one class, with notes why some are undefined, or 0 by convention."""
     explained = {name: _because(value, case.lacks) for name, value in figures.items()}
     if case.positive.any() and not case.called.any():
         explained["precision"] = _remark(explained["precision"], "never called: 0 by convention")

@@ -46,8 +46,8 @@ class McNemar:
         first_only: Rows that only the first called rightly.
         second_only: Rows that only the second called rightly.
         p_exact: Two-sided exact binomial p; 1 without such rows.
-        statistic: Chi-square with continuity correction, (|b - c| - 1)^2 / (b + c); 0 without.
-        p_corrected: Its p, one degree of freedom.
+        statistic: Chi-square with continuity correction, (|b - c| - 1)^2 / (b + c), or 0.
+        p_corrected: The p of the statistic, with one degree of freedom.
     """
 
     first_only: int
@@ -67,7 +67,7 @@ def auroc_interval(
     Args:
         positive: bool or 0/1 [R].
         scores: float [R].
-        groups: [R], see ``delong``; None = rows are independent.
+        groups: [R]; see ``delong``. None = rows are independent.
     """
     areas, covariance = areas_and_covariance(positive, np.asarray(scores)[None], groups)
     return _wald(float(areas[0]), float(covariance[0, 0]), len(positive), (0, 1))
@@ -85,7 +85,7 @@ def delong_test(
         positive: bool or 0/1 [R].
         first: float [R], the first model's scores.
         second: float [R], the second's.
-        groups: [R], see ``delong``; None = rows are independent.
+        groups: [R]; see ``delong``. None = rows are independent.
 
     Raises:
         ValueError: See ``delong.areas_and_covariance``.
@@ -122,7 +122,9 @@ def paired_bootstrap(
     """
     count = group_numbers(groups)[1]
     if count < 2:
-        raise ValueError("one group only: a comparison needs at least two groups to resample")
+        raise ValueError(
+            "one group only: a comparison needs at least two groups to resample"
+        )
     # Equal settings and groups give both the same resamples.
     one, two = (evaluate(measure, groups, settings) for measure in (first, second))
     shared = [name for name in one.point if name in two.point]

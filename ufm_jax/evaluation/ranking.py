@@ -29,12 +29,7 @@ class Ranking:
 
 
 def rank(scores: np.ndarray, positive: np.ndarray) -> Ranking:
-    """Sorts rows by score.
-
-    Args:
-        scores: float [R].
-        positive: bool [R].
-    """
+    """Sorts rows by their scores, float [R]; ``positive`` is bool [R]."""
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
@@ -49,7 +44,7 @@ def areas(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray
         weights: float64 [B, R].
 
     Returns:
-        Two arrays [B]; nan where positives or negatives weigh nothing.
+        Two arrays [B]; nan if positives or negatives weigh nothing.
     """
     weights = weights[:, ranking.order]
     positives = np.add.reduceat(weights * ranking.positive, ranking.starts, axis=1)
@@ -60,14 +55,14 @@ def areas(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray
     area = divide((positives * (below + negatives / 2)).sum(1), pairs)
     hits = np.cumsum(positives[:, ::-1], axis=1)
     called = hits + np.cumsum(negatives[:, ::-1], axis=1)
-    # Before the first drawn row nothing is called, and nothing is gained either.
+    # Before the first drawn row nothing is called, and the precision there has no weight.
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
     average = divide((positives[:, ::-1] * precision).sum(1), total_positive)
     return area, np.where(pairs > 0, average, np.nan)
 
 
 def roc_curve(scores: np.ndarray, positive: np.ndarray) -> RocCurve | None:
-    """Points of the ROC curve without those on straight lines; None without both classes."""
+    """Points of the ROC curve, except those on straight lines; None without both classes."""
     if positive.all() or not positive.any():
         return None
     return RocCurve(*metrics.roc_curve(positive, scores, drop_intermediate=True))

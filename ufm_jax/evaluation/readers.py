@@ -37,11 +37,10 @@ class ReaderResult:
     """One reader, on the rows that he or she read.
 
     Attributes:
-        reader: Name.
-        num_rows: Rows read.
-        sensitivity: With its Wilson interval.
-        specificity: With its Wilson interval. (1 - specificity, sensitivity) is the reader's point
-            on the ROC plot.
+        reader: The reader's name.
+        num_rows: Rows that the reader read.
+        sensitivity: The reader's, with its Wilson interval.
+        specificity: The reader's, with its Wilson interval.
         model_sensitivity: The model's, at its threshold on the same rows.
         model_specificity: The model's.
         against_model: 'sensitivity' (positive rows), 'specificity' (negative rows), 'accuracy' ->
@@ -58,7 +57,7 @@ class ReaderResult:
 
     @property
     def roc_point(self) -> tuple[float, float]:
-        """(false positive rate, true positive rate)."""
+        """The reader's point on the ROC plot: (false positive rate, true positive rate)."""
         return 1 - self.specificity.value, self.sensitivity.value
 
     def to_json(self) -> dict[str, Any]:
@@ -185,7 +184,7 @@ def _compare(
 
 
 def _call_numbers(classes: tuple[str, ...], positive: str) -> dict[str, int]:
-    """Text of a call -> class number; names go before 0 and 1."""
+    """Text of a call -> class number; a class named 0 or 1 keeps its own number."""
     if len(classes) != 2:
         return {name_of(name): number for number, name in enumerate(classes)}
     number = classes.index(positive)

@@ -3,7 +3,6 @@
 An undefined number is nan and carries a note that says why; in JSON it is null.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -16,9 +15,9 @@ class Estimate:
     """A figure and its interval.
 
     Attributes:
-        value: The figure on all rows; nan = undefined, the note says why.
-        low: Lower end of the interval; nan = none.
-        high: Upper end.
+        value: The figure on all rows; nan = undefined, and the note says why.
+        low: The lower end of the interval; nan = without an interval.
+        high: The upper end.
         n: Rows (images, cases) that the figure rests upon.
         note: What a reader must know, or "".
     """
@@ -29,15 +28,10 @@ class Estimate:
     n: int
     note: str = ""
 
-    def __str__(self) -> str:
-        if math.isnan(self.low):
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
 
 @dataclass(frozen=True)
 class RocCurve:
-    """Points of a ROC curve, one a threshold (called positive: score >= threshold)."""
+    """Points of a ROC curve, one for each threshold (called positive: score >= threshold)."""
 
     false_positive_rate: np.ndarray
     true_positive_rate: np.ndarray
@@ -46,7 +40,7 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class PrecisionRecallCurve:
-    """Points of a precision-recall curve, recall falling; the last has recall 0, no threshold."""
+    """Points of a precision-recall curve by falling recall; the last has recall 0, no threshold."""
 
     precision: np.ndarray
     recall: np.ndarray
@@ -55,7 +49,7 @@ class PrecisionRecallCurve:
 
 @dataclass(frozen=True)
 class CalibrationCurve:
-    """Bins of predicted probability, all of one width, the empty ones left out.
+    """The bins of predicted probability that are not empty, all of one width.
 
     Attributes:
         predicted: float [n], mean probability of the bin's rows.

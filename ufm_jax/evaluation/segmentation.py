@@ -1,8 +1,8 @@
 """Evaluation of masks: Dice, IoU and boundary distances of each image and class, and their means.
 
-Empty masks, as Metrics Reloaded advises (the worst possible value for a missing one): both empty:
-Dice = IoU = 1, distances 0; one empty: Dice = IoU = 0, distances = the image's diagonal. Both are
-counted. Pixels whose reference is 255 are ignored: they are background in both masks.
+If both masks are empty, Dice = IoU = 1 and the distances are 0. If one is empty, Dice = IoU = 0 and
+the distances are the image's diagonal, the worst possible value, as Metrics Reloaded advises. Both
+cases are counted. Pixels whose reference is 255 are ignored: they are background in both masks.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,7 @@ from ufm_jax.evaluation.intervals import (
     measure_mean,
 )
 from ufm_jax.evaluation.results import SegmentationResult
-from ufm_jax.evaluation.surfaces import (
-    DEFINITION,
-    average_distance,
-    check_spacing,
-    directed_distances,
-    hd95,
-)
+from ufm_jax.evaluation.surfaces import DEFINITION, check_spacing, hd95_and_assd
 
 IGNORED = 255
 """Class number of pixels that do not count."""
@@ -81,7 +75,7 @@ def score_masks(
         spacing: mm per pixel, one number or (of rows, of columns); None or nan = unknown.
 
     Raises:
-        ValueError: If shapes differ, or a number is no class.
+        ValueError: If shapes differ, or a number is not that of a class.
     """
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     if prediction.shape != reference.shape or prediction.ndim != 2:
@@ -107,18 +101,12 @@ def score_masks(
 def pooled_dice(scores: MaskScores) -> float:
     """Dice of the pixels of all images together, the mean over the classes that occur.
 
-    What models are chosen by, as in nnU-Net (Isensee et al. 2021): the mean over images rewards a
-    model that finds nothing wherever many images show nothing.
-
-    Args:
-        scores: Of R images, [R, C].
-
-    Returns:
-        nan where no mask shows any class.
+    Models are chosen by it, as in nnU-Net (Isensee et al. 2021), since the mean over images rewards
+    a model that finds nothing if many images show nothing. It is nan if no mask shows any class.
     """
     pixels = scores.predicted + scores.reference
     total = pixels.sum(0)
-    # Twice the overlap of an image is Dice times its pixels; where both are empty, 0.
+    # Twice the overlap of an image is Dice times its pixels; it is 0 if both masks are empty.
     overlap = (np.where(pixels > 0, scores.dice, 0) * pixels).sum(0)
     return float(np.mean((overlap / np.maximum(total, 1))[total > 0])) if total.any() else np.nan
 
@@ -132,9 +120,9 @@ def summarise(
 ) -> SegmentationResult:
     """Means over images with intervals, of each class and over the classes.
 
-    Besides ``FIGURES``, over all images: 'dice_shown', over the images whose reference shows the
-    class (those without it cannot raise it), and 'hd95_px_both', 'assd_px_both', 'hd95_mm_both',
-    'assd_mm_both', over the images in which both masks show it (no distance is a penalty).
+    ``FIGURES`` are means over all images. 'dice_shown' is over the images whose reference shows the
+    class, so that the others cannot raise it. 'hd95_px_both', 'assd_px_both', 'hd95_mm_both' and
+    'assd_mm_both' are over the images in which both masks show it, so that none is a penalty.
 
     Args:
         scores: [R, C].
@@ -191,15 +179,14 @@ def _score_class(
         px = float(np.hypot(*diagonal))
         mm = np.nan if scale is None else float(np.hypot(*(diagonal * scale)))
         return (*overlap, px, px, mm, mm, *sizes)
-    pixels = directed_distances(prediction, reference)
-    found = (hd95(pixels), average_distance(pixels))
+    in_px = hd95_and_assd(prediction, reference)
     if scale is None:
-        return (*overlap, *found, np.nan, np.nan, *sizes)
-    if scale[0] == scale[1]:
-        return (*overlap, *found, *(scale[0] * distance for distance in found), *sizes)
-    lengths = directed_distances(prediction, reference, scale.tolist())
-    in_mm = (hd95(lengths), average_distance(lengths))
-    return (*overlap, *found, *in_mm, *sizes)
+        in_mm = (np.nan, np.nan)
+    elif scale[0] == scale[1]:
+        in_mm = (scale[0] * in_px[0], scale[0] * in_px[1])
+    else:
+        in_mm = hd95_and_assd(prediction, reference, scale.tolist())
+    return (*overlap, *in_px, *in_mm, *sizes)
 
 
 def _columns(scores: MaskScores, c: int) -> dict[str, np.ndarray]:

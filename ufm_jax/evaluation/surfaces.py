@@ -1,11 +1,11 @@
 """Distances between the boundaries of two masks.
 
-A boundary pixel is a pixel of the mask of which one of the four neighbours is not; outside the
-image nothing is in the mask. Distances are between pixel centres, from each boundary pixel of one
-mask to the nearest of the other. The average symmetric surface distance (ASSD) is the mean over the
-boundary pixels of both masks. HD95 is the larger of the two directed 95th percentiles, as in
-Maier-Hein et al., Nature Methods 21:195 (2024), and in MONAI. medpy 0.5 takes the 95th percentile
-of both directed sets together, which differs.
+A boundary pixel is a pixel of the mask with one of its four neighbours outside the mask; what lies
+outside the image is outside the mask. Distances are between pixel centres, from each boundary pixel
+of one mask to the nearest of the other. The average symmetric surface distance (ASSD) is the mean
+over the boundary pixels of both masks. HD95 is the larger of the two directed 95th percentiles, as
+in Maier-Hein et al., Nature Methods 21:195 (2024), and in MONAI. medpy 0.5 takes the 95th
+percentile of both directed sets together, which differs.
 """
 
 from collections.abc import Sequence
@@ -52,14 +52,13 @@ def directed_distances(
     return spatial.cKDTree(others).query(points)[0], spatial.cKDTree(points).query(others)[0]
 
 
-def hd95(distances: tuple[np.ndarray, np.ndarray]) -> float:
-    """95th percentile Hausdorff distance (linear interpolation) of two directed sets."""
-    return float(max(np.percentile(directed, 95) for directed in distances))
-
-
-def average_distance(distances: tuple[np.ndarray, np.ndarray]) -> float:
-    """Average symmetric surface distance of two directed sets."""
-    return float(np.concatenate(distances).mean())
+def hd95_and_assd(
+    first: np.ndarray, second: np.ndarray, spacing: float | Sequence[float] = 1.0
+) -> tuple[float, float]:
+    """HD95 (by linear interpolation) and ASSD; arguments as in ``directed_distances``."""
+    distances = directed_distances(first, second, spacing)
+    hd95 = max(np.percentile(directed, 95) for directed in distances)
+    return float(hd95), float(np.concatenate(distances).mean())
 
 
 def check_spacing(spacing: float | Sequence[float]) -> np.ndarray:

@@ -16,10 +16,7 @@ from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.calls import choose_thresholds, positive_class
 from ufm_jax.evaluation.evaluation_json import CompareWith, evaluate_predictions, write_results
-from ufm_jax.evaluation.predictions import (
-    DiagnosisPredictions,
-    Predictions,
-)
+from ufm_jax.evaluation.predictions import Predictions
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.keys import fold
 from ufm_jax.finetuning.probes.linear_knn import knn_probe, linear_probe
@@ -85,14 +82,8 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         model, note = trained.model, trained.promise and f"Privacy: {trained.promise}."
         predict = predicts_with(config, data, model)
 
-    settings = config.evaluation
     predictions = {split: predict(rows) for split, rows in tested.rows.items()}
-    val = predictions.get("val")
-    thresholds = (
-        choose_thresholds(val, settings)
-        if val is None or isinstance(val, DiagnosisPredictions)
-        else {}
-    )
+    thresholds = choose_thresholds(predictions.get("val"), config.evaluation)
     if model is not None:
         values = {name: threshold.value for name, threshold in thresholds.items()}
         write_seen_images(workdir, seen)

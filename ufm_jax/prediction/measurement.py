@@ -7,7 +7,7 @@ from ufm_jax.data.cells import positive
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.sizes import read_attribute
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
+from ufm_jax.evaluation.biometry import angle_of_progression, fit_mask
 
 _KEYS = {
     "": (),
@@ -67,7 +67,7 @@ def measure(
             return angle_of_progression(shown[0], shown[1])
         if np.isnan(spacing):
             return np.nan
-        return head_circumference(shown[0], spacing, settings.outline)
+        return fit_mask(shown[0], spacing, settings.outline).circumference
     except ValueError:  # Masks that no ellipse fits, or a head around the symphysis' lower end.
         return np.nan
 

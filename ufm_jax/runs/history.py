@@ -21,19 +21,6 @@ from ufm_jax.runs.stored import as_json, typed
 HISTORY_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
-_ROUND_SCALARS = (
-    "loss",
-    "lr_factor",
-    "seconds",
-    "images",
-    "images_per_second",
-    "useful_fraction",
-    "update_norm",
-    "cohort",
-    "bytes_down",
-    "bytes_up",
-    "virtual_seconds",
-)
 _CLIENT_SCALARS = ("loss", "examples", "steps", "update_norm")
 
 _log = logging.getLogger(__name__)
@@ -82,10 +69,10 @@ class RoundRecord:
         cohort: Number of clients in the round.
         rejected: Names of the clients whose update was left out.
         clients: One record for each client of the cohort.
-        bytes_down: Bytes that clients received, those that did not answer in time among them.
-        bytes_up: Bytes that it sent.
+        bytes_down: Bytes that clients received, those that did not answer in time included.
+        bytes_up: Bytes that clients sent.
         late: Names of the clients that were asked and did not answer in time.
-        virtual_seconds: What the round took on the virtual clock; nan without one.
+        virtual_seconds: What the round took on the virtual clock; nan without a clock.
         skipped: Whether too few updates came in for the aggregation rule, and nothing was updated.
     """
 
@@ -105,6 +92,13 @@ class RoundRecord:
     late: list[str] = dataclasses.field(default_factory=list)
     virtual_seconds: float = math.nan
     skipped: bool = False
+
+
+_ROUND_SCALARS = tuple(
+    field.name
+    for field in dataclasses.fields(RoundRecord)
+    if field.type in (int, float) and field.name != "round"
+)
 
 
 class MetricWriter:
@@ -128,7 +122,7 @@ class MetricWriter:
                 those that come again.
         """
         if resume_round < 0:
-            raise ValueError(f"resume_round is {resume_round}; it counts rounds from 0.")
+            raise ValueError(f"resume_round={resume_round}: rounds count from 0")
         from tensorboardX import SummaryWriter  # slow to import, and only a running loop needs it
 
         folder = Path(workdir)
@@ -136,12 +130,8 @@ class MetricWriter:
         path = folder / HISTORY_FILE
         kept = read_history(folder, resume_round)
         if len(kept) < resume_round:
-            _log.warning(
-                "%s holds %d of the %d rounds before the resumed one.",
-                path,
-                len(kept),
-                resume_round,
-            )
+            facts = (path, len(kept), resume_round)
+            _log.warning("%s holds %d of the %d rounds before the resumed one", *facts)
         write_text(path, "".join(_to_json(record) + "\n" for record in kept))
         self._lines = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(
@@ -157,8 +147,8 @@ class MetricWriter:
         """
         if record.round < self._next_round:
             raise ValueError(
-                f"Round {record.round} is already in {self._lines.name}; "
-                f"the next round is {self._next_round}. Open a MetricWriter at the resumed round."
+                f"round {record.round} is already in {self._lines.name}, and the next is "
+                f"{self._next_round}: open a MetricWriter at the resumed round"
             )
         self._lines.write(_to_json(record) + "\n")
         self._lines.flush()
@@ -215,11 +205,11 @@ def read_history(workdir: str | os.PathLike[str], rounds: int | None = None) -> 
                 raise ValueError(f"round {record.round} after round {records[-1].round}")
         except ValueError as error:
             if number > len(lines):
-                _log.warning("%s: the last line was cut short and is left out.", path)
+                _log.warning("%s: the last line was cut short and is left out", path)
                 break
             raise RunError(
-                f"{path}, line {number} is not a round's record ({error}). "
-                "Mend or delete the line; its round is then missing from the history."
+                f"{path}, line {number} is not a round's record ({error}): mend or delete the "
+                "line; its round is then missing from the history"
             ) from error
         if rounds is None or record.round < rounds:
             records.append(record)
