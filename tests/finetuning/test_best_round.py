@@ -61,7 +61,7 @@ def test_a_score_that_is_defined_is_not_spoken_of(data, select, caplog):
 
 
 def test_without_images_to_choose_by_nothing_is_trained():
-    with pytest.raises(ConfigError, match="there is no validation split to choose by"):
+    with pytest.raises(ConfigError, match="the data has no validation split to choose by"):
         check_validation(labelled([]), EvaluationConfig())
     check_validation(labelled([]), EvaluationConfig(select="last"))
 
@@ -83,7 +83,7 @@ def test_a_positive_class_that_changes_nothing_is_refused(data, positive, messag
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"splits": ("test", "dev")}, "--splits: 'dev' is none of train, val, test and all"),
+        ({"splits": ("test", "dev")}, "--splits: 'dev': name some of train, val, test, or all"),
         ({"client": "north"}, "--client=north: the run has one model for all"),
     ],
 )

@@ -171,7 +171,7 @@ def test_what_is_no_test_may_be_asked_for_by_name_alone(diagnosed, tmp_path):
         other = elsewhere(config, **{key: value})
         with pytest.raises(ConfigError, match=rf"{key}={value}: the run read its images with"):
             evaluate(other, Request(workdir, tmp_path / "other", ("all",), CompareWith()))
-    with pytest.raises(ConfigError, match="'all' has all images"):
+    with pytest.raises(ConfigError, match="name 'all' alone"):
         evaluate(config, Request(workdir, tmp_path / "out", ("test", "all"), CompareWith()))
 
 
@@ -181,12 +181,12 @@ def test_a_copy_of_a_training_image_under_another_patient_tests_nothing(diagnose
     data = finetuning.load_task(config)
     seen = seen_images(data, data.rows("train"))
     rows = {"test": np.append(data.rows("test"), data.rows("train")[:2])}
-    kept = rows_to_evaluate(seen, data, rows, "keep")
-    np.testing.assert_array_equal(kept.rows["test"], data.rows("test"))
-    assert f"2 of {len(rows['test'])} images were trained on" in kept.note
+    kept, note = rows_to_evaluate(seen, data, rows, "keep")
+    np.testing.assert_array_equal(kept["test"], data.rows("test"))
+    assert f"2 of {len(rows['test'])} images were trained on" in note
     coloured = elsewhere(config, channels=3)
-    in_three = rows_to_evaluate(seen, finetuning.load_task(coloured), rows, "keep")
-    np.testing.assert_array_equal(in_three.rows["test"], kept.rows["test"])
+    in_three, _ = rows_to_evaluate(seen, finetuning.load_task(coloured), rows, "keep")
+    np.testing.assert_array_equal(in_three["test"], kept["test"])
     for policy, asked in (("error", rows["test"]), ("keep", data.rows("train"))):
         with pytest.raises(ConfigError, match="name other images"):
             rows_to_evaluate(seen, data, {"test": asked}, policy)

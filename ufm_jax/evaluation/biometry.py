@@ -10,7 +10,6 @@ from ufm_jax.evaluation.ellipse import Ellipse, fit_ellipse
 from ufm_jax.evaluation.intervals import (
     Bootstrap,
     Measure,
-    check_groups,
     describe,
     divide,
     estimates,
@@ -131,7 +130,7 @@ def measurement_errors(
     Args:
         measured: float [R]; nan = nothing could be measured, which counts as missed alone.
         reference: float [R], not nan.
-        unit: Of both.
+        unit: The unit of both.
         groups: [R], the group (patient) of each row.
         bootstrap: How to make intervals; None = none.
 
@@ -142,7 +141,7 @@ def measurement_errors(
     measured, reference = np.asarray(measured, np.float64), np.asarray(reference, np.float64)
     if measured.shape != reference.shape or measured.ndim != 1:
         raise ValueError(f"measured {measured.shape} and reference {reference.shape}: both are [R]")
-    groups = check_groups(groups, len(measured))
+    numbers, _ = group_numbers(groups, len(measured))
     if not (np.isfinite(reference) & (reference > 0)).all():
         raise ValueError("every reference must be a positive number: leave the other rows out")
     known = np.isfinite(measured)
@@ -150,7 +149,7 @@ def measurement_errors(
         raise ValueError(f"all {len(measured)} masks are empty: nothing could be measured")
     found = estimates(
         _measure_errors(measured[known] - reference[known], reference[known]),
-        groups[known],
+        numbers[known],
         bootstrap,
     )
     return MeasurementResult(
@@ -158,7 +157,7 @@ def measurement_errors(
         num_rows=len(measured),
         missed=int((~known).sum()),
         metrics=found,
-        interval=describe(bootstrap, group_numbers(groups[known])[1]),
+        interval=describe(bootstrap, group_numbers(numbers[known])[1]),
     )
 
 

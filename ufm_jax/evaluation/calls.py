@@ -76,7 +76,7 @@ def calling_thresholds(
         kind: The kind of the task.
         classes: C names.
         settings: The positive class, and whether the threshold is one half.
-        thresholds: Class -> the threshold that was chosen for it; 0.5 where there is none.
+        thresholds: Class -> the threshold that was chosen for it; 0.5 for the others.
 
     Returns:
         Class -> threshold; empty for more than two classes, where the most probable is called.

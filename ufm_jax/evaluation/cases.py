@@ -19,10 +19,10 @@ from ufm_jax.evaluation.thresholds import HALF, Threshold
 
 @dataclass(frozen=True)
 class Cases:
-    """A task's rows, class by class.
+    """The rows of a task, ready to measure.
 
     Attributes:
-        kind: Of the task.
+        kind: The kind of the task.
         classes: C names.
         against: Each class against the rest; for a binary task the positive class alone.
         measure: Figure -> values; for several classes also '<number>/<figure>'.

@@ -13,7 +13,7 @@ import numpy as np
 from ufm_jax.evaluation.binary import FIGURES
 from ufm_jax.evaluation.calibration import BINS
 from ufm_jax.evaluation.cases import Cases
-from ufm_jax.evaluation.intervals import Bootstrap, check_groups, describe, estimates, group_numbers
+from ufm_jax.evaluation.intervals import Bootstrap, describe, estimates, group_numbers
 from ufm_jax.evaluation.macro import explain, split
 from ufm_jax.evaluation.results import DiagnosisResult
 
@@ -31,16 +31,15 @@ def diagnose(
     Raises:
         ValueError: If there is not one group for each row.
     """
-    groups = check_groups(groups, cases.num_rows)
+    numbers, count = group_numbers(groups, cases.num_rows)
     rests_on = {f"{c}/{x}": len(case.rows) for c, case in enumerate(cases.against) for x in FIGURES}
-    found = estimates(cases.measure, groups, bootstrap, rests_on)
+    found = estimates(cases.measure, numbers, bootstrap, rests_on)
     positive = cases.against[0].name if cases.kind == "binary" else ""
     if positive:
         overall = explain(found, cases.against[0])
         per_class = {positive: overall}
     else:
         overall, per_class = split(found, cases.against)
-    count = group_numbers(groups)[1]
     return DiagnosisResult(
         kind=cases.kind,
         classes=cases.classes,

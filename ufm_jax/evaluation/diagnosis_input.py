@@ -9,12 +9,7 @@ _SUM_TOLERANCE = 1e-3
 def check_probabilities(
     probabilities: np.ndarray, classes: tuple[str, ...], *, exclusive: bool = True
 ) -> np.ndarray:
-    """Probabilities as float64 [R, C].
-
-    Args:
-        probabilities: What a model gave.
-        classes: C names.
-        exclusive: Whether the classes exclude each other, so that rows sum to 1.
+    """A model's probabilities as float64 [R, C]; rows of ``exclusive`` classes sum to 1.
 
     Raises:
         ValueError: If shape or values are impossible; names the first bad row.

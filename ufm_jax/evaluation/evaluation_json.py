@@ -192,13 +192,7 @@ def evaluate_diagnosis(
 def evaluate_segmentation(
     predictions: SegmentationPredictions, settings: EvaluationConfig, *, seed: int = 0
 ) -> SegmentationResult:
-    """All figures of masks; ``evaluate_measurement`` has those of measurements on them.
-
-    Args:
-        predictions: For one split.
-        settings: The number of resamples.
-        seed: Seed of the resamples.
-    """
+    """All figures of masks; ``evaluate_measurement`` has those of measurements on them."""
     return summarise(
         predictions.scores,
         predictions.classes,
@@ -210,11 +204,7 @@ def evaluate_segmentation(
 def evaluate_measurement(
     predictions: SegmentationPredictions, settings: EvaluationConfig, *, seed: int = 0
 ) -> MeasurementErrors | None:
-    """Errors of what was measured; arguments as in ``evaluate_segmentation``.
-
-    Returns:
-        None if nothing was to be measured.
-    """
+    """Errors of what was measured on masks; None if nothing was to be measured."""
     if predictions.measured is None or predictions.reference is None:
         return None
     known = np.isfinite(predictions.reference)

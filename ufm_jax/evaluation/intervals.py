@@ -67,17 +67,17 @@ def describe(settings: Bootstrap | None, num_groups: int) -> str:
     )
 
 
-def check_groups(groups: np.ndarray, rows: int) -> np.ndarray:
-    """Groups as an array [R]; a ValueError if there is not one for each of R >= 1 rows."""
+def group_numbers(groups: np.ndarray, rows: int | None = None) -> tuple[np.ndarray, int]:
+    """Numbers 0..G-1 of the groups of R rows, int64 [R], and G.
+
+    Raises:
+        ValueError: If there is not one group for each of ``rows`` >= 1 rows.
+    """
     groups = np.asarray(groups)
+    rows = len(groups) if rows is None else rows
     if groups.shape != (rows,) or not rows:
         raise ValueError(f"groups of shape {groups.shape}: give one group for each of {rows} rows")
-    return groups
-
-
-def group_numbers(groups: np.ndarray) -> tuple[np.ndarray, int]:
-    """Numbers 0..G-1 of the groups of R rows, int64 [R], and G."""
-    names, numbers = np.unique(check_groups(groups, len(groups)), return_inverse=True)
+    names, numbers = np.unique(groups, return_inverse=True)
     return numbers, len(names)
 
 

@@ -122,9 +122,7 @@ def paired_bootstrap(
     """
     count = group_numbers(groups)[1]
     if count < 2:
-        raise ValueError(
-            "one group only: a comparison needs at least two groups to resample"
-        )
+        raise ValueError("one group only: a comparison needs at least two groups to resample")
     # Equal settings and groups give both the same resamples.
     one, two = (evaluate(measure, groups, settings) for measure in (first, second))
     shared = [name for name in one.point if name in two.point]

@@ -55,7 +55,7 @@ class DiagnosisPredictions(_Images):
 
     @property
     def truth(self) -> np.ndarray:
-        """What the reference says, [R, C]."""
+        """The reference, [R, C]."""
         return self.targets
 
     def calls(self) -> np.ndarray:
@@ -87,7 +87,7 @@ class SegmentationPredictions(_Images):
 
     @property
     def truth(self) -> np.ndarray:
-        """What the reference says: the pixels of each class, [R, C]."""
+        """The reference's pixels of each class, [R, C]."""
         return self.scores.reference
 
 

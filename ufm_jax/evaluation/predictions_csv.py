@@ -126,7 +126,7 @@ class _Table:
         return found
 
     def _numbers(self, column: str, read: Callable[[str], float | None]) -> list[float | None]:
-        """What a column's cells are read as."""
+        """The values of a column's cells."""
         found = []
         for row, text in enumerate(self.texts(column)):
             try:

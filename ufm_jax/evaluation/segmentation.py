@@ -12,7 +12,6 @@ import numpy as np
 
 from ufm_jax.evaluation.intervals import (
     Bootstrap,
-    check_groups,
     describe,
     estimates,
     group_numbers,
@@ -136,7 +135,7 @@ def summarise(
     classes = tuple(classes)
     if scores.dice.ndim != 2 or scores.dice.shape[1] != len(classes):
         raise ValueError(f"scores of shape {scores.dice.shape}: [R, {len(classes)}] is needed")
-    groups = check_groups(groups, len(scores.dice))
+    numbers, count = group_numbers(groups, len(scores.dice))
     tables = [_columns(scores, c) for c in range(len(classes))]
     rests_on = {}
     for name in tables[0]:
@@ -148,8 +147,7 @@ def summarise(
         for name in tables[0]
     }
     measure = measure_classes([measure_mean(table) for table in tables], having)
-    found = estimates(measure, groups, bootstrap, rests_on)
-    count = group_numbers(groups)[1]
+    found = estimates(measure, numbers, bootstrap, rests_on)
     return SegmentationResult(
         classes=classes,
         num_rows=len(scores.dice),

@@ -1,4 +1,4 @@
-"""Which round is kept: the best on the validation split. The test split is never looked at here."""
+"""The choice of the round that is kept: the best on the validation split, never on the test."""
 
 import logging
 import math
@@ -39,31 +39,31 @@ class Selection:
     def __init__(
         self, workdir: Path, every: int, score: Callable[[FederationState], float]
     ) -> None:
-        """Has seen nothing yet.
+        """Begins without a look.
 
         Args:
-            workdir: The run's folder; looks are kept in a file of it.
+            workdir: The run's folder, where a file keeps the looks.
             every: Rounds between looks.
-            score: ``state -> score``, nan where it is undefined, or nothing is trained yet.
+            score: ``state -> score``; nan = undefined, or nothing is trained yet.
         """
         self._workdir, self._every, self._score = workdir, every, score
         self._rounds = 0
         self.looks: list[Look] = []
 
     def begin(self, done: int, rounds: int) -> None:
-        """Takes up what an interrupted run saw; see ``rounds.Judge``."""
+        """Takes up the looks of an interrupted run; see ``rounds.Judge``."""
         self._rounds = rounds
         # Looks after the checkpoint that the run goes on from are taken again.
         self.looks = [look for look in read_looks(self._workdir) if look.rounds <= done]
 
     @property
     def best(self) -> Look | None:
-        """The first of the highest looks; None where no score was defined."""
+        """The first of the highest looks; None if no score was defined."""
         defined = [look for look in self.looks if math.isfinite(look.score)]
         return max(defined, key=lambda look: look.score, default=None)
 
     def __call__(self, done: int, state: FederationState) -> float | None:
-        """The score where the model is the best so far; see ``rounds.Judge``."""
+        """The score if the model is the best so far, else None; see ``rounds.Judge``."""
         if done % self._every and done != self._rounds:
             return None
         before = self.best
@@ -76,22 +76,22 @@ class Selection:
 
 
 def check_validation(data: LabelledData, settings: EvaluationConfig) -> None:
-    """Finds before the training whether a round can be chosen; warns where the last one will be.
+    """Checks before training that a round can be chosen; warns if the last one will be taken.
 
     Raises:
-        ConfigError: If there is no validation split to choose by.
+        ConfigError: If the data lacks a validation split to choose by.
     """
     rows, task = data.rows("val"), data.task
     if settings.select == "last":
         return
     if not len(rows):
         raise ConfigError(
-            f"config.evaluation.select={settings.select!r}: there is no validation split to choose "
-            "by; set config.data.split.val_fraction, or select='last'"
+            f"config.evaluation.select={settings.select!r}: the data has no validation "
+            "split to choose by; set config.data.split.val_fraction, or select='last'"
         )
     if task.kind == "segment":
         return
-    # Whether it is defined depends on the labels alone, so that any predictions tell.
+    # The labels alone decide whether it is defined, so that any predictions tell.
     alike = diagnosis_of(data, rows, np.full((len(rows), task.num_classes), 1 / task.num_classes))
     figure = figure_of(settings, task)
     found = evaluate_diagnosis(alike, replace(settings, replicates=0), {}).overall[figure]

@@ -22,7 +22,7 @@ from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.occlusion import occlusion_map
 from ufm_jax.prediction.predictor import Predictor, predict_rows
 from ufm_jax.prediction.split import clients_of
-from ufm_jax.report.evaluation_page import render
+from ufm_jax.report.evaluation_page import main_split, render
 from ufm_jax.report.evaluation_types import EvaluationReport, Training
 from ufm_jax.report.page import write_page
 from ufm_jax.runs.history import read_history
@@ -43,15 +43,14 @@ def write_report(
     """Writes ``report.html``.
 
     Args:
-        config: The run's.
-        workdir: Gets the page; its history is shown where there is one.
+        config: The run's configuration.
+        workdir: The folder that gets the page; its history, if any, is shown.
         data: The images.
         evaluation: The figures.
         predictions: Split -> predictions, with calls.
-        model: Draws masks and maps for the examples; None for what leaves no model.
-        occlusion: Diagnosis: pictures of each kind that get a map.
+        model: Draws masks and maps of examples; None if the run leaves no model.
+        occlusion: How many examples of each kind of a diagnosis get a map.
     """
-    split = next((name for name in ("test", "all") if name in predictions), next(iter(predictions)))
     mask_of, heat_of = _drawing(config, data, model)
     report = EvaluationReport(
         evaluation=evaluation,
@@ -60,7 +59,7 @@ def write_report(
         training=_training(config, workdir, data, model),
         pictures=example_pictures(
             data,
-            predictions[split],
+            predictions[main_split(predictions)],
             config.data,
             mask_of=mask_of,
             heat_of=heat_of,
@@ -78,7 +77,7 @@ def write_report(
 def _facts(
     config: FinetuneConfig, data: LabelledData, model: TrainedModel | None
 ) -> list[tuple[str, str]]:
-    """What a reader must know of the model and the images."""
+    """Names and values of what a reader must know of the model and the images."""
     images = ", ".join(f"{name} {len(data.rows(name)):,}" for name in ("train", "val", "test"))
     facts = [
         ("encoder", f"ViT-{config.model.size.capitalize()}/{config.model.patch_size}"),
@@ -114,7 +113,7 @@ def _training(
 def _drawing(
     config: FinetuneConfig, data: LabelledData, model: TrainedModel | None
 ) -> tuple[MaskOf | None, HeatOf | None]:
-    """What draws a mask, or a map, of a row with its client's parameters."""
+    """Functions that draw a row's mask and its map with its client's parameters."""
     if model is None:
         return None, None
     predict = make_objective(config, model.task).predict

@@ -18,7 +18,7 @@ _PLACES = 14
 def occlusion_map(
     predictor: Predictor, params: Params, image: np.ndarray, extent: np.ndarray, number: int
 ) -> np.ndarray:
-    """What each place contributes to the probability of a class.
+    """The contribution of each place to the probability of a class.
 
     A square of the picture's mean grey is moved over the picture. A place's value is the mean, over
     the windows that cover it, of the probability without the window minus that with it.

@@ -32,7 +32,7 @@ class Predictor:
             batch: 'image' [n, S, S, C] and 'extent' [n, 2]; further fields are not read.
 
         Raises:
-            ValueError: If there is no image, or there are too many.
+            ValueError: If ``batch`` is empty or too large.
         """
         count = len(batch["image"])
         if not 0 < count <= self.batch_size:

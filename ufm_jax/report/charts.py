@@ -32,7 +32,7 @@ class LineChart:
         band: float [2, R], lower and upper edge of a band behind the curve, or None.
         marked: Rounds to mark on the axis.
         from_zero: Whether the y axis begins at zero.
-        x_label: What the x axis shows, where ``rounds`` holds something else that increases.
+        x_label: What the x axis shows, if ``rounds`` holds something else that increases.
     """
 
     rounds: np.ndarray
@@ -100,7 +100,7 @@ def sparkline(rounds: np.ndarray, values: np.ndarray, y_range: tuple[float, floa
 
     Args:
         rounds: int [R], increasing.
-        values: float [R], nan where there is none.
+        values: float [R]; nan leaves a gap.
         y_range: Common range of all sparklines of a table, so that they compare.
     """
     width, height = 110, 24
@@ -160,7 +160,7 @@ def _every(total: int, most: int) -> np.ndarray:
 
 
 def _range_values(chart: LineChart) -> np.ndarray:
-    """The values that the y axis must show: the curve, and the context but for outliers.
+    """The values that the y axis must show: the curve, and the context without outliers.
 
     One diverging client must not flatten everybody's curve. Context further outside its 1 % and
     99 % quantiles than half their distance is cut off at the edge.

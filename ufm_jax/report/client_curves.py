@@ -1,4 +1,4 @@
-"""The rounds' records turned into arrays over clients and rounds."""
+"""Records of rounds as arrays over clients and rounds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,11 +24,6 @@ class ClientCurves:
     steps: np.ndarray
     update_norm: np.ndarray
 
-    def of(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(loss, steps, update_norm) of one client, each [R]."""
-        index = self.names.index(name)
-        return self.loss[index], self.steps[index], self.update_norm[index]
-
 
 def client_curves(history: Sequence[RoundRecord], names: Sequence[str]) -> ClientCurves:
     """Collects the clients' records.
@@ -46,8 +41,8 @@ def client_curves(history: Sequence[RoundRecord], names: Sequence[str]) -> Clien
         for client in record.clients:
             if client.client not in index:
                 raise ValueError(
-                    f"The history's round {record.round} has the client {client.client!r}, which "
-                    "the data does not: the report was given another run's data."
+                    f"round {record.round} of the history has the client {client.client!r}, which "
+                    "the data lacks: give the report the data of the same run"
                 )
             k = index[client.client]
             loss[k, r], steps[k, r] = client.loss, client.steps

@@ -39,7 +39,7 @@ def roc_chart(name: str, curve: RocCurve, readers: Sequence[ReaderResult] = ()) 
 
 
 def precision_recall_chart(name: str, curve: PrecisionRecallCurve) -> Markup:
-    """Precision over recall, in steps: between two points there is no threshold."""
+    """Precision over recall, in steps, since no threshold lies between two points."""
     plot = _unit_plot("recall (sensitivity)", "precision")
     # From high recall to low: the precision of a point holds down to the next one's recall.
     recall = np.repeat(curve.recall, 2)[1:]
@@ -147,7 +147,7 @@ def _dots(plot: Plot, xs: np.ndarray, ys: np.ndarray) -> list[Markup]:
 
 
 def _dot(plot: Plot, x: float, y: float, title: str, class_: str, radius: float = 4.0) -> Markup:
-    """A dot that says ``title``; nothing where a coordinate is undefined."""
+    """A dot that says ``title``; empty if a coordinate is undefined."""
     if not (np.isfinite(x) and np.isfinite(y)):
         return Markup("")
     return element(

@@ -1,7 +1,7 @@
 """The report of an evaluation, one page that needs nothing but itself."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,8 +54,7 @@ _HEADLINES = (
 def render(report: EvaluationReport) -> str:
     """The page's HTML."""
     evaluation = report.evaluation
-    split = next((name for name in ("test", "all") if name in evaluation.splits), None)
-    split = split or next(iter(evaluation.splits))
+    split = main_split(evaluation.splits)
     parts = [
         _headline(report, split),
         section("Figures", *_figures(report)),
@@ -70,6 +69,11 @@ def render(report: EvaluationReport) -> str:
         configuration(report.config, report.versions),
     ]
     return document(evaluation.name, f"Evaluation report, {report.created}", *parts)
+
+
+def main_split(splits: Collection[str]) -> str:
+    """The split that the page is about: the test images or, without them, the first."""
+    return next((name for name in ("test", "all") if name in splits), next(iter(splits)))
 
 
 def _headline(report: EvaluationReport, split: str) -> Markup:
@@ -110,7 +114,7 @@ def _figures(report: EvaluationReport) -> list[Markup]:
 
 
 def _notes(splits: Mapping[str, Result]) -> list[Markup]:
-    """What must be known of figures, each note once."""
+    """The notes of figures, each note once, and the classes that means leave out."""
     found: dict[str, list[str]] = {}
     for split, result in splits.items():
         for name, figure in result.overall.items():
@@ -172,7 +176,7 @@ def _plots(report: EvaluationReport, split: str) -> Markup:
 
 
 def _confusion(result: DiagnosisResult, split: str) -> Markup:
-    """Counts, truth by call; shaded by the share of the row."""
+    """Counts of truth by call."""
     if result.kind == "multilabel":
         parts = [
             join(element("h3", name), _matrix((f"no {name}", name), matrix))
@@ -180,7 +184,7 @@ def _confusion(result: DiagnosisResult, split: str) -> Markup:
         ]
         return section(f"Confusion, {split}", *parts)
     names = result.classes
-    if result.kind == "binary":  # The other class first, as the counts are.
+    if result.kind == "binary":  # Counts begin with the other class.
         names = tuple(sorted(names, key=lambda name: name == result.positive))
     return section(f"Confusion, {split}", _matrix(names, result.confusion))
 

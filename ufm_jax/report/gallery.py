@@ -80,7 +80,7 @@ def montage(thumbnails: Mapping[str, np.ndarray]) -> Markup:
 
 
 def no_pictures() -> Markup:
-    """Says that the run left no pictures."""
+    """A section that says that the run made no pictures."""
     return section("Reconstructions", element("p", "No pictures were made in this run."))
 
 

@@ -89,11 +89,9 @@ def _asset(name: str) -> Markup:
 
 
 def _pictures(pictures: Pictures | None) -> Markup:
-    if pictures is None:
-        return gallery.no_pictures()
     parts = []
-    if pictures.captions:
+    if pictures and pictures.captions:
         parts += [gallery.reconstructions(pictures), gallery.textures(pictures)]
-    if pictures.thumbnails:
+    if pictures and pictures.thumbnails:
         parts.append(gallery.montage(pictures.thumbnails))
     return join(*parts) if parts else gallery.no_pictures()

@@ -57,13 +57,7 @@ def table(columns: Sequence[Column], rows: Sequence[Any]) -> Markup:
 def client_table(
     history: Sequence[RoundRecord], curves: ClientCurves, data: Sequence[Mapping[str, Any]]
 ) -> Markup:
-    """One row a client, the largest first: its data, its training, its loss over the rounds.
-
-    Args:
-        history: The run's rounds.
-        curves: The clients' values over those rounds.
-        data: Rows with the keys client, images, groups, labels.
-    """
+    """One row a client, the largest first: its ``data``, its training, its loss over the rounds."""
     rows = sorted(
         (_client_row(entry, history, curves, data) for entry in data),
         key=lambda row: -row["images"],
@@ -107,11 +101,11 @@ def describe_labels(labels: Mapping[str, int]) -> str:
 
 
 def issue_list(issues: Mapping[str, Any]) -> Markup:
-    """What was skipped or is doubtful in the data, by kind.
+    """Images of the data that were skipped or are doubtful, by kind.
 
     Args:
-        issues: As ``ufm_jax.data.issues.DataIssues.to_json`` gives it: ``issues`` maps a kind to
-            entries of client, path and reason; ``excluded`` maps a reason to images left out.
+        issues: ``DataIssues.to_json()``: ``issues`` maps a kind to entries of client, path and
+            reason, and ``excluded`` a reason to the number of images left out.
     """
     parts = [_issue_kind(kind, found) for kind, found in issues.get("issues", {}).items() if found]
     parts += [
@@ -143,19 +137,19 @@ def _client_row(
 ) -> dict[str, Any]:
     name = entry["client"]
     total = sum(row["images"] for row in data)
-    loss, steps, norm = curves.of(name)
-    seen = _finite(loss)
+    k = curves.names.index(name)
+    losses = _finite(curves.loss[k])
     return {
         "client": name,
         "images": entry["images"],
         "share": entry["images"] / total if total else 0.0,
         "groups": entry.get("groups"),
         "labels": describe_labels(entry.get("labels") or {}),
-        "steps": _last(_finite(steps)),
-        "first": seen[0] if seen.size else np.nan,
-        "last": _last(seen),
-        "curve": loss,
-        "norm": _last(_finite(norm)),
+        "steps": _last(_finite(curves.steps[k])),
+        "first": losses[0] if losses.size else np.nan,
+        "last": _last(losses),
+        "curve": curves.loss[k],
+        "norm": _last(_finite(curves.update_norm[k])),
         "rejected": sum(name in record.rejected for record in history),
     }
 

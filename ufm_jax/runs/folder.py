@@ -26,7 +26,7 @@ CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"
 EVALUATION_FILE = "evaluation.json"
 _RESULTS = (TASK_FILE, EVALUATION_FILE)
-"""What a finished run of fine-tuning holds; a probe has no checkpoints."""
+"""Files of a finished run of fine-tuning, which a probe has too, though it has no checkpoints."""
 _FREE = ("config.checkpoint.", "config.cluster.")
 _FREE_EXACT = frozenset(
     {

@@ -171,14 +171,13 @@ class MetricWriter:
 
 
 def read_history(workdir: str | os.PathLike[str], rounds: int | None = None) -> list[RoundRecord]:
-    """Reads the records of ``workdir``'s history, in order; empty if there is none.
+    """Reads the records of ``workdir``'s history, in order; empty without a history.
 
-    A last line that was cut short (the writer was killed) is left out. Numbers that were not finite
-    come back as nan.
+    A last line that a killed writer cut short is left out. Numbers that were not finite are nan.
 
     Args:
         workdir: The run's folder.
-        rounds: How many rounds are wanted; None for all. What comes after them is not read.
+        rounds: How many rounds are wanted; None for all. Later ones are not read.
 
     Raises:
         RunError: If a line that is wanted is not a record, or not later than the one before; names

@@ -28,7 +28,7 @@ class Point(NamedTuple):
         done: Rounds that are done.
         step: The first step of the next round that is not done yet.
         state: The state there.
-        ledger: What clients have spent of their privacy; empty where the run keeps no ledger.
+        ledger: What clients have spent of their privacy; empty if the run keeps no ledger.
     """
 
     done: int

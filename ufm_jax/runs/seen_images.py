@@ -61,21 +61,9 @@ def read_seen_images(workdir: Path) -> SeenImages:
     return read_as(SeenImages, workdir / SEEN_FILE, "restore it, or train in a new folder")
 
 
-class RowsToEvaluate(NamedTuple):
-    """What a model may be evaluated on.
-
-    Attributes:
-        rows: Split -> rows, int64 [n].
-        note: What a reader must know of them; '' if the model has seen none of them.
-    """
-
-    rows: dict[str, np.ndarray]
-    note: str
-
-
 def rows_to_evaluate(
     seen: SeenImages, data: LabelledData, rows: Mapping[str, np.ndarray], policy: str
-) -> RowsToEvaluate:
+) -> tuple[dict[str, np.ndarray], str]:
     """Takes the images that a model has seen out of what tests it.
 
     Args:
@@ -84,6 +72,9 @@ def rows_to_evaluate(
         rows: Split -> rows, int64 [n]. Those of 'train' and 'val' stay, and the note says that they
             are not a test.
         policy: 'error' refuses images to take out; see ``DataSettings.duplicates``.
+
+    Returns:
+        Split -> rows, int64 [n], and what a reader must know of them, or ''.
 
     Raises:
         ConfigError: If nothing is left to test on, or the policy is 'error' and a test split has an
@@ -110,7 +101,7 @@ def rows_to_evaluate(
         kept[split] = asked[~known]
     for note in notes:
         _log.info("%s", note)
-    return RowsToEvaluate(kept, " ".join(notes))
+    return kept, " ".join(notes)
 
 
 def _content_names(data: LabelledData, rows: np.ndarray) -> Iterator[Iterator[str]]:

@@ -21,7 +21,7 @@ def read_as(kind: type[T], file: Path, remedy: str) -> T:
     Args:
         kind: See ``typed``.
         file: The file.
-        remedy: What to do where it is damaged.
+        remedy: What to do if it is damaged.
 
     Raises:
         RunError: If it cannot be read or holds something else; names file, place and remedy.
@@ -62,12 +62,12 @@ def typed(kind: Any, value: Any, place: str = "") -> Any:
 
     Args:
         kind: A dataclass, named tuple, list, tuple, frozenset or dict of types, literals, ``Any``,
-            or a type of JSON; whole numbers serve as floats, and null as the float nan.
+            or a type of JSON; whole numbers are read as floats too, and null as the float nan.
         value: As ``json.loads`` gives it.
-        place: Path of the value in the file, for messages.
+        place: The path of the value in the file, for messages.
 
     Raises:
-        ValueError: If it is of another type, or names of fields are missing or too many.
+        ValueError: If it has another type, or fields are missing or unknown.
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any or (origin is typing.Literal and value in inner):

@@ -125,7 +125,9 @@ def save_model(workdir: Path, model: TrainedModel) -> None:
     export_params(workdir / MODEL_FOLDER, model.params)
     if model.personal:
         # Numbered, since a parameter's path cannot name a file.
-        export_params(workdir / PERSONAL_FOLDER, _numbered(model.personal))
+        leaves = (model.personal[path] for path in sorted(model.personal))
+        numbered = {f"leaf_{i}": leaf for i, leaf in enumerate(leaves)}
+        export_params(workdir / PERSONAL_FOLDER, numbered)
     facts = _Facts(
         kind=model.task.kind,
         classes=tuple(model.task.classes),
@@ -244,10 +246,6 @@ def check_trained(like: Params, params: Params, new: tuple[str, ...]) -> None:
             f"training changed none of {', '.join(head)}: check config.client_optimizer."
             "learning_rate and the losses in metrics.jsonl; an untrained head is not saved"
         )
-
-
-def _numbered(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {f"leaf_{i}": leaves[path] for i, path in enumerate(sorted(leaves))}
 
 
 def _require_trained(workdir: Path) -> None:

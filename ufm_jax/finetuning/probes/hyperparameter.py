@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.splits import make_groups
 from ufm_jax.evaluation.cases import multiclass_cases, multilabel_cases
+from ufm_jax.runs.stored import as_json
 
 Record = dict[str, float | str | None]
 
@@ -140,7 +141,8 @@ def choose_value(
     sign = 1 if by == "loss" else -1
     ranks = [(sign * figures[by], figures["loss"]) for figures in found]
     position = min(range(len(ranks)), key=ranks.__getitem__)
-    table = tuple(_record(name, *pair) for pair in zip(values, found, strict=True))
+    rows = ({name: value, **figures} for value, figures in zip(values, found, strict=True))
+    table = tuple(as_json(row) for row in rows)
     return Choice(position, {**table[position], "by": by, "note": validation.note}, table)
 
 
@@ -163,8 +165,3 @@ def figures_of(probabilities: np.ndarray, data: LabelledData, rows: np.ndarray) 
     measured = cases.measure(np.ones((1, len(rows))))
     names = ("auroc", "balanced_accuracy")
     return {name: float(measured[name][0]) for name in names} | {"loss": float(loss)}
-
-
-def _record(name: str, value: float, figures: dict[str, float]) -> Record:
-    defined = {figure: x if math.isfinite(x) else None for figure, x in figures.items()}
-    return {name: value, **defined}

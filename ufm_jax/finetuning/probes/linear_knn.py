@@ -121,15 +121,7 @@ def knn_probe(
     the same patient; each image of a training patient has a vote of its own. With
     ``config.evaluation.mirror`` the votes for a picture and its mirror image are averaged.
 
-    Args:
-        network: The classifier.
-        params: Its parameters; the head's are not read.
-        data: The data of a diagnosis task.
-        rows: Training rows whose labels may be used.
-        config: Views, batch size, and the figure that k is chosen by.
-
-    Raises:
-        ConfigError: If the training rows show one class only.
+    Arguments are as in ``linear_probe``, and so is the error of training rows of one class.
     """
     _check_classes(data, rows)
     select = config.evaluation.select

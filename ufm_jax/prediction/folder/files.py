@@ -131,14 +131,7 @@ def read_image(root: Path, listed: ListedFile, settings: DataSettings) -> Folder
     """Reads a file as the training data was read.
 
     If the data's channels are 'auto' the image has three; a network of one channel makes it grey.
-
-    Args:
-        root: The folder.
-        listed: A file of it.
-        settings: Working size, channels and range of values.
-
-    Returns:
-        The image, or the file with the reason why it cannot be read.
+    A file that cannot be read is returned with the reason.
     """
     if listed.error:
         return listed
@@ -159,7 +152,7 @@ def read_batches(
     batch_size: int,
     num_workers: int,
 ) -> Iterator[list[FolderImage | ListedFile]]:
-    """Reads files in threads, one batch ahead of the one in use.
+    """Reads files in order, in threads, one batch ahead of the one in use.
 
     Args:
         root: The folder.
@@ -167,10 +160,7 @@ def read_batches(
         settings: Working size, channels and range of values.
         batch_size: Images in a batch. Files that cannot be read are passed on in addition, so that
             they do not change which images are predicted together.
-        num_workers: Decoding threads.
-
-    Yields:
-        Batches in the order of the files.
+        num_workers: The number of decoding threads.
     """
     read = map_in_order(lambda listed: read_image(root, listed, settings), files, num_workers)
     return _one_ahead(_batches(read, batch_size))
