@@ -179,7 +179,7 @@ def test_where_nothing_could_be_measured_it_says_so(segmentation, settings):
     p = segmentation(unit="mm")
     nothing = evaluate_measurement(replace(p, measured=np.full(12, np.nan)), settings)
     assert nothing.result is None
-    assert nothing.note == "of 11 images with a true value none could be measured"
+    assert nothing.note == "nothing could be measured on the 11 images with a true value"
     unknown = evaluate_measurement(replace(p, reference=np.full(12, np.nan)), settings)
     assert (unknown.result, unknown.without_reference) == (None, 12)
 

@@ -193,12 +193,8 @@ def evaluate_segmentation(
     predictions: SegmentationPredictions, settings: EvaluationConfig, *, seed: int = 0
 ) -> SegmentationResult:
     """All figures of masks; ``evaluate_measurement`` has those of measurements on them."""
-    return summarise(
-        predictions.scores,
-        predictions.classes,
-        groups=predictions.groups,
-        bootstrap=_bootstrap(settings, seed),
-    )
+    p, bootstrap = predictions, _bootstrap(settings, seed)
+    return summarise(p.scores, p.classes, groups=p.groups, bootstrap=bootstrap)
 
 
 def evaluate_measurement(
@@ -211,7 +207,7 @@ def evaluate_measurement(
     without = int((~known).sum())
     measured = predictions.measured[known]
     if not np.isfinite(measured).any():
-        note = f"of {len(measured)} images with a true value none could be measured"
+        note = f"nothing could be measured on the {len(measured)} images with a true value"
         return MeasurementErrors(None, without, note)
     result = measurement_errors(
         measured,
@@ -273,8 +269,7 @@ def _copies(data: LabelledData) -> str:
     copies = data.issues.by_kind().get("duplicate_split", ())
     counts = Counter(reason.partition(":")[0] for _, _, reason in copies)
     return " ".join(
-        f"{count} {'image' if count == 1 else 'images'} {left_out}: another split holds the same "
-        "pixels."
+        f"{count} image{'s' * (count > 1)} {left_out}: another split holds the same pixels."
         for left_out, count in counts.items()
     )
 
