@@ -225,7 +225,7 @@ def test_pictures_name_the_field_that_does_not_fit():
         dataclasses.replace(good, thumbnails={"x": np.zeros((2, 4, 4, 3), np.uint8)})
 
 
-def test_the_hero_picture_shows_four_columns(tmp_path):
+def test_the_picture_of_reconstructions_shows_four_columns(tmp_path):
     path = write_reconstruction_png(tmp_path, pictures(6), rows=3)
     with Image.open(path) as image:
         assert image.format == "PNG"

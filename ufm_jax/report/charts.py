@@ -14,6 +14,7 @@ from ufm_jax.report import svg
 from ufm_jax.report.axes import Scale, axes, padded_range, ticks
 from ufm_jax.report.markup import Markup, decimal, element, join
 
+_WIDE, _NARROW = 1040, 360
 _MOST_POINTS, _MOST_CONTEXT_POINTS, _MOST_SPARK_POINTS = 300, 200, 48
 
 
@@ -53,14 +54,14 @@ def responsive(draw: Callable[[int], Markup]) -> Markup:
     Args:
         draw: From the width in pixels to the chart.
     """
-    wide, narrow = element("div", draw(1040), class_="wide"), draw(360)
-    return join(wide, element("div", narrow, class_="narrow"))
+    wide = element("div", draw(_WIDE), class_="wide")
+    return join(wide, element("div", draw(_NARROW), class_="narrow"))
 
 
 def responsive_line_chart(chart: LineChart, height: int) -> Markup:
     """Draws ``chart`` with ``height`` pixels on wide pages, and three quarters of it on phones."""
     low = max(240, round(0.75 * height))
-    return responsive(lambda width: line_chart(chart, width, height if width > 360 else low))
+    return responsive(lambda width: line_chart(chart, width, height if width == _WIDE else low))
 
 
 def line_chart(chart: LineChart, width: int, height: int) -> Markup:

@@ -90,7 +90,7 @@ def test_folds_hold_each_class_where_it_has_groups_enough():
 
 @pytest.mark.parametrize("groups", [[0, 0, 0, 0], [0, 0, 1, 1]])
 def test_too_few_groups_leave_nothing_to_choose_on(groups):
-    """Of one group there is no rest; of two, the rest shows one class alone."""
+    """One group leaves no rest, and with two groups the rest shows one class alone."""
     validation = validation_of(training([0, 0, 1, 1], groups), np.arange(4), "auto")
     assert validation == (
         (),

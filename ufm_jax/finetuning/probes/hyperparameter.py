@@ -141,8 +141,8 @@ def choose_value(
     sign = 1 if by == "loss" else -1
     ranks = [(sign * figures[by], figures["loss"]) for figures in found]
     position = min(range(len(ranks)), key=ranks.__getitem__)
-    rows = ({name: value, **figures} for value, figures in zip(values, found, strict=True))
-    table = tuple(as_json(row) for row in rows)
+    lines = ({name: value, **figures} for value, figures in zip(values, found, strict=True))
+    table = tuple(as_json(line) for line in lines)
     return Choice(position, {**table[position], "by": by, "note": validation.note}, table)
 
 
