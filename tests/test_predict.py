@@ -16,7 +16,7 @@ from ufm_jax.data.labels.task import Task
 from ufm_jax.files import write_json
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.runs.folder import CONFIG_FILE
-from ufm_jax.runs.seen_images import Seen, write_seen
+from ufm_jax.runs.seen_images import SeenImages, write_seen_images
 from ufm_jax.runs.trained_model import TrainedModel, save_model
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ def run(tmp_path_factory):
         round=1,
         thresholds={"malignant": 0.3},
     )
-    write_seen(folder, Seen("", frozenset()))
+    write_seen_images(folder, SeenImages("", frozenset()))
     save_model(folder, model)
     return folder
 

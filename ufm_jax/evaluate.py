@@ -40,14 +40,14 @@ def main() -> int:
         raise ConfigError("--splits is empty: name some of train, val and test, or all")
     configure_jax(config.placement)
     # After the devices are set: this imports what may start a backend.
-    from ufm_jax.evaluation.written import Beside
+    from ufm_jax.evaluation.evaluation_json import CompareWith
     from ufm_jax.finetuning.run import Request, evaluate
 
     request = Request(
         run=flags.FLAGS.run,
         out=_OUT.value,
         splits=tuple(_SPLITS.value),
-        beside=Beside(_AGAINST.value, _READERS.value, _SPLITS.value[0]),
+        compare_with=CompareWith(_AGAINST.value, _READERS.value, _SPLITS.value[0]),
         occlusion=_OCCLUSION.value,
         client=_CLIENT.value,
     )

@@ -12,13 +12,16 @@ from scipy import integrate
 from ufm_jax.evaluation.biometry import (
     angle_of_progression,
     fit_mask,
-    head_circumference,
     measurement_errors,
 )
 from ufm_jax.evaluation.ellipse import Ellipse, fit_ellipse
 from ufm_jax.evaluation.intervals import Bootstrap
 
 ANGLES = st.floats(-90, 90)
+
+
+def head_circumference(mask, spacing, at="edges"):
+    return fit_mask(mask, spacing, at).circumference
 
 
 def ellipse(centre, semi_major, semi_minor, degrees):

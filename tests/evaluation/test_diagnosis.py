@@ -8,14 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
+from ufm_jax.evaluation.calibration import bin_table, calibration_curve, calibration_error
 from ufm_jax.evaluation.cases import binary_cases, multiclass_cases, multilabel_cases
-from ufm_jax.evaluation.diagnosis import (
-    diagnose_binary,
-    diagnose_multiclass,
-    diagnose_multilabel,
-)
+from ufm_jax.evaluation.diagnosis import diagnose
 from ufm_jax.evaluation.intervals import Bootstrap
 from ufm_jax.evaluation.thresholds import Threshold
+from ufm_jax.runs.stored import as_json
 
 CLASSES = ("benign", "malignant", "normal")
 
@@ -51,14 +49,8 @@ def sklearn_binary(truth, probability, called):
 @given(seed=st.integers(0, 10_000), threshold=st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]))
 def test_binary_figures_are_those_of_sklearn(seed, threshold):
     probabilities, labels, _ = sample(seed, classes=2)
-    result = diagnose_binary(
-        probabilities,
-        labels,
-        CLASSES[:2],
-        positive="malignant",
-        groups=labels,
-        threshold=Threshold(threshold),
-    )
+    cases = binary_cases(probabilities, labels, CLASSES[:2], "malignant", Threshold(threshold))
+    result = diagnose(cases, labels)
     truth, score = labels == 1, probabilities[:, 1]
     expected = sklearn_binary(truth, score, score >= threshold)
     found = values(result.overall)
@@ -74,7 +66,7 @@ def test_binary_figures_are_those_of_sklearn(seed, threshold):
 def test_multiclass_figures_are_those_of_sklearn(seed, classes):
     probabilities, labels, _ = sample(seed, classes=classes)
     names = tuple("abcde"[:classes])
-    result = diagnose_multiclass(probabilities, labels, names, groups=labels)
+    result = diagnose(multiclass_cases(probabilities, labels, names), labels)
     called = probabilities.argmax(1)
     found = values(result.overall)
     one_hot = np.eye(classes)[labels]
@@ -120,43 +112,41 @@ def test_weights_of_a_resample_are_repetitions_of_rows():
 def test_calibration_error_by_hand():
     # Bins of 0.5: (0, .5] holds .2 and .4 with one positive, (.5, 1] holds .6 and .9 with one:
     # 1/4 |1 - .6| + 1/4 |1 - 1.5| = 0.1 + 0.125.
-    probability = np.array([0.2, 0.4, 0.6, 0.9])
-    result = diagnose_binary(
-        np.stack([1 - probability, probability], 1),
-        np.array([0, 1, 1, 0]),
-        ("no", "yes"),
-        positive="yes",
-        groups=np.arange(4),
-        bins=2,
-    )
-    assert result.overall["calibration_error"].value == pytest.approx(0.225)
-    curve = result.curves["yes"].calibration
+    probability, happened = np.array([0.2, 0.4, 0.6, 0.9]), np.array([False, True, True, False])
+    table = bin_table(probability, 2)
+    error = calibration_error(probability, happened, table, np.ones((1, 4)))
+    assert error[0] == pytest.approx(0.225)
+    curve = calibration_curve(probability, happened, 2)
     np.testing.assert_allclose(curve.predicted, [0.3, 0.75])
     np.testing.assert_allclose(curve.observed, [0.5, 0.5])
     np.testing.assert_array_equal(curve.counts, [2, 2])
 
 
+def test_the_calibration_of_a_diagnosis_is_that_of_its_probabilities():
+    probabilities, labels, _ = sample(4, classes=2)
+    result = diagnose(binary_cases(probabilities, labels, ("n", "y"), "y"), labels)
+    probability, happened = probabilities[:, 1], labels == 1
+    weights = np.ones((1, len(labels)))
+    expected = calibration_error(probability, happened, bin_table(probability, 15), weights)
+    assert result.overall["calibration_error"].value == pytest.approx(expected[0])
+    curve = calibration_curve(probability, happened, 15)
+    np.testing.assert_array_equal(result.curves["y"].calibration.observed, curve.observed)
+
+
 def test_probabilities_on_bin_edges_belong_to_the_lower_bin():
     # Guo et al.: (b/n, (b+1)/n]; 0 joins the first. With 10 bins 0.5 is in the fifth, alone.
-    probability = np.array([0.05, 0.1, 0.5, 1.0])
-    cases = binary_cases(
-        np.stack([1 - probability, probability], 1),
-        np.array([0, 1, 1, 1]),
-        ("n", "y"),
-        "y",
-        bins=10,
-    )
+    probability, happened = np.array([0.05, 0.1, 0.5, 1.0]), np.array([False, True, True, True])
+    table = bin_table(probability, 10)
     # |(0 - .05) + (1 - .1)| / 4 + |1 - .5| / 4 + 0
-    found = cases.measure(np.ones((1, 4)))["calibration_error"]
-    assert found[0] == pytest.approx((0.85 + 0.5) / 4)
+    error = calibration_error(probability, happened, table, np.ones((1, 4)))
+    assert error[0] == pytest.approx((0.85 + 0.5) / 4)
 
 
 def test_the_positive_class_may_be_the_first():
     probabilities, labels, _ = sample(5, classes=2)
-    one = diagnose_binary(probabilities, labels, ("a", "b"), positive="a", groups=labels)
-    swapped = diagnose_binary(
-        probabilities[:, ::-1], 1 - labels, ("b", "a"), positive="a", groups=labels
-    )
+    one = diagnose(binary_cases(probabilities, labels, ("a", "b"), "a"), labels)
+    turned = binary_cases(probabilities[:, ::-1], 1 - labels, ("b", "a"), "a")
+    swapped = diagnose(turned, labels)
     assert values(one.overall) == values(swapped.overall)
     assert one.overall["sensitivity"] != one.overall["specificity"]
 
@@ -164,7 +154,7 @@ def test_the_positive_class_may_be_the_first():
 def test_an_absent_class_is_named_and_left_out_of_macro_averages():
     probabilities, labels, _ = sample(7)
     labels = np.where(labels == 2, 0, labels)
-    result = diagnose_multiclass(probabilities, labels, CLASSES, groups=np.arange(len(labels)))
+    result = diagnose(multiclass_cases(probabilities, labels, CLASSES), np.arange(len(labels)))
     assert result.left_out == {"normal": "no row has it"}
     assert np.isnan(result.per_class["normal"]["auroc"].value)
     assert result.per_class["normal"]["auroc"].note == "no row has it"
@@ -179,31 +169,24 @@ def test_one_class_only_is_nan_with_a_reason_never_a_number():
     probabilities, labels, _ = sample(8, classes=2)
     ones = np.ones_like(labels)
     settings_ = Bootstrap(replicates=20)
-    single = diagnose_binary(
-        probabilities,
-        ones,
-        ("a", "b"),
-        positive="b",
-        groups=np.arange(len(ones)),
-        bootstrap=settings_,
-    )
-    many = diagnose_multiclass(probabilities, ones, ("a", "b"), groups=np.arange(len(ones)))
+    groups = np.arange(len(ones))
+    single = diagnose(binary_cases(probabilities, ones, ("a", "b"), "b"), groups, settings_)
+    many = diagnose(multiclass_cases(probabilities, ones, ("a", "b")), groups)
     for result in (single, many):
         for name in ("auroc", "aupr"):
             assert np.isnan(result.overall[name].value)
             assert result.overall[name].note
             assert np.isnan(result.per_class["b"][name].value)
         assert result.curves["b"].roc is None
-        assert result.to_json()["overall"]["auroc"]["value"] is None
+        assert as_json(result)["overall"]["auroc"]["value"] is None
     assert single.overall["accuracy"].value == np.mean(probabilities[:, 1] >= 0.5)
     assert many.overall["accuracy"].value == np.mean(probabilities.argmax(1) == 1)
 
 
 def test_a_class_never_called_has_precision_0_and_a_note():
     probabilities = np.tile([0.8, 0.2], (6, 1))
-    result = diagnose_multiclass(
-        probabilities, np.array([0, 1, 0, 1, 0, 1]), ("a", "b"), groups=np.arange(6)
-    )
+    cases = multiclass_cases(probabilities, np.array([0, 1, 0, 1, 0, 1]), ("a", "b"))
+    result = diagnose(cases, np.arange(6))
     precision = result.per_class["b"]["precision"]
     assert (precision.value, precision.note) == (0, "never called: 0 by convention")
     assert result.overall["precision"].value == 0.25
@@ -214,13 +197,8 @@ def test_multilabel_figures_are_those_of_sklearn(threshold):
     probabilities, labels, rng = sample(12)
     targets = np.eye(3)[labels]
     targets[rng.random(targets.shape) < 0.2] = 1
-    result = diagnose_multilabel(
-        probabilities,
-        targets,
-        CLASSES,
-        groups=labels,
-        thresholds=dict.fromkeys(CLASSES, Threshold(threshold, "chosen on val")),
-    )
+    thresholds = dict.fromkeys(CLASSES, Threshold(threshold, "chosen on val"))
+    result = diagnose(multilabel_cases(probabilities, targets, CLASSES, thresholds), labels)
     each = [
         sklearn_binary(targets[:, c] == 1, probabilities[:, c], probabilities[:, c] >= threshold)
         for c in range(3)
@@ -236,7 +214,7 @@ def test_unknown_findings_do_not_count():
     targets = np.eye(3)[labels]
     targets[rng.random(targets.shape) < 0.3] = np.nan
     targets[:, 2] = np.where(np.isnan(targets[:, 2]), np.nan, 0)
-    result = diagnose_multilabel(probabilities, targets, CLASSES, groups=np.arange(len(labels)))
+    result = diagnose(multilabel_cases(probabilities, targets, CLASSES), np.arange(len(labels)))
     known = ~np.isnan(targets[:, 0])
     figure = result.per_class["benign"]["auroc"]
     assert figure.value == pytest.approx(
@@ -253,10 +231,9 @@ def test_unknown_findings_do_not_count():
 def test_results_are_json_and_intervals_hold_their_figures():
     probabilities, labels, rng = sample(11)
     groups = rng.integers(0, 40, len(labels))
-    result = diagnose_multiclass(
-        probabilities, labels, CLASSES, groups=groups, bootstrap=Bootstrap(replicates=200)
-    )
-    loaded = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    cases = multiclass_cases(probabilities, labels, CLASSES)
+    result = diagnose(cases, groups, Bootstrap(replicates=200))
+    loaded = json.loads(json.dumps(as_json(result), allow_nan=False))
     assert loaded["overall"]["auroc"]["value"] == result.overall["auroc"].value
     assert loaded["curves"]["benign"]["roc"]["thresholds"][0] is None
     for name in ("auroc", "aupr", "accuracy", "balanced_accuracy", "f1", "brier"):
@@ -286,19 +263,16 @@ def test_bad_input_is_an_error_that_names_it(change, message):
         "classes": ("a", "b"),
         "groups": np.arange(4),
     }
+    given = good | change
     with pytest.raises(ValueError, match=message):
-        diagnose_multiclass(**(good | change))
+        diagnose(
+            multiclass_cases(given["probabilities"], given["labels"], given["classes"]),
+            given["groups"],
+        )
+    half, labels, classes, _ = good.values()
     with pytest.raises(ValueError, match="'c'"):
-        diagnose_binary(**good, positive="c")
+        binary_cases(half, labels, classes, "c")
     with pytest.raises(ValueError, match="finding 1"):
-        diagnose_multilabel(
-            good["probabilities"], np.full((4, 2), [0.0, 2.0]), ("a", "b"), groups=np.arange(4)
-        )
+        multilabel_cases(half, np.full((4, 2), [0.0, 2.0]), classes)
     with pytest.raises(ValueError, match="one for each"):
-        diagnose_multilabel(
-            good["probabilities"],
-            np.eye(2)[good["labels"]],
-            ("a", "b"),
-            groups=np.arange(4),
-            thresholds={"a": Threshold()},
-        )
+        multilabel_cases(half, np.eye(2)[labels], classes, {"a": Threshold()})

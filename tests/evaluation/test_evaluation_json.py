@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,40 +10,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ufm_jax.config.finetuning import EvaluationConfig
+from ufm_jax.data.issues import DataIssues, Issue
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.biometry import measurement_errors
-from ufm_jax.evaluation.calls import call, choose_thresholds
-from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass, diagnose_multilabel
+from ufm_jax.evaluation.calls import choose_thresholds, with_calls
+from ufm_jax.evaluation.cases import binary_cases, multiclass_cases, multilabel_cases
+from ufm_jax.evaluation.diagnosis import diagnose
 from ufm_jax.evaluation.evaluation_json import (
     Evaluation,
     evaluate_diagnosis,
     evaluate_measurement,
+    evaluate_predictions,
     evaluate_segmentation,
-    write_evaluation,
+    write_results,
 )
 from ufm_jax.evaluation.intervals import Bootstrap
 from ufm_jax.evaluation.predictions import DiagnosisPredictions
 from ufm_jax.evaluation.segmentation import summarise
 from ufm_jax.evaluation.thresholds import Threshold, choose_threshold
+from ufm_jax.runs.stored import as_json
 
 THREE = ("a", "b", "c")
 
 
 def direct(predictions, positive, thresholds, bootstrap):
-    p, common = predictions, {"groups": predictions.groups, "bootstrap": bootstrap}
+    p = predictions
     if p.kind == "multi":
-        return diagnose_multilabel(
-            p.probabilities, p.targets, p.classes, thresholds=thresholds, **common
-        )
-    if len(p.classes) > 2:
-        return diagnose_multiclass(p.probabilities, p.labels, p.classes, **common)
-    return diagnose_binary(
-        *(p.probabilities, p.labels, p.classes),
-        positive=positive,
-        threshold=thresholds[positive],
-        **common,
-    )
+        cases = multilabel_cases(p.probabilities, p.targets, p.classes, thresholds)
+    elif len(p.classes) > 2:
+        cases = multiclass_cases(p.probabilities, p.labels, p.classes)
+    else:
+        cases = binary_cases(p.probabilities, p.labels, p.classes, positive, thresholds[positive])
+    return diagnose(cases, p.groups, bootstrap)
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_figures_and_calls_are_those_of_the_evaluation(
     result = evaluate_diagnosis(test, settings, thresholds, seed=3)
     bootstrap = Bootstrap(50, seed=3, name="evaluation")
     expected = direct(test, positive or classes[1], thresholds, bootstrap)
-    assert result.to_json() == expected.to_json()
-    called = call(test, settings, thresholds).calls()
+    assert as_json(result) == as_json(expected)
+    called = with_calls(test, settings, thresholds).calls()
     known = ~np.isnan(test.targets)
     cells = np.array(
         [
@@ -94,7 +94,7 @@ def test_thresholds_are_those_of_val_and_the_test_split_has_no_say(diagnosis, ru
         result = evaluate_diagnosis(split, settings, chosen)
         assert result.decision == {"malignant": str(expected)}
     np.testing.assert_array_equal(
-        call(test, settings, chosen).called, call(turned, settings, chosen).called
+        with_calls(test, settings, chosen).called, with_calls(turned, settings, chosen).called
     )
 
 
@@ -129,8 +129,9 @@ def test_a_split_of_one_class_has_figures_that_say_why_they_are_undefined(
     auroc = result.overall["auroc"]
     assert np.isnan(auroc.value)
     assert "row" in auroc.note
-    path = write_evaluation(tmp_path, Evaluation("x", Task(kind, classes), {"test": result}))
-    assert json.loads(path.read_text())["splits"]["test"]["overall"]["auroc"]["value"] is None
+    write_results(tmp_path, Evaluation("x", Task(kind, classes), {"test": result}), {})
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["splits"]["test"]["overall"]["auroc"]["value"] is None
 
 
 def test_a_positive_class_that_is_none_is_refused_by_key(diagnosis):
@@ -152,7 +153,7 @@ def test_a_row_at_the_threshold_is_called(values, data):
         targets=np.eye(2)[np.arange(len(values)) % 2],
         classes=("no", "yes"),
     )
-    called = call(predictions, EvaluationConfig(), {"yes": threshold}).calls()
+    called = with_calls(predictions, EvaluationConfig(), {"yes": threshold}).calls()
     np.testing.assert_array_equal(called[:, 1], probability >= threshold.value)
     np.testing.assert_array_equal(called.sum(1), 1)
 
@@ -160,7 +161,7 @@ def test_a_row_at_the_threshold_is_called(values, data):
 def test_figures_of_masks_and_measurements_are_those_of_the_evaluation(segmentation, settings):
     p, bootstrap = segmentation(unit="mm"), Bootstrap(50, name="evaluation")
     expected = summarise(p.scores, p.classes, groups=p.groups, bootstrap=bootstrap)
-    assert evaluate_segmentation(p, settings).to_json() == expected.to_json()
+    assert as_json(evaluate_segmentation(p, settings)) == as_json(expected)
     known = np.isfinite(p.reference)
     errors = evaluate_measurement(p, settings)
     assert errors.without_reference == 1
@@ -178,7 +179,7 @@ def test_where_nothing_could_be_measured_it_says_so(segmentation, settings):
     p = segmentation(unit="mm")
     nothing = evaluate_measurement(replace(p, measured=np.full(12, np.nan)), settings)
     assert nothing.result is None
-    assert nothing.note == "of 11 images with a true value none could be measured"
+    assert nothing.note == "nothing could be measured on the 11 images with a true value"
     unknown = evaluate_measurement(replace(p, reference=np.full(12, np.nan)), settings)
     assert (unknown.result, unknown.without_reference) == (None, 12)
 
@@ -192,11 +193,46 @@ def test_the_file_holds_all_parts_as_json(tmp_path, segmentation, settings):
         measurement={"test": evaluate_measurement(p, settings)},
         note="so",
     )
-    found = json.loads(write_evaluation(tmp_path, evaluation).read_text())
+    write_results(tmp_path, evaluation, {})
+    found = json.loads((tmp_path / "evaluation.json").read_text())
     assert list(found) == [
         *("name", "kind", "classes", "splits", "thresholds", "measurement", "comparison"),
         *("readers", "note"),
     ]
-    assert found["splits"]["val"] == evaluation.splits["val"].to_json()
+    assert found["splits"]["val"] == as_json(evaluation.splits["val"])
     assert found["measurement"]["test"]["without_reference"] == 1
     assert [file.name for file in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+def test_figures_say_how_many_images_left_a_split_because_another_holds_them(diagnosis, settings):
+    left = ("left out of test", "left out of test", "left out of val")
+    issues = [
+        Issue("duplicate_split", "a", f"{row}.png", f"{reason}: same pixels as b.png in train")
+        for row, reason in enumerate(left)
+    ]
+    found = diagnosis()
+    config = SimpleNamespace(name="run", evaluation=settings, seed=0)
+
+    def note(*issues, before=""):
+        data = SimpleNamespace(task=Task("single", found.classes), issues=DataIssues(issues))
+        return evaluate_predictions(config, data, {"test": found}, {}, before)[0].note
+
+    assert note(*issues, before="Private.") == (
+        "Private. 2 images left out of test: another split holds the same pixels. 1 image left out "
+        "of val: another split holds the same pixels."
+    )
+    assert note() == ""
+
+
+def test_a_model_that_calls_one_class_whatever_it_sees_is_told(diagnosis, settings):
+    found = diagnosis()
+    data = SimpleNamespace(task=Task("single", found.classes), issues=DataIssues(()))
+    config = SimpleNamespace(name="run", evaluation=settings, seed=0)
+
+    def note(predictions):
+        return evaluate_predictions(config, data, {"test": predictions}, {})[0].note
+
+    same = np.full_like(found.probabilities, 0.5) + np.array([0.2, -0.2], np.float32)
+    told = "test: the model tells nothing apart, and calls all benign."
+    assert note(replace(found, probabilities=same)) == told
+    assert note(found) == ""

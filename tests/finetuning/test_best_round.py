@@ -9,7 +9,7 @@ import pytest
 from ufm_jax.config.finetuning import EvaluationConfig, FinetuneConfig
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.written import Beside
+from ufm_jax.evaluation.evaluation_json import CompareWith
 from ufm_jax.finetuning import run as pipeline
 from ufm_jax.finetuning import training
 from ufm_jax.finetuning.best_round import Selection, check_validation
@@ -61,7 +61,7 @@ def test_a_score_that_is_defined_is_not_spoken_of(data, select, caplog):
 
 
 def test_without_images_to_choose_by_nothing_is_trained():
-    with pytest.raises(ConfigError, match="there is no validation split to choose by"):
+    with pytest.raises(ConfigError, match="the data has no validation split to choose by"):
         check_validation(labelled([]), EvaluationConfig())
     check_validation(labelled([]), EvaluationConfig(select="last"))
 
@@ -83,7 +83,7 @@ def test_a_positive_class_that_changes_nothing_is_refused(data, positive, messag
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"splits": ("test", "dev")}, "--splits: 'dev' is none of train, val, test and all"),
+        ({"splits": ("test", "dev")}, "--splits: 'dev': name some of train, val, test, or all"),
         ({"client": "north"}, "--client=north: the run has one model for all"),
     ],
 )
@@ -91,10 +91,10 @@ def test_flags_that_match_nothing_are_refused(tmp_path, monkeypatch, wrong, mess
     model = TrainedModel({}, Task("single", CLASSES[:2]))
     monkeypatch.setattr(pipeline, "_check_reading", lambda config, run: None)
     monkeypatch.setattr(pipeline, "load_model", lambda run: model)
-    monkeypatch.setattr(pipeline, "read_seen", lambda run: SimpleNamespace(data=""))
+    monkeypatch.setattr(pipeline, "read_seen_images", lambda run: SimpleNamespace(data=""))
     data = SimpleNamespace(task=model.task, fingerprint="")
     monkeypatch.setattr(pipeline, "load_task", lambda config: data)
-    request = Request(tmp_path, tmp_path / "out", ("test",), Beside())
+    request = Request(tmp_path, tmp_path / "out", ("test",), CompareWith())
     with pytest.raises(ConfigError, match=message):
         evaluate(FinetuneConfig(), request._replace(**wrong))
 

@@ -26,13 +26,13 @@ from ufm_jax.config.training import (
 )
 from ufm_jax.data.labels.settings import LabelSettings, SplitSettings
 from ufm_jax.errors import ConfigError
+from ufm_jax.evaluation.evaluation_json import CompareWith
 from ufm_jax.evaluation.predictions_csv import read_table
-from ufm_jax.evaluation.written import Beside
 from ufm_jax.finetuning import training as finetuning
 from ufm_jax.finetuning.run import Request, evaluate, finetune
 from ufm_jax.ops.joint import Moves
 from ufm_jax.runs.checkpoint import load_params
-from ufm_jax.runs.seen_images import evaluated_rows, see
+from ufm_jax.runs.seen_images import rows_to_evaluate, seen_images
 from ufm_jax.runs.trained_model import check_trained, load_model
 
 
@@ -115,7 +115,7 @@ def test_a_class_is_learnt_from_folders(diagnosed):
 
 def test_evaluating_again_gives_the_same_figures(diagnosed, tmp_path):
     config, workdir = diagnosed
-    evaluate(config, Request(workdir, tmp_path / "again", ("test",), Beside(run=workdir)))
+    evaluate(config, Request(workdir, tmp_path / "again", ("test",), CompareWith(run=workdir)))
     ours, again = (
         read_table(folder / "predictions_test.csv") for folder in (workdir, tmp_path / "again")
     )
@@ -124,7 +124,7 @@ def test_evaluating_again_gives_the_same_figures(diagnosed, tmp_path):
     comparison = json.loads((tmp_path / "again/evaluation.json").read_text())["comparison"]
     assert comparison["figures"]["auroc"]["difference"]["value"] == 0
     with pytest.raises(ConfigError, match="is the folder of a run"):
-        evaluate(config, Request(workdir, workdir, ("test",), Beside()))
+        evaluate(config, Request(workdir, workdir, ("test",), CompareWith()))
 
 
 def elsewhere(config: FinetuneConfig, **changes) -> FinetuneConfig:
@@ -137,7 +137,7 @@ def test_no_image_that_the_model_has_seen_tests_it(diagnosed, tmp_path, where):
     """Whatever the fingerprint of the data says, and under whatever name they lie."""
     config, workdir = diagnosed
     tested = set(read_table(workdir / "predictions_test.csv").names)
-    request = Request(workdir, tmp_path / "out", ("all",), Beside())
+    request = Request(workdir, tmp_path / "out", ("all",), CompareWith())
     if where == "redrawn":
         split = replace(config.data.split, seed=1)
         config = replace(config, data=replace(config.data, split=split))
@@ -162,7 +162,7 @@ def test_no_image_that_the_model_has_seen_tests_it(diagnosed, tmp_path, where):
 
 def test_what_is_no_test_may_be_asked_for_by_name_alone(diagnosed, tmp_path):
     config, workdir = diagnosed
-    evaluate(config, Request(workdir, tmp_path / "out", ("train", "val"), Beside()))
+    evaluate(config, Request(workdir, tmp_path / "out", ("train", "val"), CompareWith()))
     note = json.loads((tmp_path / "out/evaluation.json").read_text())["note"]
     for split in ("train", "val"):
         count = len(read_table(tmp_path / f"out/predictions_{split}.csv").names)
@@ -170,31 +170,31 @@ def test_what_is_no_test_may_be_asked_for_by_name_alone(diagnosed, tmp_path):
     for key, value in (("working_size", 24), ("channels", 3)):
         other = elsewhere(config, **{key: value})
         with pytest.raises(ConfigError, match=rf"{key}={value}: the run read its images with"):
-            evaluate(other, Request(workdir, tmp_path / "other", ("all",), Beside()))
-    with pytest.raises(ConfigError, match="'all' has all images"):
-        evaluate(config, Request(workdir, tmp_path / "out", ("test", "all"), Beside()))
+            evaluate(other, Request(workdir, tmp_path / "other", ("all",), CompareWith()))
+    with pytest.raises(ConfigError, match="name 'all' alone"):
+        evaluate(config, Request(workdir, tmp_path / "out", ("test", "all"), CompareWith()))
 
 
 def test_a_copy_of_a_training_image_under_another_patient_tests_nothing(diagnosed):
     """Pixels that training and test share leave the test, before anything is trained."""
     config, _ = diagnosed
     data = finetuning.load_task(config)
-    seen = see(data, data.rows("train"))
+    seen = seen_images(data, data.rows("train"))
     rows = {"test": np.append(data.rows("test"), data.rows("train")[:2])}
-    kept = evaluated_rows(seen, data, rows, "keep")
-    np.testing.assert_array_equal(kept.rows["test"], data.rows("test"))
-    assert f"2 of {len(rows['test'])} images were trained on" in kept.note
+    kept, note = rows_to_evaluate(seen, data, rows, "keep")
+    np.testing.assert_array_equal(kept["test"], data.rows("test"))
+    assert f"2 of {len(rows['test'])} images were trained on" in note
     coloured = elsewhere(config, channels=3)
-    in_three = evaluated_rows(seen, finetuning.load_task(coloured), rows, "keep")
-    np.testing.assert_array_equal(in_three.rows["test"], kept.rows["test"])
+    in_three, _ = rows_to_evaluate(seen, finetuning.load_task(coloured), rows, "keep")
+    np.testing.assert_array_equal(in_three["test"], kept["test"])
     for policy, asked in (("error", rows["test"]), ("keep", data.rows("train"))):
         with pytest.raises(ConfigError, match="name other images"):
-            evaluated_rows(seen, data, {"test": asked}, policy)
+            rows_to_evaluate(seen, data, {"test": asked}, policy)
 
 
 def test_a_threshold_of_one_half_is_asked_for_after_training_too(diagnosed, tmp_path):
     config, workdir = diagnosed
-    request = Request(workdir, tmp_path, ("test",), Beside())
+    request = Request(workdir, tmp_path, ("test",), CompareWith())
     half = replace(config.evaluation, threshold="half")
     evaluate(replace(config, evaluation=half), request)
     found = read_table(tmp_path / "predictions_test.csv")
@@ -211,7 +211,7 @@ def test_classes_of_other_images_are_those_of_the_model(diagnosed, tmp_path):
     for path in (tmp_path / "other/mass").iterdir():  # Other images: these ones are mirrored.
         Image.fromarray(np.asarray(Image.open(path))[:, ::-1]).save(path)
     other = elsewhere(config, root=str(tmp_path / "other"))
-    evaluate(other, Request(workdir, tmp_path / "out", ("all",), Beside()))
+    evaluate(other, Request(workdir, tmp_path / "out", ("all",), CompareWith()))
     found = read_table(tmp_path / "out/predictions_all.csv")
     assert (found.labels == 1).all()
     assert found.called[:, 1].mean() > 0.7
@@ -318,7 +318,7 @@ def test_what_is_personal_stays_with_its_client(images, tmp_path, training):
     with pytest.raises(ConfigError, match="name one of them"):
         model.params_of("nobody")
     others = elsewhere(config, root=str(write_images(tmp_path / "others", seed=1) / "classes"))
-    request = Request(tmp_path / "run", tmp_path / "out", ("all",), Beside())
+    request = Request(tmp_path / "run", tmp_path / "out", ("all",), CompareWith())
     with pytest.raises(ConfigError, match=r"--client=: .* name one of client_0, client_1"):
         evaluate(others, request)
     evaluate(others, request._replace(client="client_1"))
@@ -367,7 +367,7 @@ def test_probes_are_runs_too(images, tmp_path, method):
         with pytest.raises(ConfigError, match="a run without a model"):
             load_model(tmp_path / "run")
     else:
-        evaluate(config, Request(tmp_path / "run", tmp_path / "again", ("test",), Beside()))
+        evaluate(config, Request(tmp_path / "run", tmp_path / "again", ("test",), CompareWith()))
         pair = [read_table(tmp_path / n / "predictions_test.csv") for n in ("run", "again")]
         np.testing.assert_array_equal(pair[0].probabilities, pair[1].probabilities)
 

@@ -120,7 +120,7 @@ def test_random_parameters_are_all_new():
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("absent", "there is no such file or folder"),
+        ("absent", "no file or folder has this name"),
         ("empty", "neither a run's folder nor one of exported parameters"),
         ("unfinished", "has not finished"),
         ("larger", "the weights are of size 'xs', config.model.size='ti' asks for width 192"),

@@ -25,7 +25,7 @@ from ufm_jax.runs.exported import read_ours
 from ufm_jax.runs.folder import CONFIG_FILE, write_json
 from ufm_jax.runs.history import MetricWriter, RoundRecord, read_history
 from ufm_jax.runs.noise_key import noise_words
-from ufm_jax.runs.seen_images import Seen, read_seen, write_seen
+from ufm_jax.runs.seen_images import SeenImages, read_seen_images, write_seen_images
 from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
 
 ROUNDS = 3
@@ -52,7 +52,7 @@ def run(tmp_path_factory) -> Path:
     arrays = {name: rng.normal(size=(8, 12)).astype(np.float32) for name in ("kernel", "bias")}
     params = {"encoder": {"patch_embed": arrays}, "head": {"kernel": arrays["bias"]}}
     write_json(folder / CONFIG_FILE, flatten_settings(FinetuneConfig()) | {"data.clients": ["a"]})
-    write_seen(folder, Seen("print", frozenset(("one", "two"))))
+    write_seen_images(folder, SeenImages("print", frozenset(("one", "two"))))
     write_json(folder / VALIDATION_FILE, [{"rounds": r, "score": 0.5} for r in range(1, ROUNDS)])
     with MetricWriter(folder, 0) as writer, Checkpoints(folder) as checkpoints:
         for r in range(ROUNDS):
@@ -68,7 +68,7 @@ def run(tmp_path_factory) -> Path:
 
 def evaluating(folder):
     """What evaluation reads, as a value that can be compared."""
-    config, model, seen = load_config(folder), load_model(folder), read_seen(folder)
+    config, model, seen = load_config(folder), load_model(folder), read_seen_images(folder)
     arrays = flatten(model.params) | dict(model.personal)
     facts = (model.task, model.clients, model.round, model.thresholds, seen)
     return config.to_json(), *facts, {name: array.tobytes() for name, array in arrays.items()}

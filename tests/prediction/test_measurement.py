@@ -7,7 +7,7 @@ import pytest
 
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.errors import ConfigError, DataError
-from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
+from ufm_jax.evaluation.biometry import angle_of_progression, fit_mask
 from ufm_jax.prediction.measurement import measure, measured_numbers, reference_of
 
 CLASSES = ("symphysis", "head")
@@ -23,7 +23,7 @@ def test_a_circumference_is_that_of_the_named_class(outline):
     settings = EvaluationConfig(
         measurement="head_circumference", measured_class="head", outline=outline
     )
-    assert measure(MASK, 0.4, settings, CLASSES) == head_circumference(HEAD, 0.4, outline)
+    assert measure(MASK, 0.4, settings, CLASSES) == fit_mask(HEAD, 0.4, outline).circumference
 
 
 def test_an_angle_takes_the_first_and_second_class_unless_named():

@@ -10,14 +10,16 @@ import pytest
 
 from ufm_jax.data.labels.task import Task
 from ufm_jax.evaluation.biometry import measurement_errors
-from ufm_jax.evaluation.diagnosis import diagnose_binary, diagnose_multiclass
+from ufm_jax.evaluation.cases import binary_cases, multiclass_cases
+from ufm_jax.evaluation.diagnosis import diagnose
 from ufm_jax.evaluation.evaluation_json import Evaluation, MeasurementErrors
 from ufm_jax.evaluation.intervals import Bootstrap
 from ufm_jax.evaluation.segmentation import MaskScores, score_masks, summarise
 from ufm_jax.report.evaluation_charts import roc_chart
-from ufm_jax.report.evaluation_page import render, write_evaluation_report
+from ufm_jax.report.evaluation_page import render
 from ufm_jax.report.evaluation_pictures import heated, outlined
 from ufm_jax.report.evaluation_types import EvaluationPicture, EvaluationReport, Training
+from ufm_jax.report.page import write_page
 
 BOOTSTRAP = Bootstrap(60)
 TASK = Task("single", ("a<b", "c", "d"))
@@ -29,17 +31,10 @@ def diagnosis(rows: int = 60, classes: tuple[str, ...] = TASK.classes):
     logits = rng.normal(size=(rows, len(classes))) + 1.5 * np.eye(len(classes))[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     if len(classes) == 2:
-        return diagnose_binary(
-            probabilities,
-            labels,
-            classes,
-            positive=classes[0],
-            groups=np.arange(rows) // 2,
-            bootstrap=BOOTSTRAP,
-        )
-    return diagnose_multiclass(
-        probabilities, labels, classes, groups=np.arange(rows) // 2, bootstrap=BOOTSTRAP
-    )
+        cases = binary_cases(probabilities, labels, classes, classes[0])
+    else:
+        cases = multiclass_cases(probabilities, labels, classes)
+    return diagnose(cases, np.arange(rows) // 2, BOOTSTRAP)
 
 
 def segmentation():
@@ -203,7 +198,8 @@ def test_outlines_and_maps_lie_where_they_should():
 def test_the_page_is_written_whole_with_its_pictures(tmp_path):
     picture = EvaluationPicture("Worst", "x.png: Dice 0.1", np.zeros((9, 9, 3), np.uint8))
     evaluation = Evaluation("lesions", Task("segment", ("head",)), {"test": segmentation()})
-    path = write_evaluation_report(tmp_path, report(evaluation, pictures=[picture], training=None))
+    page = render(report(evaluation, pictures=[picture], training=None))
+    path = write_page(tmp_path, page)
     text = text_of(path.read_text(encoding="utf-8"))
     assert "x.png: Dice 0.1" in text
     assert "Training" not in text

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ufm_jax.objectives.pictures import Pictures
-from ufm_jax.report.page import render, replace_page, write_report
+from ufm_jax.report.page import render, write_page
 from ufm_jax.report.reconstruction_png import write_reconstruction_png
 from ufm_jax.report.run_info import RunInfo
 from ufm_jax.runs.history import ClientRecord, RoundRecord
@@ -102,14 +102,14 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_balanced_and_has_every_section(tmp_path):
-    path = write_report(tmp_path, RUN, history(), data(), NO_ISSUES, pictures())
+    path = write_page(tmp_path, render(RUN, history(), data(), NO_ISSUES, pictures()))
     page = Page(path.read_text(encoding="utf-8"))
     assert tuple(page.headings) == SECTIONS
     assert [item.name for item in tmp_path.iterdir()] == ["report.html"]
 
 
 def test_the_page_loads_nothing(tmp_path):
-    text = write_report(tmp_path, RUN, history(), data(), NO_ISSUES, pictures()).read_text()
+    text = write_page(tmp_path, render(RUN, history(), data(), NO_ISSUES, pictures())).read_text()
     assert not re.search(r"https?:|//\w|@import|url\(", re.sub(r'"data:[^"]*"', "", text))
     assert all(address.startswith("data:image/png;base64,") for address in Page(text).addresses)
 
@@ -128,7 +128,7 @@ def test_names_paths_and_config_are_escaped():
 
 
 def test_a_name_of_other_bytes_than_utf_8_does_not_cost_the_page(tmp_path):
-    page = replace_page(tmp_path, "<p>k\udcf6rper.png</p>")
+    page = write_page(tmp_path, "<p>k\udcf6rper.png</p>")
     assert page.read_text("utf-8") == "<p>k?rper.png</p>"
 
 
@@ -225,7 +225,7 @@ def test_pictures_name_the_field_that_does_not_fit():
         dataclasses.replace(good, thumbnails={"x": np.zeros((2, 4, 4, 3), np.uint8)})
 
 
-def test_the_hero_picture_shows_four_columns(tmp_path):
+def test_the_picture_of_reconstructions_shows_four_columns(tmp_path):
     path = write_reconstruction_png(tmp_path, pictures(6), rows=3)
     with Image.open(path) as image:
         assert image.format == "PNG"

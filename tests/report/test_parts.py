@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ufm_jax.report.axes import padded_range, tick_label, ticks
 from ufm_jax.report.charts import observed
 from ufm_jax.report.gantt import fitted
 from ufm_jax.report.images import data_uri, heat_colours, hidden_by_texture, kept_patches
 from ufm_jax.report.markup import Markup, element
-from ufm_jax.report.scale import padded_range, tick_label, ticks
 
 
 def test_images_keep_every_grey_value():

@@ -155,12 +155,12 @@ def test_a_broken_line_is_an_error_that_names_it_unless_its_round_comes_again(
 def test_a_round_cannot_be_written_twice(tmp_path):
     with MetricWriter(tmp_path, 2) as writer:
         writer.write(record(2))
-        with pytest.raises(ValueError, match="Round 2 is already"):
+        with pytest.raises(ValueError, match="round 2 is already"):
             writer.write(record(2))
 
 
 def test_a_negative_round_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="resume_round is -1"):
+    with pytest.raises(ValueError, match="resume_round=-1"):
         MetricWriter(tmp_path, -1)
 
 

@@ -6,10 +6,11 @@ import numpy as np
 import optax
 import pytest
 
+from ufm_jax.cluster.witness import UNFINISHED
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
-from ufm_jax.runs.resume import UNFINISHED, Point, RunCheckpoints
+from ufm_jax.runs.resume import Point, RunCheckpoints
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import pytest
 
 from ufm_jax.errors import RunError
-from ufm_jax.runs.stored import read_as
+from ufm_jax.runs.stored import as_json, read_as
 
 
 class Pair(NamedTuple):
@@ -69,3 +70,29 @@ def test_another_content_is_named_with_its_place(tmp_path, change, message):
 def test_another_whole_is_refused(tmp_path, whole):
     with pytest.raises(RunError, match=r"file\.json is damaged .*: restore it"):
         read(tmp_path, Record, whole)
+
+
+@dataclass(frozen=True)
+class Thing:
+    values: Any
+
+
+def test_numbers_arrays_and_nesting():
+    thing = Thing({"a": (np.float32(0.5), np.arange(2), True, None), "b": [Thing("x")]})
+    loaded = json.loads(json.dumps(as_json(thing), allow_nan=False))
+    assert loaded == {
+        "values": {
+            "a": [0.5, [0, 1], True, None],
+            "b": [{"values": "x"}],
+        }
+    }
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, np.float32(np.nan), np.array([np.nan])])
+def test_what_is_no_number_is_null(odd):
+    assert as_json(odd) in (None, [None])
+
+
+def test_other_types_are_errors():
+    with pytest.raises(TypeError, match="set"):
+        as_json(Thing({1, 2}))

@@ -14,7 +14,7 @@ from ufm_jax.errors import RunError
 from ufm_jax.runs import trained_model
 from ufm_jax.runs.exported import read_ours
 from ufm_jax.runs.folder import CONFIG_FILE, TASK_FILE, write_json
-from ufm_jax.runs.seen_images import SEEN_FILE, Seen, write_seen
+from ufm_jax.runs.seen_images import SEEN_FILE, SeenImages, write_seen_images
 from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
 
 
@@ -25,7 +25,7 @@ def make_run(folder, seed):
     params = {"encoder": {"kernel": kernel}, "head": {"kernel": kernel[:, :2]}}
     settings = flatten(FinetuneConfig(seed=seed)) | {"data.clients": ["a"]}
     write_json(folder / CONFIG_FILE, settings | {"config.start.weights (content)": "digest"})
-    write_seen(folder, Seen("print", frozenset({str(seed)})))
+    write_seen_images(folder, SeenImages("print", frozenset({str(seed)})))
     personal = {"head/kernel": np.stack([kernel[:, :2], kernel[:, 2:]])}
     task = Task("single", ("cyst", "mass"))
     save_model(folder, TrainedModel(params, task, personal, ("a", "b"), 1, {"mass": 0.3}))

@@ -30,7 +30,7 @@ from tools.suites.plan import (
 )
 from tools.suites.plot import write_plot
 from tools.suites.table import make_tables, over_seeds
-from ufm_jax.evaluation.compare import Comparison
+from ufm_jax.evaluation.paired_tests import Comparison
 from ufm_jax.evaluation.results import Estimate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from tests.train.small_runs import QUICKSTART, assert_same_state, losses_of, rounds_written
+from ufm_jax.cluster.witness import UNFINISHED
 from ufm_jax.runs.history import read_history
-from ufm_jax.runs.resume import UNFINISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 

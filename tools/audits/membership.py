@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.compare import auroc_interval
+from ufm_jax.evaluation.paired_tests import auroc_interval
 from ufm_jax.evaluation.predictions import DiagnosisPredictions
 from ufm_jax.evaluation.predictions_csv import read_table, table_path
 from ufm_jax.files import write_json

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ufm_jax.config.finetuning import EvaluationConfig
-from ufm_jax.evaluation.against import compare_runs
-from ufm_jax.evaluation.compare import Comparison
+from ufm_jax.evaluation.comparison import compare_runs
+from ufm_jax.evaluation.paired_tests import Comparison
 from ufm_jax.evaluation.predictions_csv import read_table, table_path
 from ufm_jax.runs.folder import EVALUATION_FILE
 

@@ -8,7 +8,7 @@ from scipy import stats
 
 from tools.suites.plan import Contrast, Figure, Label, Run, Suite
 from tools.suites.results import Results, figure_of
-from ufm_jax.evaluation.compare import Comparison
+from ufm_jax.evaluation.paired_tests import Comparison
 from ufm_jax.evaluation.results import Estimate
 
 LEVEL = 0.95

@@ -11,15 +11,15 @@ from ufm_jax.evaluation.results import Curves
 
 
 @dataclass(frozen=True)
-class Against:
+class OneVsRest:
     """One class against the rest, on the n rows whose label is known.
 
     Attributes:
-      name: the class.
-      rows: int64 [n], the rows' numbers among all R.
-      probability: float64 [n], of the class.
-      positive: bool [n], the truth.
-      called: bool [n], what the decision rule says.
+        name: The class.
+        rows: int64 [n], the rows' numbers among all R.
+        probability: float64 [n], the probability of the class.
+        positive: bool [n], the truth.
+        called: bool [n], what the decision rule says.
     """
 
     name: str
@@ -38,31 +38,30 @@ class Against:
         return "every row has it" if self.positive.all() else ""
 
     def confusion(self) -> np.ndarray:
-        """int64 [2, 2], rows = truth (negative, positive), columns = called."""
+        """Counts, int64 [2, 2], rows = truth (negative, positive), columns = called."""
         cell = 2 * self.positive.astype(np.int64) + self.called
         return np.bincount(cell, minlength=4).reshape(2, 2)
 
-    def curves(self, bins: int) -> Curves:
+    def curves(self) -> Curves:
         """ROC, precision-recall and calibration curves."""
         return Curves(
             roc_curve(self.probability, self.positive),
             precision_recall_curve(self.probability, self.positive),
-            calibration_curve(self.probability, self.positive, bins),
+            calibration_curve(self.probability, self.positive),
         )
 
 
-def measure_against(case: Against, bins: int) -> Measure:
-    """The measure of all figures of one class against the rest.
+def measure_class(case: OneVsRest) -> Measure:
+    """The measure of all ``FIGURES`` of one class against the rest.
 
-    Figures: auroc, aupr (average precision), accuracy, balanced_accuracy, sensitivity, specificity,
-    precision, npv (precision of the negative class), f1, brier, calibration_error. Undefined (nan):
-    those of a class that no drawn row has. Precision of a class that occurs and is never called is
-    0, as in scikit-learn; so is npv.
+    ``aupr`` is the average precision, and ``npv`` the precision of the negative class. Figures of a
+    class that no drawn row has are undefined (nan). Precision of a class that occurs and is never
+    called is 0, as in scikit-learn; so is npv.
     """
     if not len(case.rows):
         return lambda weights: dict.fromkeys(FIGURES, np.full(len(weights), np.nan))
     ranking = rank(case.probability, case.positive)
-    table = bin_table(case.probability, bins)
+    table = bin_table(case.probability)
     cells = np.eye(4)[2 * case.positive.astype(np.int64) + case.called]
     squared = (case.probability - case.positive) ** 2
 
@@ -86,7 +85,7 @@ def rates(
     false_negative: np.ndarray,
     true_positive: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """Figures of confusion counts [B] each; nan where the class they are about does not occur."""
+    """Figures of four confusion counts [B]; nan where the class they are about does not occur."""
     positives = true_positive + false_negative
     negatives = true_negative + false_positive
     sensitivity = divide(true_positive, positives)
@@ -104,7 +103,7 @@ def rates(
 
 
 def _precision(right: np.ndarray, wrong: np.ndarray, occurs: np.ndarray) -> np.ndarray:
-    """Share of calls that are right; 0 if never called, nan if the class does not occur."""
+    """The share of calls that are right; 0 without calls, nan if the class does not occur."""
     called = right + wrong
     value = np.divide(right, called, out=np.zeros_like(called), where=called > 0)
     return np.where(occurs > 0, value, np.nan)

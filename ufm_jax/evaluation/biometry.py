@@ -10,7 +10,6 @@ from ufm_jax.evaluation.ellipse import Ellipse, fit_ellipse
 from ufm_jax.evaluation.intervals import (
     Bootstrap,
     Measure,
-    check_groups,
     describe,
     divide,
     estimates,
@@ -25,42 +24,26 @@ UNITS: Mapping[str, str] = {"head_circumference": "mm", "angle_of_progression": 
 """Unit of each measurement."""
 
 Outline = Literal["edges", "pixels"]
-"""Where the outline of a mask lies, see `outline`."""
+"""Where the outline of a mask lies, see ``outline``."""
 
 
 def fit_mask(
     mask: np.ndarray, spacing: float | Sequence[float] = 1.0, at: Outline = "edges"
 ) -> Ellipse:
-    """The ellipse of a mask's largest component, holes filled.
+    """The ellipse of a mask's largest component, holes filled; a head has its circumference.
 
     Args:
-      mask: bool [H, W].
-      spacing: mm per pixel, one number or (of rows, of columns); 1 = the ellipse is in pixels.
-      at: where the outline lies, see `outline`.
+        mask: bool [H, W].
+        spacing: mm per pixel, one number or (of rows, of columns); 1 = the ellipse is in pixels.
+        at: Where the outline lies, see ``outline``.
 
     Returns:
-      The ellipse, in the unit of the spacing; pixel (0, 0) is centred at the origin.
+        The ellipse, in the unit of the spacing; pixel (0, 0) is centred at the origin.
 
     Raises:
-      ValueError: the mask is empty or too small for an ellipse; says so.
+        ValueError: If the mask is empty or too small for an ellipse.
     """
     return fit_ellipse(outline(largest_component(mask), at) * check_spacing(spacing))
-
-
-def head_circumference(
-    mask: np.ndarray, spacing: float | Sequence[float], at: Outline = "edges"
-) -> float:
-    """Circumference of the ellipse fitted to a head's mask, in mm.
-
-    Args:
-      mask: bool [H, W].
-      spacing: mm per pixel, one number or (of rows, of columns).
-      at: where the outline lies, see `outline`.
-
-    Raises:
-      ValueError: the mask is empty or too small for an ellipse.
-    """
-    return fit_mask(mask, spacing, at).circumference
 
 
 def angle_of_progression(
@@ -71,19 +54,20 @@ def angle_of_progression(
 ) -> float:
     """Angle of progression, in degrees.
 
-    Between the long axis of the pubic symphysis and the tangent from its lower (caudal) end to the
-    leading edge of the fetal head, both as fitted ellipses: of the two tangents the one that makes
-    the larger angle with the axis (Barbera et al., Ultrasound Obstet Gynecol 33:313, 2009).
+    It lies between the long axis of the pubic symphysis and the tangent from its lower (caudal) end
+    to the leading edge of the fetal head, both as fitted ellipses. The tangent is the one of two
+    that makes the larger angle with the axis (Barbera et al., Ultrasound Obstet Gynecol 33:313,
+    2009).
 
     Args:
-      symphysis: bool [H, W].
-      head: bool [H, W].
-      spacing: mm per pixel, one number or (of rows, of columns); matters only where they differ.
-      lower_end: the side of the image on which the symphysis' lower end lies: 'right' where the
-        mother's front is on the left, as in JNU-IFM and the FH-PS-AOP challenge.
+        symphysis: bool [H, W].
+        head: bool [H, W].
+        spacing: mm per pixel, one number or (of rows, of columns); matters only if the two differ.
+        lower_end: The side of the image on which the symphysis' lower end lies: 'right' where the
+            mother's front is on the left, as in JNU-IFM and the FH-PS-AOP challenge.
 
     Raises:
-      ValueError: a mask is empty or too small, or the lower end lies in the head.
+        ValueError: If a mask is empty or too small, or the lower end lies in the head.
     """
     if lower_end not in ("right", "left"):
         raise ValueError(f"lower_end {lower_end!r}: use 'right' or 'left'")
@@ -99,7 +83,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     """The largest component of a mask (neighbours share an edge), its holes filled, bool [H, W].
 
     Raises:
-      ValueError: the mask is empty.
+        ValueError: If the mask is empty.
     """
     numbers, count = ndimage.label(np.asarray(mask, bool))
     if not count:
@@ -111,17 +95,17 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 def outline(mask: np.ndarray, at: Outline = "edges") -> np.ndarray:
     """Points of a mask's outline, float64 [n, 2], (row, column).
 
-    Where the mask touches the image's border its outline is unknown, and there are no points.
+    The outline has no points where the mask touches the image's border, since it is unknown there.
 
     Args:
-      mask: bool [H, W].
-      at: 'edges', midpoints between a pixel in the mask and a neighbour that is not: on average on
-        the outline of what was drawn. 'pixels', centres of the mask's boundary pixels, as contour
-        tracing gives them: about 0.45 pixels inside, a circumference 2.8 pixels shorter. It suits
-        masks that are drawn too large, as HC18's are (docs/evaluation.md).
+        mask: bool [H, W].
+        at: 'edges', midpoints between a pixel in the mask and a neighbour that is not: on average
+            on the outline of what was drawn. 'pixels', centres of the mask's boundary pixels, as
+            contour tracing gives them: about 0.45 pixels inside, a circumference 2.8 pixels
+            shorter. It suits masks that are drawn too large, as HC18's are (docs/evaluation.md).
 
     Raises:
-      ValueError: `at` is neither.
+        ValueError: If ``at`` is neither.
     """
     mask = np.asarray(mask, bool)
     if at == "pixels":
@@ -144,27 +128,28 @@ def measurement_errors(
     """Errors of measured values.
 
     Args:
-      measured: float [R]; nan = nothing could be measured: counted as missed, in no figure.
-      reference: float [R], not nan.
-      unit: of both.
-      groups: [R], the group (patient) of each row.
-      bootstrap: how to make intervals; None = none.
+        measured: float [R]; nan = nothing could be measured, which counts as missed alone.
+        reference: float [R], not nan.
+        unit: The unit of both.
+        groups: [R], the group (patient) of each row.
+        bootstrap: How to make intervals; None = none.
 
     Raises:
-      ValueError: shapes do not fit, a reference is not a positive number, or nothing was measured.
+        ValueError: If shapes do not fit, a reference is not a positive number, or nothing was
+            measured.
     """
     measured, reference = np.asarray(measured, np.float64), np.asarray(reference, np.float64)
     if measured.shape != reference.shape or measured.ndim != 1:
         raise ValueError(f"measured {measured.shape} and reference {reference.shape}: both are [R]")
-    groups = check_groups(groups, len(measured))
+    numbers, _ = group_numbers(groups, len(measured))
     if not (np.isfinite(reference) & (reference > 0)).all():
         raise ValueError("every reference must be a positive number: leave the other rows out")
     known = np.isfinite(measured)
     if not known.any():
-        raise ValueError(f"none of {len(measured)} cases could be measured: every mask is empty")
+        raise ValueError(f"all {len(measured)} masks are empty: nothing could be measured")
     found = estimates(
         _measure_errors(measured[known] - reference[known], reference[known]),
-        groups[known],
+        numbers[known],
         bootstrap,
     )
     return MeasurementResult(
@@ -172,7 +157,7 @@ def measurement_errors(
         num_rows=len(measured),
         missed=int((~known).sum()),
         metrics=found,
-        interval=describe(bootstrap, group_numbers(groups[known])[1]),
+        interval=describe(bootstrap, group_numbers(numbers[known])[1]),
     )
 
 

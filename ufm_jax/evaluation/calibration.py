@@ -10,17 +10,11 @@ from ufm_jax.evaluation.intervals import divide
 from ufm_jax.evaluation.results import CalibrationCurve
 
 BINS = 15
-"""Bins of Guo et al."""
+"""The number of bins of Guo et al."""
 
 
-def bin_table(probabilities: np.ndarray, bins: int) -> np.ndarray:
-    """Which row is in which bin, float64 [R, bins] of 0 and 1.
-
-    Raises:
-      ValueError: there is no bin.
-    """
-    if bins < 1:
-        raise ValueError(f"calibration over {bins} bins: use at least 1")
+def bin_table(probabilities: np.ndarray, bins: int = BINS) -> np.ndarray:
+    """Which row is in which bin, float64 [R, bins] of 0 and 1."""
     edges = np.arange(1, bins) / bins
     return np.eye(bins)[np.searchsorted(edges, probabilities, side="left")]
 
@@ -31,22 +25,22 @@ def calibration_error(
     """Expected calibration error, sum over bins of n_b / n |observed_b - predicted_b|.
 
     Args:
-      probabilities: float [R].
-      happened: bool [R], whether what was predicted is so.
-      table: [R, bins], of `bin_table`.
-      weights: float64 [B, R].
+        probabilities: float [R].
+        happened: bool [R], whether what was predicted happened.
+        table: [R, bins]; see ``bin_table``.
+        weights: float64 [B, R].
 
     Returns:
-      [B]; nan where no row weighs anything.
+        [B]; nan if all rows weigh nothing.
     """
     gaps = weights @ (table * (happened - probabilities)[:, None])
     return divide(np.abs(gaps).sum(1), weights.sum(1))
 
 
 def calibration_curve(
-    probabilities: np.ndarray, happened: np.ndarray, bins: int
+    probabilities: np.ndarray, happened: np.ndarray, bins: int = BINS
 ) -> CalibrationCurve:
-    """Mean prediction and observed frequency of each bin that is not empty."""
+    """The mean prediction and the observed frequency of each bin that is not empty."""
     table = bin_table(probabilities, bins)
     counts = table.sum(axis=0)
     filled = counts > 0

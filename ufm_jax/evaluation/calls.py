@@ -1,4 +1,4 @@
-"""From scores to calls: the thresholds, and the one rule for evaluation and prediction alike."""
+"""From scores to calls: the thresholds, and the one rule that evaluation and prediction share."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -8,26 +8,27 @@ import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.predictions import DiagnosisPredictions
+from ufm_jax.evaluation.predictions import DiagnosisPredictions, Predictions
 from ufm_jax.evaluation.thresholds import HALF, Threshold, choose_threshold
 
 _UNCHOSEN = Threshold(HALF.value, "none chosen: no validation split")
 
 
-def called(
+def make_calls(
     probabilities: np.ndarray,
     kind: Literal["single", "multi"],
     classes: Sequence[str],
     thresholds: Mapping[str, Threshold],
 ) -> np.ndarray:
-    """The one rule that makes calls of scores.
+    """The calls that scores lead to, by the one rule of evaluation and prediction.
 
     Args:
         probabilities: [R, C].
         kind: 'multi' calls every finding that reaches its threshold, 'single' one class a row.
         classes: C names.
-        thresholds: Of each finding; of two classes that of one, and the other is called below it;
-            without, the most probable class is called, of equals the first.
+        thresholds: Finding -> threshold, for every finding. For two classes that of one of them:
+            the other is called below it. Empty: the most probable class is called, or the first of
+            equally probable ones.
 
     Returns:
         bool [R, C].
@@ -43,12 +44,12 @@ def called(
     return number[:, None] == np.arange(len(classes))
 
 
-def call(
+def with_calls(
     predictions: DiagnosisPredictions,
     settings: EvaluationConfig,
     thresholds: Mapping[str, Threshold],
 ) -> DiagnosisPredictions:
-    """The predictions with the classes that the model calls.
+    """The predictions, with the classes that the model calls filled in.
 
     Args:
         predictions: Probabilities.
@@ -56,11 +57,11 @@ def call(
         thresholds: See ``choose_thresholds``.
 
     Raises:
-        ConfigError: If the positive class is none of the task, or another one has the threshold.
+        ConfigError: See ``calling_thresholds``.
     """
     kind, classes = predictions.kind, predictions.classes
     used = calling_thresholds(kind, classes, settings, thresholds)
-    return replace(predictions, called=called(predictions.probabilities, kind, classes, used))
+    return replace(predictions, called=make_calls(predictions.probabilities, kind, classes, used))
 
 
 def calling_thresholds(
@@ -69,19 +70,19 @@ def calling_thresholds(
     settings: EvaluationConfig,
     thresholds: Mapping[str, Threshold],
 ) -> dict[str, Threshold]:
-    """From which probability a class is called: of two classes the positive one, or each finding.
+    """The thresholds that calls are made with: of the positive class of two, or of each finding.
 
     Args:
-        kind: Of the task.
+        kind: The kind of the task.
         classes: C names.
         settings: The positive class, and whether the threshold is one half.
-        thresholds: Those that were chosen, by class; 0.5 where there is none.
+        thresholds: Class -> the threshold that was chosen for it; 0.5 for the others.
 
     Returns:
-        Empty for more than two classes, of which the most probable is called.
+        Class -> threshold; empty for more than two classes, where the most probable is called.
 
     Raises:
-        ConfigError: If the positive class is none of the task, or another one has the threshold.
+        ConfigError: If the task lacks the positive class, or the threshold is of another class.
     """
     names = _classes_with_threshold(kind, classes, settings, thresholds)
     if settings.threshold == "half":
@@ -90,23 +91,23 @@ def calling_thresholds(
 
 
 def choose_thresholds(
-    predictions: DiagnosisPredictions | None, settings: EvaluationConfig
+    predictions: Predictions | None, settings: EvaluationConfig
 ) -> dict[str, Threshold]:
-    """From which probability a class is called: of two classes the positive one, or each finding.
+    """Chooses thresholds on the validation split: of the positive class of two, or of each finding.
 
     Args:
-        predictions: For the validation split; None where there is none.
+        predictions: For the validation split; None without such a split.
         settings: The rule, and the positive class.
 
     Returns:
-        Class -> threshold; 0.5 and why where the split does not show both what has the class and
-        what has it not. Empty for more than two classes, of which the most probable is called, and
-        without a validation split.
+        Class -> threshold. It is 0.5, with the reason, if all rows of the split have the class or
+        all lack it. Empty for masks, for more than two classes, where the most probable is called,
+        and without a validation split.
 
     Raises:
-        ConfigError: If the positive class is none of the task.
+        ConfigError: If the task lacks the positive class.
     """
-    if predictions is None:
+    if not isinstance(predictions, DiagnosisPredictions):
         return {}
     p = predictions
     names = _classes_with_threshold(p.kind, p.classes, settings, ())
@@ -118,10 +119,10 @@ def choose_thresholds(
 
 
 def positive_class(settings: EvaluationConfig, classes: tuple[str, ...]) -> str:
-    """The class looked for, of two: the one that is named, else the second.
+    """The class of two that is looked for: the one that ``settings`` name, else the second.
 
     Raises:
-        ConfigError: If there is none of this name.
+        ConfigError: If no class has this name.
     """
     name = settings.positive or classes[1]
     if name not in classes:

@@ -1,9 +1,9 @@
 """DeLong's covariance of areas under correlated ROC curves.
 
 DeLong, DeLong and Clarke-Pearson, Biometrics 44:837 (1988), by the fast algorithm of Sun and Xu,
-IEEE Signal Processing Letters 21:1389 (2014), in O(R log R). Where groups (patients) have several
-rows, the covariance is Obuchowski's for clustered data, Biometrics 53:567 (1997), which is
-DeLong's when every group has one row.
+IEEE Signal Processing Letters 21:1389 (2014), in O(R log R). If groups (patients) have several
+rows, the covariance is Obuchowski's for clustered data, Biometrics 53:567 (1997), which is DeLong's
+if each group has one row.
 """
 
 import numpy as np
@@ -16,16 +16,16 @@ def areas_and_covariance(
     """Areas under the ROC curves of M scores on the same rows, and their covariance.
 
     Args:
-      positive: bool or 0/1 [R].
-      scores: float [M, R], higher = more likely positive.
-      groups: [R]; None = every row is a group.
+        positive: bool or 0/1 [R].
+        scores: float [M, R], higher = more likely positive.
+        groups: [R]; None = each row is a group of its own.
 
     Returns:
-      float64 [M] and [M, M].
+        float64 [M] and [M, M].
 
     Raises:
-      ValueError: shapes do not fit, a value is not finite, or there are not two groups with
-        positive rows and two with negative ones.
+        ValueError: If shapes do not fit, a value is not finite, or there are not two groups with
+            positive rows and two with negative ones.
     """
     positive, scores = np.asarray(positive), np.asarray(scores, np.float64)
     groups = np.arange(len(positive)) if groups is None else np.asarray(groups)
@@ -62,8 +62,8 @@ def _placements(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, n
     """Structural components from midranks, Sun and Xu's equations.
 
     Returns:
-      [M, positives], the fraction of negatives below each positive (ties one half), and
-      [M, negatives], the fraction of positives above each negative.
+        [M, positives], the fraction of negatives below each positive (ties one half), and
+        [M, negatives], the fraction of positives above each negative.
     """
     num_positive, num_negative = int(positive.sum()), int((~positive).sum())
     everywhere = stats.rankdata(scores, axis=1)

@@ -1,4 +1,4 @@
-"""Probabilities, labels and targets as an evaluation takes them, checked at the door."""
+"""Checks of the probabilities, labels and targets that an evaluation is given."""
 
 import numpy as np
 
@@ -9,15 +9,10 @@ _SUM_TOLERANCE = 1e-3
 def check_probabilities(
     probabilities: np.ndarray, classes: tuple[str, ...], *, exclusive: bool = True
 ) -> np.ndarray:
-    """Probabilities as float64 [R, C].
-
-    Args:
-      probabilities: what a model gave.
-      classes: C names.
-      exclusive: whether the classes exclude each other, so that rows sum to 1.
+    """A model's probabilities as float64 [R, C]; rows of ``exclusive`` classes sum to 1.
 
     Raises:
-      ValueError: shape or values are impossible; names the first bad row.
+        ValueError: If shape or values are impossible; names the first bad row.
     """
     if len(set(classes)) != len(classes) or (exclusive and len(classes) < 2) or not classes:
         raise ValueError(
@@ -46,7 +41,8 @@ def check_labels(labels: np.ndarray, rows: int, classes: tuple[str, ...]) -> np.
     """Class numbers as int64 [R].
 
     Raises:
-      ValueError: there are not R of them, or one is no class (an unknown label, -1, included).
+        ValueError: If there are not R of them, or one is not the number of a class (-1, an unknown
+            label, is not either).
     """
     found = np.asarray(labels)
     if found.shape != (rows,):
@@ -55,7 +51,7 @@ def check_labels(labels: np.ndarray, rows: int, classes: tuple[str, ...]) -> np.
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise ValueError(
-            f"label {found[row]} of row {row} is none of 0..{len(classes) - 1} ({int(bad.sum())} "
+            f"label {found[row]} of row {row} is not in 0..{len(classes) - 1} ({int(bad.sum())} "
             "rows are bad): leave rows of unknown label out"
         )
     return found.astype(np.int64)
@@ -65,7 +61,7 @@ def check_targets(targets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Findings as float64 [R, C], 1, 0 or nan = unknown.
 
     Raises:
-      ValueError: the shape is not that of the probabilities, or a value is none of these.
+        ValueError: If the shape is not that of the probabilities, or it holds another value.
     """
     found = np.asarray(targets, np.float64)
     if found.shape != shape:
@@ -78,14 +74,3 @@ def check_targets(targets: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
             "not) or nan (unknown)"
         )
     return found
-
-
-def class_number(name: str, classes: tuple[str, ...]) -> int:
-    """Number of a class.
-
-    Raises:
-      ValueError: there is none of this name.
-    """
-    if name not in classes:
-        raise ValueError(f"class {name!r} is none of {', '.join(classes)}")
-    return classes.index(name)

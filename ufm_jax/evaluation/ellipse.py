@@ -17,10 +17,10 @@ class Ellipse:
     """An ellipse.
 
     Attributes:
-      centre: (row, column).
-      semi_major: half the long axis.
-      semi_minor: half the short axis.
-      direction: unit vector (row, column) along the long axis, column >= 0.
+        centre: (row, column).
+        semi_major: Half the long axis.
+        semi_minor: Half the short axis.
+        direction: Unit vector (row, column) along the long axis, column >= 0.
     """
 
     centre: tuple[float, float]
@@ -46,19 +46,19 @@ class Ellipse:
         touch at the angles +-arccos(1/d) from its direction; affine maps keep tangents.
 
         Raises:
-          ValueError: the point lies in the ellipse.
+            ValueError: If the point lies in the ellipse.
         """
         axes = self.half_axes()
         row, column = np.linalg.solve(axes, np.asarray(point) - self.centre)
         distance = np.hypot(row, column)
         if distance <= 1:
-            raise ValueError("the point lies in the ellipse: there is no tangent")
+            raise ValueError("the point lies in the ellipse, from where it has no tangent")
         turn = np.arccos(1 / distance)
         angles = np.arctan2(column, row) + np.array([-turn, turn])
         return np.array(self.centre) + np.stack([np.cos(angles), np.sin(angles)], axis=1) @ axes.T
 
     def half_axes(self) -> np.ndarray:
-        """Half axes as columns, [2, 2]: maps the unit circle to the centred ellipse."""
+        """The half axes as columns, [2, 2], a map from the unit circle to the centred ellipse."""
         row, column = self.direction
         return np.array([[row, -column], [column, row]]) * (self.semi_major, self.semi_minor)
 
@@ -70,10 +70,10 @@ def fit_ellipse(points: np.ndarray) -> Ellipse:
     Flusser (WSCG 1998), on centred and scaled points.
 
     Args:
-      points: float [n, 2], n >= 6.
+        points: float [n, 2], n >= 6.
 
     Raises:
-      ValueError: there are fewer points, or they lie on a line.
+        ValueError: If there are fewer points, or they lie on a line.
     """
     points = np.asarray(points, np.float64)
     if len(points) < _POINTS:

@@ -2,12 +2,12 @@
 
 Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 14.
 
-A resample is a vector of weights: how often each row was drawn. A `Measure` computes its figures
+A resample is a vector of weights: how often each row was drawn. A ``Measure`` computes its figures
 for many resamples at once, from weights [B, R], so that thousands of resamples are a few matrix
 products.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,11 @@ from ufm_jax.randomness import generator
 Measure = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 """float64 weights [B, R] -> name -> figures [B]; nan where a figure is undefined."""
 
+LEVEL = 0.95
+"""Coverage of intervals."""
+
 _BLOCK = 1 << 21
-"""Weights computed with at once, which bounds memory."""
+"""Weights that are computed with at once, which bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,14 @@ class Bootstrap:
     """How percentile intervals are made.
 
     Attributes:
-      replicates: resamples, B.
-      level: coverage.
-      seed: of the run.
-      name: names the resamples; equal seed, name and groups give equal resamples.
+        replicates: The number of resamples, B.
+        level: The intervals' coverage.
+        seed: The seed of the run.
+        name: A name for the resamples; equal seed, name and groups give equal resamples.
     """
 
     replicates: int = 2000
-    level: float = 0.95
+    level: float = LEVEL
     seed: int = 0
     name: str = "bootstrap"
 
@@ -48,14 +51,14 @@ class Bootstrap:
 
 @dataclass(frozen=True)
 class Replicates:
-    """Figures of a measure: `point` on all rows, name -> float; `drawn`, name -> float [B]."""
+    """Figures by name: ``point`` on all rows, and ``drawn``, float [B], on resamples."""
 
     point: Mapping[str, float]
     drawn: Mapping[str, np.ndarray]
 
 
 def describe(settings: Bootstrap | None, num_groups: int) -> str:
-    """How intervals were made, a phrase for reports."""
+    """How intervals were made, in words for reports."""
     if settings is None:
         return "no intervals"
     return (
@@ -64,32 +67,22 @@ def describe(settings: Bootstrap | None, num_groups: int) -> str:
     )
 
 
-def check_groups(groups: np.ndarray, rows: int) -> np.ndarray:
-    """Groups as an array [R].
+def group_numbers(groups: np.ndarray, rows: int | None = None) -> tuple[np.ndarray, int]:
+    """Numbers 0..G-1 of the groups of R rows, int64 [R], and G.
 
     Raises:
-      ValueError: they are not one entry for each of R >= 1 rows.
+        ValueError: If there is not one group for each of ``rows`` >= 1 rows.
     """
     groups = np.asarray(groups)
+    rows = len(groups) if rows is None else rows
     if groups.shape != (rows,) or not rows:
         raise ValueError(f"groups of shape {groups.shape}: give one group for each of {rows} rows")
-    return groups
-
-
-def group_numbers(groups: np.ndarray) -> tuple[np.ndarray, int]:
-    """Numbers 0..G-1 of the groups of R rows, int64 [R], and G."""
-    names, numbers = np.unique(check_groups(groups, len(groups)), return_inverse=True)
+    names, numbers = np.unique(groups, return_inverse=True)
     return numbers, len(names)
 
 
 def evaluate(measure: Measure, groups: np.ndarray, settings: Bootstrap) -> Replicates:
-    """Figures on all rows and on each resample of whole groups.
-
-    Args:
-      measure: the figures.
-      groups: [R], the group of each row.
-      settings: resamples and seed.
-    """
+    """Figures on all rows, in ``groups`` [R], and on each resample of whole groups."""
     numbers, count = group_numbers(groups)
     point = measure(np.ones((1, len(numbers))))
     rng = generator(settings.seed, f"{settings.name}/groups")
@@ -107,13 +100,13 @@ def estimates(
     """Figures with bootstrap intervals over groups.
 
     Resamples on which a figure is undefined (one class only) are left out of its interval and
-    counted in its note; where they are half of all or more, there is no interval.
+    counted in its note. If they are half of all or more, the figure has no interval.
 
     Args:
-      measure: the figures.
-      groups: [R], the group of each row.
-      settings: how; None = no intervals.
-      support: name -> rows that a figure rests upon, where not R.
+        measure: The figures.
+        groups: [R], the group of each row.
+        settings: How intervals are made; None = without intervals.
+        support: Name -> rows that a figure rests upon, if not R.
     """
     numbers, count = group_numbers(groups)
     support = support or {}
@@ -135,10 +128,10 @@ def interval(value: float, drawn: np.ndarray, level: float, rows: int) -> Estima
     """The interval of one figure from its values on resamples.
 
     Args:
-      value: the figure on all rows.
-      drawn: float [B], on the resamples; nan = undefined there.
-      level: coverage.
-      rows: `Estimate.n`.
+        value: The figure on all rows.
+        drawn: float [B], on the resamples; nan = undefined there.
+        level: The interval's coverage.
+        rows: ``Estimate.n``.
     """
     if np.isnan(value):
         return _alone(value, rows)
@@ -152,7 +145,7 @@ def interval(value: float, drawn: np.ndarray, level: float, rows: int) -> Estima
 
 
 def measure_mean(values: Mapping[str, np.ndarray]) -> Measure:
-    """A measure of means: of each name's values [R] over the rows where they are not nan."""
+    """A measure of the mean of each name's values [R], over the rows where they are not nan."""
     table = np.stack([np.asarray(column, np.float64) for column in values.values()], axis=1)
     known = (~np.isnan(table)).astype(np.float64)
     filled = np.nan_to_num(table)
@@ -164,8 +157,28 @@ def measure_mean(values: Mapping[str, np.ndarray]) -> Measure:
     return measure
 
 
+def measure_classes(measures: Sequence[Measure], averaged: Mapping[str, Sequence[int]]) -> Measure:
+    """A measure of each class's figures, '<number>/<figure>', and of their means over classes.
+
+    Args:
+        measures: C measures, one of each class.
+        averaged: Figure -> the numbers of the classes that its mean is over; without any it is nan.
+    """
+
+    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
+        per_class = [function(weights) for function in measures]
+        out = {f"{c}/{name}": x for c, found in enumerate(per_class) for name, x in found.items()}
+        undefined = np.full(len(weights), np.nan)
+        for name, numbers in averaged.items():
+            columns = [per_class[c][name] for c in numbers]
+            out[name] = np.mean(columns, axis=0) if columns else undefined
+        return out
+
+    return measure
+
+
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Quotients; nan where the denominator is 0."""
+    """Quotients, or nan where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     out = np.full(numerator.shape, np.nan)
     return np.divide(numerator, denominator, out=out, where=denominator != 0)
@@ -181,7 +194,7 @@ def _alone(value: float, rows: int, note: str = "") -> Estimate:
 def _resamples(
     rng: np.random.Generator, numbers: np.ndarray, count: int, replicates: int
 ) -> Iterator[np.ndarray]:
-    """Weights of rows, float64 [b, R], in blocks; the draws do not depend on the blocks."""
+    """Yields weights of rows, float64 [b, R], in blocks that do not change the draws."""
     block = max(1, _BLOCK // len(numbers))
     even = np.full(count, 1 / count)
     for start in range(0, replicates, block):

@@ -5,56 +5,44 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ufm_jax.evaluation.binary import FIGURES, Against, measure_against
+from ufm_jax.evaluation.binary import FIGURES, OneVsRest, measure_class
 from ufm_jax.evaluation.calibration import bin_table, calibration_error
-from ufm_jax.evaluation.intervals import Measure, divide
+from ufm_jax.evaluation.intervals import Measure, divide, measure_classes
 from ufm_jax.evaluation.results import Estimate
 
 
-def measure_macro(cases: Sequence[Against], bins: int, whole: Measure | None = None) -> Measure:
-    """The measure of every class's figures, named '<number>/<figure>', and of their means.
+def measure_macro(cases: Sequence[OneVsRest], whole: Measure | None = None) -> Measure:
+    """The measure of every class's figures, and of their means; see ``measure_classes``.
 
-    Means are over the classes that have positive and negative rows; with none they are nan.
+    Means are over the classes that have positive and negative rows.
 
     Args:
-      cases: C classes, each against the rest.
-      bins: of the calibration errors.
-      whole: figures of all classes together, which replace means of the same name.
+        cases: C classes, each against the rest.
+        whole: Figures of all classes together, which replace means of the same name.
     """
-    measures = [measure_against(case, bins) for case in cases]
     complete = [c for c, case in enumerate(cases) if not case.lacks]
-
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        per_class = [function(weights) for function in measures]
-        out = {f"{c}/{name}": x for c, found in enumerate(per_class) for name, x in found.items()}
-        undefined = np.full(len(weights), np.nan)
-        for name in FIGURES:
-            columns = [per_class[c][name] for c in complete]
-            out[name] = np.mean(columns, axis=0) if columns else undefined
-        return out | dict(whole(weights) if whole else {})
-
-    return measure
+    each = measure_classes(
+        [measure_class(case) for case in cases], dict.fromkeys(FIGURES, complete)
+    )
+    return (lambda weights: {**each(weights), **whole(weights)}) if whole else each
 
 
-def measure_whole(
-    probabilities: np.ndarray, labels: np.ndarray, called: np.ndarray, bins: int
-) -> Measure:
+def measure_whole(probabilities: np.ndarray, labels: np.ndarray, called: np.ndarray) -> Measure:
     """Accuracy, balanced accuracy, Brier and calibration error of exclusive classes.
 
-    Balanced accuracy is the mean sensitivity of the classes that occur; nan on a resample that
-    lacks one of them. Brier (Monthly Weather Review 78:1, 1950) is the squared error summed over
-    the classes, 0 to 2, as in scikit-learn. The calibration error is that of the probability of
-    the called class (Guo et al. 2017).
+    Balanced accuracy is the mean sensitivity of the classes that occur; it is nan on a resample
+    that lacks one of them. The Brier score (Monthly Weather Review 78:1, 1950) is the squared error
+    summed over the classes, 0 to 2, as in scikit-learn. The calibration error is that of the
+    probability of the called class (Guo et al. 2017).
 
     Args:
-      probabilities: float64 [R, C].
-      labels: int64 [R].
-      called: int64 [R], the classes called.
-      bins: of the calibration error.
+        probabilities: float64 [R, C].
+        labels: int64 [R].
+        called: int64 [R], the classes called.
     """
     right = called == labels
     confidence = probabilities[np.arange(len(labels)), called]
-    table = bin_table(confidence, bins)
+    table = bin_table(confidence)
     squared = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(1)
     truth = np.eye(probabilities.shape[1])[labels][:, np.unique(labels)]
 
@@ -72,13 +60,9 @@ def measure_whole(
 
 
 def split(
-    found: Mapping[str, Estimate], cases: Sequence[Against]
+    found: Mapping[str, Estimate], cases: Sequence[OneVsRest]
 ) -> tuple[dict[str, Estimate], dict[str, dict[str, Estimate]]]:
-    """Figures of `measure_macro` as overall ones and those of each class, with notes that explain.
-
-    Returns:
-      name -> figure; class -> name -> figure.
-    """
+    """Figures of ``measure_macro``, by name and by class and name, with notes that explain."""
     overall = {name: value for name, value in found.items() if "/" not in name}
     if all(case.lacks for case in cases):
         reason = "no class has both positive and negative rows"
@@ -90,8 +74,8 @@ def split(
     return overall, per_class
 
 
-def explain(figures: Mapping[str, Estimate], case: Against) -> dict[str, Estimate]:
-    """Figures of one class, with notes why some are undefined or 0 by convention."""
+def explain(figures: Mapping[str, Estimate], case: OneVsRest) -> dict[str, Estimate]:
+    """Figures of one class, with notes why some are undefined, or 0 by convention."""
     explained = {name: _because(value, case.lacks) for name, value in figures.items()}
     if case.positive.any() and not case.called.any():
         explained["precision"] = _remark(explained["precision"], "never called: 0 by convention")

@@ -1,7 +1,7 @@
-"""What a model said of the R rows of a split, beside the truth, in the order of the rows."""
+"""What a model says of the R images of a split, beside the truth, in the order of the images."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -9,104 +9,95 @@ from ufm_jax.evaluation.segmentation import MaskScores
 
 
 @dataclass(frozen=True)
-class DiagnosisPredictions:
-    """Probabilities of C classes or findings.
+class _Images:
+    """The R images, in fields that both kinds of predictions have.
 
     Attributes:
         names: [R], the images, each once.
-        clients: [R], who holds each.
+        clients: [R], the client that holds each.
         groups: int64 [R], the groups (patients).
-        probabilities: float [R, C].
-        labels: int [R], the class of a single-label task, else -1.
-        targets: float [R, C], 1 = has the class, 0 = has not, nan = unknown.
-        classes: C names.
-        called: bool [R, C], the classes called, of a single-label task one a row; None as long as
-            none has been called, see ``calls.call``.
+        classes: C names; those of masks without the background.
     """
 
     names: tuple[str, ...]
     clients: tuple[str, ...]
     groups: np.ndarray
+    classes: tuple[str, ...]
+
+    def take(self, rows: np.ndarray) -> Self:
+        """The predictions for some rows [n], in their order."""
+        whole = ("classes", "unit")
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in whole}
+        return replace(self, **{name: _take(part, rows) for name, part in parts.items()})
+
+
+@dataclass(frozen=True)
+class DiagnosisPredictions(_Images):
+    """Probabilities of C classes or findings.
+
+    Attributes:
+        probabilities: float [R, C].
+        labels: int [R], the class of a single-label task, else -1.
+        targets: float [R, C], 1 = has the class, 0 = has not, nan = unknown.
+        called: bool [R, C], the classes called, one a row in a single-label task; None before
+            ``calls.with_calls`` makes the calls.
+    """
+
     probabilities: np.ndarray
     labels: np.ndarray
     targets: np.ndarray
-    classes: tuple[str, ...]
     called: np.ndarray | None = None
 
     @property
     def kind(self) -> Literal["single", "multi"]:
-        """Kind of the task: one class a row, or any of C findings."""
+        """The kind of the task: one class a row, or any of C findings."""
         return "multi" if (self.labels < 0).all() else "single"
 
     @property
     def truth(self) -> np.ndarray:
-        """What the reference says, [R, C]."""
+        """The reference, [R, C]."""
         return self.targets
 
     def calls(self) -> np.ndarray:
         """The classes called, bool [R, C].
 
         Raises:
-            ValueError: If none has been called.
+            ValueError: If the calls have not been made.
         """
         if self.called is None:
-            raise ValueError("predictions without calls: make them with calls.call")
+            raise ValueError("predictions without calls: make them with calls.with_calls")
         return self.called
-
-    def take(self, rows: np.ndarray) -> "DiagnosisPredictions":
-        """Those of some rows [n], in their order."""
-        return replace(
-            self,
-            names=tuple(self.names[row] for row in rows),
-            clients=tuple(self.clients[row] for row in rows),
-            groups=self.groups[rows],
-            probabilities=self.probabilities[rows],
-            labels=self.labels[rows],
-            targets=self.targets[rows],
-            called=None if self.called is None else self.called[rows],
-        )
 
 
 @dataclass(frozen=True)
-class SegmentationPredictions:
+class SegmentationPredictions(_Images):
     """Scores of masks of C classes, and what was measured on them.
 
     Attributes:
-        names: [R], the images, each once.
-        clients: [R], who holds each.
-        groups: int64 [R], the groups (patients).
         scores: [R, C], at the size of the files.
-        classes: C names, background not among them.
-        measured: float64 [R], nan = nothing could be measured; None where nothing is to be.
-        reference: float64 [R], the true measurement, nan = unknown; None where nothing is measured.
-        unit: Of both, 'mm' or 'degrees'; '' where nothing is measured.
+        measured: float64 [R], nan = nothing could be measured; None if nothing is to be measured.
+        reference: float64 [R], the true measurement, nan = unknown; None like ``measured``.
+        unit: The unit of both, 'mm' or 'degrees'; '' if nothing is to be measured.
     """
 
-    names: tuple[str, ...]
-    clients: tuple[str, ...]
-    groups: np.ndarray
     scores: MaskScores
-    classes: tuple[str, ...]
     measured: np.ndarray | None = None
     reference: np.ndarray | None = None
     unit: str = ""
 
     @property
     def truth(self) -> np.ndarray:
-        """What the reference says: the pixels of each class, [R, C]."""
+        """The reference's pixels of each class, [R, C]."""
         return self.scores.reference
 
-    def take(self, rows: np.ndarray) -> "SegmentationPredictions":
-        """Those of some rows [n], in their order."""
-        return replace(
-            self,
-            names=tuple(self.names[row] for row in rows),
-            clients=tuple(self.clients[row] for row in rows),
-            groups=self.groups[rows],
-            scores=MaskScores(*(getattr(self.scores, f.name)[rows] for f in fields(MaskScores))),
-            measured=None if self.measured is None else self.measured[rows],
-            reference=None if self.reference is None else self.reference[rows],
-        )
+
+def _take(part: Any, rows: np.ndarray) -> Any:
+    """Some rows of a field of predictions."""
+    if isinstance(part, MaskScores):
+        return MaskScores(*(getattr(part, f.name)[rows] for f in fields(part)))
+    if isinstance(part, tuple):
+        return tuple(part[row] for row in rows)
+    return None if part is None else part[rows]
 
 
 Predictions = DiagnosisPredictions | SegmentationPredictions

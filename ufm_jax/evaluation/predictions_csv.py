@@ -6,8 +6,8 @@
                   hd95_mm_, assd_mm_, pixels_ and reference_pixels_<class>, then where something was
                   measured measured_<unit> and reference_<unit>
 
-`label` and `called` are class names, the findings called with ';' between them; label_<class> is 1
-or 0. What is unknown or undefined is empty.
+``label`` and ``called`` are class names; ';' separates several findings that are called.
+label_<class> is 1 or 0. A cell is empty where its value is unknown or undefined.
 """
 
 from collections import Counter
@@ -29,19 +29,19 @@ from ufm_jax.evaluation.predictions import (
 from ufm_jax.evaluation.segmentation import FIGURES, MaskScores
 
 _PIXELS = {"predicted": "pixels", "reference": "reference_pixels"}
-BETWEEN = ";"
-"""Between the findings that are called."""
+SEPARATOR = ";"
+"""It separates the findings that are called."""
 _LARGEST = 2.0**53
-"""From here on doubles leave out whole numbers."""
+"""From this number on, doubles cannot hold every whole number."""
 
 
 def table_path(workdir: Path, split: str) -> Path:
-    """Where a run keeps the predictions for a split."""
+    """The path of the predictions for a split in a run's folder."""
     return workdir / f"predictions_{split}.csv"
 
 
 def write_table(path: Path, predictions: Predictions) -> None:
-    """Writes predictions, whole or not at all; those of a diagnosis with their calls."""
+    """Writes predictions, and the calls of a diagnosis, whole or not at all."""
     columns: dict[str, Sequence[str]] = {
         "image": predictions.names,
         "client": predictions.clients,
@@ -60,21 +60,17 @@ def read_table(path: Path) -> Predictions:
     """Reads what ``write_table`` wrote.
 
     Raises:
-        DataError: If the file is absent, no such table, or has a cell that cannot be read; names
-            file, row, column and image.
+        DataError: If the file is absent, is not such a table, or has a cell that cannot be read;
+            names file, row, column and image.
     """
     table = _read(path)
-    classes = tuple(
-        name.removeprefix("prob_") for name in table.columns if name.startswith("prob_")
-    )
-    if classes:
+    if classes := table.classes("prob_"):
         return _read_diagnosis(table, classes)
-    classes = tuple(
-        name.removeprefix("dice_") for name in table.columns if name.startswith("dice_")
-    )
-    if classes:
+    if classes := table.classes("dice_"):
         return _read_segmentation(table, classes)
-    raise DataError(f"{path} has columns neither of probabilities nor of Dice: no predictions")
+    raise DataError(
+        f"{path} has neither columns of probabilities nor of Dice: give a table of predictions"
+    )
 
 
 @dataclass(frozen=True)
@@ -84,6 +80,11 @@ class _Table:
     path: Path
     columns: Mapping[str, tuple[str, ...]]
     places: tuple[str, ...]
+
+    def classes(self, prefix: str) -> tuple[str, ...]:
+        """The classes that have a column with this prefix."""
+        names = (name for name in self.columns if name.startswith(prefix))
+        return tuple(name.removeprefix(prefix) for name in names)
 
     def texts(self, column: str) -> tuple[str, ...]:
         """The cells of a column."""
@@ -104,7 +105,7 @@ class _Table:
     def probabilities(self, column: str) -> np.ndarray:
         """A column as float64 [R], all in 0 to 1."""
         found = self.floats(column)
-        self._check(column, (found >= 0) & (found <= 1), "is no probability")
+        self._check(column, (found >= 0) & (found <= 1), "is not a probability")
         return found
 
     def findings(self, column: str) -> np.ndarray:
@@ -114,18 +115,18 @@ class _Table:
         return found
 
     def members(self, column: str, classes: tuple[str, ...], between: str) -> np.ndarray:
-        """Which classes each cell names, bool [R, C]; `between` is between them, '' = one each."""
+        """Which classes each cell names, bool [R, C]; ``between`` separates them, '' = one each."""
         found = np.zeros((len(self.texts(column)), len(classes)), bool)
         for row, text in enumerate(self.texts(column)):
             names = list(map(name_of, text.split(between) if between else [text]))
             names = [name for name in names if name or not between]
             if not set(names) <= set(classes):
-                raise self._fault(column, row, f"is none of {', '.join(classes)}")
+                raise self._fault(column, row, f"is not one of {', '.join(classes)}")
             found[row, [classes.index(name) for name in names]] = True
         return found
 
     def _numbers(self, column: str, read: Callable[[str], float | None]) -> list[float | None]:
-        """What a column's cells are read as."""
+        """The values of a column's cells."""
         found = []
         for row, text in enumerate(self.texts(column)):
             try:
@@ -144,12 +145,12 @@ class _Table:
 
 
 def _read(path: Path) -> _Table:
-    """The cells of a file; the images are there, each once."""
+    """The cells of a file, once it is sure that each image has one row."""
     if not path.exists():
         raise DataError(f"{path} does not exist: evaluate that run first")
     header, rows = read_csv(path, ["image"], errors="surrogateescape")
     if not rows:
-        raise DataError(f"{path} has no row below its header: no predictions")
+        raise DataError(f"{path} has no row below its header: evaluate that run again")
     names = Counter(row.cells["image"] for row in rows)
     if twice := [name for name, count in names.items() if count > 1]:
         raise DataError(f"{path}: image {twice[0]} has two rows")
@@ -173,7 +174,7 @@ def _diagnosis_columns(predictions: DiagnosisPredictions) -> dict[str, Sequence[
         }
     else:
         labels = {"label": [p.classes[number] for number in p.labels]}
-    calls = [BETWEEN.join(p.classes[c] for c in np.flatnonzero(row)) for row in called]
+    calls = [SEPARATOR.join(p.classes[c] for c in np.flatnonzero(row)) for row in called]
     probabilities = {
         f"prob_{name}": _numbers(p.probabilities[:, c]) for c, name in enumerate(p.classes)
     }
@@ -195,7 +196,7 @@ def _read_diagnosis(table: _Table, classes: tuple[str, ...]) -> DiagnosisPredict
         labels=targets.argmax(1) if single else np.full(len(targets), -1),
         targets=targets,
         classes=classes,
-        called=table.members("called", classes, "" if single else BETWEEN),
+        called=table.members("called", classes, "" if single else SEPARATOR),
     )
 
 

@@ -1,7 +1,7 @@
 """Area under the ROC curve and average precision of weighted samples, for many weightings at once.
 
-Equal to scikit-learn's `roc_auc_score` and `average_precision_score` with `sample_weight`; ties
-count one half in the first and are one threshold in the second.
+They equal scikit-learn's ``roc_auc_score`` and ``average_precision_score`` with ``sample_weight``:
+ties count one half in the first and are one threshold in the second.
 """
 
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Ranking:
     """Rows sorted by score, once for all resamples.
 
     Attributes:
-      order: int64 [R], rows by rising score.
-      starts: int64 [T], where each of T distinct scores begins in that order.
-      positive: float64 [R], 1 = positive, in that order.
+        order: int64 [R], rows by rising score.
+        starts: int64 [T], where each of T distinct scores begins in that order.
+        positive: float64 [R], 1 = positive, in that order.
     """
 
     order: np.ndarray
@@ -29,12 +29,7 @@ class Ranking:
 
 
 def rank(scores: np.ndarray, positive: np.ndarray) -> Ranking:
-    """Sorts rows by score.
-
-    Args:
-      scores: float [R].
-      positive: bool [R].
-    """
+    """Sorts rows by their scores, float [R]; ``positive`` is bool [R]."""
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
@@ -45,11 +40,11 @@ def areas(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Area under the ROC curve and average precision, for B weightings of the rows.
 
     Args:
-      ranking: the sorted rows.
-      weights: float64 [B, R].
+        ranking: The sorted rows.
+        weights: float64 [B, R].
 
     Returns:
-      Two arrays [B]; nan where positives or negatives weigh nothing.
+        Two arrays [B]; nan if positives or negatives weigh nothing.
     """
     weights = weights[:, ranking.order]
     positives = np.add.reduceat(weights * ranking.positive, ranking.starts, axis=1)
@@ -60,14 +55,14 @@ def areas(ranking: Ranking, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray
     area = divide((positives * (below + negatives / 2)).sum(1), pairs)
     hits = np.cumsum(positives[:, ::-1], axis=1)
     called = hits + np.cumsum(negatives[:, ::-1], axis=1)
-    # Before the first drawn row nothing is called, and nothing is gained either.
+    # Before the first drawn row nothing is called, and the precision there has no weight.
     precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
     average = divide((positives[:, ::-1] * precision).sum(1), total_positive)
     return area, np.where(pairs > 0, average, np.nan)
 
 
 def roc_curve(scores: np.ndarray, positive: np.ndarray) -> RocCurve | None:
-    """Points of the ROC curve without those on straight lines; None without both classes."""
+    """Points of the ROC curve, except those on straight lines; None without both classes."""
     if positive.all() or not positive.any():
         return None
     return RocCurve(*metrics.roc_curve(positive, scores, drop_intermediate=True))

@@ -1,7 +1,7 @@
 """Readers' calls from a CSV, and how they compare with a model at its threshold.
 
-Columns `image`, `reader` and `call`; further columns are ignored. A call is a class name, or in a
-task of two classes 1 for the positive class and 0 for the other.
+The file has the columns ``image``, ``reader`` and ``call``; further columns are ignored. A call is
+a class name, or in a task of two classes 1 for the positive class and 0 for the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,10 @@ from scipy import stats
 from ufm_jax.data.cells import name_of, near_equal, text_of
 from ufm_jax.data.csv_files import read_csv
 from ufm_jax.errors import DataError
-from ufm_jax.evaluation.compare import McNemar, mcnemar
-from ufm_jax.evaluation.results import Estimate, plain
+from ufm_jax.evaluation.intervals import LEVEL
+from ufm_jax.evaluation.paired_tests import McNemar, mcnemar
+from ufm_jax.evaluation.results import Estimate
+from ufm_jax.runs.stored import as_json
 
 _COLUMNS = ("image", "reader", "call")
 _SHOWN = 5
@@ -24,7 +26,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class ReaderCalls:
-    """Calls of Q readers on R rows: int64 [Q, R], class numbers, -1 = not read."""
+    """Calls of Q readers for R images: class numbers, int64 [Q, R], -1 = not read."""
 
     readers: tuple[str, ...]
     calls: np.ndarray
@@ -35,15 +37,14 @@ class ReaderResult:
     """One reader, on the rows that he or she read.
 
     Attributes:
-      reader: name.
-      num_rows: rows read.
-      sensitivity: with its Wilson interval.
-      specificity: with its Wilson interval. (1 - specificity, sensitivity) is the reader's point on
-        the ROC plot.
-      model_sensitivity: the model's, at its threshold on the same rows.
-      model_specificity: the model's.
-      against_model: 'sensitivity' (positive rows), 'specificity' (negative rows), 'accuracy' ->
-        McNemar's test; first = the reader, second = the model.
+        reader: The reader's name.
+        num_rows: Rows that the reader read.
+        sensitivity: The reader's, with its Wilson interval.
+        specificity: The reader's, with its Wilson interval.
+        model_sensitivity: The model's, at its threshold on the same rows.
+        model_specificity: The model's.
+        against_model: 'sensitivity' (positive rows), 'specificity' (negative rows), 'accuracy' ->
+            McNemar's test; first = the reader, second = the model.
     """
 
     reader: str
@@ -56,12 +57,12 @@ class ReaderResult:
 
     @property
     def roc_point(self) -> tuple[float, float]:
-        """(false positive rate, true positive rate)."""
+        """The reader's point on the ROC plot: (false positive rate, true positive rate)."""
         return 1 - self.specificity.value, self.sensitivity.value
 
     def to_json(self) -> dict[str, Any]:
-        """Nested dicts that `json.dumps` takes as they are."""
-        return plain(self) | {"roc_point": plain(self.roc_point)}
+        """Nested dicts that ``json.dumps`` takes as they are."""
+        return as_json(self) | {"roc_point": as_json(self.roc_point)}
 
 
 def read_calls(
@@ -70,20 +71,20 @@ def read_calls(
     """Reads a CSV of readers' calls.
 
     Args:
-      path: the file, UTF-8.
-      names: R names of the rows' images, as the CSV writes them.
-      classes: C names.
-      positive: the class that '1' stands for in a task of two classes; None: the second.
+        path: The file, UTF-8.
+        names: R names of the rows' images, as the CSV writes them.
+        classes: C names.
+        positive: The class that '1' stands for in a task of two classes; None: the second.
 
     Raises:
-      DataError: the file is no CSV of these columns, names an image that is not among the rows,
-        has a call that is no class, an empty reader, two calls of a reader on an image, or readers
-        whose names differ by case, blanks or leading zeros alone.
+        DataError: If the file is not a CSV with these columns, names an image that is not among the
+            rows, or has a call that is not a class, an empty reader, two calls of a reader for an
+            image, or readers whose names differ by case, blanks or leading zeros alone.
     """
     path, classes = Path(path), tuple(classes)
     positive = positive or classes[-1]
     if positive not in classes:
-        raise DataError(f"positive class {positive!r} is none of {', '.join(classes)}")
+        raise DataError(f"positive class {positive!r}: name one of {', '.join(classes)}")
     numbers = _call_numbers(classes, positive)
     rows = {name_of(name): row for row, name in enumerate(names)}
     rows |= {name: row for row, name in enumerate(names)}
@@ -98,7 +99,7 @@ def read_calls(
         elif not reader:
             faults.append(f"{row.place}: the reader is empty")
         elif call not in numbers:
-            faults.append(f"{row.place}: call {call!r} is none of {', '.join(numbers)}")
+            faults.append(f"{row.place}: call {call!r} is not one of {', '.join(numbers)}")
         elif (reader, number) in found:
             faults.append(f"{row.place}: reader {reader!r} has called {image!r} before")
         else:
@@ -125,19 +126,17 @@ def compare_readers(
     labels: np.ndarray,
     model_called: np.ndarray,
     positive: int,
-    level: float = 0.95,
 ) -> tuple[ReaderResult, ...]:
     """Sensitivity and specificity of each reader and of the model, one class against the rest.
 
     Args:
-      read: calls [Q, R].
-      labels: int [R], class numbers.
-      model_called: bool [R], whether the model calls the class, at its threshold.
-      positive: number of the class.
-      level: coverage of the intervals.
+        read: Calls [Q, R].
+        labels: int [R], class numbers.
+        model_called: bool [R], whether the model calls the class, at its threshold.
+        positive: Number of the class.
 
     Raises:
-      ValueError: shapes do not fit.
+        ValueError: If shapes do not fit.
     """
     truth, model = np.asarray(labels) == positive, np.asarray(model_called, bool)
     if {truth.shape, model.shape} != {read.calls.shape[1:]}:
@@ -146,16 +145,16 @@ def compare_readers(
             f"{read.calls.shape[1]} rows"
         )
     return tuple(
-        _compare(name, calls == positive, truth, model, calls >= 0, level)
+        _compare(name, calls == positive, truth, model, calls >= 0)
         for name, calls in zip(read.readers, read.calls, strict=True)
     )
 
 
-def wilson(successes: int, total: int, level: float = 0.95) -> Estimate:
-    """A proportion with Wilson's score interval (JASA 22:209, 1927); nan of 0 cases."""
+def wilson(successes: int, total: int) -> Estimate:
+    """A proportion with Wilson's score interval (JASA 22:209, 1927); nan without cases."""
     if not total:
         return Estimate(np.nan, np.nan, np.nan, 0, "no such case")
-    low, high = stats.binomtest(successes, total).proportion_ci(level, "wilson")
+    low, high = stats.binomtest(successes, total).proportion_ci(LEVEL, "wilson")
     return Estimate(successes / total, float(low), float(high), total)
 
 
@@ -165,14 +164,13 @@ def _compare(
     truth: np.ndarray,
     model: np.ndarray,
     read: np.ndarray,
-    level: float,
 ) -> ReaderResult:
     """One reader against the model, on the rows that he or she read."""
     rows = {"sensitivity": read & truth, "specificity": read & ~truth, "accuracy": read}
     right, model_right = called == truth, model == truth
 
     def proportion(correct: np.ndarray, which: str) -> Estimate:
-        return wilson(int(correct[rows[which]].sum()), int(rows[which].sum()), level)
+        return wilson(int(correct[rows[which]].sum()), int(rows[which].sum()))
 
     return ReaderResult(
         reader=reader,
@@ -186,7 +184,7 @@ def _compare(
 
 
 def _call_numbers(classes: tuple[str, ...], positive: str) -> dict[str, int]:
-    """Text of a call -> class number; names go before 0 and 1."""
+    """Text of a call -> class number; a class named 0 or 1 keeps its own number."""
     if len(classes) != 2:
         return {name_of(name): number for number, name in enumerate(classes)}
     number = classes.index(positive)

@@ -1,13 +1,11 @@
-"""What an evaluation hands on: typed results that become JSON as they are.
+"""The typed results of an evaluation; ``runs.stored.as_json`` turns them into JSON.
 
-A number that is undefined is nan and carries a note that says why; in JSON it is null.
+An undefined number is nan and carries a note that says why; in JSON it is null.
 """
 
-import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -17,11 +15,11 @@ class Estimate:
     """A figure and its interval.
 
     Attributes:
-      value: the figure on all rows; nan = undefined, the note says why.
-      low: lower end of the interval; nan = none.
-      high: upper end.
-      n: rows (images, cases) that the figure rests upon.
-      note: what a reader must know, or "".
+        value: The figure on all rows; nan = undefined, and the note says why.
+        low: The lower end of the interval; nan = without an interval.
+        high: The upper end.
+        n: Rows (images, cases) that the figure rests upon.
+        note: What a reader must know, or "".
     """
 
     value: float
@@ -30,15 +28,10 @@ class Estimate:
     n: int
     note: str = ""
 
-    def __str__(self) -> str:
-        if math.isnan(self.low):
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
 
 @dataclass(frozen=True)
 class RocCurve:
-    """Points of a ROC curve, one a threshold (called positive: score >= threshold)."""
+    """Points of a ROC curve, one for each threshold (called positive: score >= threshold)."""
 
     false_positive_rate: np.ndarray
     true_positive_rate: np.ndarray
@@ -47,7 +40,7 @@ class RocCurve:
 
 @dataclass(frozen=True)
 class PrecisionRecallCurve:
-    """Points of a precision-recall curve, recall falling; the last has recall 0, no threshold."""
+    """Points of a precision-recall curve by falling recall; the last has recall 0, no threshold."""
 
     precision: np.ndarray
     recall: np.ndarray
@@ -56,12 +49,12 @@ class PrecisionRecallCurve:
 
 @dataclass(frozen=True)
 class CalibrationCurve:
-    """Bins of predicted probability, all of one width, the empty ones left out.
+    """The bins of predicted probability that are not empty, all of one width.
 
     Attributes:
-      predicted: float [n], mean probability of the bin's rows.
-      observed: float [n], fraction of them that are positive.
-      counts: int [n], rows.
+        predicted: float [n], mean probability of the bin's rows.
+        observed: float [n], fraction of them that are positive.
+        counts: int [n], rows.
     """
 
     predicted: np.ndarray
@@ -83,21 +76,21 @@ class DiagnosisResult:
     """Evaluation of probabilities of C classes or findings on R rows.
 
     Attributes:
-      kind: 'binary', 'multiclass' or 'multilabel'.
-      classes: C names.
-      positive: the class that metrics of a binary task are about, else "".
-      num_rows: R.
-      num_groups: groups (patients) that were resampled.
-      support: class -> rows that have it.
-      decision: class -> the threshold and how it was chosen; 'argmax' for multi-class.
-      overall: metric -> figure; macro averages for more than two classes.
-      per_class: class -> metric -> figure, class against the rest; a binary task's positive only.
-      confusion: int, rows = truth, columns = called. binary [2, 2] (negative, positive),
-        multi-class [C, C], multi-label [C, 2, 2] over the rows whose label is known.
-      curves: class -> curves; a binary task's positive only.
-      left_out: class -> why the macro averages leave it out.
-      bins: bins of the calibration figures.
-      interval: how the intervals were made, in words.
+        kind: 'binary', 'multiclass' or 'multilabel'.
+        classes: C names.
+        positive: The class that the figures of a binary task are about, else "".
+        num_rows: R.
+        num_groups: Groups (patients) that were resampled.
+        support: Class -> rows that have it.
+        decision: Class -> the threshold and how it was chosen, or 'highest probability'.
+        overall: Name -> figure; macro averages for more than two classes.
+        per_class: Class -> name -> figure, class against the rest; a binary task's positive only.
+        confusion: int, rows = truth, columns = called. binary [2, 2] (negative, positive),
+            multi-class [C, C], multi-label [C, 2, 2] over the rows whose label is known.
+        curves: Class -> curves; a binary task's positive only.
+        left_out: Class -> why the macro averages leave it out.
+        bins: Bins of the calibration figures.
+        interval: How the intervals were made, in words.
     """
 
     kind: Literal["binary", "multiclass", "multilabel"]
@@ -115,25 +108,21 @@ class DiagnosisResult:
     bins: int
     interval: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that `json.dumps` takes as they are."""
-        return plain(self)
-
 
 @dataclass(frozen=True)
 class SegmentationResult:
     """Evaluation of masks of C classes on R images.
 
     Attributes:
-      classes: C names, background not among them.
-      num_rows: R.
-      num_groups: groups (patients) that were resampled.
-      overall: metric -> mean over the classes.
-      per_class: class -> metric -> figure.
-      counts: class -> how many images have the class in both masks, in the reference only (missed),
-        in the prediction only (false alarm), in neither.
-      definition: the distances' definition, in words.
-      interval: how the intervals were made, in words.
+        classes: C names, background not among them.
+        num_rows: R.
+        num_groups: Groups (patients) that were resampled.
+        overall: Name -> mean over the classes.
+        per_class: Class -> name -> figure.
+        counts: Class -> how many images have the class in both masks, in the reference only
+            (missed), in the prediction only (false alarm), in neither.
+        definition: The distances' definition, in words.
+        interval: How the intervals were made, in words.
     """
 
     classes: tuple[str, ...]
@@ -145,23 +134,19 @@ class SegmentationResult:
     definition: str
     interval: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that `json.dumps` takes as they are."""
-        return plain(self)
-
 
 @dataclass(frozen=True)
 class MeasurementResult:
     """Agreement of a measured quantity with its reference.
 
     Attributes:
-      unit: 'mm', 'degrees'.
-      num_rows: cases with a reference.
-      missed: cases among them in which nothing could be measured; no figure includes them.
-      metrics: 'mae', 'rmse', 'bias' (mean of measured - reference), 'limits_low' and 'limits_high'
-        (95 % limits of agreement, Bland and Altman 1986) in the unit; 'mae_percent' of the
-        reference.
-      interval: how the intervals were made, in words.
+        unit: 'mm', 'degrees'.
+        num_rows: Cases with a reference.
+        missed: Cases among them in which nothing could be measured; no figure includes them.
+        metrics: 'mae', 'rmse', 'bias' (mean of measured - reference), 'limits_low' and
+            'limits_high' (95 % limits of agreement, Bland and Altman 1986) in the unit;
+            'mae_percent' of the reference.
+        interval: How the intervals were made, in words.
     """
 
     unit: str
@@ -169,30 +154,3 @@ class MeasurementResult:
     missed: int
     metrics: Mapping[str, Estimate]
     interval: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Nested dicts and lists that `json.dumps` takes as they are."""
-        return plain(self)
-
-
-def plain(value: Any) -> Any:
-    """Dataclasses, mappings, arrays and numbers as JSON has them; nan and infinities are None.
-
-    Raises:
-      TypeError: the value is none of these.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    raise TypeError(f"a result holds a {type(value).__name__}, which JSON does not know")

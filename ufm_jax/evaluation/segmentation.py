@@ -1,8 +1,8 @@
 """Evaluation of masks: Dice, IoU and boundary distances of each image and class, and their means.
 
-Empty masks, as Metrics Reloaded advises (the worst possible value for a missing one): both empty:
-Dice = IoU = 1, distances 0; one empty: Dice = IoU = 0, distances = the image's diagonal. Both are
-counted. Pixels whose reference is 255 are ignored: they are background in both masks.
+If both masks are empty, Dice = IoU = 1 and the distances are 0. If one is empty, Dice = IoU = 0 and
+the distances are the image's diagonal, the worst possible value, as Metrics Reloaded advises. Both
+cases are counted. Pixels whose reference is 255 are ignored: they are background in both masks.
 """
 
 from collections.abc import Sequence
@@ -12,21 +12,14 @@ import numpy as np
 
 from ufm_jax.evaluation.intervals import (
     Bootstrap,
-    Measure,
-    check_groups,
     describe,
     estimates,
     group_numbers,
+    measure_classes,
     measure_mean,
 )
 from ufm_jax.evaluation.results import SegmentationResult
-from ufm_jax.evaluation.surfaces import (
-    DEFINITION,
-    average_distance,
-    check_spacing,
-    directed_distances,
-    hd95,
-)
+from ufm_jax.evaluation.surfaces import DEFINITION, check_spacing, hd95_and_assd
 
 IGNORED = 255
 """Class number of pixels that do not count."""
@@ -37,14 +30,14 @@ class MaskScores:
     """Scores of one image [C], or of R images [R, C]; C foreground classes.
 
     Attributes:
-      dice: 2 |P and T| / (|P| + |T|).
-      iou: |P and T| / |P or T|.
-      hd95_px: 95th percentile Hausdorff distance, pixels.
-      assd_px: average symmetric surface distance, pixels.
-      hd95_mm: in mm; nan where the spacing is unknown.
-      assd_mm: in mm; nan where the spacing is unknown.
-      predicted: int64, pixels of the class in the prediction.
-      reference: int64, in the reference.
+        dice: 2 |P and T| / (|P| + |T|).
+        iou: |P and T| / |P or T|.
+        hd95_px: 95th percentile Hausdorff distance, pixels.
+        assd_px: Average symmetric surface distance, pixels.
+        hd95_mm: In mm; nan where the spacing is unknown.
+        assd_mm: In mm; nan where the spacing is unknown.
+        predicted: int64, pixels of the class in the prediction.
+        reference: int64, in the reference.
     """
 
     dice: np.ndarray
@@ -75,13 +68,13 @@ def score_masks(
     """Scores of one image.
 
     Args:
-      prediction: class numbers [H, W], 0 = background, 1..C.
-      reference: class numbers [H, W]; 255 = ignored.
-      num_classes: C.
-      spacing: mm per pixel, one number or (of rows, of columns); None or nan = unknown.
+        prediction: Class numbers [H, W], 0 = background, 1..C.
+        reference: Class numbers [H, W]; 255 = ignored.
+        num_classes: C.
+        spacing: mm per pixel, one number or (of rows, of columns); None or nan = unknown.
 
     Raises:
-      ValueError: shapes differ, or a number is no class.
+        ValueError: If shapes differ, or a number is not that of a class.
     """
     prediction, reference = np.asarray(prediction), np.asarray(reference)
     if prediction.shape != reference.shape or prediction.ndim != 2:
@@ -107,18 +100,12 @@ def score_masks(
 def pooled_dice(scores: MaskScores) -> float:
     """Dice of the pixels of all images together, the mean over the classes that occur.
 
-    What models are chosen by, as in nnU-Net (Isensee et al. 2021): the mean over images rewards a
-    model that finds nothing wherever many images show nothing.
-
-    Args:
-      scores: of R images, [R, C].
-
-    Returns:
-      nan where no mask shows any class.
+    Models are chosen by it, as in nnU-Net (Isensee et al. 2021), since the mean over images rewards
+    a model that finds nothing if many images show nothing. It is nan if no mask shows any class.
     """
     pixels = scores.predicted + scores.reference
     total = pixels.sum(0)
-    # Twice the overlap of an image is Dice times its pixels; where both are empty, 0.
+    # Twice the overlap of an image is Dice times its pixels; it is 0 if both masks are empty.
     overlap = (np.where(pixels > 0, scores.dice, 0) * pixels).sum(0)
     return float(np.mean((overlap / np.maximum(total, 1))[total > 0])) if total.any() else np.nan
 
@@ -132,31 +119,35 @@ def summarise(
 ) -> SegmentationResult:
     """Means over images with intervals, of each class and over the classes.
 
-    Besides `FIGURES`, over all images: 'dice_shown', over the images whose reference shows the
-    class (those without it cannot raise it), and 'hd95_px_both', 'assd_px_both', 'hd95_mm_both',
-    'assd_mm_both', over the images in which both masks show it (no distance is a penalty).
+    ``FIGURES`` are means over all images. 'dice_shown' is over the images whose reference shows the
+    class, so that the others cannot raise it. 'hd95_px_both', 'assd_px_both', 'hd95_mm_both' and
+    'assd_mm_both' are over the images in which both masks show it, so that none is a penalty.
 
     Args:
-      scores: [R, C].
-      classes: C names.
-      groups: [R], the group (patient) of each row.
-      bootstrap: how to make intervals; None = none.
+        scores: [R, C].
+        classes: C names.
+        groups: [R], the group (patient) of each row.
+        bootstrap: How to make intervals; None = none.
 
     Raises:
-      ValueError: scores and names do not fit.
+        ValueError: If scores and names do not fit.
     """
     classes = tuple(classes)
     if scores.dice.ndim != 2 or scores.dice.shape[1] != len(classes):
         raise ValueError(f"scores of shape {scores.dice.shape}: [R, {len(classes)}] is needed")
-    groups = check_groups(groups, len(scores.dice))
+    numbers, count = group_numbers(groups, len(scores.dice))
     tables = [_columns(scores, c) for c in range(len(classes))]
     rests_on = {}
     for name in tables[0]:
         known = np.stack([~np.isnan(table[name]) for table in tables])
         rests_on[name] = int(known.any(axis=0).sum())
         rests_on |= {f"{c}/{name}": int(row.sum()) for c, row in enumerate(known)}
-    found = estimates(_measure(tables), groups, bootstrap, rests_on)
-    count = group_numbers(groups)[1]
+    having = {
+        name: [c for c, table in enumerate(tables) if not np.isnan(table[name]).all()]
+        for name in tables[0]
+    }
+    measure = measure_classes([measure_mean(table) for table in tables], having)
+    found = estimates(measure, numbers, bootstrap, rests_on)
     return SegmentationResult(
         classes=classes,
         num_rows=len(scores.dice),
@@ -175,7 +166,7 @@ def summarise(
 def _score_class(
     prediction: np.ndarray, reference: np.ndarray, scale: np.ndarray | None
 ) -> tuple[float, ...]:
-    """The fields of `MaskScores`, in order, of one class."""
+    """The fields of ``MaskScores``, in order, of one class."""
     sizes = int(prediction.sum()), int(reference.sum())
     shared = int((prediction & reference).sum())
     if not any(sizes):
@@ -186,15 +177,14 @@ def _score_class(
         px = float(np.hypot(*diagonal))
         mm = np.nan if scale is None else float(np.hypot(*(diagonal * scale)))
         return (*overlap, px, px, mm, mm, *sizes)
-    pixels = directed_distances(prediction, reference)
-    found = (hd95(pixels), average_distance(pixels))
+    in_px = hd95_and_assd(prediction, reference)
     if scale is None:
-        return (*overlap, *found, np.nan, np.nan, *sizes)
-    if scale[0] == scale[1]:
-        return (*overlap, *found, *(scale[0] * distance for distance in found), *sizes)
-    lengths = directed_distances(prediction, reference, scale.tolist())
-    in_mm = (hd95(lengths), average_distance(lengths))
-    return (*overlap, *found, *in_mm, *sizes)
+        in_mm = (np.nan, np.nan)
+    elif scale[0] == scale[1]:
+        in_mm = (scale[0] * in_px[0], scale[0] * in_px[1])
+    else:
+        in_mm = hd95_and_assd(prediction, reference, scale.tolist())
+    return (*overlap, *in_px, *in_mm, *sizes)
 
 
 def _columns(scores: MaskScores, c: int) -> dict[str, np.ndarray]:
@@ -206,26 +196,6 @@ def _columns(scores: MaskScores, c: int) -> dict[str, np.ndarray]:
     for name in FIGURES[2:]:
         columns[f"{name}_both"] = np.where(both, columns[name], np.nan)
     return columns
-
-
-def _measure(tables: Sequence[dict[str, np.ndarray]]) -> Measure:
-    """Figures of each class, '<number>/<figure>', and their means over classes that have them."""
-    measures = [measure_mean(table) for table in tables]
-    having = {
-        name: [c for c, table in enumerate(tables) if not np.isnan(table[name]).all()]
-        for name in tables[0]
-    }
-
-    def measure(weights: np.ndarray) -> dict[str, np.ndarray]:
-        per_class = [function(weights) for function in measures]
-        out = {f"{c}/{name}": x for c, found in enumerate(per_class) for name, x in found.items()}
-        undefined = np.full(len(weights), np.nan)
-        for name, numbers in having.items():
-            columns = [per_class[c][name] for c in numbers]
-            out[name] = np.mean(columns, axis=0) if columns else undefined
-        return out
-
-    return measure
 
 
 def _presence(scores: MaskScores, c: int) -> dict[str, int]:

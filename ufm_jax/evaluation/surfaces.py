@@ -1,11 +1,11 @@
 """Distances between the boundaries of two masks.
 
-A boundary pixel is a pixel of the mask of which one of the four neighbours is not; outside the
-image nothing is in the mask. Distances are between pixel centres, from each boundary pixel of one
-mask to the nearest of the other. The average symmetric surface distance (ASSD) is the mean over the
-boundary pixels of both masks. HD95 is the larger of the two directed 95th percentiles, as in
-Maier-Hein et al., Nature Methods 21:195 (2024), and in MONAI. medpy 0.5 takes the 95th percentile
-of both directed sets together, which differs.
+A boundary pixel is a pixel of the mask with one of its four neighbours outside the mask; what lies
+outside the image is outside the mask. Distances are between pixel centres, from each boundary pixel
+of one mask to the nearest of the other. The average symmetric surface distance (ASSD) is the mean
+over the boundary pixels of both masks. HD95 is the larger of the two directed 95th percentiles, as
+in Maier-Hein et al., Nature Methods 21:195 (2024), and in MONAI. medpy 0.5 takes the 95th
+percentile of both directed sets together, which differs.
 """
 
 from collections.abc import Sequence
@@ -31,15 +31,15 @@ def directed_distances(
     """Distance of each boundary pixel to the other mask's boundary.
 
     Args:
-      first: bool [H, W], not empty.
-      second: bool [H, W], not empty.
-      spacing: mm per pixel, one number or (of rows, of columns); 1 = distances in pixels.
+        first: bool [H, W], not empty.
+        second: bool [H, W], not empty.
+        spacing: mm per pixel, one number or (of rows, of columns); 1 = distances in pixels.
 
     Returns:
-      float64 [boundary pixels of first] and [boundary pixels of second], in the unit of spacing.
+        float64 [boundary pixels of first] and [boundary pixels of second], in the unit of spacing.
 
     Raises:
-      ValueError: shapes differ, a mask is empty, or the spacing is not positive.
+        ValueError: If shapes differ, a mask is empty, or the spacing is not positive.
     """
     first, second = np.asarray(first, bool), np.asarray(second, bool)
     if first.shape != second.shape or first.ndim != 2:
@@ -52,21 +52,20 @@ def directed_distances(
     return spatial.cKDTree(others).query(points)[0], spatial.cKDTree(points).query(others)[0]
 
 
-def hd95(distances: tuple[np.ndarray, np.ndarray]) -> float:
-    """95th percentile Hausdorff distance (linear interpolation) of two directed sets."""
-    return float(max(np.percentile(directed, 95) for directed in distances))
-
-
-def average_distance(distances: tuple[np.ndarray, np.ndarray]) -> float:
-    """Average symmetric surface distance of two directed sets."""
-    return float(np.concatenate(distances).mean())
+def hd95_and_assd(
+    first: np.ndarray, second: np.ndarray, spacing: float | Sequence[float] = 1.0
+) -> tuple[float, float]:
+    """HD95 (by linear interpolation) and ASSD; arguments as in ``directed_distances``."""
+    distances = directed_distances(first, second, spacing)
+    hd95 = max(np.percentile(directed, 95) for directed in distances)
+    return float(hd95), float(np.concatenate(distances).mean())
 
 
 def check_spacing(spacing: float | Sequence[float]) -> np.ndarray:
     """Spacing of rows and of columns, float64 [2].
 
     Raises:
-      ValueError: it is not one or two positive numbers.
+        ValueError: If it is not one or two positive numbers.
     """
     found = np.asarray(spacing, np.float64)
     if found.shape not in ((), (2,)) or not (np.isfinite(found) & (found > 0)).all():

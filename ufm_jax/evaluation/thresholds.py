@@ -9,7 +9,12 @@ from sklearn import metrics
 
 @dataclass(frozen=True)
 class Threshold:
-    """A class is called where its probability is at least `value`; `rule` says how it was found."""
+    """The probability from which a class is called.
+
+    Attributes:
+        value: A class is called where its probability is at least this.
+        rule: How the value was chosen, in words.
+    """
 
     value: float = 0.5
     rule: str = "fixed"
@@ -28,26 +33,20 @@ def choose_threshold(
     rule: Literal["youden", "sensitivity"] = "youden",
     *,
     at_least: float = 0.9,
-    split: str = "val",
 ) -> Threshold:
-    """A threshold from the rows of the split that may decide it: never the test split.
+    """Chooses a threshold from the rows of the validation split.
 
     Args:
-      probabilities: float [R], of the positive class.
-      positive: bool or 0/1 [R].
-      rule: 'youden', the largest sensitivity + specificity - 1 (Youden, Cancer 3:32, 1950); or
-        'sensitivity', the best specificity at which sensitivity is `at_least`. Of equally
-        good thresholds the lowest, which has the highest sensitivity.
-      at_least: wanted sensitivity, in (0, 1].
-      split: name of the rows' split, for the report.
+        probabilities: float [R], of the positive class.
+        positive: bool or 0/1 [R].
+        rule: 'youden', the largest sensitivity + specificity - 1 (Youden, Cancer 3:32, 1950); or
+            'sensitivity', the best specificity at which sensitivity is ``at_least``. The lowest of
+            equally good thresholds is taken, since it has the highest sensitivity.
+        at_least: Wanted sensitivity, in (0, 1].
 
     Raises:
-      ValueError: the split is 'test', lacks one of both classes, or a value is impossible.
+        ValueError: If the rows lack one of both classes, or a value is impossible.
     """
-    if split == "test":
-        raise ValueError(
-            "a threshold chosen on the test split makes its figures worthless: use val"
-        )
     positive = np.asarray(positive)
     if not np.isin(positive, (0, 1)).all():
         raise ValueError("labels of a threshold must be 0 or 1; leave out rows of unknown label")
@@ -55,17 +54,17 @@ def choose_threshold(
     if positive.all() or not positive.any():
         have = "positive" if positive.any() else "negative"
         raise ValueError(
-            f"all {len(positive)} rows of split {split!r} are {have}: a threshold needs both "
+            f"all {len(positive)} rows of the validation split are {have}: a threshold needs both "
             "classes; use a fixed one or split otherwise"
         )
     false_rate, true_rate, values = metrics.roc_curve(
         positive, np.asarray(probabilities), drop_intermediate=False
     )
     if rule == "youden":
-        gain, text = true_rate - false_rate, f"Youden on {split}"
+        gain, text = true_rate - false_rate, "Youden on val"
     elif rule == "sensitivity" and 0 < at_least <= 1:
         gain = np.where(true_rate >= at_least, -false_rate, -np.inf)
-        text = f"sensitivity >= {at_least:g} on {split}"
+        text = f"sensitivity >= {at_least:g} on val"
     else:
         raise ValueError(
             f"threshold rule {rule!r} with sensitivity {at_least}: use 'youden', or 'sensitivity' "

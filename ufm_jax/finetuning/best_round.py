@@ -1,9 +1,9 @@
-"""Which round is kept: the best on the validation split. The test split is never looked at here."""
+"""The choice of the round that is kept: the best on the validation split, never on the test."""
 
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from ufm_jax.evaluation.segmentation import pooled_dice
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.files import write_json
 from ufm_jax.prediction.split import diagnosis_of
-from ufm_jax.runs.stored import read_as
+from ufm_jax.runs.stored import as_json, read_as
 
 VALIDATION_FILE = "validation.json"
 
@@ -39,59 +39,59 @@ class Selection:
     def __init__(
         self, workdir: Path, every: int, score: Callable[[FederationState], float]
     ) -> None:
-        """Has seen nothing yet.
+        """Begins without a look.
 
         Args:
-            workdir: The run's folder; looks are kept in a file of it.
+            workdir: The run's folder, where a file keeps the looks.
             every: Rounds between looks.
-            score: ``state -> score``, nan where it is undefined, or nothing is trained yet.
+            score: ``state -> score``; nan = undefined, or nothing is trained yet.
         """
         self._workdir, self._every, self._score = workdir, every, score
         self._rounds = 0
         self.looks: list[Look] = []
 
     def begin(self, done: int, rounds: int) -> None:
-        """Takes up what an interrupted run saw; see ``rounds.Judge``."""
+        """Takes up the looks of an interrupted run; see ``rounds.Judge``."""
         self._rounds = rounds
         # Looks after the checkpoint that the run goes on from are taken again.
         self.looks = [look for look in read_looks(self._workdir) if look.rounds <= done]
 
     @property
     def best(self) -> Look | None:
-        """The first of the highest looks; None where no score was defined."""
+        """The first of the highest looks; None if no score was defined."""
         defined = [look for look in self.looks if math.isfinite(look.score)]
         return max(defined, key=lambda look: look.score, default=None)
 
     def __call__(self, done: int, state: FederationState) -> float | None:
-        """The score where the model is the best so far; see ``rounds.Judge``."""
+        """The score if the model is the best so far, else None; see ``rounds.Judge``."""
         if done % self._every and done != self._rounds:
             return None
         before = self.best
         look = Look(done, self._score(state))
         self.looks.append(look)
-        write_json(self._workdir / VALIDATION_FILE, [_to_json(look) for look in self.looks])
+        write_json(self._workdir / VALIDATION_FILE, as_json(self.looks))
         _log.info("after round %d: validation score %.4f", done, look.score)
         better = math.isfinite(look.score) and (before is None or look.score > before.score)
         return look.score if better else None
 
 
 def check_validation(data: LabelledData, settings: EvaluationConfig) -> None:
-    """Finds before the training whether a round can be chosen; warns where the last one will be.
+    """Checks before training that a round can be chosen; warns if the last one will be taken.
 
     Raises:
-        ConfigError: If there is no validation split to choose by.
+        ConfigError: If the data lacks a validation split to choose by.
     """
     rows, task = data.rows("val"), data.task
     if settings.select == "last":
         return
     if not len(rows):
         raise ConfigError(
-            f"config.evaluation.select={settings.select!r}: there is no validation split to choose "
-            "by; set config.data.split.val_fraction, or select='last'"
+            f"config.evaluation.select={settings.select!r}: the data has no validation "
+            "split to choose by; set config.data.split.val_fraction, or select='last'"
         )
     if task.kind == "segment":
         return
-    # Whether it is defined depends on the labels alone, so that any predictions tell.
+    # The labels alone decide whether it is defined, so that any predictions tell.
     alike = diagnosis_of(data, rows, np.full((len(rows), task.num_classes), 1 / task.num_classes))
     figure = figure_of(settings, task)
     found = evaluate_diagnosis(alike, replace(settings, replicates=0), {}).overall[figure]
@@ -129,7 +129,3 @@ def score(predictions: Predictions, task: Task, settings: EvaluationConfig) -> f
     if figure == "pooled_dice":
         return pooled_dice(predictions.scores)
     return evaluate_segmentation(predictions, plain).overall[figure].value
-
-
-def _to_json(look: Look) -> dict[str, float | None]:
-    return asdict(look) | {"score": look.score if math.isfinite(look.score) else None}

@@ -48,7 +48,7 @@ def finetune_optimizer(
 def freeze_encoder(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     """An optimiser that leaves the encoder as it is, and keeps no state for it.
 
-    Its gradient, being unused, is not computed in a compiled step.
+    A compiled step does not compute the encoder's gradient, since nothing uses it.
     """
     return optax.partition({True: optax.set_to_zero(), False: optimizer}, in_encoder)
 
@@ -87,8 +87,8 @@ def layer_factors(params: Params, layer_decay: float) -> Tree:
 def decays(params: Params) -> Tree:
     """Which leaves weight decay acts on in fine-tuning.
 
-    All but biases, the scales of norms, and tokens and positions, which MAE's fine-tuning leaves
-    out too. Told by name: stacked or not, the number of axes says nothing.
+    Biases, the scales of norms, tokens and positions do not decay, as in MAE's fine-tuning. Names
+    tell them, since the number of axes differs between stacked and unrolled blocks.
     """
     return jax.tree_util.tree_map_with_path(
         lambda path, _: _names(path)[-1] not in _NEVER_DECAYS, params
@@ -105,7 +105,7 @@ def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def _depth(names: tuple[str, ...], leaf: jax.Array) -> int:
-    """Number of blocks that a leaf knows of."""
+    """The number of blocks that a leaf shows to exist."""
     if names[:2] != (_ENCODER, _BLOCKS):
         return 0
     return leaf.shape[0] if names[2] == _STACKED else _number(names[2]) + 1

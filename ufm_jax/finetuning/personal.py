@@ -1,4 +1,4 @@
-"""Whose parameters predict a client's images, where clients have parameters of their own."""
+"""The parameters that predict a client's images, if clients have parameters of their own."""
 
 import logging
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ _PREDICTED_WITHOUT_OWN = (
 
 
 def absent_clients(data: LabelledData, names: tuple[str, ...]) -> tuple[str, ...]:
-    """Clients with images to choose by or to test on, and none to train on."""
+    """Clients that have images to choose by or to test on, but not to train on."""
     return tuple(
         client
         for k, client in enumerate(data.clients)
@@ -36,10 +36,10 @@ def absent_clients(data: LabelledData, names: tuple[str, ...]) -> tuple[str, ...
 
 
 def check_absent(config: FinetuneConfig, absent: tuple[str, ...]) -> None:
-    """Says whose images are predicted with parameters that are not their client's own.
+    """Warns of clients whose images are predicted with parameters that are not their own.
 
     Raises:
-        ConfigError: If nothing is shared, so that there are none for them.
+        ConfigError: If no parameters are shared, so that nothing can predict their images.
     """
     if absent and config.federation.training == "local":
         raise ConfigError(
@@ -53,13 +53,13 @@ def check_absent(config: FinetuneConfig, absent: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class OwnParameters:
-    """The parameters of which each client of a federation ends with its own.
+    """The leaves that each client of a federation trains for itself.
 
     Attributes:
-        config: Says which.
-        federation: What is trained.
+        config: Says which leaves these are.
+        federation: The federation that trains.
         names: The K clients that train.
-        began: Those leaves before training, by path; empty where all is shared.
+        began: These leaves before training, by path; empty if all are shared.
     """
 
     config: FinetuneConfig
@@ -81,7 +81,7 @@ class OwnParameters:
         return cls(config, federation, names, leaves)
 
     def trained(self, state: FederationState) -> dict[str, int]:
-        """The numbers of the clients whose own leaves have moved; of all where none have.
+        """The numbers of the clients whose own leaves have moved, or of all if no leaf has.
 
         The leaves of a client that no cohort asked, or whose every update was refused, are as they
         began.
@@ -97,12 +97,12 @@ class OwnParameters:
         return {name: k for name, k in numbers.items() if moved(k)} or numbers
 
     def params_of(self, state: FederationState, trained: Mapping[str, int]) -> ParamsOf:
-        """Parameters by client: its own if it is among ``trained``, else those for the others."""
+        """``client -> its own parameters`` if it is in ``trained``, else those for others."""
         federation, patterns = self.federation, self.config.federation.personal_paths
 
         @cache
         def for_others() -> Params:
-            """The server's parameters, and the mean of these clients' where it has none."""
+            """The server's parameters, with the mean of the leaves that it lacks."""
             if not patterns:
                 return state.server.params
             owned = [
@@ -117,7 +117,7 @@ class OwnParameters:
         )
 
     def stacked(self, state: FederationState, clients: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """The own leaves of clients by path, [clients, ...]; says whose are as they began."""
+        """The own leaves of clients by path, [clients, ...]; warns of untrained ones."""
         trained = self.trained(state)
         for client in self.names if self.began else ():
             if client not in trained:
@@ -132,7 +132,7 @@ class OwnParameters:
 
 
 def _own(config: FinetuneConfig, params: Params) -> dict[str, jax.Array]:
-    """The leaves of which each client ends with its own, by path; Ditto's are all of them."""
+    """The leaves that each client trains for itself, by path; with Ditto all of them."""
     ditto = config.federation.algorithm.name == "ditto"
     patterns = (".*",) if ditto else config.federation.personal_paths
     return split_by_path(params, patterns)[1] if patterns else {}

@@ -14,14 +14,17 @@ from ufm_jax.config.schema import to_config_dict
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.evaluation.evaluation_json import Evaluation
 from ufm_jax.evaluation.predictions import Predictions, SegmentationPredictions
+from ufm_jax.fed.algorithm import Params
 from ufm_jax.finetuning.best_round import figure_of, read_looks
 from ufm_jax.finetuning.report_examples import HeatOf, MaskOf, example_pictures
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.occlusion import occlusion_map
 from ufm_jax.prediction.predictor import Predictor, predict_rows
-from ufm_jax.report.evaluation_page import write_evaluation_report
+from ufm_jax.prediction.split import clients_of
+from ufm_jax.report.evaluation_page import main_split, render
 from ufm_jax.report.evaluation_types import EvaluationReport, Training
+from ufm_jax.report.page import write_page
 from ufm_jax.runs.history import read_history
 from ufm_jax.runs.trained_model import TrainedModel
 
@@ -40,15 +43,14 @@ def write_report(
     """Writes ``report.html``.
 
     Args:
-        config: The run's.
-        workdir: Gets the page; its history is shown where there is one.
+        config: The run's configuration.
+        workdir: The folder that gets the page; its history, if any, is shown.
         data: The images.
         evaluation: The figures.
         predictions: Split -> predictions, with calls.
-        model: Draws masks and maps for the examples; None for what leaves no model.
-        occlusion: Diagnosis: pictures of each kind that get a map.
+        model: Draws masks and maps of examples; None if the run leaves no model.
+        occlusion: How many examples of each kind of a diagnosis get a map.
     """
-    split = next((name for name in ("test", "all") if name in predictions), next(iter(predictions)))
     mask_of, heat_of = _drawing(config, data, model)
     report = EvaluationReport(
         evaluation=evaluation,
@@ -57,7 +59,7 @@ def write_report(
         training=_training(config, workdir, data, model),
         pictures=example_pictures(
             data,
-            predictions[split],
+            predictions[main_split(predictions)],
             config.data,
             mask_of=mask_of,
             heat_of=heat_of,
@@ -69,13 +71,13 @@ def write_report(
         | {"Python": platform.python_version(), "device": jax.devices()[0].device_kind},
         measured=_measured(predictions),
     )
-    return write_evaluation_report(workdir, report)
+    return write_page(workdir, render(report))
 
 
 def _facts(
     config: FinetuneConfig, data: LabelledData, model: TrainedModel | None
 ) -> list[tuple[str, str]]:
-    """What a reader must know of the model and the images."""
+    """Names and values of what a reader must know of the model and the images."""
     images = ", ".join(f"{name} {len(data.rows(name)):,}" for name in ("train", "val", "test"))
     facts = [
         ("encoder", f"ViT-{config.model.size.capitalize()}/{config.model.patch_size}"),
@@ -111,25 +113,24 @@ def _training(
 def _drawing(
     config: FinetuneConfig, data: LabelledData, model: TrainedModel | None
 ) -> tuple[MaskOf | None, HeatOf | None]:
-    """What draws a mask, or a map, of a row with its client's parameters."""
+    """Functions that draw a row's mask and its map with its client's parameters."""
     if model is None:
         return None, None
     predict = make_objective(config, model.task).predict
     predictor = Predictor(predict, min(16, config.evaluation.batch_size))
 
-    def holder(row: int) -> str:
-        return data.clients[int(np.searchsorted(data.offsets, row, side="right")) - 1]
+    def params_for(row: int) -> Params:
+        return model.params_of(*clients_of(data, np.array([row])))
 
     def mask_of(row: int) -> np.ndarray:
-        params = model.params_of(holder(row))
-        ((_, found),) = predict_rows(predictor, params, data, np.array([row]))
+        ((_, found),) = predict_rows(predictor, params_for(row), data, np.array([row]))
         height, width = data.native_size[row].tolist()
         return native_mask(found[0], (height, width), config.evaluation.least_component)
 
     def heat_of(row: int, number: int) -> np.ndarray:
         stored = data.store.read(np.array([row]))
-        params = model.params_of(holder(row))
-        return occlusion_map(predictor, params, stored["image"][0], stored["extent"][0], number)
+        picture, extent = stored["image"][0], stored["extent"][0]
+        return occlusion_map(predictor, params_for(row), picture, extent, number)
 
     return mask_of, heat_of
 

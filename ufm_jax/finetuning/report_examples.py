@@ -1,4 +1,4 @@
-"""Pictures that show what a model does: where it is surest, right and wrong, best and worst."""
+"""Pictures that show how a model does: confidently right and wrong, or best and worst."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,9 +40,9 @@ def example_pictures(
         data: The images.
         predictions: For some of its rows, a diagnosis with calls.
         settings: How the images' files are read.
-        mask_of: Segmentation: predicts a row's mask again.
-        heat_of: Diagnosis: makes a map for a row.
-        heats: Of how many pictures of each kind a map is made.
+        mask_of: Predicts a row's mask again, for a segmentation.
+        heat_of: Makes a map for a row, for a diagnosis.
+        heats: How many pictures of each kind get a map.
     """
     rows = {name: row for row, name in enumerate(data.names)}
     if isinstance(predictions, SegmentationPredictions):
@@ -59,7 +59,7 @@ def example_pictures(
 
 
 def _by_confidence(predictions: DiagnosisPredictions) -> dict[str, list[int]]:
-    """Title -> rows, those of the highest probability of what was called first."""
+    """Title -> rows, by falling probability of what was called."""
     called, known = predictions.calls(), ~np.isnan(predictions.targets)
     right = ((called == (predictions.targets == 1)) | ~known).all(1)
     sure = np.where(called, predictions.probabilities, 1 - predictions.probabilities).min(1)
@@ -71,7 +71,7 @@ def _by_confidence(predictions: DiagnosisPredictions) -> dict[str, list[int]]:
 
 
 def _by_dice(predictions: SegmentationPredictions) -> list[tuple[str, int, float]]:
-    """Title, row and mean Dice over the classes that a mask shows, best, middle and worst."""
+    """Title, row and mean Dice over the classes that a mask shows: best, middle and worst."""
     scores = predictions.scores
     shown = (scores.reference > 0) | (scores.predicted > 0)
     total = np.where(shown, scores.dice, 0).sum(1)
@@ -143,7 +143,7 @@ def _stored(data: LabelledData, row: int) -> np.ndarray:
 def _at_native(
     data: LabelledData, row: int, size: tuple[int, int], settings: DataSettings
 ) -> np.ndarray:
-    """The file's own pixels; of what is no file, the stored ones enlarged."""
+    """The file's own pixels or, without a readable file, the stored ones enlarged."""
     try:
         pixels = read_pixels(Path(data.paths[row]), settings).pixels
     except CorruptImage:

@@ -15,12 +15,9 @@ from ufm_jax.data.labels.settings import SPLITS, SplitSettings
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.calls import choose_thresholds, positive_class
-from ufm_jax.evaluation.predictions import (
-    DiagnosisPredictions,
-    Predictions,
-)
+from ufm_jax.evaluation.evaluation_json import CompareWith, evaluate_predictions, write_results
+from ufm_jax.evaluation.predictions import Predictions
 from ufm_jax.evaluation.thresholds import Threshold
-from ufm_jax.evaluation.written import Beside, evaluate_predictions, write_tables
 from ufm_jax.fed.keys import fold
 from ufm_jax.finetuning.probes.linear_knn import knn_probe, linear_probe
 from ufm_jax.finetuning.report import write_report
@@ -32,7 +29,12 @@ from ufm_jax.prediction.measurement import measured_numbers, reference_of
 from ufm_jax.prediction.predictor import Predictor
 from ufm_jax.prediction.split import diagnosis_of, predict_split
 from ufm_jax.runs.folder import check_free, claim
-from ufm_jax.runs.seen_images import evaluated_rows, read_seen, see, write_seen
+from ufm_jax.runs.seen_images import (
+    read_seen_images,
+    rows_to_evaluate,
+    seen_images,
+    write_seen_images,
+)
 from ufm_jax.runs.trained_model import TrainedModel, load_config, load_model, save_model
 from ufm_jax.train.federation import build_placement
 from ufm_jax.train.participation import check_trace
@@ -61,16 +63,16 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
 
     Args:
         config: A checked configuration.
-        workdir: Gets everything that the run leaves behind.
+        workdir: The folder that gets all that the run leaves behind.
     """
     check_trace(config.federation.participation.trace)
     data = load_task(config)
     check_evaluation(config.evaluation, data)
     for split, counts in data.summary().items():
         _log.info("%s: %s", split, counts)
-    seen = see(data, np.union1d(training_rows(config, data), data.rows("val")))
-    splits = {split: rows for split in ("val", "test") if len(rows := data.rows(split))}
-    tested = evaluated_rows(seen, data, splits, config.data.duplicates)
+    seen = seen_images(data, np.union1d(training_rows(config, data), data.rows("val")))
+    splits = {split: held for split in ("val", "test") if len(held := data.rows(split))}
+    rows, told = rows_to_evaluate(seen, data, splits, config.data.duplicates)
     if config.method.endswith("_probe"):
         model, predict, note = probe(config, data, workdir)
     else:
@@ -80,41 +82,35 @@ def finetune(config: FinetuneConfig, workdir: Path) -> Ended:
         model, note = trained.model, trained.promise and f"Privacy: {trained.promise}."
         predict = predicts_with(config, data, model)
 
-    settings = config.evaluation
-    predictions = {split: predict(rows) for split, rows in tested.rows.items()}
-    val = predictions.get("val")
-    thresholds = (
-        choose_thresholds(val, settings)
-        if val is None or isinstance(val, DiagnosisPredictions)
-        else {}
-    )
+    predictions = {split: predict(tested) for split, tested in rows.items()}
+    thresholds = choose_thresholds(predictions.get("val"), config.evaluation)
     if model is not None:
         values = {name: threshold.value for name, threshold in thresholds.items()}
-        write_seen(workdir, seen)
+        write_seen_images(workdir, seen)
         save_model(workdir, replace(model, thresholds=values))
-    note = " ".join(filter(None, (note, tested.note)))
+    note = " ".join(filter(None, (note, told)))
     evaluation, called = evaluate_predictions(config, data, predictions, thresholds, note)
-    write_tables(workdir, evaluation, called)
+    write_results(workdir, evaluation, called)
     return Ended(write_report(config, workdir, data, evaluation, called, model))
 
 
 class Request(NamedTuple):
-    """What is to be evaluated, and where it goes.
+    """What is to be evaluated, and where the figures go.
 
     Attributes:
         run: Folder of a finished fine-tuning run.
         out: Gets tables, evaluation.json and report; not the run's own folder.
         splits: Splits to evaluate; ('all',) takes every image that the run has not seen.
-        beside: What to compare with.
-        occlusion: Diagnosis: examples of each kind for which a map is drawn.
-        client: Whose parameters predict, where clients have their own. '' is for data of the run
-            itself, each image of which is predicted with those of its client.
+        compare_with: What the model is compared with.
+        occlusion: How many examples of each kind of a diagnosis get a map.
+        client: Whose own parameters predict. '' is for models without such parameters, and for
+            data of the run itself, whose images are predicted with those of their clients.
     """
 
     run: Path
     out: Path
     splits: tuple[str, ...]
-    beside: Beside
+    compare_with: CompareWith
     occlusion: int = 0
     client: str = ""
 
@@ -136,12 +132,12 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     """
     check_free(request.out)
     _check_reading(config, request.run)
-    model, seen = load_model(request.run), read_seen(request.run)
+    model, seen = load_model(request.run), read_seen_images(request.run)
     if unknown := set(request.splits) - {*SPLITS, ALL}:
-        raise ConfigError(f"--splits: {min(unknown)!r} is none of {', '.join(SPLITS)} and {ALL}")
+        raise ConfigError(f"--splits: {min(unknown)!r}: name some of {', '.join(SPLITS)}, or {ALL}")
     if ALL in request.splits:
         if len(request.splits) > 1:
-            raise ConfigError(f"--splits={','.join(request.splits)}: {ALL!r} has all images; alone")
+            raise ConfigError(f"--splits={','.join(request.splits)}: name {ALL!r} alone")
         unsplit = SplitSettings(policy="fractions", required=("test",))
         config = replace(config, data=replace(config.data, split=unsplit))
     data = load_task(_with_classes(config, model.task))
@@ -153,7 +149,7 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
         )
     own = data.fingerprint == seen.data
     if request.client or not own:
-        model = _of_client(model, request.client)
+        model = model.for_client(request.client)
     predict = predicts_with(config, data, model)
     rows = {
         split: np.arange(data.num_rows) if split == ALL else data.rows(split)
@@ -161,57 +157,35 @@ def evaluate(config: FinetuneConfig, request: Request) -> Path:
     }
     for split in (split for split, found in rows.items() if not len(found)):
         raise ConfigError(f"--splits: the data has no image of the split {split!r}")
-    tested = evaluated_rows(seen, data, rows, config.data.duplicates)
-    predictions = {split: predict(found) for split, found in tested.rows.items()}
+    rows, told = rows_to_evaluate(seen, data, rows, config.data.duplicates)
+    predictions = {split: predict(tested) for split, tested in rows.items()}
     thresholds = {
         name: Threshold(value, f"chosen on the validation split of {request.run}")
         for name, value in model.thresholds.items()
     }
     evaluation, called = evaluate_predictions(
-        config, data, predictions, thresholds, tested.note, request.beside
+        config, data, predictions, thresholds, told, request.compare_with
     )
-    write_tables(request.out, evaluation, called)
+    write_results(request.out, evaluation, called)
     return write_report(
         config, request.out, data, evaluation, called, model, occlusion=request.occlusion
     )
 
 
 def _check_reading(config: FinetuneConfig, run: Path) -> None:
-    """Refuses to read images otherwise than the run did.
-
-    Raises:
-        ConfigError: If one that the run has seen could not be known again by its pixels.
-    """
+    """Refuses to read images otherwise than the run did: seen ones would not be known again."""
     stored = load_config(run).data
     for key in ("working_size", "channels"):
         now = getattr(config.data, key)
         if now != stored[key]:
             raise ConfigError(
                 f"config.data.{key}={now!r}: the run read its images with {stored[key]!r}, "
-                "and knows only so which of them it was trained on; leave it as it is"
+                "and knows its training images only if they are read alike; leave it as it is"
             )
 
 
-def _of_client(model: TrainedModel, client: str) -> TrainedModel:
-    """The model with which a client would predict others' images.
-
-    Raises:
-        ConfigError: If clients have parameters of their own, and ``client`` is none of them.
-    """
-    if not model.personal:
-        if client:
-            raise ConfigError(f"--client={client}: the run has one model for all; leave it out")
-        return model
-    if client not in model.clients:
-        raise ConfigError(
-            f"--client={client}: each client of the run has parameters of its own, and these are "
-            f"other images: name one of {', '.join(model.clients)}"
-        )
-    return replace(model, params=model.params_of(client), personal={}, clients=())
-
-
 def _with_classes(config: FinetuneConfig, task: Task) -> FinetuneConfig:
-    """The configuration with the model's classes in its order, where it leaves them open."""
+    """The configuration, with the model's classes in their order if it leaves them open."""
     if task.kind == "segment" or config.data.classes:
         return config
     if task.kind == "multi" and not config.data.separator:
@@ -220,10 +194,10 @@ def _with_classes(config: FinetuneConfig, task: Task) -> FinetuneConfig:
 
 
 def check_evaluation(settings: EvaluationConfig, data: LabelledData) -> None:
-    """Finds before the training what the evaluation would refuse after it.
+    """Refuses before training what the evaluation would refuse after it.
 
     Raises:
-        ConfigError: If a class or a column that it names is not there.
+        ConfigError: If the data lacks a class or a column that ``settings`` name.
     """
     classes = data.task.classes
     if data.task.kind == "single" and len(classes) == 2:
@@ -239,15 +213,11 @@ def check_evaluation(settings: EvaluationConfig, data: LabelledData) -> None:
 
 
 def predicts_with(config: FinetuneConfig, data: LabelledData, model: TrainedModel) -> Predict:
-    """How a model predicts rows of ``data``: each with the parameters for its client."""
+    """The function that predicts rows of ``data``, each with the parameters for its client."""
     predictor = Predictor(make_objective(config, model.task).predict, config.evaluation.batch_size)
-    shared = jax.device_put(model.params) if not model.personal else None
-
-    def predict(rows: np.ndarray) -> Predictions:
-        params_of = model.params_of if shared is None else lambda client: shared
-        return predict_split(predictor, params_of, data, rows, config.evaluation)
-
-    return predict
+    if not model.personal:
+        model = replace(model, params=jax.device_put(model.params))
+    return lambda rows: predict_split(predictor, model.params_of, data, rows, config.evaluation)
 
 
 def probe(
@@ -256,7 +226,7 @@ def probe(
     """Fits a probe to the training images.
 
     Returns:
-        The model (of nearest neighbours there is none), how it predicts, and what was chosen.
+        The model (None for nearest neighbours), how it predicts, and what was chosen, in words.
     """
     rows = training_rows(config, data)
     objective = make_objective(config, data.task)
@@ -280,7 +250,7 @@ def probe(
 
 
 def _described(chosen: Mapping[str, float | str | None]) -> str:
-    """What a probe chose, in words."""
+    """The choice of a probe, in words."""
     name, value = next(iter(chosen.items()))
     by = f" by {chosen['by']} " if chosen["by"] else ", "
     return f"{name} = {value:g}{by}{chosen['note']}"

@@ -1,4 +1,4 @@
-"""What fine-tuning starts from: random parameters, a run of ours, or PyTorch weights."""
+"""The parameters that fine-tuning starts from: random, of a run of ours, or of PyTorch."""
 
 import logging
 from pathlib import Path
@@ -34,10 +34,10 @@ class _Source(NamedTuple):
 def start_params(config: FinetuneConfig, like: Params) -> Start:
     """The parameters that training starts from.
 
-    Of weights the encoder alone is taken; the head is always new, and the log says so.
+    Weights give the encoder alone; the head is always new, and the log says so.
 
     Args:
-        config: ``start`` says from what; ``model`` what the weights must fit.
+        config: ``start`` names the weights, and ``model`` the network that they must fit.
         like: The network's parameters, as initialised.
 
     Raises:
@@ -74,7 +74,7 @@ def _read(path: Path, config: StartConfig) -> _Source:
         weights = read_ours(path)
         return _Source(weights.params, weights.grid, ())
     if not path.exists():
-        raise ValueError("there is no such file or folder")
+        raise ValueError("no file or folder has this name")
     if path.suffix not in SUFFIXES:
         raise ValueError(f"give a run's folder, or a file that ends in {', '.join(SUFFIXES)}")
     found = read_weights(path, config.part or None)
@@ -96,7 +96,7 @@ def _report(path: Path, source: _Source, start: Start) -> None:
 
 
 def _hint(path: Path, config: FinetuneConfig) -> str:
-    """What encoder the weights have, where they can be read."""
+    """The size of the weights' encoder, if they can be read, and the size that is asked for."""
     try:
         encoder = _read(path, config.start).params["encoder"]
         kernel = np.asarray(encoder["patch_embed"]["kernel"])

@@ -27,11 +27,7 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
 from ufm_jax.finetuning.best_round import Selection, check_validation, score
 from ufm_jax.finetuning.layer_decay import finetune_optimizer, freeze_encoder
-from ufm_jax.finetuning.personal import (
-    OwnParameters,
-    absent_clients,
-    check_absent,
-)
+from ufm_jax.finetuning.personal import OwnParameters, absent_clients, check_absent
 from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.objectives.task import Objective, make_objective
 from ufm_jax.prediction.predictor import Predictor
@@ -53,10 +49,10 @@ class Trained(NamedTuple):
     """How training ended.
 
     Attributes:
-        model: The chosen model; None where a signal ended the run early.
-        stopped_by: That signal; 0 where the run went to the end.
+        model: The chosen model; None if a signal ended the run early.
+        stopped_by: That signal; 0 if the run went to the end.
         rounds_done: Rounds that the last checkpoint holds.
-        promise: What may be said of its privacy; '' where it makes none.
+        promise: The privacy that the run promises, in words; '' without a promise.
     """
 
     model: TrainedModel | None
@@ -66,7 +62,7 @@ class Trained(NamedTuple):
 
 
 def load_task(config: FinetuneConfig) -> LabelledData:
-    """Reads images, labels, masks and splits, and says what was left out or is doubtful.
+    """Reads images, labels, masks and splits, and warns of what was left out or is doubtful.
 
     Raises:
         DataError: If they cannot be used as configured.
@@ -79,19 +75,19 @@ def load_task(config: FinetuneConfig) -> LabelledData:
 
 
 def training_rows(config: FinetuneConfig, data: LabelledData) -> np.ndarray:
-    """Rows of the training split, or those of them whose labels are used, int64 [n]."""
+    """The rows of the training split whose labels are used, int64 [n]."""
     if config.label_fraction < 1:
         return data.subset_labels(config.label_fraction, config.seed)
     return data.rows("train")
 
 
 def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
-    """Trains, from the newest checkpoint in ``workdir`` where there is one, and chooses a round.
+    """Trains, from the newest checkpoint in ``workdir`` if there is one, and chooses a round.
 
     Args:
         config: A checked configuration, of a method that trains in rounds.
-        data: All splits; of the test split nothing is read.
-        workdir: Gets the configuration, metrics and checkpoints.
+        data: All splits; the test split is not read.
+        workdir: The folder that gets the configuration, metrics and checkpoints.
     """
     check_validation(data, config.evaluation)
     part = data.take(training_rows(config, data))
@@ -142,14 +138,14 @@ def federate(config: FinetuneConfig, objective: Objective, clients: FederatedDat
     local = finetune_optimizer(config.client_optimizer, batch_size, config.layer_decay)
     server = make_optimizer(config.server_optimizer, batch_size)
     if config.method == "frozen":
-        # The server's too: its decay and the noise of client-level privacy would move the encoder.
+        # The server's too, since its decay and client-level noise would move the encoder.
         local, server = freeze_encoder(local), freeze_encoder(server)
     on_busy = replace(config, placement=replace(placement, devices=busy))
     return build_federation(on_busy, clients, objective.loss_fn, local, server)
 
 
 def _clients(config: FinetuneConfig, part: LabelledData) -> FederatedData:
-    """The training images as the engine takes them; of a centralised run as one client's."""
+    """The training images as the engine takes them; those of one client in a centralised run."""
     clients = part.federated()
     if config.federation.training != "centralised":
         return clients
@@ -164,7 +160,7 @@ def _selection(
     moved: Callable[[Params], bool],
     workdir: Path,
 ) -> Selection | None:
-    """What chooses the round; None where the last one is taken."""
+    """Chooses the round; None if the last one is taken."""
     settings, rows = config.evaluation, data.rows("val")
     if settings.select == "last":
         return None
@@ -174,7 +170,7 @@ def _selection(
         trained = own.trained(state)
         params_of = own.params_of(state, trained)
         if not any(moved(params_of(client)) for client in (trained or (TOGETHER,))):
-            return math.nan  # In a round of rate 0, or one whose every update was refused.
+            return math.nan  # The rate was 0, or every update was refused.
         return score(predict_split(predictor, params_of, data, rows, settings), data.task, settings)
 
     return Selection(workdir, settings.every_rounds, look)

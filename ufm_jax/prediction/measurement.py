@@ -7,25 +7,25 @@ from ufm_jax.data.cells import positive
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.spacing import read_attribute
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.biometry import angle_of_progression, head_circumference
+from ufm_jax.evaluation.biometry import angle_of_progression, fit_mask
 
 _KEYS = {
     "": (),
     "head_circumference": ("measured_class",),
     "angle_of_progression": ("measured_class", "second_class"),
 }
-"""Keys that name the classes that each measurement needs, in order."""
+"""The keys that name the classes each measurement needs, in order."""
 
 
 def measured_numbers(settings: EvaluationConfig, classes: tuple[str, ...]) -> tuple[int, ...]:
-    """Numbers in a mask of the classes that the measurement needs, in its order.
+    """The class numbers in a mask that the measurement needs, in its order.
 
     Args:
-        settings: The measurement, and names of classes: '' for the first, and the second.
-        classes: C names, of the numbers 1..C.
+        settings: The measurement, and names of classes; '' names the first and the second class.
+        classes: C names, for the numbers 1..C.
 
     Raises:
-        ConfigError: If a name is none of the task's, or two classes are one.
+        ConfigError: If the task lacks a class, or two names are the same.
     """
     numbers: list[int] = []
     for place, key in enumerate(_KEYS[settings.measurement]):
@@ -34,7 +34,7 @@ def measured_numbers(settings: EvaluationConfig, classes: tuple[str, ...]) -> tu
             raise ConfigError(
                 f"config.evaluation.{key}={getattr(settings, key)!r}: "
                 f"{settings.measurement!r} needs {len(_KEYS[settings.measurement])} of the classes "
-                f"{', '.join(classes)}, another one for each key"
+                f"{', '.join(classes)}, a different one for each key"
             )
         numbers.append(classes.index(name) + 1)
     return tuple(numbers)
@@ -49,11 +49,11 @@ def measure(
         mask: uint8 [h, w], class numbers at the size of the file.
         spacing: mm per pixel; nan = unknown, which an angle does not need.
         settings: What is measured, on which classes, and where outlines lie.
-        classes: C names, of the numbers 1..C.
+        classes: C names, for the numbers 1..C.
 
     Returns:
-        nan where nothing can be measured: a class is not shown or too small for an ellipse, or a
-        length has no spacing.
+        nan if a class is not shown or too small for an ellipse, or the spacing of a length is
+        unknown.
 
     Raises:
         ConfigError: See ``measured_numbers``.
@@ -67,17 +67,17 @@ def measure(
             return angle_of_progression(shown[0], shown[1])
         if np.isnan(spacing):
             return np.nan
-        return head_circumference(shown[0], spacing, settings.outline)
+        return fit_mask(shown[0], spacing, settings.outline).circumference
     except ValueError:  # Masks that no ellipse fits, or a head around the symphysis' lower end.
         return np.nan
 
 
 def reference_of(data: LabelledData, rows: np.ndarray, settings: EvaluationConfig) -> np.ndarray:
-    """True measurements of rows, float64 [R]; nan where there is none.
+    """The true measurements of rows, float64 [R]; nan = unknown.
 
     Raises:
-        ConfigError: If no image of the data has the key that is to hold them.
-        DataError: If one is not a positive number.
+        ConfigError: If no image of the data has the key that should hold them.
+        DataError: If a measurement is not a positive number.
     """
     key = settings.reference_key
     if not any(key in attributes for attributes in data.attributes):

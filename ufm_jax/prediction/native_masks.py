@@ -14,9 +14,9 @@ def native_mask(
     fall between pixels of the small square.
 
     Args:
-        probabilities: float32 [P, P, 1 + C], background first, of the whole picture.
+        probabilities: float32 [P, P, 1 + C], background first, for the whole picture.
         size: (height, width) of the original.
-        least_component: Connected regions of a class (by edges) of fewer pixels than this become
+        least_component: Regions of a class, connected by edges, with fewer pixels than this become
             background.
 
     Returns:

@@ -12,14 +12,14 @@ _PIXELS_PER_LINE = 250
 
 
 def class_colour(number: int) -> tuple[int, int, int]:
-    """Red, green and blue of class ``number``, from 1 on; amber first, neighbours far apart."""
+    """Red, green and blue of class ``number`` >= 1: amber first, then hues far from each other."""
     hue = (_FIRST_HUE + (number - 1) * _GOLDEN) % 1
     red, green, blue = colorsys.hsv_to_rgb(hue, _SATURATION, 1)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def rim(region: np.ndarray, width: int) -> np.ndarray:
-    """The outermost ``width`` pixels of a region, bool [H, W]; none where it leaves the picture."""
+    """The outermost ``width`` pixels of a region, bool [H, W], except at the picture's border."""
     inner = ndimage.binary_erosion(region, iterations=width, border_value=1)
     edge: np.ndarray = region & ~inner
     return edge
@@ -28,8 +28,8 @@ def rim(region: np.ndarray, width: int) -> np.ndarray:
 def draw_regions(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Draws the regions of a mask over its picture.
 
-    Outlines lie inside the regions and thicken with the picture; where a region leaves the picture
-    there is none.
+    Outlines lie inside the regions and are thicker on larger pictures. A region has no outline
+    where it reaches the picture's border.
 
     Args:
         pixels: uint8 [H, W, 1 or 3].

@@ -9,7 +9,7 @@ from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.fed.algorithm import Params, Tree
 
 FIELDS = ("image", "extent")
-"""What a prediction reads of a row."""
+"""The fields of a row that a prediction reads."""
 
 
 class Predictor:
@@ -28,11 +28,11 @@ class Predictor:
         """Predictions [n, ...] for at most ``batch_size`` images.
 
         Args:
-            params: The model's.
+            params: The model's parameters.
             batch: 'image' [n, S, S, C] and 'extent' [n, 2]; further fields are not read.
 
         Raises:
-            ValueError: If there is no image, or there are too many.
+            ValueError: If ``batch`` is empty or too large.
         """
         count = len(batch["image"])
         if not 0 < count <= self.batch_size:

@@ -20,7 +20,7 @@ from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.predictor import Predictor, predict_rows
 
 ParamsOf = Callable[[str], Params]
-"""``client -> parameters`` with which its images are predicted."""
+"""``client -> the parameters`` that predict its images."""
 
 
 def predict_split(
@@ -30,13 +30,13 @@ def predict_split(
     rows: np.ndarray,
     settings: EvaluationConfig,
 ) -> Predictions:
-    """Predicts rows and, of masks, scores each against its reference at the file's size.
+    """Predicts rows, and scores each mask against its reference at the file's size.
 
     Args:
         predictor: Runs the network.
         params_of: Parameters for each client's images.
         data: The images.
-        rows: Which of them, int64 [R].
+        rows: The rows to predict, int64 [R].
         settings: How masks are made and measured.
     """
     outputs = _in_order(predictor, params_of, data, rows)
@@ -53,7 +53,7 @@ def predict_split(
             measured.append(measure(mask, spacing, settings, data.task.classes))
     return SegmentationPredictions(
         names=tuple(data.names[row] for row in rows),
-        clients=_holders(data, rows),
+        clients=clients_of(data, rows),
         groups=data.groups[rows],
         scores=MaskScores.stack(scores),
         classes=data.task.classes,
@@ -66,10 +66,10 @@ def predict_split(
 def diagnosis_of(
     data: LabelledData, rows: np.ndarray, probabilities: np.ndarray
 ) -> DiagnosisPredictions:
-    """Probabilities [R, C] for rows [R], beside the truth."""
+    """Predictions from probabilities [R, C] for rows [R]."""
     return DiagnosisPredictions(
         names=tuple(data.names[row] for row in rows),
-        clients=_holders(data, rows),
+        clients=clients_of(data, rows),
         groups=data.groups[rows],
         probabilities=probabilities,
         labels=data.labels[rows],
@@ -81,8 +81,8 @@ def diagnosis_of(
 def _in_order(
     predictor: Predictor, params_of: ParamsOf, data: LabelledData, rows: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Each row and its output. Rows of clients with the same parameters share batches."""
-    holder = dict(zip(rows.tolist(), _holders(data, rows), strict=True))
+    """Yields each row and its output. Rows of clients with the same parameters share batches."""
+    holder = dict(zip(rows.tolist(), clients_of(data, rows), strict=True))
     models = {client: params_of(client) for client in dict.fromkeys(holder.values())}
     # Rows are grouped by client: those with the same parameters are neighbours.
     for _, same in groupby(rows.tolist(), key=lambda row: id(models[holder[row]])):
@@ -91,7 +91,7 @@ def _in_order(
             yield from zip(batch.tolist(), outputs, strict=True)
 
 
-def _holders(data: LabelledData, rows: np.ndarray) -> tuple[str, ...]:
+def clients_of(data: LabelledData, rows: np.ndarray) -> tuple[str, ...]:
     """The client that holds each row."""
     owner = np.searchsorted(data.offsets, rows, side="right") - 1
     return tuple(data.clients[k] for k in owner)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ufm_jax.report import svg
+from ufm_jax.report.axes import Scale, axes, padded_range, ticks
 from ufm_jax.report.markup import Markup, decimal, element, join
-from ufm_jax.report.scale import Scale, padded_range, tick_label, ticks
 
+_WIDE, _NARROW = 1040, 360
 _MOST_POINTS, _MOST_CONTEXT_POINTS, _MOST_SPARK_POINTS = 300, 200, 48
 
 
@@ -22,17 +23,17 @@ class LineChart:
     """A curve over the rounds, with optional context behind it. R rounds.
 
     Attributes:
-      rounds: [R], increasing; integers are ticked at whole numbers only.
-      values: float [R], the curve; nan leaves a gap.
-      labels: R texts, shown when hovering a round.
-      y_label: What the y axis shows, with its unit.
-      description: The chart in words, for readers who cannot see it.
-      lines: float [K, R], thin lines behind the curve, through the points that are not nan (a
-        client may sit out most rounds); or None.
-      band: float [2, R], lower and upper edge of a band behind the curve, or None.
-      marked: Rounds to mark on the axis.
-      from_zero: Whether the y axis begins at zero.
-      x_label: What the x axis shows, where ``rounds`` holds something else that increases.
+        rounds: [R], increasing; integers are ticked at whole numbers only.
+        values: float [R], the curve; nan leaves a gap.
+        labels: R texts, shown when hovering a round.
+        y_label: What the y axis shows, with its unit.
+        description: The chart in words, for readers who cannot see it.
+        lines: float [K, R], thin lines behind the curve, through the points that are not nan (a
+            client may sit out most rounds); or None.
+        band: float [2, R], lower and upper edge of a band behind the curve, or None.
+        marked: Rounds to mark on the axis.
+        from_zero: Whether the y axis begins at zero.
+        x_label: What the x axis shows, if ``rounds`` holds something else that increases.
     """
 
     rounds: np.ndarray
@@ -47,15 +48,20 @@ class LineChart:
     x_label: str = "round"
 
 
-def responsive(draw: Callable[[int, int], Markup], *, height: int) -> Markup:
+def responsive(draw: Callable[[int], Markup]) -> Markup:
     """Draws a chart for wide pages and again for phones, where scaled-down type is unreadable.
 
     Args:
-      draw: From width and height in pixels to the chart.
-      height: Height of the wide one.
+        draw: From the width in pixels to the chart.
     """
-    narrow = element("div", draw(360, max(240, round(0.75 * height))), class_="narrow")
-    return join(element("div", draw(1040, height), class_="wide"), narrow)
+    wide = element("div", draw(_WIDE), class_="wide")
+    return join(wide, element("div", draw(_NARROW), class_="narrow"))
+
+
+def responsive_line_chart(chart: LineChart, height: int) -> Markup:
+    """Draws ``chart`` with ``height`` pixels on wide pages, and three quarters of it on phones."""
+    low = max(240, round(0.75 * height))
+    return responsive(lambda width: line_chart(chart, width, height if width == _WIDE else low))
 
 
 def line_chart(chart: LineChart, width: int, height: int) -> Markup:
@@ -73,8 +79,14 @@ def line_chart(chart: LineChart, width: int, height: int) -> Markup:
             points = observed(all_rounds, values, _MOST_CONTEXT_POINTS)
             curves.append(polyline(x, y, *points, "context"))
     curves.append(polyline(x, y, chart.rounds, chart.values, "curve"))
+    whole = np.issubdtype(all_rounds.dtype, np.integer)
+    x_ticks = [
+        value
+        for value in ticks(x.low, x.high, max(5, width // 110), whole=whole)
+        if chart.rounds[0] <= value <= chart.rounds[-1]
+    ]
     return svg.chart(
-        _axes(x, y, chart, width, height),
+        axes(x, y, chart.x_label, chart.y_label, x_ticks, height - 3),
         svg.window(*curves, left=x.start - 3, top=y.stop - 6, right=x.stop + 3, bottom=y.start + 2),
         *_marks(x, y, chart.marked),
         *_hover(x, y, chart),
@@ -88,9 +100,9 @@ def sparkline(rounds: np.ndarray, values: np.ndarray, y_range: tuple[float, floa
     """A word-sized curve with a dot at its last finite value.
 
     Args:
-      rounds: int [R], increasing.
-      values: float [R], nan where there is none.
-      y_range: Common range of all sparklines of a table, so that they compare.
+        rounds: int [R], increasing.
+        values: float [R]; nan leaves a gap.
+        y_range: Common range of all sparklines of a table, so that they compare.
     """
     width, height = 110, 24
     x = Scale(rounds[0], max(rounds[-1], rounds[0] + 1), 4, width - 6)
@@ -149,7 +161,7 @@ def _every(total: int, most: int) -> np.ndarray:
 
 
 def _range_values(chart: LineChart) -> np.ndarray:
-    """The values that the y axis must show: the curve, and the context but for outliers.
+    """The values that the y axis must show: the curve, and the context without outliers.
 
     One diverging client must not flatten everybody's curve. Context further outside its 1 % and
     99 % quantiles than half their distance is cut off at the edge.
@@ -173,29 +185,6 @@ def _band(x: Scale, y: Scale, xs: np.ndarray, edges: np.ndarray) -> Markup:
     ]
     points = " ".join(f"{decimal(x(a))},{decimal(y(b))}" for a, b in around)
     return element("polygon", points=points, class_="band")
-
-
-def _axes(x: Scale, y: Scale, chart: LineChart, width: int, height: int) -> Markup:
-    """Grid lines, tick labels and the axes' names."""
-    parts = []
-    y_ticks = ticks(y.low, y.high, 5)
-    for value in y_ticks:
-        parts.append(svg.line(x.start, y(value), x.stop, y(value), "grid"))
-        parts.append(svg.text(tick_label(value, y_ticks), x.start - 8, y(value) + 4, "tick end"))
-    whole = np.issubdtype(chart.rounds.dtype, np.integer)
-    x_ticks = [
-        value
-        for value in ticks(x.low, x.high, max(5, width // 110), whole=whole)
-        if chart.rounds[0] <= value <= chart.rounds[-1]
-    ]
-    parts += [
-        svg.text(tick_label(value, x_ticks), x(value), y.start + 16, "tick middle")
-        for value in x_ticks
-    ]
-    parts.append(svg.line(x.start, y.start, x.stop, y.start, "axis"))
-    parts.append(svg.text(chart.y_label, 0, 10, "label"))
-    parts.append(svg.text(chart.x_label, x.stop, height - 3, "label end"))
-    return join(*parts)
 
 
 def _marks(x: Scale, y: Scale, marked: frozenset[int]) -> list[Markup]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ufm_jax.report.charts import LineChart, line_chart, responsive
+from ufm_jax.report.charts import LineChart, responsive_line_chart
 from ufm_jax.report.markup import Markup, element
 from ufm_jax.report.numbers import count, duration, fixed
 from ufm_jax.report.sections import loss_label, names_in_short, section
@@ -29,7 +29,7 @@ def communication(history: Sequence[RoundRecord]) -> Markup:
 
 
 def virtual_clock(history: Sequence[RoundRecord]) -> Markup:
-    """The loss against simulated time, and who did not answer in time; without a clock, nothing."""
+    """The loss against simulated time, and who did not answer in time; empty without a clock."""
     seconds = np.cumsum([record.virtual_seconds for record in history])
     if not np.isfinite(seconds).all():
         return Markup("")
@@ -59,9 +59,7 @@ def _loss_against(
         description=f"Training loss by {x_label}",
         x_label=x_label,
     )
-    return element(
-        "figure", responsive(lambda width, height: line_chart(chart, width, height), height=240)
-    )
+    return element("figure", responsive_line_chart(chart, 240))
 
 
 def _late_sentence(history: Sequence[RoundRecord]) -> str:

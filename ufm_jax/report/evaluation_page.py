@@ -1,8 +1,7 @@
 """The report of an evaluation, one page that needs nothing but itself."""
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ from ufm_jax.evaluation.results import DiagnosisResult, Estimate, SegmentationRe
 from ufm_jax.report import evaluation_charts as charts
 from ufm_jax.report.evaluation_pictures import examples
 from ufm_jax.report.evaluation_types import EvaluationReport, Training
-from ufm_jax.report.markup import Child, Markup, element, join
+from ufm_jax.report.markup import Child, Markup, definitions, element, join
 from ufm_jax.report.numbers import UNKNOWN, count, fixed
-from ufm_jax.report.page import document, replace_page
-from ufm_jax.report.sections import configuration, section
+from ufm_jax.report.page import document
+from ufm_jax.report.sections import configuration, section, triple
 from ufm_jax.report.tables import Column, issue_list, table
 
 Result = DiagnosisResult | SegmentationResult
@@ -52,19 +51,10 @@ _HEADLINES = (
 )
 
 
-_SHADE = "background: color-mix(in srgb, var(--accent) {:.0f}%, transparent)"
-
-
-def write_evaluation_report(workdir: Path, report: EvaluationReport) -> Path:
-    """Writes ``report.html`` into an existing folder, whole or not at all, and returns its path."""
-    return replace_page(workdir, render(report))
-
-
 def render(report: EvaluationReport) -> str:
     """The page's HTML."""
     evaluation = report.evaluation
-    split = next((name for name in ("test", "all") if name in evaluation.splits), None)
-    split = split or next(iter(evaluation.splits))
+    split = main_split(evaluation.splits)
     parts = [
         _headline(report, split),
         section("Figures", *_figures(report)),
@@ -81,6 +71,11 @@ def render(report: EvaluationReport) -> str:
     return document(evaluation.name, f"Evaluation report, {report.created}", *parts)
 
 
+def main_split(splits: Collection[str]) -> str:
+    """The split that the page is about: the test images or, without them, the first."""
+    return next((name for name in ("test", "all") if name in splits), next(iter(splits)))
+
+
 def _headline(report: EvaluationReport, split: str) -> Markup:
     """A few figures in large type, what they rest on, and the facts."""
     evaluation = report.evaluation
@@ -90,12 +85,7 @@ def _headline(report: EvaluationReport, split: str) -> Markup:
     if errors is not None and errors.result is not None:
         shown = {f"mean error, {errors.result.unit}": errors.result.metrics["mae"]} | shown
     tiles = [
-        element(
-            "div",
-            element("dt", _title(name)),
-            element("dd", _value(figure), element("small", _interval(figure))),
-            class_="figure",
-        )
+        (_title(name), join(_value(figure), element("small", _interval(figure))))
         for name, figure in list(shown.items())[:6]
         if not math.isnan(figure.value) or name in ("auroc", "dice")
     ]
@@ -103,15 +93,12 @@ def _headline(report: EvaluationReport, split: str) -> Markup:
         f"{count(result.num_rows, 'image')} of {count(result.num_groups, 'group')} (patients) in "
         f"the {split} split. {result.interval}."
     )
-    facts = [
-        element("div", element("dt", name), element("dd", value)) for name, value in report.facts
-    ]
     note = [element("p", evaluation.note, class_="note")] if evaluation.note else []
     return join(
-        element("dl", *tiles, class_="figures"),
+        definitions(tiles, "figures", of_each="figure"),
         element("p", text, class_="lead"),
         *note,
-        element("dl", *facts, class_="versions"),
+        definitions(report.facts, "versions"),
     )
 
 
@@ -127,7 +114,7 @@ def _figures(report: EvaluationReport) -> list[Markup]:
 
 
 def _notes(splits: Mapping[str, Result]) -> list[Markup]:
-    """What must be known of figures, each note once."""
+    """The notes of figures, each note once, and the classes that means leave out."""
     found: dict[str, list[str]] = {}
     for split, result in splits.items():
         for name, figure in result.overall.items():
@@ -180,8 +167,7 @@ def _plots(report: EvaluationReport, split: str) -> Markup:
             )
             drawn.append(charts.precision_recall_chart(name, curves.precision_recall))
         drawn.append(charts.calibration_chart(name, curves.calibration))
-        figures = [element("figure", chart) for chart in drawn]
-        rows.append(join(element("h3", name), element("div", *figures, class_="triple")))
+        rows.append(join(element("h3", name), triple(drawn)))
     text = (
         "ROC (the thin line is chance), precision and recall, calibration; each class against the "
         "rest."
@@ -190,7 +176,7 @@ def _plots(report: EvaluationReport, split: str) -> Markup:
 
 
 def _confusion(result: DiagnosisResult, split: str) -> Markup:
-    """Counts, truth by call; shaded by the share of the row."""
+    """Counts of truth by call."""
     if result.kind == "multilabel":
         parts = [
             join(element("h3", name), _matrix((f"no {name}", name), matrix))
@@ -198,30 +184,24 @@ def _confusion(result: DiagnosisResult, split: str) -> Markup:
         ]
         return section(f"Confusion, {split}", *parts)
     names = result.classes
-    if result.kind == "binary":  # The other class first, as the counts are.
+    if result.kind == "binary":  # Counts begin with the other class.
         names = tuple(sorted(names, key=lambda name: name == result.positive))
     return section(f"Confusion, {split}", _matrix(names, result.confusion))
 
 
 def _matrix(names: Sequence[str], counts: np.ndarray) -> Markup:
-    head = [
-        element("th", "is \\ called"),
-        *[element("th", name, class_="number") for name in names],
-    ]
-    rows = []
-    for name, row in zip(names, counts, strict=True):
-        total = max(int(row.sum()), 1)
-        cells = [
-            element(
-                "td",
-                f"{int(n):,}",
-                class_="number",
-                style=_SHADE.format(60 * n / total),
-            )
-            for n in row
-        ]
-        rows.append(element("tr", element("td", name), *cells))
-    return element("div", element("table", element("tr", *head), *rows), class_="scroll confusion")
+    called = [_called(counts, c, name) for c, name in enumerate(names)]
+    columns = [Column("is \\ called", lambda row: names[row], text=True), *called]
+    return element("div", table(columns, range(len(names))), class_="confusion")
+
+
+def _called(counts: np.ndarray, c: int, name: str) -> Column:
+    """How many rows of each class are called ``name``, darker the larger their share."""
+    shade = 60 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    style = "background: color-mix(in srgb, var(--accent) {:.0f}%, transparent)"
+    return Column(
+        name, lambda row: f"{int(counts[row, c]):,}", style=lambda row: style.format(shade[row, c])
+    )
 
 
 def _measurement(report: EvaluationReport, split: str) -> Markup:
@@ -250,8 +230,7 @@ def _measurement(report: EvaluationReport, split: str) -> Markup:
             charts.agreement_chart(measured, reference, result.unit),
             charts.difference_chart(measured, reference, lines, result.unit),
         )
-        figures = [element("figure", plot) for plot in plots]
-        parts.append(element("div", *figures, class_="triple"))
+        parts.append(triple(plots))
     return section(f"Measurement, {split}", *parts)
 
 
@@ -302,11 +281,10 @@ def _training(training: Training | None) -> Markup:
     if training.looks:
         name = _title(training.score_name)
         plots.append(charts.score_chart(training.looks, training.scores, name, training.chosen))
-    figures = [element("figure", plot) for plot in plots]
     text = f"The model after {count(training.chosen, 'round')} of {len(training.losses)} was taken."
     if training.looks and not np.isfinite(training.scores).any():
         text += f" {name} on the validation split is undefined after every round."
-    return section("Training", element("p", text), element("div", *figures, class_="triple"))
+    return section("Training", element("p", text), triple(plots))
 
 
 def _title(name: str) -> str:
@@ -327,7 +305,7 @@ def _interval(figure: Estimate) -> str:
 
 
 def _cell(figure: Estimate, decimals: int = 3) -> Child:
-    """Value and interval."""
+    """The value of a figure with its interval, or why it is undefined."""
     if math.isnan(figure.value):
         return element("span", UNKNOWN, title=figure.note)
     interval = _interval(figure)

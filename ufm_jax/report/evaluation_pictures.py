@@ -7,7 +7,7 @@ import numpy as np
 
 from ufm_jax.prediction.overlay import rim
 from ufm_jax.report.evaluation_types import EvaluationPicture
-from ufm_jax.report.images import data_uri
+from ufm_jax.report.images import picture
 from ufm_jax.report.markup import Markup, element, join
 from ufm_jax.report.sections import section
 
@@ -46,13 +46,10 @@ def _montage(pictures: Sequence[EvaluationPicture]) -> Markup:
     cells = [
         element(
             "figure",
-            *[
-                element("img", src=data_uri(image, _LONGEST), alt=alt)
-                for image, alt in _panels(picture)
-            ],
-            element("figcaption", picture.caption),
+            *[picture(image, alt, _LONGEST) for image, alt in _panels(example)],
+            element("figcaption", example.caption),
         )
-        for picture in pictures
+        for example in pictures
     ]
     return element("div", *cells, class_="examples")
 

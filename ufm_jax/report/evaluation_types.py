@@ -1,4 +1,4 @@
-"""What the report of an evaluation is told."""
+"""The facts that the report of an evaluation shows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ class EvaluationPicture:
     """An example.
 
     Attributes:
-        title: Its group: 'Confidently wrong', 'Best'.
+        title: The title of its group, such as 'Confidently wrong' or 'Best'.
         caption: Name, truth and prediction in words.
         pixels: uint8 [h, w] or [h, w, 3].
         mask: uint8 [h, w], predicted class numbers, or None.
-        reference: uint8 [h, w], true ones, or None.
-        heat: float [h, w], what speaks for (above 0) or against a class; None for no map.
+        reference: uint8 [h, w], true class numbers, or None.
+        heat: float [h, w], above 0 where the picture speaks for a class; None without a map.
     """
 
     title: str
@@ -35,10 +35,10 @@ class Training:
     """How the model was trained.
 
     Attributes:
-        losses: [R], of each round.
+        losses: [R], the loss of each round.
         looks: Rounds done by each look at the validation split.
         scores: The score of each look, nan = undefined.
-        score_name: What the score is.
+        score_name: The name of the score.
         chosen: Rounds after which the model was taken.
     """
 
@@ -55,14 +55,14 @@ class EvaluationReport:
 
     Attributes:
         evaluation: The figures.
-        created: Date, as it shall be printed.
-        facts: Name and value of what a reader must know of the model and the images.
-        training: None where the model was trained elsewhere, or not in rounds.
-        measured: Split -> (measured, true), [R] each, nan = none.
+        created: The date, as it shall be printed.
+        facts: Names and values of what a reader must know of the model and the images.
+        training: None if the model was trained elsewhere, or not in rounds.
         pictures: Examples.
         issues: ``DataIssues.to_json()``.
         config: The resolved configuration.
         versions: Software -> version.
+        measured: Split -> (measured, true), [R] each, nan = unknown.
     """
 
     evaluation: Evaluation

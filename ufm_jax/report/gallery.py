@@ -11,6 +11,7 @@ from ufm_jax.report.images import (
     heat_map,
     hidden_by_texture,
     kept_patches,
+    picture,
 )
 from ufm_jax.report.markup import Markup, element
 from ufm_jax.report.numbers import percent, significant
@@ -71,21 +72,21 @@ def montage(thumbnails: Mapping[str, np.ndarray]) -> Markup:
     shown = list(thumbnails.items())[:_MOST_THUMBNAILS]
     cells = []
     for client, image in shown:
-        picture = _image(image, f"first image of {client}", _THUMBNAIL)
+        thumbnail = picture(image, f"first image of {client}", _THUMBNAIL)
         name = element("figcaption", client, title=client)
-        cells.append(element("figure", picture, name))
+        cells.append(element("figure", thumbnail, name))
     text = "The first image of each client." + _shown(len(shown), len(thumbnails), "clients")
     return section("Clients’ images", element("p", text), element("div", *cells, class_="montage"))
 
 
 def no_pictures() -> Markup:
-    """Says that the run left no pictures."""
+    """A section that says that the run made no pictures."""
     return section("Reconstructions", element("p", "No pictures were made in this run."))
 
 
 def _strip(panels: list[tuple[str, np.ndarray]], caption: str) -> Markup:
     cells = [
-        element("div", _image(image, f"{heading}, {caption}", _LONGEST), element("span", heading))
+        element("div", picture(image, f"{heading}, {caption}", _LONGEST), element("span", heading))
         for heading, image in panels
     ]
     return element(
@@ -94,10 +95,6 @@ def _strip(panels: list[tuple[str, np.ndarray]], caption: str) -> Markup:
         element("div", *cells, class_=f"panels panels{len(cells)}"),
         class_="strip",
     )
-
-
-def _image(image: np.ndarray, alt: str, longest: int) -> Markup:
-    return element("img", src=data_uri(image, longest), alt=alt)
 
 
 def _shown(shown: int, total: int, noun: str) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from ufm_jax.report import svg
+from ufm_jax.report.axes import Scale, ticks, x_labels
 from ufm_jax.report.markup import Markup, decimal, element
 from ufm_jax.report.numbers import count
-from ufm_jax.report.scale import Scale, tick_label, ticks
 from ufm_jax.runs.history import ClientRecord, RoundRecord
 
 _LETTER_WIDTH = 6.4  # of the bars' 11 px type, on average
@@ -16,9 +16,9 @@ def gantt(record: RoundRecord, num_lanes: int, width: int) -> Markup:
     """Draws a lane a row and a client a bar over the steps of ``record``'s round.
 
     Args:
-      record: The round; its clients' lane, begin and end are drawn.
-      num_lanes: Lanes over all devices; idle ones are drawn too.
-      width: Pixels; the height follows from the number of lanes.
+        record: The round; its clients' lane, begin and end are drawn.
+        num_lanes: Lanes over all devices; idle ones are drawn too.
+        width: Pixels; the height follows from the number of lanes.
     """
     rows = max([num_lanes, *(client.lane + 1 for client in record.clients)])
     pitch = _PITCH if rows <= 24 else _SMALL_PITCH
@@ -76,7 +76,7 @@ def _step_axis(x: Scale, bottom: float, width: int) -> list[Markup]:
     values = ticks(x.low, x.high, max(5, width // 120), whole=True)
     rules = "".join(f"M{decimal(x(value))},{decimal(bottom)}v4" for value in values)
     return [
-        *(svg.text(tick_label(at, values), x(at), bottom + 16, "tick middle") for at in values),
+        *x_labels(x, bottom, values),
         element("path", d=rules, class_="axis"),
         svg.text("local step in the lane", x.stop, bottom + 32, "label end"),
     ]

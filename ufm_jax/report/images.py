@@ -6,6 +6,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from ufm_jax.report.markup import Markup, element
+
 # Dark violet over magenta and orange to pale yellow; lightness increases steadily, so the map also
 # reads in grey print. Interpolated linearly between these anchors.
 _HEAT = np.array(
@@ -28,14 +30,19 @@ def data_uri(image: np.ndarray, longest: int) -> str:
     """Encodes a uint8 [H, W] or [H, W, 3] image as a PNG inside a ``data:`` address.
 
     Args:
-      image: The picture; never enlarged.
-      longest: Upper bound on the longer side, in pixels.
+        image: The picture; never enlarged.
+        longest: Upper bound on the longer side, in pixels.
     """
     picture = Image.fromarray(image)
     picture.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def picture(image: np.ndarray, alt: str, longest: int) -> Markup:
+    """An ``img`` element; see ``data_uri``."""
+    return element("img", src=data_uri(image, longest), alt=alt)
 
 
 def heat_colours(fraction: np.ndarray) -> np.ndarray:
@@ -49,12 +56,12 @@ def heat_map(image: np.ndarray, score: np.ndarray, top: float) -> np.ndarray:
     """Lays the patches' scores over an image.
 
     Args:
-      image: uint8 [H, W] or [H, W, 3].
-      score: [gh, gw], one value a patch.
-      top: The score that gets the last colour; the first colour is 0.
+        image: uint8 [H, W] or [H, W, 3].
+        score: [gh, gw], one value a patch.
+        top: The score that gets the last colour; the first colour is 0.
 
     Returns:
-      uint8 [H, W, 3], three quarters colour and one quarter image.
+        uint8 [H, W, 3], three quarters colour and one quarter image.
     """
     grey = image if image.ndim == 2 else image.mean(axis=-1)
     colours = heat_colours(enlarge(score, grey.shape) / top)
@@ -65,9 +72,9 @@ def kept_patches(image: np.ndarray, mask: np.ndarray, blank: int = 225) -> np.nd
     """Blanks the hidden patches.
 
     Args:
-      image: uint8 [H, W] or [H, W, 3].
-      mask: [gh, gw], 1 = hidden.
-      blank: Grey value of hidden patches.
+        image: uint8 [H, W] or [H, W, 3].
+        mask: [gh, gw], 1 = hidden.
+        blank: Grey value of hidden patches.
     """
     hidden = enlarge(mask, image.shape[:2]) > 0
     return np.where(hidden.reshape(hidden.shape + (1,) * (image.ndim - 2)), np.uint8(blank), image)
@@ -84,11 +91,11 @@ def hidden_by_texture(score: np.ndarray, mask: np.ndarray) -> tuple[float, float
     """How often the least and the most textured quarter of each image's patches are hidden.
 
     Args:
-      score: [n, gh, gw].
-      mask: [n, gh, gw], 1 = hidden.
+        score: [n, gh, gw].
+        mask: [n, gh, gw], 1 = hidden.
 
     Returns:
-      (share hidden of the least textured quarter, of the most textured), 0..1, over all images.
+        (share hidden of the least textured quarter, of the most textured), 0..1, over all images.
     """
     flat_score, flat_mask = score.reshape(len(score), -1), mask.reshape(len(mask), -1)
     order = np.argsort(flat_score, axis=1, kind="stable")

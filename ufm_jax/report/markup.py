@@ -6,6 +6,7 @@ attribute is always escaped. Only ``Markup``, which ``element`` returns, passes 
 
 import html
 import math
+from collections.abc import Iterable
 
 _VOID = frozenset({"br", "img", "meta"})
 
@@ -23,13 +24,10 @@ def element(tag: str, *children: Child, **attributes: str | float | None) -> Mar
     """Builds ``<tag attributes>children</tag>``.
 
     Args:
-      tag: The element's name.
-      *children: ``Markup`` is inserted as it is, everything else is escaped.
-      **attributes: Underscores become hyphens and a trailing one is dropped (``class_``); ``None``
-        leaves the attribute out; floats are written with two decimals at most.
-
-    Returns:
-      The element.
+        tag: The element's name.
+        *children: ``Markup`` is inserted as it is, everything else is escaped.
+        **attributes: Underscores become hyphens and a trailing one is dropped (``class_``);
+            ``None`` leaves the attribute out; floats are written with two decimals at most.
     """
     written = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{_attribute(value)}"'
@@ -50,6 +48,21 @@ def join(*children: Child) -> Markup:
     )
 
 
+def definitions(pairs: Iterable[tuple[str, Child]], class_: str, of_each: str = "") -> Markup:
+    """A list of names and their values.
+
+    Args:
+        pairs: Names and values.
+        class_: Class of the list.
+        of_each: Class of each pair.
+    """
+    rows = [
+        element("div", element("dt", name), element("dd", value), class_=of_each or None)
+        for name, value in pairs
+    ]
+    return element("dl", *rows, class_=class_)
+
+
 def _attribute(value: str | float) -> str:
     if isinstance(value, float):
         return decimal(value)
@@ -59,6 +72,6 @@ def _attribute(value: str | float) -> str:
 def decimal(value: float) -> str:
     """Writes a coordinate with at most two decimals and no trailing zeros."""
     if not math.isfinite(value):
-        raise ValueError(f"{value} is no coordinate; leave points that are not finite out.")
+        raise ValueError(f"{value} is not a coordinate: leave out points that are not finite")
     text = f"{value:.2f}".rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text

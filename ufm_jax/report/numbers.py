@@ -28,9 +28,9 @@ def percent(fraction: float, decimals: int = 0) -> str:
     return f"{100 * fraction:.{decimals}f}{_SPACE}%" if math.isfinite(fraction) else UNKNOWN
 
 
-def count(number: int, noun: str, plural: str | None = None) -> str:
+def count(number: int, noun: str) -> str:
     """``1 client``, ``1,200 clients``."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,5 @@
-"""Puts the report's sections on one page and writes it."""
+"""The report of a training run, and how any report becomes a file."""
 
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -9,40 +8,13 @@ from typing import Any
 from ufm_jax.files import replacing
 from ufm_jax.objectives.pictures import Pictures
 from ufm_jax.report import costs, gallery, sections
-from ufm_jax.report.history import client_curves
+from ufm_jax.report.client_curves import client_curves
 from ufm_jax.report.markup import Markup, element, join
 from ufm_jax.report.run_info import RunInfo
 from ufm_jax.report.tables import client_table, issue_list
 from ufm_jax.runs.history import RoundRecord
 
 REPORT_FILE = "report.html"
-
-
-def write_report(
-    workdir: str | os.PathLike[str],
-    run: RunInfo,
-    history: Sequence[RoundRecord],
-    data: Sequence[Mapping[str, Any]],
-    issues: Mapping[str, Any],
-    pictures: Pictures | None,
-) -> Path:
-    """Writes ``report.html``, a page that needs nothing but itself, into ``workdir``.
-
-    Args:
-      workdir: Existing folder.
-      run: Facts about the run.
-      history: Its rounds, at least one.
-      data: One row a client of the federation: client, images, groups, labels.
-      issues: What was skipped or doubtful in the data (``DataIssues.to_json()``).
-      pictures: Example images, or None.
-
-    Returns:
-      The report's path. The file is replaced in one step: an older report stays until then.
-
-    Raises:
-      ValueError: If the history is empty or names a client that ``data`` does not.
-    """
-    return replace_page(workdir, render(run, history, data, issues, pictures))
 
 
 def render(
@@ -52,9 +24,20 @@ def render(
     issues: Mapping[str, Any],
     pictures: Pictures | None,
 ) -> str:
-    """The page's HTML; arguments as in `write_report`."""
+    """The HTML of a training run's report, a page that needs nothing but itself.
+
+    Args:
+        run: Facts about the run.
+        history: Its rounds, at least one.
+        data: One row a client of the federation: client, images, groups, labels.
+        issues: What was skipped or doubtful in the data (``DataIssues.to_json()``).
+        pictures: Example images, or None.
+
+    Raises:
+        ValueError: If the history is empty or names a client that ``data`` does not.
+    """
     if not history:
-        raise ValueError(f"The history of {run.name!r} is empty: train at least one round first.")
+        raise ValueError(f"the history of {run.name!r} is empty: train at least one round first")
     curves = client_curves(history, [row["client"] for row in data])
     return document(
         run.name,
@@ -75,9 +58,9 @@ def document(title: str, subtitle: str, *parts: Markup) -> str:
     """A whole page.
 
     Args:
-      title: Its name, and its first heading.
-      subtitle: Below the heading.
-      *parts: The sections.
+        title: Its name, and its first heading.
+        subtitle: Below the heading.
+        *parts: The sections.
     """
     head = element(
         "head",
@@ -91,9 +74,9 @@ def document(title: str, subtitle: str, *parts: Markup) -> str:
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-def replace_page(workdir: str | os.PathLike[str], page: str) -> Path:
-    """Writes a page as ``report.html``, whole or not at all, and returns its path."""
-    path = Path(workdir) / REPORT_FILE
+def write_page(workdir: Path, page: str) -> Path:
+    """Writes a page as ``report.html`` into a folder, whole or not at all, and returns its path."""
+    path = workdir / REPORT_FILE
     with replacing(path) as partial:
         # Names of files and clients need not be UTF-8; a page must be.
         partial.write_text(page, encoding="utf-8", errors="replace")
@@ -106,11 +89,9 @@ def _asset(name: str) -> Markup:
 
 
 def _pictures(pictures: Pictures | None) -> Markup:
-    if pictures is None:
-        return gallery.no_pictures()
     parts = []
-    if pictures.captions:
+    if pictures and pictures.captions:
         parts += [gallery.reconstructions(pictures), gallery.textures(pictures)]
-    if pictures.thumbnails:
+    if pictures and pictures.thumbnails:
         parts.append(gallery.montage(pictures.thumbnails))
     return join(*parts) if parts else gallery.no_pictures()

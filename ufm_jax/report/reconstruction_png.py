@@ -24,20 +24,17 @@ _INK = (58, 66, 78)
 def write_reconstruction_png(
     workdir: str | os.PathLike[str], pictures: Pictures, *, rows: int = 4
 ) -> Path:
-    """Writes the first ``rows`` examples side by side: input, masked, reconstruction, original.
+    """Writes the first ``rows`` examples as ``COLUMNS`` side by side, and returns the path.
 
     Args:
-      workdir: Existing folder.
-      pictures: Must hold at least one example.
-      rows: Most examples to show.
-
-    Returns:
-      The path of the PNG.
+        workdir: Existing folder.
+        pictures: At least one example.
+        rows: The largest number of examples that are shown.
     """
     count = min(rows, len(pictures.captions))
     if count == 0:
         raise ValueError(
-            f"There are no example pictures to write to {RECONSTRUCTION_FILE} in {workdir}."
+            f"{workdir}/{RECONSTRUCTION_FILE}: no example pictures were given to write there"
         )
     width = 2 * _MARGIN + len(COLUMNS) * _CELL + (len(COLUMNS) - 1) * _GAP
     canvas = Image.new("RGB", (width, _HEAD + _MARGIN + count * (_CELL + _GAP) - _GAP), "white")

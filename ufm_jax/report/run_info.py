@@ -1,4 +1,4 @@
-"""What the report is told about a run, besides its history."""
+"""The facts that the report of a training run shows, besides its history."""
 
 import dataclasses
 from typing import Any
@@ -9,17 +9,17 @@ class RunInfo:
     """Facts about a run that do not change from round to round.
 
     Attributes:
-      name: The config's name; the report's title.
-      created: Date of the report, as it shall be printed.
-      config: The resolved config, nested dicts of plain values.
-      versions: Software name -> version.
-      device: The accelerator in words, e.g. ``NVIDIA H100 80GB``.
-      num_parameters: Parameters of the trained model, encoder and decoder.
-      num_devices: Devices the lanes spread over.
-      lanes: Lanes on each device.
-      compile_seconds: Time spent compiling the round, in all.
-      compilations: How often the round was compiled; 1 is as intended.
-      notes: Sentences to print below the summary.
+        name: The config's name; the report's title.
+        created: Date of the report, as it shall be printed.
+        config: The resolved config, nested dicts of plain values.
+        versions: Software name -> version.
+        device: The accelerator in words, such as ``NVIDIA H100 80GB``.
+        num_parameters: Parameters of the trained model, encoder and decoder.
+        num_devices: Devices the lanes spread over.
+        lanes: Lanes on each device.
+        compile_seconds: Time spent compiling the round, in all.
+        compilations: How often the round was compiled; 1 is as intended.
+        notes: Sentences to print below the summary.
     """
 
     name: str

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ufm_jax.report.charts import LineChart, line_chart, responsive
+from ufm_jax.report.charts import LineChart, line_chart, responsive, responsive_line_chart
+from ufm_jax.report.client_curves import ClientCurves
 from ufm_jax.report.gantt import gantt
-from ufm_jax.report.history import ClientCurves
-from ufm_jax.report.markup import Markup, element, join
+from ufm_jax.report.markup import Markup, definitions, element, join
 from ufm_jax.report.numbers import count, duration, fixed, parameters, percent, significant
 from ufm_jax.report.run_info import RunInfo
 from ufm_jax.runs.history import RoundRecord
@@ -19,6 +19,11 @@ _MOST_LINES = 40
 def section(title: str, *children: str) -> Markup:
     """A section with its heading."""
     return element("section", element("h2", title), *children)
+
+
+def triple(charts: Sequence[Markup]) -> Markup:
+    """Charts beside each other, three a row."""
+    return element("div", *[element("figure", chart) for chart in charts], class_="triple")
 
 
 def summary(
@@ -47,12 +52,9 @@ def summary(
         f"{duration(run.compile_seconds)} ({count(run.compilations, 'compilation')}). "
         f"{_rejection_sentence(history)}{_skipped_sentence(history)}"
     )
-    tiles = [
-        element("div", element("dt", name), element("dd", value), class_="figure")
-        for name, value in figures
-    ]
     notes = [element("p", note, class_="note") for note in run.notes]
-    return join(element("dl", *tiles, class_="figures"), element("p", text, class_="lead"), *notes)
+    tiles = definitions(figures, "figures", of_each="figure")
+    return join(tiles, element("p", text, class_="lead"), *notes)
 
 
 def training(history: Sequence[RoundRecord], curves: ClientCurves) -> Markup:
@@ -78,10 +80,10 @@ def training(history: Sequence[RoundRecord], curves: ClientCurves) -> Markup:
         "Training",
         element(
             "figure",
-            responsive(lambda width, height: line_chart(chart, width, height), height=340),
+            responsive_line_chart(chart, 340),
             element("figcaption", f"{legend} Rounds count from 0, as in metrics.jsonl."),
         ),
-        element("div", *_small_charts(history, rounds), class_="triple"),
+        triple(_small_charts(history, rounds)),
     )
 
 
@@ -96,21 +98,13 @@ def schedule(run: RunInfo, record: RoundRecord) -> Markup:
     return section(
         "Lanes of the last round",
         element("p", text),
-        element(
-            "figure",
-            element("div", gantt(record, lanes, 1040), class_="wide"),
-            element("div", gantt(record, lanes, 360), class_="narrow"),
-        ),
+        element("figure", responsive(lambda width: gantt(record, lanes, width))),
     )
 
 
 def configuration(config: Mapping[str, Any], ran_with: Mapping[str, str]) -> Markup:
     """The resolved config, collapsed, and the device and software it ran with."""
     lines = "\n".join(f"{key} = {value!r}" for key, value in flatten(config))
-    versions = [
-        element("div", element("dt", name), element("dd", version))
-        for name, version in ran_with.items()
-    ]
     return join(
         section(
             "Configuration",
@@ -120,7 +114,7 @@ def configuration(config: Mapping[str, Any], ran_with: Mapping[str, str]) -> Mar
                 element("pre", lines),
             ),
         ),
-        section("Software and device", element("dl", *versions, class_="versions")),
+        section("Software and device", definitions(ran_with.items(), "versions")),
     )
 
 
@@ -168,7 +162,7 @@ def _small_charts(history: Sequence[RoundRecord], rounds: np.ndarray) -> list[Ma
             description=f"{label} by round",
             from_zero=True,
         )
-        charts.append(element("figure", line_chart(chart, 340, 190)))
+        charts.append(line_chart(chart, 340, 190))
     return charts
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from ufm_jax.data.issues import KINDS
+from ufm_jax.report.axes import padded_range
 from ufm_jax.report.charts import sparkline
-from ufm_jax.report.history import ClientCurves
+from ufm_jax.report.client_curves import ClientCurves
 from ufm_jax.report.markup import Child, Markup, element, join
 from ufm_jax.report.numbers import UNKNOWN, count, fixed, percent, significant
-from ufm_jax.report.scale import padded_range
 from ufm_jax.runs.history import RoundRecord
 
 _MOST_ISSUES, _MOST_LABELS = 40, 4
@@ -19,18 +19,32 @@ _MOST_ISSUES, _MOST_LABELS = 40, 4
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """A table column: its heading, the cell of a row, and whether it is text (else a number)."""
+    """A column of a table.
+
+    Attributes:
+        heading: Its heading.
+        cell: From a row to the content of its cell.
+        text: Whether cells are text; numbers are right-aligned.
+        style: From a row to the CSS of its cell, or None.
+    """
 
     heading: str
     cell: Callable[[Any], Child]
     text: bool = False
+    style: Callable[[Any], str] | None = None
 
 
 def table(columns: Sequence[Column], rows: Sequence[Any]) -> Markup:
     """A table that scrolls sideways on narrow screens."""
     head = [_cell("th", column, column.heading) for column in columns]
     body = [
-        element("tr", *[_cell("td", column, column.cell(row)) for column in columns])
+        element(
+            "tr",
+            *[
+                _cell("td", column, column.cell(row), column.style and column.style(row))
+                for column in columns
+            ],
+        )
         for row in rows
     ]
     return element(
@@ -43,13 +57,7 @@ def table(columns: Sequence[Column], rows: Sequence[Any]) -> Markup:
 def client_table(
     history: Sequence[RoundRecord], curves: ClientCurves, data: Sequence[Mapping[str, Any]]
 ) -> Markup:
-    """One row a client, the largest first: its data, its training, its loss over the rounds.
-
-    Args:
-      history: The run's rounds.
-      curves: The clients' values over those rounds.
-      data: Rows with the keys client, images, groups, labels.
-    """
+    """One row a client, the largest first: its ``data``, its training, its loss over the rounds."""
     rows = sorted(
         (_client_row(entry, history, curves, data) for entry in data),
         key=lambda row: -row["images"],
@@ -84,24 +92,20 @@ def client_table(
     )
 
 
-def describe_labels(labels: Any) -> str:
-    """Labels in words: a mapping label -> count, a list of labels, or their number."""
-    if isinstance(labels, Mapping):
-        present = sorted((item for item in labels.items() if item[1]), key=lambda item: -item[1])
-        shown = [f"{name} {number:,}" for name, number in present[:_MOST_LABELS]]
-        rest = len(present) - len(shown)
-        return ", ".join(shown + [f"{rest:,} more"] * (rest > 0)) or UNKNOWN
-    if isinstance(labels, (list, tuple)):
-        return ", ".join(map(str, labels)) or UNKNOWN
-    return UNKNOWN if labels is None else str(labels)
+def describe_labels(labels: Mapping[str, int]) -> str:
+    """The most frequent labels with their numbers of images, in words."""
+    present = sorted((item for item in labels.items() if item[1]), key=lambda item: -item[1])
+    shown = [f"{name} {number:,}" for name, number in present[:_MOST_LABELS]]
+    rest = len(present) - len(shown)
+    return ", ".join(shown + [f"{rest:,} more"] * (rest > 0)) or UNKNOWN
 
 
 def issue_list(issues: Mapping[str, Any]) -> Markup:
-    """What was skipped or is doubtful in the data, by kind.
+    """Images of the data that were skipped or are doubtful, by kind.
 
     Args:
-      issues: As ``ufm_jax.data.issues.DataIssues.to_json`` gives it: ``issues`` maps a kind to
-        entries of client, path and reason; ``excluded`` maps a reason to images left out.
+        issues: ``DataIssues.to_json()``: ``issues`` maps a kind to entries of client, path and
+            reason, and ``excluded`` a reason to the number of images left out.
     """
     parts = [_issue_kind(kind, found) for kind, found in issues.get("issues", {}).items() if found]
     parts += [
@@ -133,25 +137,25 @@ def _client_row(
 ) -> dict[str, Any]:
     name = entry["client"]
     total = sum(row["images"] for row in data)
-    loss, steps, norm = curves.of(name)
-    seen = _finite(loss)
+    k = curves.names.index(name)
+    losses = _finite(curves.loss[k])
     return {
         "client": name,
         "images": entry["images"],
         "share": entry["images"] / total if total else 0.0,
         "groups": entry.get("groups"),
-        "labels": describe_labels(entry.get("labels")),
-        "steps": _last(_finite(steps)),
-        "first": seen[0] if seen.size else np.nan,
-        "last": _last(seen),
-        "curve": loss,
-        "norm": _last(_finite(norm)),
+        "labels": describe_labels(entry.get("labels") or {}),
+        "steps": _last(_finite(curves.steps[k])),
+        "first": losses[0] if losses.size else np.nan,
+        "last": _last(losses),
+        "curve": curves.loss[k],
+        "norm": _last(_finite(curves.update_norm[k])),
         "rejected": sum(name in record.rejected for record in history),
     }
 
 
-def _cell(tag: str, column: Column, content: Child) -> Markup:
-    return element(tag, content, class_=None if column.text else "number")
+def _cell(tag: str, column: Column, content: Child, style: str | None = None) -> Markup:
+    return element(tag, content, class_=None if column.text else "number", style=style)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import jax
@@ -20,6 +19,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from ufm_jax.cluster import hosts
+from ufm_jax.cluster.witness import CHECKPOINTS
 from ufm_jax.errors import RunError, UserError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.engine import FederationState
@@ -33,20 +33,19 @@ _log = logging.getLogger(__name__)
 class Checkpoints:
     """Numbered checkpoints in a folder of a run."""
 
-    def __init__(self, workdir: Path, keep: int = 2, folder: str = "checkpoints") -> None:
+    def __init__(self, workdir: Path, keep: int = 2, folder: str = CHECKPOINTS) -> None:
         """Opens or makes the folder.
 
         Damaged checkpoints that are newer than a whole one are removed, with a warning: the rounds
-        since then are trained again, to the same bits.
+        since the whole one are trained again, to the same bits.
 
         Args:
             workdir: The run's folder.
-            keep: Last checkpoints kept, besides the one of the lowest loss.
-            folder: The name of theirs.
+            keep: How many of the last checkpoints are kept, besides the one of lowest loss.
+            folder: The name of the checkpoints' folder.
 
         Raises:
-            RunError: If no checkpoint is whole, or the folder cannot be opened; names the file and
-                the way out.
+            RunError: If all checkpoints are damaged, or the folder cannot be opened.
         """
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -81,13 +80,13 @@ class Checkpoints:
         loss: float,
         ledger: Mapping[str, Any] | None = None,
     ) -> None:
-        """Starts saving; the next round may run meanwhile.
+        """Starts to save; the next round may run meanwhile.
 
         Args:
             rounds_done: Rounds that are done.
             state: The state after them.
-            loss: By which the best checkpoint is known.
-            ledger: What clients have spent of their privacy, as JSON takes it.
+            loss: The loss that tells the best checkpoint.
+            ledger: What clients have spent of their privacy, as JSON has it.
         """
         self._seal_last()
         self._manager.save(
@@ -99,7 +98,7 @@ class Checkpoints:
         self._written = rounds_done
 
     def newest(self, like: FederationState) -> tuple[int, FederationState]:
-        """The rounds done at the newest whole checkpoint, and its state; 0 and ``like`` if none is.
+        """The rounds done at the newest whole checkpoint, and its state; else 0 and ``like``.
 
         Raises:
             RunError: If there are checkpoints and none is whole.
@@ -112,7 +111,7 @@ class Checkpoints:
             except UserError as error:
                 damaged.append(str(error))
                 continue
-            # Not before another is read: what fails for all may be no fault of theirs.
+            # Only now: if all reads fail, the fault may lie elsewhere than in the checkpoints.
             for other in (n for n in self._manager.all_steps() if n > step):
                 self._manager.delete(other)
             if damaged:
@@ -125,11 +124,11 @@ class Checkpoints:
         """Reads a checkpoint.
 
         Args:
-            rounds_done: Which one.
+            rounds_done: The number of the checkpoint.
             like: A state of the same shapes, on the devices where the result shall live.
 
         Raises:
-            RunError: If it is damaged; names the file and the way out.
+            RunError: If it is damaged.
         """
         try:
             return self._restore(rounds_done, like)
@@ -149,7 +148,7 @@ class Checkpoints:
             raise RunError(f"{folder} is damaged ({_line(error)})") from error
 
     def _without_damaged(self) -> int | None:
-        """Removes what its digests show to be damaged; the newest that they show to be whole."""
+        """Removes checkpoints that digests show to be damaged; returns the newest whole one."""
         damaged: dict[Path, str] = {}
         steps = {int(path.name): path for path in self._folder.glob("*") if path.name.isdecimal()}
         for step, folder in sorted(steps.items(), reverse=True):
@@ -171,12 +170,12 @@ class Checkpoints:
             raise RunError(f"no checkpoint in {self._folder} is whole ({damaged[0]}): {_REMEDY}")
 
     def ledger(self, rounds_done: int) -> dict[str, Any]:
-        """The privacy ledger of a checkpoint; empty where the run keeps none."""
+        """The privacy ledger of a checkpoint; empty if the run keeps no ledger."""
         stored = self._manager.metadata(rounds_done).custom_metadata or {}
         return stored.get("ledger", {})
 
     def wait(self) -> None:
-        """Returns when everything started is on disk, with its digests."""
+        """Waits until all that was started is on disk, with its digests."""
         self._seal_last()
         self._sealed.result()
 
@@ -189,8 +188,8 @@ class Checkpoints:
         self._written = None
 
     def _seal(self, rounds_done: int) -> None:
-        """Writes the digests of a checkpoint; none where it is gone."""
-        # It may be going right now, as one too many.
+        """Writes the digests of a checkpoint, unless it is gone."""
+        # Another thread may be removing it at this moment, as one too many.
         with contextlib.suppress(RunError, FileNotFoundError):
             if hosts.is_first():
                 write_sums(self._sums, self._folder / str(rounds_done))
@@ -198,13 +197,8 @@ class Checkpoints:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is not None and jax.process_count() > 1:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None and jax.process_count() > 1:
             return  # Another process may be gone, and waiting would wait for it too.
         self.wait()
         self._sealing.shutdown()
@@ -212,17 +206,17 @@ class Checkpoints:
 
 
 def _comparable_loss(metrics: dict[str, float]) -> float:
-    """The loss, or infinity where it is nan, which no comparison would rank last."""
+    """The loss, or infinity if it is not finite, so that it ranks last."""
     return metrics["loss"] if math.isfinite(metrics["loss"]) else math.inf
 
 
 def export_params(folder: Path, params: Params) -> None:
     """Writes parameters alone: no optimiser state, no client's state, no path.
 
-    Every process of a run calls this. Their digests come to lie beside the folder.
+    Every process of a run calls this. The digests are written beside the folder.
 
     Args:
-        folder: Is replaced where it exists.
+        folder: The folder to write; an older one is replaced.
         params: The global parameters.
     """
     folder, sums = folder.absolute(), sums_beside(folder.absolute())
@@ -235,7 +229,7 @@ def export_params(folder: Path, params: Params) -> None:
 
 
 def sums_beside(folder: Path) -> Path:
-    """The file of digests of exported parameters."""
+    """The path of the digests of exported parameters."""
     return folder.with_name(f"{folder.name}.sha256")
 
 
@@ -243,7 +237,7 @@ def load_params(folder: Path) -> Any:
     """Reads what ``export_params`` wrote, onto one device, whatever machine wrote it.
 
     Raises:
-        RunError: If it is damaged; names the file and the way out.
+        RunError: If it is damaged.
     """
     folder, remedy = folder.absolute(), "restore it from a copy, or export or train it again"
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -263,5 +257,5 @@ def load_params(folder: Path) -> Any:
 
 
 def _line(error: Exception) -> str:
-    """An error of orbax in a line."""
+    """An error of orbax as one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -22,13 +22,10 @@ def start_on_run(main: Callable[[], int]) -> None:
 def _define_config_of_run(argv: Sequence[str]) -> None:
     """Defines --run, and --config.KEY for the keys of that run's configuration.
 
-    The flags cannot be defined before the run is known, so that ``argv`` is looked through first.
-
-    Args:
-        argv: The command line.
+    The flags depend on the run, so that ``argv``, the command line, is searched for it first.
 
     Raises:
-        ConfigError: If the folder holds no such run, or a value is wrong.
+        ConfigError: If the folder does not hold such a run, or a value is wrong.
     """
     define_path("run", "The folder of a finished fine-tuning run.", required=True)
     folder = _value_of("run", argv)

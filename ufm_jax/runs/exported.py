@@ -18,13 +18,13 @@ from ufm_jax.runs.stored import read_as, typed
 
 
 class Weights(NamedTuple):
-    """What a folder holds.
+    """The parameters that a folder holds.
 
     Attributes:
-        folder: Where the parameters themselves are.
+        folder: The folder of the parameters themselves.
         params: Arrays on the host, blocks unrolled.
-        grid: Patches down and across: as its run was configured, or as a learned position embedding
-            of a square image has them; None where neither says.
+        grid: Patches down and across, as the run was configured or as a learned position embedding
+            of a square image tells; None if neither does.
     """
 
     folder: Path
@@ -36,7 +36,7 @@ def read_ours(folder: Path) -> Weights:
     """Reads parameters of ours.
 
     Args:
-        folder: A run's, or that of its exported ``model``.
+        folder: A run's folder, or the folder of its exported ``model``.
 
     Raises:
         RunError: If it is neither, the run has not exported a model yet, or the model is damaged.

@@ -1,7 +1,7 @@
 """The run's folder: what is written at the start, and refused when it does not match.
 
-A run is decided by its configuration and its data. Both are kept in the folder; going on with other
-ones would give figures that no configuration explains, so it is an error that names the difference.
+A run's configuration and data decide its figures, and the folder keeps both. Going on with others
+is an error that names the difference, since no configuration would explain the figures.
 """
 
 import hashlib
@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from ufm_jax.cluster import hosts
+from ufm_jax.cluster.witness import CHECKPOINTS, UNFINISHED
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import current_key, flatten
 from ufm_jax.data.federated import FederatedData
@@ -20,13 +21,12 @@ from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
 from ufm_jax.files import private_folder, read_json, user_path, write_json
-from ufm_jax.runs.resume import UNFINISHED
 
 CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"
 EVALUATION_FILE = "evaluation.json"
 _RESULTS = (TASK_FILE, EVALUATION_FILE)
-"""What a finished run of fine-tuning holds; a probe has no checkpoints."""
+"""Files of a finished run of fine-tuning, which a probe has too, though it has no checkpoints."""
 _FREE = ("config.checkpoint.", "config.cluster.")
 _FREE_EXACT = frozenset(
     {
@@ -59,13 +59,13 @@ def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
 def claim(workdir: Path, config: Any, data: FederatedData, placement: Placement) -> None:
     """Makes ``workdir`` the folder of this run, or checks that it is.
 
+    Every process of a run calls this; the first writes.
+
     Args:
-        workdir: Made where absent.
+        workdir: The folder, which need not exist.
         config: The run's configuration, a dataclass.
         data: The run's data.
-        placement: The devices and lanes that it resolved to.
-
-    Every process of a run calls this; the first does it.
+        placement: The devices and lanes of the run.
 
     Raises:
         ConfigError: If the folder has checkpoints or results of another configuration, data or
@@ -78,7 +78,7 @@ def claim(workdir: Path, config: Any, data: FederatedData, placement: Placement)
 
 
 def _check_shared(workdir: Path) -> None:
-    """Checks that the first process's folder is everybody's."""
+    """Checks that all processes see the folder of the first."""
     if jax.process_count() == 1:
         return
     number = hosts.from_first(secrets.randbits(30))
@@ -100,7 +100,7 @@ def _check_shared(workdir: Path) -> None:
 def _claim(workdir: Path, config: Any, data: FederatedData, placement: Placement) -> None:
     facts = _facts(config, data, placement)
     path = workdir / CONFIG_FILE
-    if _holds_run(workdir):
+    if has_checkpoint(workdir) or any((workdir / name).exists() for name in _RESULTS):
         before = _facts_of(path)
         changed = [
             f"{key}: {before.get(key)!r} there, {facts.get(key)!r} here"
@@ -115,7 +115,8 @@ def _claim(workdir: Path, config: Any, data: FederatedData, placement: Placement
             )
     private_folder(workdir)
     write_json(path, facts)
-    write_json(workdir / "data.json", _data_facts(data))
+    clients = [vars(client) for client in data.summary()]
+    write_json(workdir / "data.json", {"clients": clients, "issues": data.issues.to_json()})
 
 
 def _facts_of(path: Path) -> dict[str, Any]:
@@ -130,7 +131,7 @@ def stored_config(path: Path, remedy: str) -> dict[str, Any]:
 
     Args:
         path: The run's ``config.json``.
-        remedy: What to do where it is damaged.
+        remedy: What to do if it is damaged.
 
     Raises:
         RunError: If it cannot be read.
@@ -140,7 +141,7 @@ def stored_config(path: Path, remedy: str) -> dict[str, Any]:
 
 
 def check_resume(workdir: Path, resume: bool) -> None:
-    """Refuses a folder that holds a run where none is to be gone on with.
+    """Refuses a folder that holds a run, unless ``resume`` says to go on with it.
 
     Raises:
         ConfigError: Naming the folder.
@@ -150,7 +151,7 @@ def check_resume(workdir: Path, resume: bool) -> None:
 
 
 def check_outside(workdir: Path, data: DataSettings) -> None:
-    """Refuses a run's folder among folders of images: its pictures would be learnt from.
+    """Refuses a run's folder among folders of images, since its pictures would be learnt from.
 
     Raises:
         ConfigError: Naming both.
@@ -164,7 +165,7 @@ def check_outside(workdir: Path, data: DataSettings) -> None:
 
 
 def check_free(out: Path) -> None:
-    """Refuses a folder that holds a run where something else is to be written.
+    """Refuses to write something else into the folder of a run.
 
     Raises:
         ConfigError: Naming the folder.
@@ -173,32 +174,22 @@ def check_free(out: Path) -> None:
         raise ConfigError(f"--out={out} is the folder of a run: name another")
 
 
-def _holds_run(workdir: Path) -> bool:
-    """Whether what is there was made by one configuration, which binds what comes."""
-    return has_checkpoint(workdir) or any((workdir / name).exists() for name in _RESULTS)
-
-
 def has_checkpoint(workdir: Path) -> bool:
-    """Whether there is something to go on from; a run that never saved binds nobody."""
-    return any(any((workdir / name).glob("[0-9]*")) for name in ("checkpoints", UNFINISHED))
+    """Whether there is a checkpoint to go on from."""
+    return any(any((workdir / name).glob("[0-9]*")) for name in (CHECKPOINTS, UNFINISHED))
 
 
 def lanes_begun_with(workdir: Path) -> int | None:
-    """The lanes of the run in ``workdir``: it goes on bit for bit only with these.
-
-    Returns:
-        None where there is nothing to go on from.
-    """
+    """The lanes that the run in ``workdir`` needs to go on bit for bit; None without a run."""
     if not has_checkpoint(workdir):
         return None
     return _facts_of(workdir / CONFIG_FILE).get("config.placement.lanes")
 
 
 def _is_free(key: str, fingerprint: str | None) -> bool:
-    """Whether a run on data of that fingerprint may have another value of a setting.
+    """Whether a run may go on with another value of a setting, on which no figure depends.
 
-    No figure depends on it: the fingerprint tells other data, wherever they lie, and the content of
-    a file is a setting of its own.
+    The fingerprint tells data apart wherever they lie, and a file's content is another setting.
     """
     anywhere = (*_FILES, _ROOT) if fingerprint else _FILES
     return key.startswith(_FREE) or key in _FREE_EXACT or key in anywhere
@@ -242,10 +233,3 @@ def _facts(config: Any, data: FederatedData, placement: Placement) -> dict[str, 
         # Sums over processes are taken in another order: equal to rounding, not to the bit.
         facts["placement.processes"] = jax.process_count()
     return json.loads(json.dumps(facts))
-
-
-def _data_facts(data: FederatedData) -> dict[str, Any]:
-    return {
-        "clients": [vars(client) for client in data.summary()],
-        "issues": data.issues.to_json(),
-    }

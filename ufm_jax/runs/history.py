@@ -12,31 +12,15 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
-
-import numpy as np
+from typing import Self
 
 from ufm_jax.errors import RunError
 from ufm_jax.files import private_folder, write_text
-from ufm_jax.runs.stored import typed
+from ufm_jax.runs.stored import as_json, typed
 
 HISTORY_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 
-_ROUND_SCALARS = (
-    "loss",
-    "lr_factor",
-    "seconds",
-    "images",
-    "images_per_second",
-    "useful_fraction",
-    "update_norm",
-    "cohort",
-    "bytes_down",
-    "bytes_up",
-    "virtual_seconds",
-)
 _CLIENT_SCALARS = ("loss", "examples", "steps", "update_norm")
 
 _log = logging.getLogger(__name__)
@@ -47,15 +31,15 @@ class ClientRecord:
     """What one client of the cohort did in one round.
 
     Attributes:
-      client: The client's name.
-      loss: Mean loss over its local steps (nan where it was not finite).
-      examples: Images it trained on in this round, with repeats.
-      steps: Local optimiser steps, T_k.
-      update_norm: Euclidean norm of its pseudo-gradient, ||w - w_k||.
-      finite: Whether its update was finite and so took part in the average.
-      lane: The lane it ran in, counted over all devices.
-      begin: Its first step in that lane.
-      end: One past its last step in that lane.
+        client: The client's name.
+        loss: Mean loss over its local steps (nan where it was not finite).
+        examples: Images it trained on in this round, with repeats.
+        steps: Local optimiser steps, T_k.
+        update_norm: Euclidean norm of its pseudo-gradient, ||w - w_k||.
+        finite: Whether its update was finite and so took part in the average.
+        lane: The lane it ran in, counted over all devices.
+        begin: Its first step in that lane.
+        end: One past its last step in that lane.
     """
 
     client: str
@@ -74,22 +58,22 @@ class RoundRecord:
     """What one round did.
 
     Attributes:
-      round: The round's number, from zero.
-      loss: Loss over the cohort, averaged with the client weights (nan where not finite).
-      lr_factor: What the schedule multiplied the local learning rate with.
-      seconds: Wall-clock time of the round.
-      images: Images trained on by the whole cohort.
-      images_per_second: images / seconds.
-      useful_fraction: Share of the lanes' step slots in which a client trained, 0..1.
-      update_norm: Euclidean norm of the server's update.
-      cohort: Number of clients in the round.
-      rejected: Names of the clients whose update was left out.
-      clients: One record for each client of the cohort.
-      bytes_down: Bytes that clients received, those that did not answer in time among them.
-      bytes_up: Bytes that it sent.
-      late: Names of the clients that were asked and did not answer in time.
-      virtual_seconds: What the round took on the virtual clock; nan without one.
-      skipped: Whether too few updates came in for the aggregation rule, and nothing was updated.
+        round: The round's number, from zero.
+        loss: Loss over the cohort, averaged with the client weights (nan where not finite).
+        lr_factor: What the schedule multiplied the local learning rate with.
+        seconds: Wall-clock time of the round.
+        images: Images trained on by the whole cohort.
+        images_per_second: ``images`` divided by ``seconds``.
+        useful_fraction: Share of the lanes' step slots in which a client trained, 0..1.
+        update_norm: Euclidean norm of the server's update.
+        cohort: Number of clients in the round.
+        rejected: Names of the clients whose update was left out.
+        clients: One record for each client of the cohort.
+        bytes_down: Bytes that clients received, those that did not answer in time included.
+        bytes_up: Bytes that clients sent.
+        late: Names of the clients that were asked and did not answer in time.
+        virtual_seconds: What the round took on the virtual clock; nan without a clock.
+        skipped: Whether too few updates came in for the aggregation rule, and nothing was updated.
     """
 
     round: int
@@ -110,6 +94,13 @@ class RoundRecord:
     skipped: bool = False
 
 
+_ROUND_SCALARS = tuple(
+    field.name
+    for field in dataclasses.fields(RoundRecord)
+    if field.type in (int, float) and field.name != "round"
+)
+
+
 class MetricWriter:
     """Appends a run's records to its history and to TensorBoard event files, round by round.
 
@@ -122,16 +113,16 @@ class MetricWriter:
         """Opens the history in ``workdir`` for rounds from ``resume_round`` on.
 
         Args:
-          workdir: The run's folder; made if absent.
-          resume_round: The first round that will be written; 0 starts the history anew.
+            workdir: The run's folder; made if absent.
+            resume_round: The first round that will be written; 0 starts the history anew.
 
         Raises:
-          ValueError: If ``resume_round`` is negative.
-          RunError: If a line of the existing history is not a record, and its round is not one of
-            those that come again.
+            ValueError: If ``resume_round`` is negative.
+            RunError: If a line of the existing history is not a record, and its round is not one of
+                those that come again.
         """
         if resume_round < 0:
-            raise ValueError(f"resume_round is {resume_round}; it counts rounds from 0.")
+            raise ValueError(f"resume_round={resume_round}: rounds count from 0")
         from tensorboardX import SummaryWriter  # slow to import, and only a running loop needs it
 
         folder = Path(workdir)
@@ -139,12 +130,8 @@ class MetricWriter:
         path = folder / HISTORY_FILE
         kept = read_history(folder, resume_round)
         if len(kept) < resume_round:
-            _log.warning(
-                "%s holds %d of the %d rounds before the resumed one.",
-                path,
-                len(kept),
-                resume_round,
-            )
+            facts = (path, len(kept), resume_round)
+            _log.warning("%s holds %d of the %d rounds before the resumed one", *facts)
         write_text(path, "".join(_to_json(record) + "\n" for record in kept))
         self._lines = path.open("a", encoding="utf-8")
         self._events = SummaryWriter(
@@ -156,12 +143,12 @@ class MetricWriter:
         """Appends ``record`` and flushes.
 
         Raises:
-          ValueError: If the record's round is not later than all rounds in the history.
+            ValueError: If the record's round is not later than all rounds in the history.
         """
         if record.round < self._next_round:
             raise ValueError(
-                f"Round {record.round} is already in {self._lines.name}; "
-                f"the next round is {self._next_round}. Open a MetricWriter at the resumed round."
+                f"round {record.round} is already in {self._lines.name}, and the next is "
+                f"{self._next_round}: open a MetricWriter at the resumed round"
             )
         self._lines.write(_to_json(record) + "\n")
         self._lines.flush()
@@ -179,28 +166,22 @@ class MetricWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
 
 def read_history(workdir: str | os.PathLike[str], rounds: int | None = None) -> list[RoundRecord]:
-    """Reads the records of ``workdir``'s history, in order; empty if there is none.
+    """Reads the records of ``workdir``'s history, in order; empty without a history.
 
-    A last line that was cut short (the writer was killed) is left out. Numbers that were not finite
-    come back as nan.
+    A last line that a killed writer cut short is left out. Numbers that were not finite are nan.
 
     Args:
-      workdir: The run's folder.
-      rounds: How many rounds are wanted; None for all. What comes after them is not read.
+        workdir: The run's folder.
+        rounds: How many rounds are wanted; None for all. Later ones are not read.
 
     Raises:
-      RunError: If a line that is wanted is not a record, or not later than the one before; names
-        the file and the line.
+        RunError: If a line that is wanted is not a record, or not later than the one before; names
+            the file and the line.
     """
     path = Path(workdir) / HISTORY_FILE
     if not path.exists():
@@ -223,11 +204,11 @@ def read_history(workdir: str | os.PathLike[str], rounds: int | None = None) -> 
                 raise ValueError(f"round {record.round} after round {records[-1].round}")
         except ValueError as error:
             if number > len(lines):
-                _log.warning("%s: the last line was cut short and is left out.", path)
+                _log.warning("%s: the last line was cut short and is left out", path)
                 break
             raise RunError(
-                f"{path}, line {number} is not a round's record ({error}). "
-                "Mend or delete the line; its round is then missing from the history."
+                f"{path}, line {number} is not a round's record ({error}): mend or delete the "
+                "line; its round is then missing from the history"
             ) from error
         if rounds is None or record.round < rounds:
             records.append(record)
@@ -246,16 +227,4 @@ def _scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
 
 def _to_json(record: RoundRecord) -> str:
     """One line of strict JSON; numbers that are not finite become null."""
-    return json.dumps(_finite_or_null(dataclasses.asdict(record)), allow_nan=False)
-
-
-def _finite_or_null(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, dict):
-        return {key: _finite_or_null(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite_or_null(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    return json.dumps(as_json(record), allow_nan=False)

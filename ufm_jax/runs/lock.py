@@ -1,4 +1,4 @@
-"""One command at a time in a folder, and what goes wrong meanwhile kept there."""
+"""A folder that one command at a time may write, and that keeps the command's errors."""
 
 import logging
 import os
@@ -21,15 +21,14 @@ LOCK_FILE, ERROR_FILE = "lock", "errors.log"
 def held(folder: Path, flag: str) -> Iterator[None]:
     """Makes a folder, and keeps other commands out of it while it is written.
 
-    Tracebacks of what goes wrong meanwhile are kept in its ``errors.log``; where all goes well, it
-    is not made.
+    Tracebacks of errors meanwhile are kept in its ``errors.log``, which exists only after an error.
 
     Args:
-        folder: Made where absent.
-        flag: The command's flag that names it.
+        folder: The folder, which need not exist.
+        flag: The command's flag that names the folder.
 
     Raises:
-        RunError: If another command writes it, which the message names.
+        RunError: If another command, which the message names, writes there.
     """
     with ExitStack() as stack:
         with hosts.together(f"opening {folder}"):

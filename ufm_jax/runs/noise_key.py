@@ -19,13 +19,13 @@ _REMEDY = "put it back, or start in a new folder"
 def noise_words(
     privacy: PrivacyConfig, workdir: Path, *, begun: bool
 ) -> npt.NDArray[np.uint32] | None:
-    """The words of the key of a run's noise, uint32 [2]; None where the run adds none.
+    """The words of the key of a run's noise, uint32 [2]; None if the run adds no noise.
 
     A secret is drawn from the operating system when the run begins, and kept in ``workdir``,
     readable by its owner alone; whoever has it can take the noise out of what was published.
 
     Args:
-        privacy: The run's.
+        privacy: The run's privacy settings.
         workdir: The run's folder.
         begun: Whether the run goes on from a checkpoint.
 
@@ -52,7 +52,7 @@ def _read_or_draw(path: Path, begun: bool) -> bytes:
             f"{path} is gone: the run cannot go on with the noise that it began with; {_REMEDY}"
         )
     if not begun:
-        # Never that of a run before: two runs with the same noise would show their difference.
+        # An earlier run's secret is not used: the same noise twice would cancel in a difference.
         with replacing(path) as partial:
             partial.write_bytes(secrets.token_bytes(2 * _PARTS))
     try:

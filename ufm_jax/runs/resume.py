@@ -1,8 +1,8 @@
-"""What a run saves to go on from: its state after a round, and inside one that takes long.
+"""What a run saves to go on from: its state after a round, and inside a long one.
 
-Between rounds nothing of a client's training is left, and nothing of it is saved. A round that is
-cut into chunks may also be left at a chunk's end: then lanes and sums are saved too, in a folder of
-their own, which goes when a later round has been saved.
+Between rounds nothing of a client's training is left, so none of it is saved. A round that is cut
+into chunks may also stop at a chunk's end: then lanes and sums are saved too, in a folder of their
+own, which is removed when a later round has been saved.
 """
 
 import logging
@@ -10,20 +10,15 @@ import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from ufm_jax.cluster import hosts
+from ufm_jax.cluster.witness import STEPS, UNFINISHED
 from ufm_jax.errors import UserError
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.runs.checkpoint import Checkpoints
 
-UNFINISHED = "unfinished_round"
-
 _log = logging.getLogger(__name__)
-
-_STEPS = 10**9
-"""More than a round has: number n of an unfinished round is step ``n % _STEPS``."""
 
 
 class Point(NamedTuple):
@@ -31,9 +26,9 @@ class Point(NamedTuple):
 
     Attributes:
         done: Rounds that are done.
-        step: The first step that is not yet done of the round that comes.
+        step: The first step of the next round that is not done yet.
         state: The state there.
-        ledger: What clients have spent of their privacy; empty where the run keeps no ledger.
+        ledger: What clients have spent of their privacy; empty if the run keeps no ledger.
     """
 
     done: int
@@ -51,12 +46,7 @@ class RunCheckpoints:
     """The checkpoints of a run; use it as a context manager."""
 
     def __init__(self, workdir: Path, keep: int = 2) -> None:
-        """Prepares; nothing is opened before it is entered.
-
-        Args:
-            workdir: The run's folder.
-            keep: Last checkpoints kept, besides the one of the lowest loss.
-        """
+        """Prepares the checkpoints, which are opened on entry; arguments as in ``Checkpoints``."""
         self._workdir, self._keep = workdir, keep
         self._open = ExitStack()
         self._inside: Checkpoints | None = None
@@ -66,18 +56,13 @@ class RunCheckpoints:
         self._rounds = self._open.enter_context(Checkpoints(self._workdir, self._keep))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._open.__exit__(kind, error, traceback)
-        if error is None and self._between:
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        self._open.__exit__(kind, *error)
+        if kind is None and self._between:
             self._forget_unfinished()
 
     def newest(self, like: FederationState) -> Point:
-        """The newest point from which the run can go on; its beginning, ``like``, if there is none.
+        """The newest point from which the run can go on, or its beginning, ``like``.
 
         Raises:
             RunError: If there are checkpoints and none is whole.
@@ -91,8 +76,8 @@ class RunCheckpoints:
                 _log.warning("%s; going on after %d whole rounds instead", error, done)
                 self._forget_unfinished()
             else:
-                if number >= done * _STEPS and number:
-                    return Point(*divmod(number, _STEPS), inside, unfinished.ledger(number))
+                if number >= done * STEPS and number:
+                    return Point(*divmod(number, STEPS), inside, unfinished.ledger(number))
         ledger = self._rounds.ledger(done) if done else {}
         return Point(done, 0, state._replace(training=like.training), ledger)
 
@@ -101,13 +86,13 @@ class RunCheckpoints:
 
         Args:
             point: Where the run stands.
-            loss: By which the best round is known.
+            loss: The loss that tells the best round.
         """
         self._between = not point.step
         if self._between:
             self._rounds.save(point.done, _between_rounds(point.state), loss, point.ledger)
             return
-        number = point.done * _STEPS + point.step
+        number = point.done * STEPS + point.step
         # The newest is the best, so that no other is kept.
         self._open_unfinished().save(number, point.state, -float(number), point.ledger)
 

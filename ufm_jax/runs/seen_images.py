@@ -1,7 +1,7 @@
 """Which images a model was trained on or chosen by, so that none of them ever tests it.
 
-Kept in the run's folder beside the model, by the content of the decoded images: under another name,
-in another folder or in another split they are found all the same.
+A file beside the model holds digests of the decoded images: an image is known again under another
+name, in another folder and in another split.
 """
 
 import logging
@@ -20,7 +20,7 @@ from ufm_jax.runs.stored import read_as
 SEEN_FILE = "seen.json"
 
 _NO_TEST = ("train", "val")
-"""Splits by which nobody tests a model."""
+"""Splits whose figures are not a test."""
 
 _AT_ONCE = 512
 """Images in memory at a time."""
@@ -28,64 +28,57 @@ _AT_ONCE = 512
 _log = logging.getLogger(__name__)
 
 
-class Seen(NamedTuple):
-    """What a run has seen.
+class SeenImages(NamedTuple):
+    """The images that a run was trained on or chosen by.
 
     Attributes:
-        data: Fingerprint of its data, splits included.
-        images: Names of the content of its training and validation images.
+        data: The fingerprint of its data, splits included.
+        images: Digests of its training and validation images.
     """
 
     data: str
     images: frozenset[str]
 
 
-def see(data: LabelledData, rows: np.ndarray) -> Seen:
-    """What a run has seen that trains on ``rows`` of ``data`` or chooses by them."""
-    return Seen(data.fingerprint, frozenset(next(names) for names in _content_names(data, rows)))
+def seen_images(data: LabelledData, rows: np.ndarray) -> SeenImages:
+    """The images that a run sees by training on ``rows`` of ``data`` or choosing by them."""
+    return SeenImages(
+        data.fingerprint, frozenset(next(names) for names in _content_names(data, rows))
+    )
 
 
-def write_seen(workdir: Path, seen: Seen) -> None:
-    """Keeps in a run's folder what the run has seen."""
+def write_seen_images(workdir: Path, seen: SeenImages) -> None:
+    """Writes into a run's folder which images the run has seen."""
     write_json(workdir / SEEN_FILE, {"data": seen.data, "images": sorted(seen.images)})
 
 
-def read_seen(workdir: Path) -> Seen:
-    """Reads what ``write_seen`` wrote.
+def read_seen_images(workdir: Path) -> SeenImages:
+    """Reads what ``write_seen_images`` wrote.
 
     Raises:
         RunError: If it is damaged.
     """
-    return read_as(Seen, workdir / SEEN_FILE, "restore it, or train in a new folder")
+    return read_as(SeenImages, workdir / SEEN_FILE, "restore it, or train in a new folder")
 
 
-class Evaluated(NamedTuple):
-    """What a model may be evaluated on.
-
-    Attributes:
-        rows: Split -> rows, int64 [n].
-        note: What a reader must know of them; '' where the model has seen none.
-    """
-
-    rows: dict[str, np.ndarray]
-    note: str
-
-
-def evaluated_rows(
-    seen: Seen, data: LabelledData, rows: Mapping[str, np.ndarray], policy: str
-) -> Evaluated:
+def rows_to_evaluate(
+    seen: SeenImages, data: LabelledData, rows: Mapping[str, np.ndarray], policy: str
+) -> tuple[dict[str, np.ndarray], str]:
     """Takes the images that a model has seen out of what tests it.
 
     Args:
-        seen: What its run has seen.
-        data: The images, of that run or others.
+        seen: What the model's run has seen.
+        data: The images, of that run or of others.
         rows: Split -> rows, int64 [n]. Those of 'train' and 'val' stay, and the note says that they
             are not a test.
-        policy: Under 'error' nothing is taken out; see ``DataSettings.duplicates``.
+        policy: 'error' refuses images to take out; see ``DataSettings.duplicates``.
+
+    Returns:
+        Split -> rows, int64 [n], and what a reader must know of them, or ''.
 
     Raises:
-        ConfigError: If nothing is left to test on, or the policy is 'error' and a split for testing
-            has an image that was seen.
+        ConfigError: If nothing is left to test on, or the policy is 'error' and a test split has an
+            image that was seen.
     """
     kept, notes = {}, []
     for split, asked in rows.items():
@@ -108,7 +101,7 @@ def evaluated_rows(
         kept[split] = asked[~known]
     for note in notes:
         _log.info("%s", note)
-    return Evaluated(kept, " ".join(notes))
+    return kept, " ".join(notes)
 
 
 def _content_names(data: LabelledData, rows: np.ndarray) -> Iterator[Iterator[str]]:

@@ -26,7 +26,7 @@ def digest_of(file: Path) -> str:
 def write_sums(sums: Path, folder: Path) -> None:
     """Writes the digests of all files below ``folder`` into ``sums``, a file above it.
 
-    What ``sums`` says of other folders stays as long as these are there.
+    Digests of other folders stay in ``sums`` as long as these folders exist.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     lines = [f"{digest_of(file)}  {_name(sums, file)}" for file in files]
@@ -40,7 +40,7 @@ def write_sums(sums: Path, folder: Path) -> None:
 
 
 def check_sums(sums: Path, folder: Path) -> bool:
-    """Whether ``sums`` speaks of ``folder``; then every file below it is as it was written.
+    """Whether ``sums`` has digests of ``folder``; if it has, all of them are right.
 
     Raises:
         RunError: If a file is missing or differs, or ``sums`` is damaged; names it.
@@ -58,7 +58,7 @@ def _name(sums: Path, path: Path) -> str:
 
 
 def _read(sums: Path) -> dict[str, str]:
-    """Digests by path below the folder of ``sums``; empty where there is no such file."""
+    """Digests by path below the folder of ``sums``; empty if this file does not exist."""
     if not sums.exists():
         return {}
     try:

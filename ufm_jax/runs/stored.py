@@ -1,4 +1,4 @@
-"""Files that a run keeps for itself, read as the types that were written, or refused in a line."""
+"""A run's JSON files: values turned into JSON, and read back as the types that were written."""
 
 import dataclasses
 import math
@@ -6,6 +6,8 @@ import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from ufm_jax.errors import RunError
 from ufm_jax.files import read_json
@@ -19,7 +21,7 @@ def read_as(kind: type[T], file: Path, remedy: str) -> T:
     Args:
         kind: See ``typed``.
         file: The file.
-        remedy: What to do where it is damaged.
+        remedy: What to do if it is damaged.
 
     Raises:
         RunError: If it cannot be read or holds something else; names file, place and remedy.
@@ -31,17 +33,41 @@ def read_as(kind: type[T], file: Path, remedy: str) -> T:
         raise RunError(f"{file} is damaged or of another kind ({error}): {remedy}") from error
 
 
+def as_json(value: Any) -> Any:
+    """A value as JSON has it; numbers that are not finite become None.
+
+    Args:
+        value: A dataclass, mapping, list, tuple, array, number, text or None, nested at will.
+
+    Raises:
+        TypeError: If the value, or one inside it, has another type.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_json(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [as_json(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return as_json(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise TypeError(f"a result holds a {type(value).__name__}, which JSON does not know")
+
+
 def typed(kind: Any, value: Any, place: str = "") -> Any:
     """A JSON value as a type.
 
     Args:
         kind: A dataclass, named tuple, list, tuple, frozenset or dict of types, literals, ``Any``,
-            or a type of JSON; whole numbers serve as floats, and null as the float nan.
+            or a type of JSON; whole numbers are read as floats too, and null as the float nan.
         value: As ``json.loads`` gives it.
-        place: Path of the value in the file, for messages.
+        place: The path of the value in the file, for messages.
 
     Raises:
-        ValueError: If it is of another type, or names of fields are missing or too many.
+        ValueError: If it has another type, or fields are missing or unknown.
     """
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any or (origin is typing.Literal and value in inner):

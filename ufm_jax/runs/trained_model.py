@@ -50,11 +50,11 @@ class TrainedModel:
     """A model whose head was trained.
 
     Attributes:
-        params: The server's.
+        params: The server's parameters.
         task: What was learnt.
-        personal: Path -> [K, ...], leaves that each client keeps; empty where all is shared.
+        personal: Path -> [K, ...], leaves that each client keeps; empty if all is shared.
         clients: The K clients.
-        round: Rounds after which it was chosen.
+        round: Rounds after which the model was chosen.
         thresholds: Class -> probability from which it is called, chosen on the validation split.
     """
 
@@ -65,11 +65,11 @@ class TrainedModel:
     round: int = 0
     thresholds: Mapping[str, float] = field(default_factory=dict)
 
-    def params_of(self, client: str | None) -> Params:
+    def params_of(self, client: str) -> Params:
         """The parameters that predict a client's images.
 
         Raises:
-            ConfigError: If clients have their own, and there is none of this name.
+            ConfigError: If clients have parameters of their own, and ``client`` is not one of them.
         """
         if not self.personal:
             return self.params
@@ -83,20 +83,30 @@ class TrainedModel:
             self.params, {path: leaf[number] for path, leaf in self.personal.items()}
         )
 
+    def for_client(self, client: str) -> "TrainedModel":
+        """The one model that predicts all images as this client would; '' where all is shared.
+
+        Raises:
+            ConfigError: If clients have parameters of their own and ``client`` is not one of them,
+                or a client is named though all is shared.
+        """
+        if client and not self.personal:
+            raise ConfigError(f"--client={client}: the run has one model for all; leave it out")
+        if self.personal and client not in self.clients:
+            raise ConfigError(
+                f"--client={client}: each client of the run has parameters of its own, and these "
+                f"are other images: name one of {', '.join(self.clients)}"
+            )
+        return replace(self, params=self.params_of(client), personal={}, clients=())
+
 
 @dataclass(frozen=True)
 class _Facts:
-    """What task.json holds.
+    """The content of task.json; see ``Task`` and ``TrainedModel``.
 
     Attributes:
-        kind: Of the task.
-        classes: Its classes.
-        round: See ``TrainedModel``, as the three that follow.
-        clients: Their names.
-        personal: Paths of the leaves that each keeps.
-        thresholds: By class.
-        digests: Of the files that belong to the model, by name; empty where an older version wrote.
-        digest: Of all the above.
+        digests: File -> digest, of the files that belong to the model; empty in older files.
+        digest: The digest of all other fields.
     """
 
     kind: Literal["single", "multi", "segment"]
@@ -110,15 +120,14 @@ class _Facts:
 
 
 def save_model(workdir: Path, model: TrainedModel) -> None:
-    """Writes a model; a reader sees the whole of it or none.
-
-    The configuration and the images seen must be in the folder before.
-    """
+    """Writes a model, whole or not at all, beside the run's configuration and images seen."""
     (workdir / TASK_FILE).unlink(missing_ok=True)
     export_params(workdir / MODEL_FOLDER, model.params)
     if model.personal:
-        # Numbered, since a path of a parameter is none of a file.
-        export_params(workdir / PERSONAL_FOLDER, _numbered(model.personal))
+        # Numbered, since a parameter's path cannot name a file.
+        leaves = (model.personal[path] for path in sorted(model.personal))
+        numbered = {f"leaf_{i}": leaf for i, leaf in enumerate(leaves)}
+        export_params(workdir / PERSONAL_FOLDER, numbered)
     facts = _Facts(
         kind=model.task.kind,
         classes=tuple(model.task.classes),
@@ -135,7 +144,7 @@ def load_model(workdir: Path) -> TrainedModel:
     """Reads a model.
 
     Raises:
-        ConfigError: If the folder holds none with a trained head; says what it holds.
+        ConfigError: If the folder does not hold a model with a trained head; says what it holds.
         RunError: If a file of it is damaged, or is not the one that the model was saved with.
     """
     facts = _facts(workdir)
@@ -154,7 +163,7 @@ def load_config(workdir: Path) -> ConfigDict:
     """The configuration of a fine-tuning run, as ``resolve_finetune`` takes it.
 
     Raises:
-        ConfigError: If the folder is none of a fine-tuning run.
+        ConfigError: If the folder is not that of a fine-tuning run.
         RunError: If a file of it is damaged, or its configuration has other keys than ours.
     """
     _facts(workdir)
@@ -188,7 +197,7 @@ def _belonging(personal: bool) -> list[str]:
 
 
 def _facts(workdir: Path) -> _Facts:
-    """task.json, once all that it belongs to is found as it was when the model was saved."""
+    """Reads task.json, and checks that the model's files are as they were when it was saved."""
     _require_trained(workdir)
     path = workdir / TASK_FILE
     facts = read_as(_Facts, path, _REMEDY)
@@ -215,7 +224,7 @@ def head_moved(like: Params, params: Params, new: tuple[str, ...]) -> bool:
 
     Args:
         like: The parameters before training.
-        params: Those after it.
+        params: The parameters after it.
         new: Paths that no weights were given for.
     """
     before, after = (
@@ -226,15 +235,10 @@ def head_moved(like: Params, params: Params, new: tuple[str, ...]) -> bool:
 
 
 def check_trained(like: Params, params: Params, new: tuple[str, ...]) -> None:
-    """Refuses a model whose head never moved.
-
-    Args:
-        like: The parameters before training.
-        params: Those after it.
-        new: Paths that no weights were given for.
+    """Refuses a model whose head never moved; arguments as in ``head_moved``.
 
     Raises:
-        ConfigError: If all of them outside the encoder are as they began.
+        ConfigError: If training changed nothing outside the encoder.
     """
     if not head_moved(like, params, new):
         head = [path for path in new if not path.startswith("encoder/")]
@@ -242,10 +246,6 @@ def check_trained(like: Params, params: Params, new: tuple[str, ...]) -> None:
             f"training changed none of {', '.join(head)}: check config.client_optimizer."
             "learning_rate and the losses in metrics.jsonl; an untrained head is not saved"
         )
-
-
-def _numbered(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return {f"leaf_{i}": leaves[path] for i, path in enumerate(sorted(leaves))}
 
 
 def _require_trained(workdir: Path) -> None:

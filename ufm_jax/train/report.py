@@ -11,7 +11,7 @@ from ufm_jax.cluster import hosts
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import to_config_dict
 from ufm_jax.objectives.pictures import make_pictures
-from ufm_jax.report.page import write_report
+from ufm_jax.report.page import render, write_page
 from ufm_jax.report.reconstruction_png import write_reconstruction_png
 from ufm_jax.report.run_info import RunInfo
 from ufm_jax.runs.history import read_history
@@ -80,11 +80,6 @@ def _write_run_report(
         notes=notes_of(config, run),
     )
     write_reconstruction_png(workdir, pictures)
-    return write_report(
-        workdir,
-        info,
-        read_history(workdir),
-        data=[vars(client) for client in run.data.summary()],
-        issues=run.data.issues.to_json(),
-        pictures=pictures,
-    )
+    clients = [vars(client) for client in run.data.summary()]
+    issues = run.data.issues.to_json()
+    return write_page(workdir, render(info, read_history(workdir), clients, issues, pictures))

@@ -17,7 +17,7 @@ from ufm_jax.data.labels.store import LabelledStore
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.finetuning.probes import linear_knn
-from ufm_jax.finetuning.probes.choice import choosing_grounds, figures_of
+from ufm_jax.finetuning.probes.hyperparameter import figures_of, validation_of
 from ufm_jax.finetuning.probes.linear_knn import features, knn_probe, linear_probe
 from ufm_jax.finetuning.probes.neighbours import vote
 from ufm_jax.objectives.task import make_objective
@@ -113,14 +113,14 @@ def test_features_do_not_depend_on_the_batch_size_and_are_compiled_once(data, mo
     objective, params = models(data)
     linear_knn._feature_predictor.cache_clear()
     rows = np.arange(20)[::-1]
-    whole = features(objective.network, params, data, rows, CONFIG, 16)
+    whole = features(objective.network, params, data, rows, CONFIG)
     assert whole.shape == (20, 96)
     assert whole.dtype == np.float32
-    parts = features(objective.network, params, data, rows[:9], CONFIG, 16)
+    parts = features(objective.network, params, data, rows[:9], CONFIG)
     np.testing.assert_array_equal(parts, whole[:9])
     predictor = linear_knn._feature_predictor(objective.network, CONFIG.model, 16, False)
     assert predictor._predict._cache_size() == 1
-    other = features(objective.network, params, data, rows, CONFIG, 7)
+    other = features(objective.network, params, data, rows, configured(batch_size=7))
     np.testing.assert_allclose(other, whole, rtol=0, atol=1e-5)
 
 
@@ -130,7 +130,7 @@ def test_the_folded_head_predicts_what_scikit_learn_does(classes, models):
     objective, params = models(data)
     rows = data.rows("train")
     result = linear_probe(objective.network, params, data, rows, configured(select="last"))
-    seen = features(objective.network, params, data, np.arange(90), CONFIG, 16)
+    seen = features(objective.network, params, data, np.arange(90), CONFIG)
     peer = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, tol=1e-6, max_iter=2000))
     peer.fit(seen[rows].astype(np.float64), data.labels[rows])
     found = predicted(objective, result.params, data, np.arange(90))
@@ -145,7 +145,7 @@ def test_each_finding_is_fitted_where_it_is_known(findings, models):
     rows = findings.rows("train")
     result = linear_probe(objective.network, params, findings, rows, configured(select="last"))
     found = predicted(objective, result.params, findings, np.arange(90))
-    seen = features(objective.network, params, findings, np.arange(90), CONFIG, 16)
+    seen = features(objective.network, params, findings, np.arange(90), CONFIG)
     wide = seen.astype(np.float64)
     inputs = (wide - wide[rows].mean(0)) / wide[rows].std(0)
     for c in range(3):
@@ -211,7 +211,7 @@ def test_neighbours_are_of_the_training_rows_and_tell_the_classes_apart(data, mo
     assert result.params is None
     assert [line["k"] for line in result.table] == [1, 5, 10, 20, 30]
     found = result.probabilities(test)
-    seen = features(objective.network, params, data, np.arange(90), CONFIG, 16)
+    seen = features(objective.network, params, data, np.arange(90), CONFIG)
     expected = vote(seen[rows], data.targets[rows], seen[test], [result.chosen["k"]])[0]
     np.testing.assert_array_equal(found, expected)
     assert (found.argmax(1) == data.labels[test]).mean() > 0.5
@@ -241,12 +241,12 @@ def test_without_validation_rows_training_rows_are_cross_validated(models):
     result = linear_probe(objective.network, params, data, rows, CONFIG)
     assert result.chosen["note"] == "in a cross-validation over groups of the training split"
     assert result.chosen["auroc"] == max(line["auroc"] for line in result.table)
-    seen = features(objective.network, params, data, rows, CONFIG, 16).astype(np.float64)
+    seen = features(objective.network, params, data, rows, CONFIG).astype(np.float64)
     peer = make_pipeline(
         StandardScaler(), LogisticRegression(C=result.chosen["C"], tol=1e-6, max_iter=2000)
     )
     found = np.zeros((len(rows), 3))
-    for fitted, asked in choosing_grounds(data, rows, "auto").parts:
+    for fitted, asked in validation_of(data, rows, "auto").parts:
         found[asked] = peer.fit(seen[fitted], data.labels[fitted]).predict_proba(seen[asked])
     assert result.chosen["loss"] == pytest.approx(figures_of(found, data, rows)["loss"], abs=1e-4)
     peer.fit(seen, data.labels[rows])
@@ -287,4 +287,4 @@ def test_a_feature_that_is_not_finite_names_the_image(data, monkeypatch):
     network = SimpleNamespace(size=SimpleNamespace(width=96))
     monkeypatch.setattr(linear_knn, "_feature_predictor", lambda *options: Predicts())
     with pytest.raises(ConfigError, match=r"^6\.png: its feature is not finite"):
-        features(network, None, data, np.arange(10), CONFIG, 4)
+        features(network, None, data, np.arange(10), configured(batch_size=4))

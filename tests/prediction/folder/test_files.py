@@ -15,7 +15,7 @@ from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 from ufm_jax.prediction.folder.files import (
     FolderImage,
-    Listed,
+    ListedFile,
     check_first,
     list_files,
     read_batches,
@@ -36,7 +36,7 @@ def tinted() -> np.ndarray:
 
 
 def read(folder, name, settings=SETTINGS):
-    return read_image(folder, Listed(name), settings)
+    return read_image(folder, ListedFile(name), settings)
 
 
 FILES = {
@@ -126,7 +126,7 @@ def test_what_is_no_image_is_named_with_a_reason(tmp_path):
     assert [listed.name for listed in files] == sorted(reasons)
     for listed in files:
         found = read_image(tmp_path, listed, SETTINGS)
-        assert isinstance(found, Listed)
+        assert isinstance(found, ListedFile)
         assert found.error.startswith(reasons[listed.name])
 
 
@@ -248,7 +248,7 @@ def test_one_batch_is_read_ahead_and_no_more(tmp_path, monkeypatch):
         return FolderImage(listed.name, np.zeros((1, 1, 1), np.uint8), (1, 1), (1, 1), 1)
 
     monkeypatch.setattr(folder, "read_image", counted)
-    files = [Listed(str(number)) for number in range(100)]
+    files = [ListedFile(str(number)) for number in range(100)]
     batches = read_batches(tmp_path, files, SETTINGS, 10, num_workers=1)
     next(batches)
     deadline = time.monotonic() + 5

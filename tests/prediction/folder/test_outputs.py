@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.calls import call, calling_thresholds
+from ufm_jax.evaluation.calls import calling_thresholds, with_calls
 from ufm_jax.evaluation.predictions import DiagnosisPredictions
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.prediction.folder.outputs import (
@@ -108,7 +108,7 @@ def test_what_is_called_is_what_the_evaluation_calls(task):
         classes=task.classes,
     )
     of_run = {name: Threshold(value) for name, value in chosen.items()}
-    evaluated = call(predictions, settings, of_run).calls()
+    evaluated = with_calls(predictions, settings, of_run).calls()
     for row, expected in zip(probabilities, evaluated, strict=True):
         found = called(task, row, chosen)[0].split(";")
         assert [name in found for name in task.classes] == expected.tolist()

@@ -18,7 +18,7 @@ from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, DataError
 from ufm_jax.objectives.task import Objective, make_objective
 from ufm_jax.prediction.folder import outputs, run
-from ufm_jax.prediction.folder.files import Listed, read_image, read_pixels, stack
+from ufm_jax.prediction.folder.files import ListedFile, read_image, read_pixels, stack
 from ufm_jax.prediction.folder.run import Request, predict_folder
 from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.predictor import Predictor
@@ -76,7 +76,7 @@ def trained(task, **changes) -> TrainedModel:
 def direct(model, folder, names) -> np.ndarray:
     """What the network says of files, all in one batch."""
     settings = config(model.task).data
-    read = [read_image(folder, Listed(name), settings) for name in names]
+    read = [read_image(folder, ListedFile(name), settings) for name in names]
     return Predictor(objective(model.task).predict, len(names))(model.params, stack(read))
 
 
@@ -217,7 +217,7 @@ def test_a_client_is_asked_for_where_parameters_are_personal(tmp_path, images):
     own = trained(
         SINGLE, personal={"head/kernel": np.stack([kernel, -kernel])}, clients=("turin", "lyon")
     )
-    with pytest.raises(ConfigError, match=r"--client is missing.*turin, lyon"):
+    with pytest.raises(ConfigError, match=r"--client=: .*turin, lyon"):
         predict(SINGLE, own, images, tmp_path / "out")
     with pytest.raises(ConfigError, match="oslo"):
         predict(SINGLE, own, images, tmp_path / "out", options={"client": "oslo"})

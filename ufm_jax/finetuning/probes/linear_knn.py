@@ -1,9 +1,9 @@
-"""Probes: what an encoder's features are worth as they are, nothing of it trained.
+"""Probes: what the features of a frozen encoder are worth.
 
 The features are those that the classifier's head sees, of whole pictures as evaluation sees them.
 A linear probe is a logistic regression on them, and becomes the classifier's head; a k-nearest-
-neighbours probe asks the most similar training images. The one free number of each is chosen on
-the validation split or, where there is none, by cross-validation; test images are never looked at.
+neighbours probe asks the most similar training images. The one hyperparameter of each is chosen on
+the validation split or, without one, by cross-validation. Test images are never looked at.
 """
 
 import logging
@@ -19,7 +19,12 @@ from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params, Tree
-from ufm_jax.finetuning.probes.choice import Record, choose, choosing_grounds, tells_apart
+from ufm_jax.finetuning.probes.hyperparameter import (
+    Record,
+    choose_value,
+    tells_apart,
+    validation_of,
+)
 from ufm_jax.finetuning.probes.neighbours import vote
 from ufm_jax.finetuning.probes.regression import Head, Kind, fit_heads
 from ufm_jax.models.classifier import Classifier
@@ -34,9 +39,8 @@ STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
 NEIGHBOURS = (1, 5, 10, 20, 50)
 """Numbers of neighbours, k, that a k-nearest-neighbours probe chooses from."""
 
-DEFAULT_STRENGTH = 1.0
-DEFAULT_NEIGHBOURS = 20
-"""What is taken where nothing is chosen."""
+DEFAULT_STRENGTH, DEFAULT_NEIGHBOURS = 1.0, 20
+"""The values that are taken if nothing is chosen."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,9 @@ class ProbeResult:
     """A fitted probe: either parameters or a function gives its probabilities.
 
     Attributes:
-        params: Linear probe: the classifier's, the regression in its head; else None.
-        probabilities: Nearest neighbours: ``rows [n] -> float64 [n, C]``; else None.
-        chosen: What was chosen, 'C' or 'k', and by what; see ``choice.Choice``.
+        params: The classifier's parameters, with a linear probe in its head; else None.
+        probabilities: ``rows [n] -> float64 [n, C]`` by nearest neighbours; else None.
+        chosen: The value of 'C' or 'k', and what it was chosen by; see ``hyperparameter.Choice``.
         table: The figures of all candidates.
     """
 
@@ -65,18 +69,19 @@ def linear_probe(
 ) -> ProbeResult:
     """Fits a logistic regression to features, and folds it into the classifier's head.
 
-    Everything else stays as it is: so does the norm before the head, fresh where ``pool='mean'``.
+    Everything else stays as it is, the norm before the head too, which is fresh if ``pool='mean'``.
     ``config.evaluation.mirror`` concerns predictions; the fit is to the pictures as they are.
 
     Args:
         network: The classifier.
         params: Its parameters; the head's are not read.
-        data: A diagnosis task.
+        data: The data of a diagnosis task.
         rows: Training rows whose labels may be used.
-        config: Views, batch size, class weights, and what C is chosen by.
+        config: Views, batch size, class weights, and the figure that C is chosen by.
 
     Raises:
-        ConfigError: If the training rows show one class only, or the arithmetic is too coarse.
+        ConfigError: If the training rows show one class only, or ``config.model.dtype`` is not
+            float32.
     """
     if config.model.dtype != "float32":
         raise ConfigError(
@@ -86,8 +91,8 @@ def linear_probe(
     _check_classes(data, rows)
     kind: Kind = "multi" if data.task.kind == "multi" else "single"
     select = config.evaluation.select
-    grounds = choosing_grounds(data, rows, select)
-    bank = _bank(network, params, data, np.union1d(rows, grounds.asked), config)
+    validation = validation_of(data, rows, select)
+    bank = _bank(network, params, data, np.union1d(rows, validation.asked), config)
 
     def fit(fitted: np.ndarray, strengths: Sequence[float]) -> tuple[Head, ...]:
         balance = config.loss.class_weights
@@ -96,8 +101,8 @@ def linear_probe(
     def candidates(fitted: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
         return [head.probabilities(bank.of(asked), kind) for head in fit(fitted, STRENGTHS)]
 
-    strengths = STRENGTHS if grounds.parts else (DEFAULT_STRENGTH,)
-    position, chosen, table = choose("C", strengths, candidates, data, grounds, select)
+    strengths = STRENGTHS if validation.parts else (DEFAULT_STRENGTH,)
+    position, chosen, table = choose_value("C", strengths, candidates, data, validation, select)
     (head,) = fit(rows, strengths[position : position + 1])
     head_params = {"kernel": head.kernel, "bias": head.bias}
     return ProbeResult({**params, "head": head_params}, None, chosen, table)
@@ -112,24 +117,16 @@ def knn_probe(
 ) -> ProbeResult:
     """Looks up the training images whose features are most similar; see ``neighbours.vote``.
 
-    Groups (patients) never cross splits, so that no neighbour of a validation or test image is of
-    the same patient; several images of one training patient vote each for itself. With
+    Groups (patients) never cross splits, so that no neighbour of a validation or test image shows
+    the same patient; each image of a training patient has a vote of its own. With
     ``config.evaluation.mirror`` the votes for a picture and its mirror image are averaged.
 
-    Args:
-        network: The classifier.
-        params: Its parameters; the head's are not read.
-        data: A diagnosis task.
-        rows: Training rows whose labels may be used.
-        config: Views, batch size, and what k is chosen by.
-
-    Raises:
-        ConfigError: If the training rows show one class only.
+    Arguments are as in ``linear_probe``, and so is the error of training rows of one class.
     """
     _check_classes(data, rows)
     select = config.evaluation.select
-    grounds = choosing_grounds(data, rows, select)
-    bank = _bank(network, params, data, np.union1d(rows, grounds.asked), config)
+    validation = validation_of(data, rows, select)
+    bank = _bank(network, params, data, np.union1d(rows, validation.asked), config)
 
     def mirrored(asked: np.ndarray) -> list[_Bank]:
         with_mirror = config.evaluation.mirror
@@ -141,14 +138,14 @@ def knn_probe(
         known, targets = bank.of(fitted), data.targets[fitted]
         return np.mean([vote(known, targets, view.of(asked), tried) for view in views], axis=0)
 
-    possible = NEIGHBOURS if grounds.parts else (DEFAULT_NEIGHBOURS,)
+    possible = NEIGHBOURS if validation.parts else (DEFAULT_NEIGHBOURS,)
     counts = sorted({min(count, len(rows)) for count in possible})
-    seen = [bank, *mirrored(grounds.asked)]  # Each picture is looked at once, whatever its folds.
+    once = [bank, *mirrored(validation.asked)]  # Features are computed once for all folds.
 
     def candidates(fitted: np.ndarray, asked: np.ndarray) -> list[np.ndarray]:
-        return list(votes(seen, fitted, asked, counts))
+        return list(votes(once, fitted, asked, counts))
 
-    position, chosen, table = choose("k", counts, candidates, data, grounds, select)
+    position, chosen, table = choose_value("k", counts, candidates, data, validation, select)
 
     def probabilities(asked: np.ndarray) -> np.ndarray:
         views = [_bank(network, params, data, asked, config), *mirrored(asked)]
@@ -164,7 +161,7 @@ class _Bank(NamedTuple):
     features: np.ndarray
 
     def of(self, rows: np.ndarray) -> np.ndarray:
-        """Features of some of the rows."""
+        """The features of some of the rows."""
         return self.features[np.searchsorted(self.rows, rows)]
 
 
@@ -176,9 +173,9 @@ def _bank(
     config: FinetuneConfig,
     mirrored: bool = False,
 ) -> _Bank:
-    """Looks at each row once."""
-    rows, size = np.unique(rows), config.evaluation.batch_size
-    return _Bank(rows, features(network, params, data, rows, config, size, mirrored=mirrored))
+    """Computes the features of each row once; arguments as in ``features``."""
+    rows = np.unique(rows)
+    return _Bank(rows, features(network, params, data, rows, config, mirrored=mirrored))
 
 
 def features(
@@ -187,28 +184,27 @@ def features(
     data: LabelledData,
     rows: np.ndarray,
     config: FinetuneConfig,
-    batch_size: int,
     *,
     mirrored: bool = False,
 ) -> np.ndarray:
     """The features that the head sees, of whole pictures, float32 [n, D].
+
+    One program serves all calls that differ in parameters, data and rows alone.
 
     Args:
         network: The classifier.
         params: Its parameters; the head's are not read.
         data: Holds the images.
         rows: [n].
-        config: Side of the views, patches and channels.
-        batch_size: Images a forward pass. One program serves all calls that differ in parameters,
-            data and rows alone.
+        config: Side of the views, patches, channels and batch size.
         mirrored: Whether the pictures are mirrored, left to right.
 
     Raises:
         ConfigError: If a feature is not finite; names the image.
     """
-    predictor = _feature_predictor(network, config.model, batch_size, mirrored)
-    found = np.zeros((len(rows), network.size.width), np.float32)
-    end = 0
+    size = config.evaluation.batch_size
+    predictor = _feature_predictor(network, config.model, size, mirrored)
+    parts = [np.zeros((0, network.size.width), np.float32)]
     for part, values in predict_rows(predictor, params, data, rows):
         bad = ~np.isfinite(values).all(1)
         if bad.any():
@@ -216,15 +212,15 @@ def features(
                 f"{data.names[part[bad.argmax()]]}: its feature is not finite; look at the "
                 f"picture, and at config.start.weights={config.start.weights!r}"
             )
-        found[end : end + len(part)], end = values, end + len(part)
-    return found
+        parts.append(values)
+    return np.concatenate(parts)
 
 
 @lru_cache(maxsize=4)
 def _feature_predictor(
     network: Classifier, model: NetworkConfig, batch_size: int, mirrored: bool
 ) -> Predictor:
-    """What computes features; kept, so that training and validation share one program."""
+    """Computes features; it is kept, so that training and validation share one program."""
 
     def compute(params: Params, batch: Tree) -> jax.Array:
         views = plain_views(batch, model.image_size)
@@ -238,11 +234,7 @@ def _feature_predictor(
 
 
 def _check_classes(data: LabelledData, rows: np.ndarray) -> None:
-    """Refuses training rows that show nothing to tell apart, and says which classes are missing.
-
-    Raises:
-        ConfigError: If there are no rows, or none shows a class that another lacks.
-    """
+    """Refuses training rows that show a single class, and warns of classes that are missing."""
     targets, classes = data.targets[rows], data.task.classes
     has = (targets == 1).any(0)
     if not tells_apart(targets):
@@ -253,7 +245,4 @@ def _check_classes(data: LabelledData, rows: np.ndarray) -> None:
         )
     missing = [name for name, any_has in zip(classes, has, strict=True) if not any_has]
     if missing:
-        _log.warning(
-            "no training image shows %s: the probe cannot find it",
-            ", ".join(missing),
-        )
+        _log.warning("no training image shows %s: the probe cannot find it", ", ".join(missing))

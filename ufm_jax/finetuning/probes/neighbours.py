@@ -21,10 +21,10 @@ def vote(
 
     Args:
         features: float [n, D], of the images that vote.
-        targets: [n, C], 1 = has it, 0 = has not, nan = unknown. For a finding the nearest of the
-            images vote of which it is known; one that is unknown everywhere gets one half.
+        targets: [n, C], 1 = has it, 0 = has not, nan = unknown. The nearest images with a known
+            label vote on a finding; one that is unknown everywhere gets one half.
         queries: float [m, D].
-        counts: Numbers of neighbours k to try; where fewer can vote, all of them do.
+        counts: Numbers of neighbours k to try; if fewer can vote, all of them do.
 
     Returns:
         float64 [len(counts), m, C].
@@ -47,7 +47,7 @@ def _vote_known(
     most = min(max(counts), len(features))
     search = NearestNeighbors(n_neighbors=most, metric="cosine", algorithm="brute").fit(features)
     distances, nearest = search.kneighbors(queries)
-    # Relative to the nearest: the shares are the same, and none is 0 / 0.
+    # Weights relative to the nearest give the same shares, and never 0 / 0.
     weights = np.exp((distances[:, :1] - distances) / TEMPERATURE)
     votes = np.cumsum(weights[:, :, None] * targets[nearest], axis=1)
     totals = np.cumsum(weights, axis=1)[:, :, None]

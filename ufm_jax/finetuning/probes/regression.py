@@ -17,7 +17,7 @@ Kind = Literal["single", "multi"]
 """Whether classes exclude each other."""
 
 ABSENT_LOGIT = -30.0
-"""Logit of a class that no training row has. The others' average 0, so that one of them is at least
+"""Logit of a class that no training row has. The others average 0, so that one of them is at least
 0 and the absent class's probability at most exp(-30), a number above 0."""
 
 _LEAST_SPREAD = 1e-4
@@ -82,18 +82,13 @@ def fit_heads(
             scikit-learn's 'balanced'.
     """
     wide = features.astype(np.float64)
-    standard = _standard_of(wide)
+    spread, floor = wide.std(0), _LEAST_SPREAD * np.sqrt(np.square(wide).mean())
+    standard = _Standard(wide.mean(0), np.where(spread > floor, spread, np.inf))
     inputs = (wide - standard.mean) / standard.scale
     fit = _exclusive if kind == "single" else _findings
-    # Threads do not pay for products this small, cost much on busy cores, and change the rounding.
+    # Threads gain nothing for such small products, cost much on busy cores, and change rounding.
     with threadpool_limits(limits=1, user_api="blas"):
         return tuple(_fold(found, standard) for found in fit(inputs, targets, strengths, balance))
-
-
-def _standard_of(features: np.ndarray) -> _Standard:
-    spread = features.std(0)
-    floor = _LEAST_SPREAD * np.sqrt(np.square(features).mean())
-    return _Standard(features.mean(0), np.where(spread > floor, spread, np.inf))
 
 
 def _fold(fit: _Linear, standard: _Standard) -> Head:
@@ -120,8 +115,8 @@ def _findings(
 ) -> list[_Linear]:
     """A regression for each finding.
 
-    A finding that all rows with a known label have, or none, gets the logit of that answer
-    whatever the image; one that is unknown everywhere gets 0, a probability of one half.
+    A finding that all rows with a known label have, or that all lack, gets the logit of that answer
+    for any image; one that is unknown everywhere gets 0, a probability of one half.
     """
     weights = np.zeros((len(strengths), inputs.shape[1], targets.shape[1]))
     offsets = np.zeros((len(strengths), targets.shape[1]))

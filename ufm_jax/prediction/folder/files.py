@@ -25,12 +25,12 @@ _FIRST = 32
 """Files that are looked at before any is predicted."""
 
 
-class Listed(NamedTuple):
+class ListedFile(NamedTuple):
     """A file of a folder.
 
     Attributes:
         name: Path below the folder, with forward slashes.
-        error: Why it is not read; '' where it is.
+        error: Why it cannot be read; '' if it can be.
     """
 
     name: str
@@ -56,38 +56,39 @@ class FolderImage:
     frames: int
 
 
-def list_files(root: Path, settings: DataSettings) -> tuple[Listed, ...]:
+def list_files(root: Path, settings: DataSettings) -> tuple[ListedFile, ...]:
     """All files below a folder, sorted within each folder.
 
-    Hidden files and folders are passed over. Links to folders are not followed; they, files without
-    the suffix of an image, and files that training would not take (links that leave the folder,
-    empty files, masks by their names) are listed with an error, and so is what cannot be listed.
+    Hidden files and folders are passed over. An error stands beside each file that is not read:
+    links to folders, files without the suffix of an image, files that training would not take
+    (links that leave the folder, empty files, masks by their names), and what cannot be listed.
 
     Args:
         root: The folder.
-        settings: Names of folders and files that hold no images.
+        settings: Patterns of the names of folders and files that are left out.
 
     Raises:
-        DataError: ``root`` is no folder, or has no file.
+        DataError: If ``root`` is not a folder, or has no file.
     """
     if not root.is_dir():
         what = "is a file: name its folder" if root.exists() else "no such folder"
         raise DataError(f"--images={root}: {what}")
-    found: list[Listed] = []
+    found: list[ListedFile] = []
     fault = fault_of_file(root)
     exclude = Exclusions(settings.exclude_folders, settings.exclude_files)
 
+    def add(path: Path, error: str) -> None:
+        found.append(ListedFile(path.relative_to(root).as_posix(), error))
+
     def unreadable(error: OSError) -> None:
-        found.append(Listed(_below(root, Path(error.filename)), f"cannot be listed: {_why(error)}"))
+        add(Path(error.filename), f"cannot be listed: {_why(error)}")
 
     for folder, subfolders, files in os.walk(root, onerror=unreadable):
         here = Path(folder)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        found += [
-            Listed(_below(root, here / name), "is a link to a folder, which is not followed")
-            for name in subfolders
-            if (here / name).is_symlink()
-        ]
+        for name in subfolders:
+            if (here / name).is_symlink():
+                add(here / name, "is a link to a folder, which is not followed")
         left_out = exclude.folder(here.relative_to(root).parts)
         for name in sorted(name for name in files if not name.startswith(".")):
             error = "does not have the suffix of an image"
@@ -95,7 +96,7 @@ def list_files(root: Path, settings: DataSettings) -> tuple[Listed, ...]:
                 _, error = fault(here / name) or ("", "")
                 if like := left_out or exclude.pattern(name):
                     error = f"is left out by its name, like {like!r}"
-            found.append(Listed(_below(root, here / name), error))
+            add(here / name, error)
     if not found:
         raise DataError(f"--images={root}: there is no file in it")
     return tuple(found)
@@ -105,7 +106,7 @@ def read_pixels(path: Path, settings: DataSettings) -> DecodedFile:
     """A file's picture at its own size.
 
     Raises:
-        CorruptImage: It cannot be opened or does not decode; the message is the reason.
+        CorruptImage: If the file cannot be opened or decoded; the message is the reason.
     """
     try:
         return decode_bytes(path.read_bytes(), settings.value_range)
@@ -114,37 +115,30 @@ def read_pixels(path: Path, settings: DataSettings) -> DecodedFile:
 
 
 def check_first(root: Path, names: Sequence[str], settings: DataSettings) -> None:
-    """Refuses a folder of dark files of 16 bits, by its first files, as training does by all.
+    """Refuses a folder of dark 16-bit files, judged by its first files; training judges by all.
 
     Raises:
         DataError: See ``decoding.check_depth``.
     """
     peaks = np.zeros(len(names[:_FIRST]), np.int64)
     for index in range(len(peaks)):
-        with suppress(CorruptImage):  # It gets its line in the table.
+        with suppress(CorruptImage):  # The table will name it.
             peaks[index] = read_pixels(root / names[index], settings).peak
     check_depth(peaks, names)
 
 
-def read_image(root: Path, listed: Listed, settings: DataSettings) -> FolderImage | Listed:
+def read_image(root: Path, listed: ListedFile, settings: DataSettings) -> FolderImage | ListedFile:
     """Reads a file as the training data was read.
 
-    Where the data's channels were 'auto' the row has three: a network of one turns them to grey.
-
-    Args:
-        root: The folder.
-        listed: A file of it.
-        settings: Working size, channels and range of values.
-
-    Returns:
-        The image, or the file with the reason why it is none.
+    If the data's channels are 'auto' the image has three; a network of one channel makes it grey.
+    A file that cannot be read is returned with the reason.
     """
     if listed.error:
         return listed
     try:
         pixels, frames, _ = read_pixels(root / listed.name, settings)
     except CorruptImage as error:
-        return Listed(listed.name, str(error))
+        return ListedFile(listed.name, str(error))
     channels = 3 if settings.channels == "auto" else settings.channels
     row = make_row(Picture(pixels), settings.working_size, channels, detector=None)
     height, width = pixels.shape[:2]
@@ -153,23 +147,20 @@ def read_image(root: Path, listed: Listed, settings: DataSettings) -> FolderImag
 
 def read_batches(
     root: Path,
-    files: Sequence[Listed],
+    files: Sequence[ListedFile],
     settings: DataSettings,
     batch_size: int,
     num_workers: int,
-) -> Iterator[list[FolderImage | Listed]]:
-    """Reads files in threads, one batch ahead of the one in use.
+) -> Iterator[list[FolderImage | ListedFile]]:
+    """Reads files in order, in threads, one batch ahead of the one in use.
 
     Args:
         root: The folder.
         files: Files of it.
         settings: Working size, channels and range of values.
-        batch_size: Images a batch. Files that are none ride along and take no place, so that what
-            is predicted together does not depend on them.
-        num_workers: Decoding threads.
-
-    Yields:
-        Batches in the order of the files.
+        batch_size: Images in a batch. Files that cannot be read are passed on in addition, so that
+            they do not change which images are predicted together.
+        num_workers: The number of decoding threads.
     """
     read = map_in_order(lambda listed: read_image(root, listed, settings), files, num_workers)
     return _one_ahead(_batches(read, batch_size))
@@ -184,9 +175,9 @@ def stack(images: Sequence[FolderImage]) -> dict[str, np.ndarray]:
 
 
 def _batches(
-    items: Iterable[FolderImage | Listed], batch_size: int
-) -> Iterator[list[FolderImage | Listed]]:
-    batch: list[FolderImage | Listed] = []
+    items: Iterable[FolderImage | ListedFile], batch_size: int
+) -> Iterator[list[FolderImage | ListedFile]]:
+    batch: list[FolderImage | ListedFile] = []
     images = 0
     for item in items:
         batch.append(item)
@@ -205,10 +196,6 @@ def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
         while (item := coming.result()) is not None:
             coming = thread.submit(next, items, None)
             yield item
-
-
-def _below(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
 
 
 def _why(error: OSError) -> str:

@@ -1,10 +1,10 @@
-"""What is written about a folder of images: a table, and of segmentations masks and overlays.
+"""What is written about a folder of images: a table, and for segmentations masks and overlays.
 
-`OUT/predictions.csv` has a row a file, in order; `error` says why one was not predicted.
+``OUT/predictions.csv`` has a row for each file, in order; ``error`` says why one has no prediction.
 Diagnosis: image, called, prob_<class>..., error. Segmentation: image, mask, pixels_<class>...,
 <measurement>_<unit>, error; and beside the table
 
-    OUT/masks/*.png         uint8 class numbers at the file's size; of one class 0 and 255
+    OUT/masks/*.png         uint8 class numbers at the file's size; 0 and 255 for one class
     OUT/overlays/*.png      the pictures with tinted and outlined regions
     OUT/classes.csv         value in the masks, class, colour in the overlays
 """
@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -25,8 +24,8 @@ from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labels.task import Task
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.evaluation.biometry import UNITS
-from ufm_jax.evaluation.calls import called
-from ufm_jax.evaluation.predictions_csv import BETWEEN
+from ufm_jax.evaluation.calls import make_calls
+from ufm_jax.evaluation.predictions_csv import SEPARATOR
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.files import private_file, private_folder
 from ufm_jax.prediction.folder.files import FolderImage, read_pixels
@@ -39,29 +38,7 @@ TABLE, KEY, MASKS, OVERLAYS = "predictions.csv", "classes.csv", "masks", "overla
 _FULL = 255
 
 Cells = Mapping[str, str]
-"""Values of a row by column; a column that is absent stays empty."""
-
-
-class Output(Protocol):
-    """Turns the prediction for an image into a row of the table, and files beside it."""
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """Columns between `image` and `error`."""
-        ...
-
-    @property
-    def note(self) -> str:
-        """How the table is to be read, in one line; '' where it speaks for itself."""
-        ...
-
-    def __call__(self, image: FolderImage, probabilities: np.ndarray) -> Cells:
-        """Cells of an image; called from several threads at once.
-
-        Raises:
-            CorruptImage: The file can no longer be read.
-        """
-        ...
+"""Values of a row by column; the cell of an absent column is empty."""
 
 
 @contextmanager
@@ -74,12 +51,11 @@ def open_table(path: Path, columns: Sequence[str]) -> Iterator[Callable[[Cells],
 
 @dataclass(frozen=True)
 class DiagnosisOutput:
-    """Probabilities, and the class or the findings that are called.
+    """Turns the prediction of a diagnosis into a row of the table.
 
     Attributes:
-        task: Classes.
-        thresholds: Where a class is called, see ``calls.calling_thresholds``; empty: the most
-            probable class is called.
+        task: The task, with its classes.
+        thresholds: See ``calls.calling_thresholds``; empty: the most probable class is called.
     """
 
     task: Task
@@ -87,12 +63,12 @@ class DiagnosisOutput:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """See ``Output``."""
+        """Columns between ``image`` and ``error``."""
         return ("called", *(f"prob_{name}" for name in self.task.classes))
 
     @property
     def note(self) -> str:
-        """See ``Output``."""
+        """How the table is to be read, in one line."""
         if not self.thresholds:
             return "called is the most probable class"
         rules = [
@@ -101,21 +77,21 @@ class DiagnosisOutput:
         return f"called: {', '.join(rules)}"
 
     def __call__(self, image: FolderImage, probabilities: np.ndarray) -> Cells:
-        """See ``Output``; ``probabilities`` is [C]."""
+        """Cells of an image with ``probabilities`` [C]; called from several threads at once."""
         del image
         task = self.task
         assert task.kind != "segment"
-        (calls,) = called(probabilities[None], task.kind, task.classes, self.thresholds)
+        (calls,) = make_calls(probabilities[None], task.kind, task.classes, self.thresholds)
         cells = {f"prob_{n}": str(p) for n, p in zip(task.classes, probabilities, strict=True)}
-        return cells | {"called": BETWEEN.join(np.array(task.classes)[calls])}
+        return cells | {"called": SEPARATOR.join(np.array(task.classes)[calls])}
 
 
 @dataclass(frozen=True)
 class SegmentationOutput:
-    """Masks at the files' sizes, overlays, areas and a measurement.
+    """Turns a predicted mask into a row of the table, a mask of the file's size and an overlay.
 
     Attributes:
-        task: Foreground classes.
+        task: The task, with its foreground classes.
         settings: How masks are made and measured.
         data: How files are read.
         images: The folder that is read.
@@ -136,23 +112,23 @@ class SegmentationOutput:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """See ``Output``."""
+        """Columns between ``image`` and ``error``."""
         areas = tuple(f"pixels_{name}" for name in self.task.classes)
         return ("mask", *areas, *filter(None, [self._measured]))
 
     @property
     def note(self) -> str:
-        """See ``Output``."""
+        """How the table is to be read, in one line."""
         return f"{KEY} names the values in {MASKS}/ and the colours in {OVERLAYS}/"
 
     @property
     def _measured(self) -> str:
-        """The measurement's column, '' where nothing is measured."""
-        taken = self.settings.measurement
-        if not taken:
+        """The measurement's column; '' if nothing is measured."""
+        measurement = self.settings.measurement
+        if not measurement:
             return ""
-        unit = UNITS[taken]
-        return f"{taken}_{'px' if unit == 'mm' and not self.spacing else unit}"
+        unit = UNITS[measurement]
+        return f"{measurement}_{'px' if unit == 'mm' and not self.spacing else unit}"
 
     def write_key(self) -> None:
         """Writes what values and colours mean."""
@@ -163,11 +139,19 @@ class SegmentationOutput:
                 add((number * self._scale, name, colour))
 
     def __call__(self, image: FolderImage, probabilities: np.ndarray) -> Cells:
-        """See ``Output``; ``probabilities`` is [P, P, 1 + C]."""
+        """Writes files and returns the cells of an image; called from several threads at once.
+
+        Args:
+            image: The image.
+            probabilities: [P, P, 1 + C].
+
+        Raises:
+            CorruptImage: If the file can no longer be read.
+        """
         mask = native_mask(probabilities, image.native, self.settings.least_component)
         file = self.files[image.name]
         if self.overlays:
-            # Read again: to keep every picture until its mask is known would not be bounded.
+            # Read again, since memory could not hold every picture until its mask is known.
             pixels = read_pixels(self.images / image.name, self.data).pixels
             if pixels.shape[:2] != mask.shape:
                 raise CorruptImage("changed while it was predicted")
@@ -187,11 +171,15 @@ class SegmentationOutput:
         return _FULL if self.task.num_classes == 1 else 1
 
 
-def mask_names(names: Sequence[str]) -> dict[str, str]:
-    """A name of its own for the mask of each image.
+Output = DiagnosisOutput | SegmentationOutput
 
-    It is the image's with the suffix .png, so that images and masks pair by their stems. Images
-    that would share it, also where letters' case makes no difference, keep their suffix before it.
+
+def mask_names(names: Sequence[str]) -> dict[str, str]:
+    """A different name for the mask of each image.
+
+    A mask has its image's name with the suffix .png, so that images and masks pair by their stems.
+    Images whose masks would share a name, upper and lower case being equal, keep their own suffix
+    before .png.
 
     Args:
         names: Paths below the folder of the images.

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ufm_jax.config.finetuning import FinetuneConfig
-from ufm_jax.config.schema import as_config_errors
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.calls import calling_thresholds
@@ -22,7 +21,7 @@ from ufm_jax.files import private_folder
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.folder.files import (
     FolderImage,
-    Listed,
+    ListedFile,
     check_first,
     list_files,
     read_batches,
@@ -46,22 +45,15 @@ from ufm_jax.threads import map_in_order
 _log = logging.getLogger(__name__)
 
 
-class _Predicted(NamedTuple):
-    """An image, and the network's output for it."""
-
-    image: FolderImage
-    probabilities: np.ndarray
-
-
 class Request(NamedTuple):
-    """What is to be predicted, and where it goes.
+    """What is to be predicted, and where the predictions go.
 
     Attributes:
         images: The folder that is read, with its sub-folders.
         out: The folder that is written; it must be empty or absent.
-        client: Whose personal parameters are used; '' where the model has none.
+        client: Whose personal parameters are used; '' for a model without personal parameters.
         spacing: mm per pixel of all images; 0 = unknown.
-        overlays: Segmentation: whether overlays are drawn.
+        overlays: Whether overlays of segmentations are drawn.
     """
 
     images: Path
@@ -72,11 +64,11 @@ class Request(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """How it went.
+    """What was predicted.
 
     Attributes:
-        predicted: Images with a prediction.
-        failed: Files without one.
+        predicted: The number of images with a prediction.
+        failed: The number of files without one.
         note: How the table is to be read.
     """
 
@@ -86,27 +78,27 @@ class Summary(NamedTuple):
 
 
 def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request) -> Summary:
-    """Predicts every image of a folder; see ``folder_outputs`` for what is written.
+    """Predicts every image of a folder; see ``outputs`` for what is written.
 
     Images are decoded, and outputs written, in threads while the device works; memory does not grow
     with the number of images.
 
     Args:
-        config: The run's.
-        model: The run's.
+        config: The run's configuration.
+        model: The run's model.
         request: Folders and options.
 
     Raises:
-        ConfigError, DataError: The request does not fit the model or the folders; nothing was
-            written then. Files that cannot be read are listed in the table instead.
+        ConfigError, DataError: If the request does not fit the model or the folders; then nothing
+            is written. Files that cannot be read are listed in the table instead.
     """
-    params = _params(model, request.client)
+    params = model.for_client(request.client).params
     _check_out(request)
     files = list_files(request.images, config.data)
     candidates = [listed.name for listed in files if not listed.error]
     check_first(request.images, candidates, config.data)
     output = _output(config, model, request, candidates)
-    # A larger batch than there are images would be filled up in vain.
+    # A batch larger than the number of images would only be filled up.
     batch_size = min(config.evaluation.batch_size, max(1, len(candidates)))
     predictor = Predictor(make_objective(config, model.task).predict, batch_size)
     workers = config.data.num_workers or os.cpu_count() or 1
@@ -130,30 +122,13 @@ def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request
 
 
 def _check_out(request: Request) -> None:
-    """Refuses a folder that holds anything, and one inside the folder of images.
-
-    Raises:
-        ConfigError: Naming the folder.
-    """
+    """Refuses an output folder that holds files, or that lies inside the folder of images."""
     out = request.out
     ours = {LOCK_FILE, ERROR_FILE}
     if out.exists() and (not out.is_dir() or {file.name for file in out.iterdir()} - ours):
         raise ConfigError(f"--out={out} is not an empty folder; name another one")
     if out.resolve().is_relative_to(request.images.resolve()):
         raise ConfigError(f"--out={out} lies within --images={request.images}; name another one")
-
-
-def _params(model: TrainedModel, client: str) -> Params:
-    """The parameters to predict with."""
-    if bool(model.personal) == bool(client):
-        with as_config_errors():
-            return model.params_of(client or None)
-    if client:
-        raise ConfigError(f"--client={client}: the run has one model for all; leave it out")
-    raise ConfigError(
-        "--client is missing: in this run each client has parameters of its own; choose one of "
-        f"{', '.join(model.clients)}"
-    )
 
 
 def _output(
@@ -184,23 +159,23 @@ def _output(
 
 
 def _predictions(
-    predictor: Predictor, params: Params, batches: Iterator[list[FolderImage | Listed]]
-) -> Iterator[_Predicted | Listed]:
-    """Each file in order, with the network's output where it is an image."""
+    predictor: Predictor, params: Params, batches: Iterator[list[FolderImage | ListedFile]]
+) -> Iterator[tuple[FolderImage, np.ndarray] | ListedFile]:
+    """Each file in order, an image with the network's output for it."""
     for batch in batches:
         images = [item for item in batch if isinstance(item, FolderImage)]
         outputs = iter(predictor(params, stack(images)) if images else ())
         for item in batch:
-            yield item if isinstance(item, Listed) else _Predicted(item, next(outputs))
+            yield item if isinstance(item, ListedFile) else (item, next(outputs))
 
 
-def _row(output: Output, item: _Predicted | Listed) -> Cells:
-    if isinstance(item, Listed):
+def _row(output: Output, item: tuple[FolderImage, np.ndarray] | ListedFile) -> Cells:
+    if isinstance(item, ListedFile):
         return {"image": item.name, "error": item.error}
-    image = item.image
+    image, probabilities = item
     if image.frames > 1:
         _log.warning("%s: frame 1 of %d is used", image.name, image.frames)
     try:
-        return {"image": image.name, **output(image, item.probabilities)}
+        return {"image": image.name, **output(image, probabilities)}
     except CorruptImage as error:
         return {"image": image.name, "error": str(error)}

@@ -1,4 +1,4 @@
-"""Choosing a probe's one free number: on the validation split, or by cross-validation."""
+"""The choice of a probe's one hyperparameter: on the validation split, or by cross-validation."""
 
 import math
 import warnings
@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.splits import make_groups
 from ufm_jax.evaluation.cases import multiclass_cases, multilabel_cases
+from ufm_jax.runs.stored import as_json
 
 Record = dict[str, float | str | None]
 
@@ -19,30 +20,29 @@ _FALL_BACK = {
     "auroc": ("auroc", "balanced_accuracy", "loss"),
     "balanced_accuracy": ("balanced_accuracy", "loss"),
 }
-"""What decides, then what decides where the one before is undefined."""
+"""The figure that decides, then those that decide if the one before is undefined."""
 
 _LEAST = float(np.finfo(np.float32).eps)
-"""In the loss probabilities keep this distance from 0 and 1, so that no vote makes it infinite."""
-
+"""Probabilities in the loss keep this distance from 0 and 1, so that no vote makes it infinite."""
 
 _FOLDS = 5
-"""Parts of the training split in a cross-validation, where it has so many groups."""
+"""Folds of a cross-validation, if the training split has so many groups."""
 
 Candidates = Callable[[np.ndarray, np.ndarray], Sequence[np.ndarray]]
-"""``(fitted, asked) -> probabilities``: rows [n] to fit to, rows [m] to predict; [m, C] a value."""
+"""``(fit_rows [n], asked_rows [m]) -> probabilities``, [m, C] for each candidate value."""
 
 
-class Grounds(NamedTuple):
-    """What a choice rests on.
+class Validation(NamedTuple):
+    """The rows that candidate values are compared on.
 
     Attributes:
-        parts: Rows to fit to and rows to predict, int64 each; no group is in both. None where
+        parts: Rows to fit to and rows to predict, int64 each, with no group in both; empty if
             nothing is chosen.
-        words: What the predicted rows are, or why there are none.
+        note: What the predicted rows are, or why nothing is chosen.
     """
 
     parts: tuple[tuple[np.ndarray, np.ndarray], ...]
-    words: str
+    note: str
 
     @property
     def asked(self) -> np.ndarray:
@@ -51,14 +51,14 @@ class Grounds(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What was chosen among values.
+    """The value that was chosen.
 
     Attributes:
-        position: Of the chosen value.
-        chosen: JSON-able: the value under its name; 'by', the figure that decided, '' where nothing
-            did; 'note', what it rests on, or why nothing was chosen; and if something was, the
-            figures: macro 'auroc', 'balanced_accuracy', 'loss', None where undefined.
-        table: Value and figures of each candidate; empty where nothing was chosen.
+        position: Its position among the candidates.
+        chosen: As JSON has it: the value under its name; 'by', the figure that decided, or '' if
+            nothing was chosen; 'note', as in ``Validation``; and if something was chosen, the
+            figures: macro 'auroc', 'balanced_accuracy', 'loss', None = undefined.
+        table: Value and figures of each candidate; empty if nothing was chosen.
     """
 
     position: int
@@ -66,29 +66,29 @@ class Choice(NamedTuple):
     table: tuple[Record, ...]
 
 
-def choosing_grounds(data: LabelledData, rows: np.ndarray, select: str) -> Grounds:
-    """What a probe's number is chosen on: the validation split, else folds of the training rows.
+def validation_of(data: LabelledData, rows: np.ndarray, select: str) -> Validation:
+    """The validation split or, without one, folds of the training rows.
 
-    Folds are of whole groups, stratified by class.
+    Folds hold whole groups and are stratified by class.
 
     Args:
-        data: Of a diagnosis task.
+        data: The data of a diagnosis task.
         rows: Training rows that the probe may use, int64 [n].
         select: As ``config.evaluation.select``.
     """
     if select == "last":
-        return Grounds((), "not chosen: config.evaluation.select='last'")
+        return Validation((), "not chosen: config.evaluation.select='last'")
     if len(val := data.rows("val")):
-        return Grounds(((rows, val),), "on the validation split")
+        return Validation(((rows, val),), "on the validation split")
     if parts := _folds(data, rows):
-        return Grounds(parts, "in a cross-validation over groups of the training split")
-    return Grounds(
+        return Validation(parts, "in a cross-validation over groups of the training split")
+    return Validation(
         (), "not chosen: there is no validation split, and too few groups to cross-validate"
     )
 
 
 def _folds(data: LabelledData, rows: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Each fold after the rows outside it; none where those outside show nothing to tell apart."""
+    """The rows outside each fold, and the fold; no fold if rows outside one show a single class."""
     targets = data.targets[rows]
     names = [data.group_names[group] for group in data.groups[rows]]
     groups = make_groups(names, targets == 1)
@@ -97,7 +97,7 @@ def _folds(data: LabelledData, rows: np.ndarray) -> tuple[tuple[np.ndarray, np.n
     if count < 2:
         return ()
     with warnings.catch_warnings():
-        # A class of fewer images than folds is in some folds only, which is as well as can be.
+        # A class of fewer images than folds cannot be in every fold.
         warnings.filterwarnings("ignore", message="The least populated class")
         pieces = list(StratifiedGroupKFold(count).split(classes, classes, groups.ids))
     if not all(len(inside) and tells_apart(targets[outside]) for outside, inside in pieces):
@@ -106,43 +106,44 @@ def _folds(data: LabelledData, rows: np.ndarray) -> tuple[tuple[np.ndarray, np.n
 
 
 def tells_apart(targets: np.ndarray) -> bool:
-    """Whether rows of targets [n, C] show a class that another row lacks."""
+    """Whether some of the rows of targets [n, C] show a class that others lack."""
     return bool(((targets == 1).any(0) & (targets == 0).any(0)).any())
 
 
-def choose(
+def choose_value(
     name: str,
     values: Sequence[float],
     candidates: Candidates,
     data: LabelledData,
-    grounds: Grounds,
+    validation: Validation,
     select: str,
 ) -> Choice:
-    """Compares candidates on all rows that ``grounds`` ask for together.
+    """Compares candidates on all predicted rows of ``validation`` together.
 
     The highest macro AUROC or balanced accuracy decides, or the lowest loss. An AUROC that is
     undefined, since no class has both positive and negative rows, gives way to the balanced
-    accuracy, and this to the loss. Of equals the one of the lowest loss is taken, then the first.
+    accuracy, and this to the loss. Among equals the lowest loss decides, then the first place.
 
     Args:
-        name: Of the number.
-        values: Candidates; the first is taken where there is nothing to choose by.
+        name: The name of the hyperparameter.
+        values: Candidates; the first is taken if there is nothing to choose by.
         candidates: Predicts with each value.
-        data: Of a diagnosis task.
-        grounds: What they are compared on.
+        data: The data of a diagnosis task.
+        validation: The rows that candidates are compared on.
         select: As ``config.evaluation.select``.
     """
-    if not grounds.parts:
-        return Choice(0, {name: values[0], "by": "", "note": grounds.words}, ())
-    by_part = [candidates(fitted, asked) for fitted, asked in grounds.parts]
+    if not validation.parts:
+        return Choice(0, {name: values[0], "by": "", "note": validation.note}, ())
+    by_part = [candidates(fitted, asked) for fitted, asked in validation.parts]
     together = (np.concatenate(parts) for parts in zip(*by_part, strict=True))
-    found = [figures_of(probabilities, data, grounds.asked) for probabilities in together]
+    found = [figures_of(probabilities, data, validation.asked) for probabilities in together]
     by = next(figure for figure in _FALL_BACK[select] if math.isfinite(found[0][figure]))
     sign = 1 if by == "loss" else -1
     ranks = [(sign * figures[by], figures["loss"]) for figures in found]
     position = min(range(len(ranks)), key=ranks.__getitem__)
-    table = tuple(_record(name, *pair) for pair in zip(values, found, strict=True))
-    return Choice(position, {**table[position], "by": by, "note": grounds.words}, table)
+    lines = ({name: value, **figures} for value, figures in zip(values, found, strict=True))
+    table = tuple(as_json(line) for line in lines)
+    return Choice(position, {**table[position], "by": by, "note": validation.note}, table)
 
 
 def figures_of(probabilities: np.ndarray, data: LabelledData, rows: np.ndarray) -> dict[str, float]:
@@ -150,7 +151,7 @@ def figures_of(probabilities: np.ndarray, data: LabelledData, rows: np.ndarray) 
 
     Args:
         probabilities: [n, C].
-        data: Of a diagnosis task; findings of unknown label do not count.
+        data: The data of a diagnosis task; findings of unknown label do not count.
         rows: [n].
     """
     targets, classes = data.targets[rows].astype(np.float64), data.task.classes
@@ -164,8 +165,3 @@ def figures_of(probabilities: np.ndarray, data: LabelledData, rows: np.ndarray) 
     measured = cases.measure(np.ones((1, len(rows))))
     names = ("auroc", "balanced_accuracy")
     return {name: float(measured[name][0]) for name in names} | {"loss": float(loss)}
-
-
-def _record(name: str, value: float, figures: dict[str, float]) -> Record:
-    defined = {figure: x if math.isfinite(x) else None for figure, x in figures.items()}
-    return {name: value, **defined}

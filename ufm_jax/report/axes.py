@@ -1,10 +1,16 @@
-"""Axes: from data to SVG coordinates, and where the ticks go."""
+"""Axes: from data to SVG coordinates, where the ticks go, and how both are drawn."""
 
 import dataclasses
 import itertools
 import math
 
 import numpy as np
+
+from ufm_jax.report import svg
+from ufm_jax.report.markup import Markup, join
+
+_MARGIN = 0.06
+"""Share of a range that is added at either end of its axis, unless that end is pinned to zero."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,13 +31,13 @@ def ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[fl
     """Round numbers inside low..high, in steps of 1, 2 or 5 times a power of ten.
 
     Args:
-      low: Lower end of the axis.
-      high: Upper end, greater than ``low``.
-      most: Upper bound on the number of ticks, at least 2.
-      whole: Steps of at least 1, for axes that count.
+        low: Lower end of the axis.
+        high: Upper end, greater than ``low``.
+        most: Upper bound on the number of ticks, at least 2.
+        whole: Steps of at least 1, for axes that count.
 
     Returns:
-      Ticks in increasing order.
+        Ticks in increasing order.
     """
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
@@ -46,8 +52,8 @@ def tick_label(value: float, values: list[float]) -> str:
     """Writes a tick with just the decimals that the axis needs; very large or small with exponent.
 
     Args:
-      value: One of ``values``.
-      values: All ticks of the axis.
+        value: One of ``values``.
+        values: All ticks of the axis.
     """
     step = min((b - a for a, b in itertools.pairwise(values)), default=abs(value) or 1.0)
     largest = max(abs(tick) for tick in values)
@@ -58,18 +64,38 @@ def tick_label(value: float, values: list[float]) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def padded_range(
-    values: np.ndarray, *, from_zero: bool = False, margin: float = 0.06
-) -> tuple[float, float]:
+def axes(
+    x: Scale, y: Scale, x_label: str, y_label: str, x_ticks: list[float], bottom: float
+) -> Markup:
+    """Grid lines, ticks and labels of a plot; ``bottom`` is the height of the x axis' label."""
+    parts = []
+    y_ticks = ticks(y.low, y.high, 5)
+    for value in y_ticks:
+        parts.append(svg.line(x.start, y(value), x.stop, y(value), "grid"))
+        parts.append(svg.text(tick_label(value, y_ticks), x.start - 8, y(value) + 4, "tick end"))
+    return join(
+        *parts,
+        *x_labels(x, y.start, x_ticks),
+        svg.line(x.start, y.start, x.stop, y.start, "axis"),
+        svg.text(y_label, 0, 10, "label"),
+        svg.text(x_label, x.stop, bottom, "label end"),
+    )
+
+
+def x_labels(x: Scale, at: float, values: list[float]) -> list[Markup]:
+    """The tick labels of an x axis at height ``at``."""
+    return [svg.text(tick_label(v, values), x(v), at + 16, "tick middle") for v in values]
+
+
+def padded_range(values: np.ndarray, *, from_zero: bool = False) -> tuple[float, float]:
     """An axis range around the finite ``values`` that is never empty.
 
     Args:
-      values: Any shape; nan and infinite entries are ignored.
-      from_zero: Begin the axis at 0.
-      margin: Share of the range added at either end that is not pinned to zero.
+        values: Any shape; nan and infinite entries are ignored.
+        from_zero: Begin the axis at 0.
 
     Returns:
-      (low, high) with low < high; (0, 1) where no value is finite.
+        (low, high) with low < high; (0, 1) where no value is finite.
     """
     finite = values[np.isfinite(values)]
     if finite.size == 0:
@@ -80,4 +106,4 @@ def padded_range(
         spread = size
     if spread < 1e-30:
         spread = 1.0
-    return (0.0 if from_zero else low - margin * spread), high + margin * spread
+    return (0.0 if from_zero else low - _MARGIN * spread), high + _MARGIN * spread

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ufm_jax.data.labels.task import Task
-from ufm_jax.finetuning.probes.choice import choose, choosing_grounds, figures_of
+from ufm_jax.finetuning.probes.hyperparameter import choose_value, figures_of, validation_of
 
 
 def validation(labels, targets=None):
-    """What ``choose`` reads of data all of whose rows are for validation."""
+    """What ``choose_value`` reads of data all of whose rows are for validation."""
     return SimpleNamespace(
         task=Task("single" if targets is None else "multi", ("a", "b", "c")),
         labels=np.asarray(labels),
@@ -22,13 +22,13 @@ def validation(labels, targets=None):
 
 
 def chosen(name, values, found, data, select):
-    """``choose`` where each value's probabilities are given."""
-    grounds = choosing_grounds(data, np.zeros(0, np.int64), select)
-    return choose(name, values, lambda fitted, asked: found, data, grounds, select)
+    """``choose_value`` where each value's probabilities are given."""
+    validation = validation_of(data, np.zeros(0, np.int64), select)
+    return choose_value(name, values, lambda fitted, asked: found, data, validation, select)
 
 
 def training(labels, groups):
-    """What ``choosing_grounds`` reads of data all of whose rows are for training."""
+    """What ``validation_of`` reads of data all of whose rows are for training."""
     return SimpleNamespace(
         targets=np.eye(3)[labels],
         groups=np.asarray(groups),
@@ -72,7 +72,7 @@ def test_last_chooses_nothing_and_says_so():
 def test_each_training_row_is_asked_once_of_a_fit_that_saw_nothing_of_its_group(drawn):
     labels, groups = map(list, zip(*drawn, strict=True))
     rows = np.arange(len(drawn))[::-1]
-    parts = choosing_grounds(training(labels, groups), rows, "auto").parts
+    parts = validation_of(training(labels, groups), rows, "auto").parts
     if parts:
         asked = np.concatenate([asked for _, asked in parts])
         np.testing.assert_array_equal(np.sort(asked), rows[::-1])
@@ -84,15 +84,15 @@ def test_each_training_row_is_asked_once_of_a_fit_that_saw_nothing_of_its_group(
 
 def test_folds_hold_each_class_where_it_has_groups_enough():
     data = training([0] * 10 + [1] * 5, list(range(15)))
-    parts = choosing_grounds(data, np.arange(15), "auto").parts
+    parts = validation_of(data, np.arange(15), "auto").parts
     assert [np.sum(asked >= 10) for _, asked in parts] == [1] * 5
 
 
 @pytest.mark.parametrize("groups", [[0, 0, 0, 0], [0, 0, 1, 1]])
 def test_too_few_groups_leave_nothing_to_choose_on(groups):
-    """Of one group there is no rest; of two, the rest shows one class alone."""
-    grounds = choosing_grounds(training([0, 0, 1, 1], groups), np.arange(4), "auto")
-    assert grounds == (
+    """One group leaves no rest, and with two groups the rest shows one class alone."""
+    validation = validation_of(training([0, 0, 1, 1], groups), np.arange(4), "auto")
+    assert validation == (
         (),
         "not chosen: there is no validation split, and too few groups to cross-validate",
     )

@@ -1,13 +1,13 @@
 """Two models on the same rows: DeLong's test, paired bootstrap over groups, McNemar's test."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from ufm_jax.evaluation.delong import areas_and_covariance
 from ufm_jax.evaluation.intervals import (
+    LEVEL,
     Bootstrap,
     Measure,
     Replicates,
@@ -15,7 +15,7 @@ from ufm_jax.evaluation.intervals import (
     group_numbers,
     interval,
 )
-from ufm_jax.evaluation.results import Estimate, plain
+from ufm_jax.evaluation.results import Estimate
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,12 @@ class Comparison:
     """One figure of two models on the same rows.
 
     Attributes:
-      first: the first model's figure.
-      second: the second's.
-      difference: first - second.
-      p_value: two-sided, of no difference; nan = no test was possible, `difference.note` says why.
-      method: the test, in words.
+        first: The first model's figure.
+        second: The second's.
+        difference: The first figure minus the second.
+        p_value: Two-sided, for no difference; nan = no test was possible, and ``difference.note``
+            says why.
+        method: The test, in words.
     """
 
     first: Estimate
@@ -36,21 +37,17 @@ class Comparison:
     p_value: float
     method: str
 
-    def to_json(self) -> dict[str, Any]:
-        """Nested dicts that `json.dumps` takes as they are."""
-        return plain(self)
-
 
 @dataclass(frozen=True)
 class McNemar:
     """McNemar's test of two ways to call the same rows.
 
     Attributes:
-      first_only: rows that only the first called rightly.
-      second_only: rows that only the second called rightly.
-      p_exact: two-sided exact binomial p; 1 without such rows.
-      statistic: chi-square with continuity correction, (|b - c| - 1)^2 / (b + c); 0 without.
-      p_corrected: its p, one degree of freedom.
+        first_only: Rows that only the first called rightly.
+        second_only: Rows that only the second called rightly.
+        p_exact: Two-sided exact binomial p; 1 without such rows.
+        statistic: Chi-square with continuity correction, (|b - c| - 1)^2 / (b + c), or 0.
+        p_corrected: The p of the statistic, with one degree of freedom.
     """
 
     first_only: int
@@ -64,18 +61,16 @@ def auroc_interval(
     positive: np.ndarray,
     scores: np.ndarray,
     groups: np.ndarray | None = None,
-    level: float = 0.95,
 ) -> Estimate:
-    """Area under the ROC curve with DeLong's interval, cut at 0 and 1.
+    """Area under the ROC curve with DeLong's 95 % interval, cut at 0 and 1.
 
     Args:
-      positive: bool or 0/1 [R].
-      scores: float [R].
-      groups: [R], see `delong`; None = rows are independent.
-      level: coverage.
+        positive: bool or 0/1 [R].
+        scores: float [R].
+        groups: [R]; see ``delong``. None = rows are independent.
     """
     areas, covariance = areas_and_covariance(positive, np.asarray(scores)[None], groups)
-    return _wald(float(areas[0]), float(covariance[0, 0]), len(positive), level, (0, 1))
+    return _wald(float(areas[0]), float(covariance[0, 0]), len(positive), (0, 1))
 
 
 def delong_test(
@@ -83,27 +78,23 @@ def delong_test(
     first: np.ndarray,
     second: np.ndarray,
     groups: np.ndarray | None = None,
-    level: float = 0.95,
 ) -> Comparison:
     """DeLong's test of the areas under two ROC curves of the same rows.
 
     Args:
-      positive: bool or 0/1 [R].
-      first: float [R], the first model's scores.
-      second: float [R], the second's.
-      groups: [R], see `delong`; None = rows are independent.
-      level: coverage of the intervals.
+        positive: bool or 0/1 [R].
+        first: float [R], the first model's scores.
+        second: float [R], the second's.
+        groups: [R]; see ``delong``. None = rows are independent.
 
     Raises:
-      ValueError: see `delong.areas_and_covariance`.
+        ValueError: See ``delong.areas_and_covariance``.
     """
     areas, covariance = areas_and_covariance(positive, np.stack([first, second]), groups)
     rows = len(positive)
-    one, two = (
-        _wald(float(areas[i]), float(covariance[i, i]), rows, level, (0, 1)) for i in (0, 1)
-    )
+    one, two = (_wald(float(areas[i]), float(covariance[i, i]), rows, (0, 1)) for i in (0, 1))
     variance = float(np.array([1, -1]) @ covariance @ np.array([1, -1]))
-    difference = _wald(float(areas[0] - areas[1]), variance, rows, level, (-1, 1))
+    difference = _wald(float(areas[0] - areas[1]), variance, rows, (-1, 1))
     if difference.low < difference.high:
         p_value = float(2 * stats.norm.sf(abs(difference.value) / np.sqrt(variance)))
     else:
@@ -115,53 +106,41 @@ def delong_test(
 def paired_bootstrap(
     first: Measure, second: Measure, groups: np.ndarray, settings: Bootstrap
 ) -> dict[str, Comparison]:
-    """Compares all figures that two measures share, on the same resamples of groups.
+    """Compares all figures that two measures share, on the same resamples of whole groups.
 
     p is the smallest 1 - level at which the percentile interval of the difference excludes 0:
     2 min(#{d <= 0} + 1, #{d >= 0} + 1) / (B + 1), at most 1.
 
     Args:
-      first: the first model's figures.
-      second: the second's, on the same rows in the same order.
-      groups: [R].
-      settings: how many resamples, and the level of the intervals.
+        first: The first model's figures.
+        second: The second's, on the same rows in the same order.
+        groups: [R].
+        settings: How many resamples, and the level of the intervals.
 
     Raises:
-      ValueError: the measures share no figure, or there are fewer than two groups.
+        ValueError: If the measures share no figure, or there are fewer than two groups.
     """
     count = group_numbers(groups)[1]
     if count < 2:
         raise ValueError("one group only: a comparison needs at least two groups to resample")
-
-    def both(weights: np.ndarray) -> dict[str, np.ndarray]:
-        one, two = first(weights), second(weights)
-        return {
-            key: value
-            for name in one
-            if name in two
-            for key, value in ((f"1:{name}", one[name]), (f"2:{name}", two[name]))
-        }
-
-    found = evaluate(both, groups, settings)
-    if not found.point:
+    # Equal settings and groups give both the same resamples.
+    one, two = (evaluate(measure, groups, settings) for measure in (first, second))
+    shared = [name for name in one.point if name in two.point]
+    if not shared:
         raise ValueError("the two measures share no figure")
     method = f"paired bootstrap, {settings.replicates} resamples of {count} groups"
-    return {
-        key[2:]: _paired(found, key[2:], settings, len(groups), method)
-        for key in found.point
-        if key.startswith("1:")
-    }
+    return {name: _paired(one, two, name, settings, len(groups), method) for name in shared}
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
     """McNemar's test (Psychometrika 12:153, 1947) of two ways to call the same n rows.
 
     Args:
-      first_right: bool [n], whether the first called each row rightly.
-      second_right: bool [n].
+        first_right: bool [n], whether the first called each row rightly.
+        second_right: bool [n].
 
     Raises:
-      ValueError: shapes differ.
+        ValueError: If shapes differ.
     """
     first_right, second_right = np.asarray(first_right, bool), np.asarray(second_right, bool)
     if first_right.shape != second_right.shape or first_right.ndim != 1:
@@ -180,35 +159,29 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> McNemar:
     )
 
 
-def _wald(
-    value: float, variance: float, rows: int, level: float, bounds: tuple[float, float]
-) -> Estimate:
-    """Normal interval; without width, and said so, where the variance is 0."""
+def _wald(value: float, variance: float, rows: int, bounds: tuple[float, float]) -> Estimate:
+    """A normal interval; if the variance is 0 it has no width, and the note says so."""
     # Rounding leaves a variance of this order where scores agree or separate perfectly.
     if variance <= np.finfo(np.float64).eps:
         note = "variance 0 (perfect separation or equal rankings): the interval means nothing"
         return Estimate(value, value, value, rows, note)
-    reach = float(stats.norm.isf((1 - level) / 2) * np.sqrt(variance))
+    reach = float(stats.norm.isf((1 - LEVEL) / 2) * np.sqrt(variance))
     return Estimate(value, max(value - reach, bounds[0]), min(value + reach, bounds[1]), rows)
 
 
 def _paired(
-    found: Replicates, name: str, settings: Bootstrap, rows: int, method: str
+    first: Replicates, second: Replicates, name: str, settings: Bootstrap, rows: int, method: str
 ) -> Comparison:
     """The comparison of one figure."""
-    point, drawn = found.point, found.drawn
-    one, two = f"1:{name}", f"2:{name}"
-    gaps = drawn[one] - drawn[two]
-    difference = interval(point[one] - point[two], gaps, settings.level, rows)
+    gaps = first.drawn[name] - second.drawn[name]
+    difference = interval(first.point[name] - second.point[name], gaps, settings.level, rows)
     p_value = np.nan
     if not np.isnan(difference.low):
         valid = gaps[~np.isnan(gaps)]
         tail = min((valid <= 0).sum(), (valid >= 0).sum()) + 1
         p_value = min(1.0, 2 * float(tail) / (len(valid) + 1))
-    return Comparison(
-        interval(point[one], drawn[one], settings.level, rows),
-        interval(point[two], drawn[two], settings.level, rows),
-        difference,
-        p_value,
-        method,
+    one, two = (
+        interval(side.point[name], side.drawn[name], settings.level, rows)
+        for side in (first, second)
     )
+    return Comparison(one, two, difference, p_value, method)

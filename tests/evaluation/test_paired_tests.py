@@ -10,9 +10,10 @@ from scipy import stats
 from sklearn import metrics
 
 from ufm_jax.evaluation.cases import multiclass_cases
-from ufm_jax.evaluation.compare import auroc_interval, delong_test, mcnemar, paired_bootstrap
 from ufm_jax.evaluation.delong import areas_and_covariance
 from ufm_jax.evaluation.intervals import Bootstrap, measure_mean
+from ufm_jax.evaluation.paired_tests import auroc_interval, delong_test, mcnemar, paired_bootstrap
+from ufm_jax.runs.stored import as_json
 
 # DeLong, DeLong and Clarke-Pearson (1988): albumin, total protein, K-G score and whether surgery
 # did not help (0), of 43 patients with ovarian cancer; as printed in the SAS/STAT documentation
@@ -158,7 +159,7 @@ def test_paired_bootstrap_of_means_is_the_paired_t_test():
     assert found.p_value == pytest.approx(expected.pvalue, abs=0.05)
     # Paired: much narrower than the two intervals by themselves.
     assert found.difference.high - found.difference.low < found.first.high - found.first.low
-    assert json.dumps(found.to_json(), allow_nan=False)
+    assert json.dumps(as_json(found), allow_nan=False)
 
 
 def test_paired_bootstrap_of_a_model_with_itself():

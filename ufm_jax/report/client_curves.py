@@ -1,4 +1,4 @@
-"""The rounds' records turned into arrays over clients and rounds."""
+"""Records of rounds as arrays over clients and rounds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ class ClientCurves:
     """Values of K clients over R rounds; nan where a client was not in the cohort.
 
     Attributes:
-      names: K client names.
-      loss: float [K, R].
-      steps: float [K, R], local steps.
-      update_norm: float [K, R].
+        names: K client names.
+        loss: float [K, R].
+        steps: float [K, R], local steps.
+        update_norm: float [K, R].
     """
 
     names: tuple[str, ...]
@@ -24,21 +24,16 @@ class ClientCurves:
     steps: np.ndarray
     update_norm: np.ndarray
 
-    def of(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(loss, steps, update_norm) of one client, each [R]."""
-        index = self.names.index(name)
-        return self.loss[index], self.steps[index], self.update_norm[index]
-
 
 def client_curves(history: Sequence[RoundRecord], names: Sequence[str]) -> ClientCurves:
     """Collects the clients' records.
 
     Args:
-      history: R rounds.
-      names: The K clients of the federation.
+        history: R rounds.
+        names: The K clients of the federation.
 
     Raises:
-      ValueError: If the history holds a client that is not in ``names``.
+        ValueError: If the history holds a client that is not in ``names``.
     """
     index = {name: k for k, name in enumerate(names)}
     loss, steps, norm = np.full((3, len(names), len(history)), np.nan)
@@ -46,8 +41,8 @@ def client_curves(history: Sequence[RoundRecord], names: Sequence[str]) -> Clien
         for client in record.clients:
             if client.client not in index:
                 raise ValueError(
-                    f"The history's round {record.round} has the client {client.client!r}, which "
-                    "the data does not: the report was given another run's data."
+                    f"round {record.round} of the history has the client {client.client!r}, which "
+                    "the data lacks: give the report the data of the same run"
                 )
             k = index[client.client]
             loss[k, r], steps[k, r] = client.loss, client.steps

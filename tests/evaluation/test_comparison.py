@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from ufm_jax.errors import ConfigError, DataError
-from ufm_jax.evaluation.against import compare_runs, read_and_compare
-from ufm_jax.evaluation.calls import call, choose_thresholds
-from ufm_jax.evaluation.compare import delong_test
+from ufm_jax.evaluation.calls import choose_thresholds, with_calls
+from ufm_jax.evaluation.comparison import compare_runs, read_and_compare
 from ufm_jax.evaluation.evaluation_json import (
     evaluate_diagnosis,
     evaluate_segmentation,
 )
+from ufm_jax.evaluation.paired_tests import delong_test
 from ufm_jax.evaluation.predictions_csv import read_table, write_table
 from ufm_jax.evaluation.readers import wilson
+from ufm_jax.runs.stored import as_json
 
 TASKS = [(("no", "yes"), "single"), (("a", "b", "c"), "single"), (("a", "b", "c"), "multi")]
 FIGURES = {"balanced_accuracy", "auroc", "accuracy"}
@@ -66,14 +67,15 @@ def test_each_side_has_the_figures_of_its_evaluation(diagnosis, settings, classe
         for one, chosen in zip((mine, other), thresholds, strict=True)
     ]
     called = [
-        call(one, settings, chosen) for one, chosen in zip((mine, other), thresholds, strict=True)
+        with_calls(one, settings, chosen)
+        for one, chosen in zip((mine, other), thresholds, strict=True)
     ]
     found = compare_runs(called[0], shuffled(called[1]), settings)
     for name in FIGURES:
         one = found.figures[name]
         assert one.first.value == results[0].overall[name].value
         assert one.second.value == results[1].overall[name].value
-    json.dumps(found.to_json(), allow_nan=False)
+    json.dumps(as_json(found), allow_nan=False)
 
 
 def test_two_classes_have_delongs_test_of_the_positive_class(diagnosis, settings):

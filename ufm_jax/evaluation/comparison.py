@@ -1,28 +1,26 @@
-"""The model against another run on the same images, and against readers."""
+"""Comparisons of a model with another run on the same images, and with readers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.errors import ConfigError
-from ufm_jax.evaluation.binary import measure_against
-from ufm_jax.evaluation.calibration import BINS
+from ufm_jax.evaluation.binary import measure_class
 from ufm_jax.evaluation.calls import positive_class
-from ufm_jax.evaluation.cases import against_the_rest
-from ufm_jax.evaluation.compare import Comparison, delong_test, paired_bootstrap
+from ufm_jax.evaluation.cases import one_vs_rest
 from ufm_jax.evaluation.intervals import Bootstrap, Measure, measure_mean
 from ufm_jax.evaluation.macro import measure_macro, measure_whole
+from ufm_jax.evaluation.paired_tests import Comparison, delong_test, paired_bootstrap
 from ufm_jax.evaluation.predictions import (
     DiagnosisPredictions,
     Predictions,
     SegmentationPredictions,
 )
 from ufm_jax.evaluation.readers import ReaderResult, compare_readers, read_calls
-from ufm_jax.evaluation.results import DiagnosisResult, plain
+from ufm_jax.evaluation.results import DiagnosisResult
 
 _DIAGNOSIS = ("balanced_accuracy", "auroc", "accuracy")
 _MASKS = ("dice", "hd95_px", "hd95_mm")
@@ -35,9 +33,10 @@ class RunComparison:
     Attributes:
         num_rows: R.
         num_groups: Groups (patients) that were resampled.
-        figures: Figure -> paired comparison. Diagnosis: balanced_accuracy, auroc (macro), accuracy,
-            of two classes auroc_delong too. Segmentation, means over classes: dice, hd95_px,
-            hd95_mm. A measurement: mae_<unit>, over the images that both runs could measure.
+        figures: Name -> paired comparison. A diagnosis has balanced_accuracy, auroc (macro) and
+            accuracy, and with two classes auroc_delong. A segmentation has the means over classes
+            dice, hd95_px and hd95_mm. A measurement has mae_<unit>, over the images that both runs
+            could measure.
         left_out: Figure -> why it could not be compared.
     """
 
@@ -46,23 +45,19 @@ class RunComparison:
     figures: Mapping[str, Comparison]
     left_out: Mapping[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """Nested dicts that `json.dumps` takes as they are."""
-        return plain(self)
-
 
 def compare_runs(
     mine: Predictions, other: Predictions, settings: EvaluationConfig, *, seed: int = 0
 ) -> RunComparison:
     """Compares the figures of two models, paired by image, over resamples of groups.
 
-    Calls are those that each run made at its own thresholds.
+    Each run's calls are those that it made at its own thresholds.
 
     Args:
-        mine: This run's predictions; its groups are resampled.
-        other: The other run's, of the same images in any order.
-        settings: Number of resamples, and the positive class.
-        seed: Of the resamples.
+        mine: This run's predictions, whose groups are resampled.
+        other: The other run's predictions for the same images, in any order.
+        settings: The number of resamples, and the positive class.
+        seed: Seed of the resamples.
 
     Raises:
         ConfigError: If the images, classes or truths differ, or no resamples are configured.
@@ -85,15 +80,15 @@ def compare_runs(
 def read_and_compare(
     path: Path, predictions: DiagnosisPredictions, result: DiagnosisResult
 ) -> dict[str, tuple[ReaderResult, ...]]:
-    """Readers' calls from a CSV, against the model's on the images that each reader read.
+    """Compares readers' calls from a CSV with the model's, on the images that each reader read.
 
     Args:
-        path: See ``evaluation.readers``.
-        predictions: The model's, with calls.
+        path: The CSV; see ``evaluation.readers``.
+        predictions: The model's predictions, with calls.
         result: Their evaluation, which says the classes that are looked for.
 
     Returns:
-        Class -> a result for each reader, the class against the rest; of two classes the positive.
+        Class -> a result for each reader, the class against the rest.
 
     Raises:
         ConfigError: If images may have several findings.
@@ -111,11 +106,11 @@ def read_and_compare(
 
 
 _Found = tuple[Mapping[str, Comparison], Mapping[str, str]]
-"""Figures, and why others were left out."""
+"""Name -> comparison, and name -> why a figure was left out."""
 
 
 def _matching(mine: Predictions, other: Predictions) -> np.ndarray:
-    """The other run's row of each of this run's images, int64 [R]."""
+    """The row of each of this run's images in the other run, int64 [R]."""
     if mine.classes != other.classes:
         raise ConfigError(
             f"the other run has the classes {', '.join(other.classes)}, this one "
@@ -163,13 +158,13 @@ def _compare_diagnosis(
 def _measure_diagnosis(predictions: DiagnosisPredictions, settings: EvaluationConfig) -> Measure:
     """The figures of ``evaluation.diagnosis``, at the calls that the run made."""
     p, called = predictions, predictions.calls()
-    against = against_the_rest(p.probabilities, p.targets, p.classes, called)
+    against = one_vs_rest(p.probabilities, p.targets, p.classes, called)
     if p.kind == "multi":
-        return measure_macro(against, BINS)
+        return measure_macro(against)
     if len(p.classes) == 2:
-        return measure_against(against[p.classes.index(positive_class(settings, p.classes))], BINS)
-    whole = measure_whole(p.probabilities, p.labels, called.argmax(1), BINS)
-    return measure_macro(against, BINS, whole)
+        return measure_class(against[p.classes.index(positive_class(settings, p.classes))])
+    whole = measure_whole(p.probabilities, p.labels, called.argmax(1))
+    return measure_macro(against, whole)
 
 
 def _compare_masks(
@@ -188,10 +183,10 @@ def _compare_masks(
 
 
 def _by_image(predictions: SegmentationPredictions) -> dict[str, np.ndarray]:
-    """Values [R] whose means are compared; nan = the image does not count."""
+    """Name -> values [R] whose means are compared; nan = the image does not count."""
     values = {name: getattr(predictions.scores, name).mean(1) for name in _MASKS}
     if predictions.measured is not None and predictions.reference is not None:
-        # Of the unit too: errors in mm and in degrees are no pair.
+        # The name has the unit, since errors in mm and in degrees cannot be compared.
         errors = np.abs(predictions.measured - predictions.reference)
         values[f"mae_{predictions.unit}"] = errors
     return values
@@ -204,17 +199,10 @@ def _paired(
     groups: np.ndarray,
     bootstrap: Bootstrap,
 ) -> _Found:
-    """Compares the named figures where there are groups to resample."""
+    """Compares the named figures, if there are groups to resample."""
     count = len(np.unique(groups))
     if count < 2:
-        reason = f"both runs have it for images of {count} groups: a comparison needs two"
+        reason = f"both runs have it for images of {count} groups: a comparison needs two groups"
         return {}, dict.fromkeys(names, reason)
-
-    def only(measure: Measure) -> Measure:
-        def named(weights: np.ndarray) -> Mapping[str, np.ndarray]:
-            found = measure(weights)
-            return {name: found[name] for name in names}
-
-        return named
-
-    return paired_bootstrap(only(first), only(second), groups, bootstrap), {}
+    found = paired_bootstrap(first, second, groups, bootstrap)
+    return {name: found[name] for name in names}, {}
