@@ -1,9 +1,7 @@
 """Puts a run's figures, pictures and facts together for its report."""
 
-import platform
 from collections.abc import Mapping
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -25,10 +23,9 @@ from ufm_jax.prediction.split import clients_of
 from ufm_jax.report.evaluation_page import main_split, render
 from ufm_jax.report.evaluation_types import EvaluationReport, Training
 from ufm_jax.report.page import write_page
+from ufm_jax.report.run_info import versions
 from ufm_jax.runs.history import read_history
 from ufm_jax.runs.trained_model import TrainedModel
-
-_PACKAGES = ("ufm-jax", "jax", "flax", "optax", "numpy", "scikit-learn")
 
 
 def write_report(
@@ -67,8 +64,7 @@ def write_report(
         ),
         issues=data.issues.to_json(),
         config=to_config_dict(config).to_dict(),
-        versions={name: version(name) for name in _PACKAGES}
-        | {"Python": platform.python_version(), "device": jax.devices()[0].device_kind},
+        versions=versions() | {"device": jax.devices()[0].device_kind},
         measured=_measured(predictions),
     )
     return write_page(workdir, render(report))

@@ -1,7 +1,25 @@
 """The facts that the report of a training run shows, besides its history."""
 
 import dataclasses
+import platform
+from importlib.metadata import version
 from typing import Any
+
+_PACKAGES = (
+    "ufm-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "scikit-learn",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages on which a run's figures depend."""
+    return {name: version(name) for name in _PACKAGES} | {"Python": platform.python_version()}
 
 
 @dataclasses.dataclass(frozen=True)

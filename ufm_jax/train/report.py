@@ -1,8 +1,6 @@
 """The end of a run: pictures and the report."""
 
-import platform
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -13,7 +11,7 @@ from ufm_jax.config.schema import to_config_dict
 from ufm_jax.objectives.pictures import make_pictures
 from ufm_jax.report.page import render, write_page
 from ufm_jax.report.reconstruction_png import write_reconstruction_png
-from ufm_jax.report.run_info import RunInfo
+from ufm_jax.report.run_info import RunInfo, versions
 from ufm_jax.runs.history import read_history
 from ufm_jax.train.run import Ended, stopped_line
 
@@ -21,7 +19,6 @@ _BORROWED = (
     "In the reconstructions, brightness and contrast of each patch are those of the original: the "
     "model is trained to predict pixels without them."
 )
-_PACKAGES = ("ufm-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def report_end(
@@ -48,36 +45,27 @@ def report_end(
     return [*filter(None, [run.promise]), f"report: {report}"]
 
 
-def notes_of(config: PretrainConfig, run: Ended) -> list[str]:
-    """What a reader of the report must be told."""
-    notes = [_BORROWED] if config.model.normalise_target else []
-    return [*notes, f"Privacy: {run.promise}."] if run.promise else notes
-
-
 def _write_run_report(
     config: PretrainConfig, workdir: Path, run: Ended, compile_seconds: float
 ) -> Path:
-    """Writes the report of a run and a picture of its reconstructions; returns the report's path.
-
-    The arguments are those of ``report_end``.
-    """
+    """Writes report and picture of reconstructions; returns the path. For arguments see above."""
     # This process's copy: the others compute nothing here.
     params = jax.tree.map(lambda leaf: leaf.addressable_data(0), run.state.server.params)
     placement = run.federation.placement
+    notes = [_BORROWED] if config.model.normalise_target else []
     pictures = make_pictures(config, run.data, params)
     info = RunInfo(
         name=config.name,
         created=date.today().isoformat(),
         config=to_config_dict(config).to_dict(),
-        versions={name: version(name) for name in _PACKAGES}
-        | {"Python": platform.python_version()},
+        versions=versions(),
         device=placement.mesh.devices.flat[0].device_kind,
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(params)),
         num_devices=placement.mesh.devices.size,
         lanes=placement.lanes,
         compile_seconds=compile_seconds,
         compilations=run.federation.compilations,
-        notes=notes_of(config, run),
+        notes=[*notes, f"Privacy: {run.promise}."] if run.promise else notes,
     )
     write_reconstruction_png(workdir, pictures)
     clients = [vars(client) for client in run.data.summary()]

@@ -65,7 +65,8 @@ def choose_lanes(
         config.placement.memory_fraction * device_memory(federation.placement),
     )
     key = cache_key(config, federation.placement, example)
-    path = cache_folder() / "lanes" / f"{_digest(key)}.json"
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    path = cache_folder() / "lanes" / f"{digest}.json"
     table = _read(path, key)
     # The first process decides for all: their timings and their caches differ.
     known = bool(from_first(int(search.missing(table) is None)))
@@ -171,10 +172,6 @@ def _measure_once(search: Search, probe: RoundProbe, lanes: int) -> Measurement:
             raise  # The others may be waiting inside the round that ended here.
         _log.warning("placement.lanes=0: %d lanes do not fit: %s", lanes, error)
         return Measurement(lanes, math.inf, None)
-
-
-def _digest(key: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _read(path: Path, key: Mapping[str, Any]) -> dict[int, Measurement]:
