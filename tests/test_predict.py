@@ -38,7 +38,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     config = finetune_config()
     config.model.update(size="xs", image_size=16, patch_size=8, channels=1)
-    config.data.update(working_size=24, channels=1)
+    config.data.update(source="folders", root=".", working_size=24, channels=1)
     resolved = resolve_finetune(config)
     params = jax.device_get(make_objective(resolved, TASK).init(jax.random.key(0)))
     params["head"]["kernel"] = (
