@@ -18,7 +18,6 @@ from ufm_jax.errors import DataError
 from ufm_jax.files import replacing
 from ufm_jax.interop import torch_files
 from ufm_jax.interop.pickles import Inert, TensorRecord
-from ufm_jax.interop.torch_writer import write_torch
 
 PARTS = ("model", "state_dict", "model_state_dict", "module")
 """Where checkpoints keep their parameters, in the order of search."""
@@ -43,6 +42,7 @@ _MOST_HEADER = 1 << 24
 _MOST_SHARED = 2
 """Numbers of all tensors for each byte of the file, more than it has where tensors share them."""
 SUFFIXES = (".safetensors", ".pth", ".pt")
+"""Suffixes of the files that are read; only the first is written."""
 
 
 @dataclass(frozen=True)
@@ -115,23 +115,34 @@ def check_finite(path: Path, state: Mapping[str, np.ndarray]) -> None:
 
 
 def write_weights(path: Path, state: Mapping[str, np.ndarray]) -> None:
-    """Writes parameters and nothing else.
+    """Writes parameters, and nothing else, in the safetensors format.
 
     Args:
-        path: The file, replaced where it exists; its suffix, one of ``SUFFIXES``, decides.
+        path: The file; an existing one is replaced.
         state: Floating arrays by name.
 
     Raises:
-        ValueError: If the suffix or an array's type is another.
+        ValueError: If the path does not end in .safetensors, or an array is not floating.
     """
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: name it with one of {', '.join(SUFFIXES)}")
+    check_writable(path)
+    for name, array in state.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"{name}: type {array.dtype}; parameters are floating numbers")
+    contiguous = {name: np.asarray(array, order="C") for name, array in state.items()}
     with replacing(path) as partial:
-        if path.suffix == ".safetensors":
-            contiguous = {name: np.asarray(array, order="C") for name, array in state.items()}
-            partial.write_bytes(to_safetensors(contiguous, metadata={"format": "pt"}))
-        else:
-            write_torch(partial, state)
+        partial.write_bytes(to_safetensors(contiguous, metadata={"format": "pt"}))
+
+
+def check_writable(path: Path) -> None:
+    """Checks the suffix of a file that ``write_weights`` is to write.
+
+    Raises:
+        ValueError: If it is not .safetensors.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"{path}: weights are written as .safetensors alone: end the name in .safetensors"
+        )
 
 
 def _read_safetensors(path: Path, part: str | None) -> WeightsFile:
