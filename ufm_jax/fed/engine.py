@@ -20,14 +20,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
 
 from ufm_jax.fed.aggregate.aggregator import Aggregator, Cohort
 from ufm_jax.fed.algorithm import Algorithm, LossFn, Outcome, Tree, update_shape
-from ufm_jax.fed.events import Events, Segments
 from ufm_jax.fed.gradient import Gradient
 from ufm_jax.fed.keys import fold
-from ufm_jax.fed.lanes import ClientMetrics, Work, empty_lanes, vary
+from ufm_jax.fed.lanes import ClientMetrics, Plan, Work, empty_lanes, vary
 from ufm_jax.fed.loops import Training, run_chunk
 from ufm_jax.fed.placement import CLIENTS, Placement
 from ufm_jax.fed.trees import distance, entry, select, zeros
@@ -50,39 +48,6 @@ class FederationState(NamedTuple):
     training: Training
 
 
-class Plan(NamedTuple):
-    """What the host sends for a chunk of a round.
-
-    Attributes:
-        round_index: int32 [].
-        coverage: float32 [], the cohort's share of the population's weight; p_k times it is the
-            share of client k.
-        key: uint32 [2], the words of the run's root key; example b of step s of client k in round r
-            has the key ``fold(key, r, k, s, b)``. Data, so that other seeds compile nothing anew.
-        noise: uint32 [2], the words of the key from which the noise of updates is folded.
-        cohort: int32 and float32 [D * P], numbers and weights of the clients of all devices: sent,
-            so that no device waits for another before the round ends.
-        events: The clients of the round, leading axis D.
-        segments: What happens in the chunk, leading axis D.
-        first_step: int32 [], where the chunk begins.
-        last: bool [], whether the round ends with it.
-        rows: int32 [D, C, L, B] rows of ``examples``; negative where a slot is empty.
-        after: For ``make_round``'s ``after``, the same on every device.
-    """
-
-    round_index: jax.Array
-    coverage: jax.Array
-    key: jax.Array
-    noise: jax.Array
-    cohort: tuple[jax.Array, jax.Array]
-    events: Events
-    segments: Segments
-    first_step: jax.Array
-    last: jax.Array
-    rows: jax.Array
-    after: Tree
-
-
 class RoundMetrics(NamedTuple):
     """Metrics of a round; before its last chunk, of the clients that have ended so far.
 
@@ -102,6 +67,25 @@ RoundFn = Callable[[FederationState, Tree, Plan], tuple[FederationState, RoundMe
 
 After = Callable[[Any, Tree, Tree, jax.Array], tuple[Any, Tree]]
 """``(server, this device's clients, plan.after, key) -> (server, clients)``."""
+
+
+def state_shardings(placement: Placement) -> Any:
+    """The sharding of each part of a federation's state."""
+    everywhere, per_device = _shardings(placement)
+    return FederationState(everywhere, per_device, everywhere, per_device)
+
+
+def plan_shardings(placement: Placement) -> Any:
+    """The sharding of each part of a plan."""
+    everywhere, per_device = _shardings(placement)
+    plan = Plan(*(everywhere,) * len(Plan._fields))
+    batches: Any = placement.batches
+    return plan._replace(events=per_device, segments=per_device, rows=batches)
+
+
+def _shardings(placement: Placement) -> tuple[Any, Any]:
+    """Any: each stands for a whole tree."""
+    return placement.replicated, placement.sharded
 
 
 def no_training(
@@ -152,15 +136,17 @@ def make_round(
         ``(state, examples, plan) -> (state, metrics)``, jitted, with ``state`` donated: one chunk.
         The leaves of ``examples`` are [R, ...].
     """
-    # Any: prefixes of the trees that the signature names.
-    per_device: Any = PartitionSpec(CLIENTS)
-    everywhere: Any = PartitionSpec()
-    batches: Any = placement.batches.spec
 
     def chunk_on_device(
         state: FederationState, examples: Tree, plan: Plan
     ) -> tuple[FederationState, RoundMetrics]:
-        events, segments, rows = entry((plan.events, plan.segments, plan.rows), 0)
+        mine = plan._replace(
+            round_index=vary(plan.round_index, CLIENTS),
+            events=entry(plan.events, 0),
+            segments=entry(plan.segments, 0),
+            first_step=vary(plan.first_step, CLIENTS),
+            rows=entry(plan.rows, 0),
+        )
         key, noise = (
             fold(jax.random.wrap_key_data(words), plan.round_index)
             for words in (plan.key, plan.noise)
@@ -175,11 +161,7 @@ def make_round(
             placement.data_parallel > 1,
             vary(state.server, CLIENTS),
             examples,
-            events,
-            segments,
-            vary(plan.first_step, CLIENTS),
-            rows,
-            vary(plan.round_index, CLIENTS),
+            mine,
             vary(key, CLIENTS),
             vary(cohort, CLIENTS),
         )
@@ -205,45 +187,29 @@ def make_round(
             )
         moved = distance(state.server.params, server.params)
         metrics = RoundMetrics(_stacked(training.metrics), moved, share)
-        places, client = len(events.client), entry(clients, 0)
+        places, client = len(mine.events.client), entry(clients, 0)
         nothing = no_training(algorithm, aggregator, state.server, client, placement.lanes, places)
         training = select(plan.last, vary(nothing, CLIENTS), training)
         training = Training(training.lanes, *_stacked(training[1:]))
         return FederationState(server, clients, aggregate, training), metrics
 
-    mapped = jax.shard_map(
-        chunk_on_device,
-        mesh=placement.mesh,
-        in_specs=(
-            FederationState(everywhere, per_device, everywhere, per_device),
-            per_device if examples_sharded else everywhere,
-            Plan(
-                *(everywhere,) * 5,
-                per_device,
-                per_device,
-                everywhere,
-                everywhere,
-                batches,
-                everywhere,
-            ),
-        ),
-        out_specs=(
-            FederationState(everywhere, per_device, everywhere, per_device),
-            RoundMetrics(per_device, everywhere, everywhere),
-        ),
+    everywhere, per_device = _shardings(placement)
+    of_state = state_shardings(placement)
+    of_examples = per_device if examples_sharded else everywhere
+    of_metrics = RoundMetrics(per_device, everywhere, everywhere)
+    in_specs, out_specs = jax.tree.map(
+        lambda sharding: sharding.spec,
+        ((of_state, of_examples, plan_shardings(placement)), (of_state, of_metrics)),
     )
-    # Named, since the state comes back in: a sharding spelt another way would compile again.
-    # Metrics go everywhere, so that every process can read them.
-    sharded: Any = placement.sharded
-    replicated: Any = placement.replicated
-    shardings = (
-        FederationState(replicated, sharded, replicated, sharded),
-        RoundMetrics(replicated, replicated, replicated),
+    mapped = jax.shard_map(
+        chunk_on_device, mesh=placement.mesh, in_specs=in_specs, out_specs=out_specs
     )
     return jax.jit(
         mapped,
         donate_argnums=0,
-        out_shardings=shardings,
+        # The state comes back in: a sharding spelt another way would compile again. Metrics go
+        # everywhere, so that every process can read them.
+        out_shardings=(of_state, everywhere),
         compiler_options=placement.compiler_options,
     )
 

@@ -70,12 +70,11 @@ def events(
     """
     shape = (schedule.num_devices, limits.clients)
     columns = (schedule.client, slot, schedule.first_step, schedule.num_steps, weight)
-    kinds = (np.int32, np.int32, np.int32, np.int32, np.float32)
-    out = Events(*(np.zeros(shape, kind) for kind in kinds))
-    for d in range(schedule.num_devices):
-        mine = _clients_of(schedule, d)
-        for table, column in zip(out, columns, strict=True):
-            table[d, : len(mine)] = np.asarray(column)[mine]
+    dtypes = (np.int32, np.int32, np.int32, np.int32, np.float32)
+    out = Events(*(np.zeros(shape, dtype) for dtype in dtypes))
+    at = schedule.device, schedule.place
+    for table, column in zip(out, columns, strict=True):
+        table[at] = column
     return out
 
 
@@ -110,14 +109,9 @@ def segments(schedule: Schedule, limits: Limits, begin: int, end: int) -> Segmen
     return out
 
 
-def _clients_of(schedule: Schedule, device: int) -> npt.NDArray[np.int64]:
-    """Where the clients of a device are in its schedule."""
-    return np.flatnonzero(schedule.lane // schedule.lanes == device)
-
-
 def _handovers(schedule: Schedule, device: int) -> tuple[np.ndarray, ...]:
     """The handovers of a device's round in order: step, lane, who ends, who begins."""
-    mine = _clients_of(schedule, device)
+    mine = np.flatnonzero(schedule.device == device)
     lane, first = schedule.lane[mine] % schedule.lanes, schedule.first_step[mine]
     by_lane = np.lexsort((first, lane))
     follows = lane[by_lane[1:]] == lane[by_lane[:-1]]

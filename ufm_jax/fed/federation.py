@@ -28,19 +28,21 @@ from ufm_jax.fed.batches import EMPTY, Batching, round_rows
 from ufm_jax.fed.engine import (
     After,
     FederationState,
-    Plan,
     RoundFn,
     RoundMetrics,
     make_round,
     no_training,
+    plan_shardings,
+    state_shardings,
 )
 from ufm_jax.fed.events import events, segments
 from ufm_jax.fed.gradient import Gradient, mean_gradient
 from ufm_jax.fed.keys import fold, host_rng
+from ufm_jax.fed.lanes import Plan
 from ufm_jax.fed.participation import Clock, Participation
 from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.fed.plan import ClientResult, HostPlan, client_results
-from ufm_jax.fed.schedule import IntArray, Limits, Schedule, limits, pack, pin
+from ufm_jax.fed.schedule import IntArray, Limits, Schedule, limits, pack, pin, rank_within
 
 ClientWeights = Literal["examples", "uniform"]
 
@@ -180,12 +182,8 @@ class Federation:
         """[K] the place of each client's state on its device, and the places a device needs."""
         if self.home_device is None:
             return np.zeros(self.num_clients, np.int64), 1
-        slot = np.zeros(self.num_clients, np.int64)
-        counts = [
-            _number(slot, np.flatnonzero(self.home_device == d))
-            for d in range(self.placement.num_devices)
-        ]
-        return slot, max(counts)
+        slot = rank_within(self.home_device)
+        return slot, int(slot.max()) + 1
 
     @property
     def _compiled_algorithm(self) -> Algorithm:
@@ -235,7 +233,7 @@ class Federation:
         if kept and not self.algorithm.stateful:
             raise ValueError("clients keep a state: build the Algorithm with stateful=True")
         everywhere = self.placement.put(params, self.placement.replicated)
-        return jax.jit(self._first_state, out_shardings=self._shardings)(everywhere)
+        return jax.jit(self._first_state, out_shardings=state_shardings(self.placement))(everywhere)
 
     def state_shapes(self, params: Params) -> FederationState:
         """Shapes and shardings of ``init(params)``, which is not run."""
@@ -246,13 +244,7 @@ class Federation:
             )
 
         shapes = jax.eval_shape(self._first_state, params)
-        return FederationState(*map(shaped, self._shardings, shapes))
-
-    @property
-    def _shardings(self) -> Any:
-        replicated: Any = self.placement.replicated
-        sharded: Any = self.placement.sharded
-        return FederationState(replicated, sharded, replicated, sharded)
+        return FederationState(*map(shaped, state_shardings(self.placement), shapes))
 
     def _first_state(self, params: Params) -> FederationState:
         devices = self.placement.num_devices
@@ -452,43 +444,25 @@ class Federation:
         return lowered
 
     def _on_device(self, plan: HostPlan, begin: int, rows: npt.NDArray[np.int32] | None) -> Plan:
-        placement = self.placement
         end = min(begin + self.steps_at_once, plan.schedule.makespan)
-        everywhere = (
-            np.int32(plan.round_index),
-            np.float32(self.coverage(plan.asked)),
-            self._key_words,
-            self.noise_words,
-            (plan.events.client.ravel(), plan.events.weight.ravel()),
-            np.int32(begin),
-            np.bool_(self.is_last(plan, begin)),
-            plan.after,
-        )
-        index, coverage, key, noise, cohort, first, last, after = (
-            placement.put(value, placement.replicated) for value in everywhere
-        )
-        return Plan(
-            index,
-            coverage,
-            key,
-            noise,
-            cohort,
-            placement.put(plan.events, placement.sharded),
-            placement.put(segments(plan.schedule, self.limits, begin, end), placement.sharded),
-            first,
-            last,
-            placement.put(self.rows(plan, begin) if rows is None else rows, placement.batches),
-            after,
-        )
+        chunk: dict[str, Any] = {
+            "round_index": np.int32(plan.round_index),
+            "coverage": np.float32(self.coverage(plan.asked)),
+            "key": self._key_words,
+            "noise": self.noise_words,
+            "cohort": (plan.events.client.ravel(), plan.events.weight.ravel()),
+            "events": plan.events,
+            "segments": segments(plan.schedule, self.limits, begin, end),
+            "first_step": np.int32(begin),
+            "last": np.bool_(self.is_last(plan, begin)),
+            "rows": self.rows(plan, begin) if rows is None else rows,
+            "after": plan.after,
+        }
+        return self.placement.put(Plan(**chunk), plan_shardings(self.placement))
 
     def results(self, plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
         """Reads a round's metrics (this waits for the round), one entry a client."""
         return client_results(plan, metrics)
-
-
-def _number(slot: IntArray, members: IntArray) -> int:
-    slot[members] = np.arange(len(members))
-    return len(members)
 
 
 def _repeated(tree: Tree, count: int) -> Tree:

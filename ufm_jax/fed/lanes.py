@@ -47,6 +47,39 @@ class Lanes(NamedTuple):
     seen: jax.Array
 
 
+class Plan(NamedTuple):
+    """What the host sends for a chunk of a round; in ``Work``, one device's part of it.
+
+    Attributes:
+        round_index: int32 [].
+        coverage: float32 [], the cohort's share of the population's weight; p_k times it is the
+            share of client k.
+        key: uint32 [2], the words of the run's root key; example b of step s of client k in round r
+            has the key ``fold(key, r, k, s, b)``. Data, so that other seeds compile nothing anew.
+        noise: uint32 [2], the words of the key from which the noise of updates is folded.
+        cohort: int32 and float32 [D * P], numbers and weights of the clients of all devices: sent,
+            so that no device waits for another before the round ends.
+        events: The clients of the round, leading axis D.
+        segments: What happens in the chunk, leading axis D.
+        first_step: int32 [], where the chunk begins.
+        last: bool [], whether the round ends with it.
+        rows: int32 [D, C, L, B] rows of ``examples``; negative where a slot is empty.
+        after: For ``make_round``'s ``after``, the same on every device.
+    """
+
+    round_index: jax.Array
+    coverage: jax.Array
+    key: jax.Array
+    noise: jax.Array
+    cohort: tuple[jax.Array, jax.Array]
+    events: Events
+    segments: Segments
+    first_step: jax.Array
+    last: jax.Array
+    rows: jax.Array
+    after: Tree
+
+
 class Work(NamedTuple):
     """What a device is given for a chunk of a round, the same from its first step to its last.
 
@@ -59,11 +92,7 @@ class Work(NamedTuple):
         batches_split: Whether each batch is split over the mesh axis ``data``.
         server: The server's state at the start of the round.
         examples: Leaves [R, ...].
-        events: The clients of this device.
-        segments: What happens in the chunk.
-        first_step: int32 [], the chunk's first step.
-        rows: int32 [C, L, B] rows of ``examples`` (this device's share of each batch).
-        round_index: int32 [].
+        plan: This device's part: no leading axis D, and its share of each batch in ``rows``.
         key: The round's key.
         cohort: The clients of the round on all devices.
     """
@@ -76,11 +105,7 @@ class Work(NamedTuple):
     batches_split: bool
     server: Any
     examples: Tree
-    events: Events
-    segments: Segments
-    first_step: jax.Array
-    rows: jax.Array
-    round_index: jax.Array
+    plan: Plan
     key: jax.Array
     cohort: Cohort
 
@@ -111,7 +136,8 @@ def start_client(work: Work, client: Tree, position: jax.Array) -> Lanes:
 
 def turn_of(work: Work, place: jax.Array) -> Turn:
     """The turn of the client at a place of the event table."""
-    client, weight = (jnp.asarray(of)[place] for of in (work.events.client, work.events.weight))
+    events = work.plan.events
+    client, weight = (jnp.asarray(of)[place] for of in (events.client, events.weight))
     return Turn(client, weight, place, fold(work.cohort.key, client))
 
 
@@ -149,16 +175,16 @@ def step_lanes(work: Work, lanes: Lanes, t: jax.Array) -> Lanes:
 
 def _rows(work: Work, t: jax.Array) -> jax.Array:
     """int32 [L, B]: the rows of step t of the round."""
-    return work.rows[t - work.first_step]
+    return work.plan.rows[t - work.plan.first_step]
 
 
 def _step(work: Work, lane: Lanes, row: jax.Array, t: jax.Array) -> Lanes:
     """Local step t of one lane (without the axis L) on the rows [B]."""
-    events, i = work.events, lane.position
+    events, i = work.plan.events, lane.position
     s, client = t - events.first_step[i], jnp.asarray(events.client)[i]
     batch = _batch(work, row, fold(work.key, client, s))
     grad_fn = _grad_fn(work, batch, fold(work.cohort.key, client, "step", s))
-    progress = work.round_index + s / events.num_steps[i]
+    progress = work.plan.round_index + s / events.num_steps[i]
     local, loss = work.algorithm.step(work.server, lane.local, grad_fn, progress)
     return Lanes(local, i, lane.seen + jnp.stack([loss * batch.size, batch.size]))
 

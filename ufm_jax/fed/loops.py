@@ -65,7 +65,7 @@ def run_chunk(work: Work, training: Training, clients: Tree) -> Carry:
 
 def _run_one_by_one(work: Work, carry: Carry) -> Carry:
     """Trains a chunk; clients begin and end one after another."""
-    todo = work.segments
+    todo = work.plan.segments
 
     def segment(e: jax.Array, carry: Carry) -> Carry:
         before, here, after = (todo.handovers[e + i] for i in range(3))
@@ -78,7 +78,7 @@ def _run_one_by_one(work: Work, carry: Carry) -> Carry:
 
 def _run_in_groups(work: Work, carry: Carry) -> Carry:
     """Trains a chunk; clients end together, and the next ones begin at once."""
-    todo, group = work.segments, handovers_at_once(work.lanes)
+    todo, group = work.plan.segments, handovers_at_once(work.lanes)
 
     def boundary(b: jax.Array, carry: Carry) -> Carry:
         carry = _steps(work, b - 1, carry)
@@ -87,14 +87,14 @@ def _run_in_groups(work: Work, carry: Carry) -> Carry:
         return lax.fori_loop(0, (stop - first + group - 1) // group, act, carry)
 
     # Before the first boundary there are no steps; in a later chunk, the chunk before was there.
-    begin = (work.first_step > 0).astype(jnp.int32)
+    begin = (work.plan.first_step > 0).astype(jnp.int32)
     return lax.fori_loop(begin, todo.num_segments + 1, boundary, carry)
 
 
 def _steps(work: Work, e: jax.Array, carry: Carry) -> Carry:
     """The local steps of segment e; none of segment -1."""
     training, clients = carry
-    begin, end = (jnp.asarray(work.segments.boundary)[jnp.maximum(i, 0)] for i in (e, e + 1))
+    begin, end = (jnp.asarray(work.plan.segments.boundary)[jnp.maximum(i, 0)] for i in (e, e + 1))
     lanes = run_steps(work, training.lanes, begin, end)
     return training._replace(lanes=lanes), clients
 
@@ -105,7 +105,7 @@ def _begin_one(work: Work, handover: jax.Array, carry: Carry) -> Carry:
     lane, ends, begins = _handover(work, handover)
     # Where nobody begins, the lane repeats its last client in vain: a branch would cost more.
     place = jnp.where(begins == NOBODY, ends, begins)
-    fresh = start_client(work, entry(clients, jnp.asarray(work.events.slot)[place]), place)
+    fresh = start_client(work, entry(clients, jnp.asarray(work.plan.events.slot)[place]), place)
     return training._replace(lanes=with_entry(training.lanes, lane, fresh)), clients
 
 
@@ -113,7 +113,7 @@ def _end_one(work: Work, handover: jax.Array, carry: Carry) -> Carry:
     """Adds what the client of one lane leaves, or refuses what is not finite."""
     training, clients = carry
     lane_number, place, _ = _handover(work, handover)
-    slot = jnp.asarray(work.events.slot)[place]
+    slot = jnp.asarray(work.plan.events.slot)[place]
     lane, before = entry(training.lanes, lane_number), entry(clients, slot)
     turn = turn_of(work, place)
     metrics = measure_client(work, lane, before, end_client(work, lane, turn))
@@ -144,7 +144,7 @@ def _hand_over_many(
     handovers = first + n * group + jnp.arange(group)
     lane, ends, begins = _handover(work, handovers)
     ending, beginning = ((handovers < stop) & (place != NOBODY) for place in (ends, begins))
-    slot = jnp.asarray(work.events.slot)
+    slot = jnp.asarray(work.plan.events.slot)
     held = entries(training.lanes, lane)
     turns = jax.vmap(partial(turn_of, work))(ends)
     ended = jax.vmap(partial(end_client, work))(held, turns)
@@ -161,6 +161,6 @@ def _hand_over_many(
 
 def _handover(work: Work, number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The lane of a handover, and the places of who ends and who begins."""
-    table = work.segments
+    table = work.plan.segments
     lane, ends, begins = (jnp.asarray(of)[number] for of in (table.lane, table.ends, table.begins))
     return lane, ends, begins

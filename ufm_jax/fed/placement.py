@@ -72,21 +72,24 @@ class Placement:
             return self.sharded
         return NamedSharding(self.mesh, PartitionSpec(CLIENTS, None, None, DATA))
 
-    def put(self, tree: Tree, sharding: NamedSharding) -> Tree:
+    def put(self, tree: Tree, shardings: Tree) -> Tree:
         """Puts host arrays on the devices; every process gives the same, and sends only its part.
 
         Args:
             tree: Arrays that this process can read.
-            sharding: One of this placement's.
+            shardings: One of this placement's, or one for each part of ``tree``.
         """
 
-        def place(leaf: npt.ArrayLike) -> jax.Array:
-            array = np.asarray(leaf)
-            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        def place(sharding: NamedSharding, part: Tree) -> Tree:
+            def place_array(leaf: npt.ArrayLike) -> jax.Array:
+                array = np.asarray(leaf)
+                return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
 
-        if sharding.is_fully_addressable:
-            return jax.device_put(tree, sharding)
-        return jax.tree.map(place, tree)
+            return jax.tree.map(place_array, part)
+
+        if self.replicated.is_fully_addressable:
+            return jax.device_put(tree, shardings)
+        return jax.tree.map(place, shardings, tree)
 
 
 def make_placement(

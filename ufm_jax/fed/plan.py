@@ -56,13 +56,6 @@ def client_results(plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
     """Reads a round's metrics (this waits for the round), one entry a client."""
     values: Any = jax.device_get(metrics.clients)
     schedule = plan.schedule
-    device = schedule.lane // schedule.lanes
-    place = np.concatenate(
-        [np.arange(n) for n in np.bincount(device, minlength=schedule.num_devices)]
-    )
-    # The table lists each device's clients in the schedule's order.
-    position = np.empty_like(place)
-    position[np.argsort(device, kind="stable")] = place
     examples = _examples_seen(plan)
     return [
         ClientResult(
@@ -75,7 +68,7 @@ def client_results(plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
             lane=int(schedule.lane[i]),
             first_step=int(schedule.first_step[i]),
         )
-        for i, (d, p) in enumerate(zip(device, position, strict=True))
+        for i, (d, p) in enumerate(zip(schedule.device, schedule.place, strict=True))
     ]
 
 

@@ -23,7 +23,7 @@ class Schedule:
         num_devices: D.
         lanes: L, lanes per device.
         client: Client numbers in the population.
-        lane: Global lane in 0 .. D * L - 1; device ``lane // L``.
+        lane: Global lane in 0 .. D * L - 1.
         first_step: The step of its lane at which the client starts.
         num_steps: T_k, its number of local steps.
     """
@@ -34,6 +34,16 @@ class Schedule:
     lane: IntArray
     first_step: IntArray
     num_steps: IntArray
+
+    @property
+    def device(self) -> IntArray:
+        """[S] the device on which each client trains."""
+        return self.lane // self.lanes
+
+    @property
+    def place(self) -> IntArray:
+        """[S] the place of each client among those of its device."""
+        return rank_within(self.device)
 
     @property
     def makespan(self) -> int:
@@ -112,6 +122,15 @@ def pin(num_steps: npt.ArrayLike, num_devices: int) -> IntArray:
     device = np.empty(len(steps), np.int64)
     device[packed.client] = packed.lane
     return device
+
+
+def rank_within(group: IntArray) -> IntArray:
+    """[N] how many entries of the same group, numbered from 0, come before each of N entries."""
+    counts = np.bincount(group)
+    rank = np.empty_like(group)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    rank[np.argsort(group, kind="stable")] = np.arange(len(group)) - first
+    return rank
 
 
 class Limits(NamedTuple):

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from ufm_jax.fed.algorithm import Algorithm, GradFn, Outcome, Params, Tree, Turn
-from ufm_jax.fed.algorithms.controlled import Client, Server
+from ufm_jax.fed.algorithms.controlled import Controlled, controlled
 
 Option = Literal["I", "II"]
 
@@ -60,19 +60,13 @@ def scaffold(base: Algorithm, *, option: Option = "II") -> Algorithm:
     if option not in ("I", "II"):
         raise ValueError(f"option={option!r}: choose 'I' or 'II'")
 
-    def init_server(params: Params) -> Server:
-        return Server(base.init_server(params), optax.tree.zeros_like(params))
-
-    def init_client(params: Params) -> Client:
-        return Client(base.init_client(params), optax.tree.zeros_like(params))
-
-    def start(server: Server, client: Client) -> Local:
+    def start(server: Controlled, client: Controlled) -> Local:
         inner = base.start(server.inner, client.inner)
         zero = optax.tree.zeros_like(client.control)
         return Local(inner, client.control, zero, jnp.float32(0))
 
     def step(
-        server: Server, local: Local, grad_fn: GradFn, progress: jax.Array
+        server: Controlled, local: Local, grad_fn: GradFn, progress: jax.Array
     ) -> tuple[Local, jax.Array]:
         loss, grads = grad_fn(local.params)
         drift = optax.tree.sub(server.control, local.control)
@@ -82,27 +76,17 @@ def scaffold(base: Algorithm, *, option: Option = "II") -> Algorithm:
         gradients = optax.tree.add(local.gradients, seen)
         return Local(inner, local.control, gradients, local.steps + 1), loss
 
-    def end(server: Server, local: Local, turn: Turn) -> tuple[Update, Client]:
+    def end(server: Controlled, local: Local, turn: Turn) -> tuple[Update, Controlled]:
         update, kept = base.end(server.inner, local.inner, turn)
         control = optax.tree.scale(1 / jnp.maximum(local.steps, 1), local.gradients)
         change = optax.tree.sub(control, local.control)
-        return Update(update, change), Client(kept, control)
+        return Update(update, change), Controlled(kept, control)
 
-    def update_server(server: Server, mean: Update, outcome: Outcome) -> Server:
+    def update_server(server: Controlled, mean: Update, outcome: Outcome) -> Controlled:
         inner = base.update_server(server.inner, mean.inner, outcome)
-        return Server(inner, optax.tree.add_scale(server.control, outcome.share, mean.control))
+        return Controlled(inner, optax.tree.add_scale(server.control, outcome.share, mean.control))
 
-    def client_params(server: Server, client: Client) -> Params:
-        return base.client_params(server.inner, client.inner)
+    def broadcast(server: Controlled) -> Tree:
+        return base.broadcast(server.inner), server.control
 
-    return Algorithm(
-        init_server,
-        init_client,
-        start,
-        step,
-        end,
-        update_server,
-        client_params,
-        broadcast=lambda server: (base.broadcast(server.inner), server.control),
-        stateful=True,
-    )
+    return controlled(base, start, step, end, update_server, broadcast)

@@ -2,15 +2,13 @@
 
 ``alone`` they know their own update: ``sign_flip``, ``random_noise``, ``stale_replay``. Colluding
 ones know what everyone sends, and are attacks of ``aggregate.stacked``: ``little_is_enough``,
-``inner_product``. ``flip_labels`` poisons their data instead.
+``inner_product``.
 """
 
 from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpy.typing as npt
 
 from ufm_jax.fed.aggregate.stacked import Attack
 from ufm_jax.fed.algorithm import Tree, Turn
@@ -100,27 +98,6 @@ def inner_product(scale: float) -> Attack:
         return jnp.where(hostile[:, None], -scale * _mean(values, honest), values)
 
     return attack
-
-
-def flip_labels(
-    labels: npt.NDArray[np.integer],
-    offsets: npt.ArrayLike,
-    hostile: Sequence[int],
-    num_classes: int,
-) -> npt.NDArray[np.integer]:
-    """Labels [R] with those of hostile clients turned round: c becomes C - 1 - c.
-
-    Args:
-        labels: Of all clients; negative where unknown.
-        offsets: [K + 1] client k owns the rows ``offsets[k] .. offsets[k + 1]``.
-        hostile: Numbers of the hostile clients.
-        num_classes: C.
-    """
-    flipped, bounds = labels.copy(), np.asarray(offsets)
-    for k in hostile:
-        own = flipped[bounds[k] : bounds[k + 1]]
-        own[own >= 0] = num_classes - 1 - own[own >= 0]
-    return flipped
 
 
 def _mean(values: jax.Array, among: jax.Array) -> jax.Array:
