@@ -60,74 +60,44 @@ class Mechanism:
             )
 
 
-def of_cohorts(
+def mechanism_of(
     noise_multiplier: float,
-    sampling: Literal["uniform", "poisson"],
-    cohort_size: int,
-    num_clients: int,
+    sampling: Literal["uniform", "shuffle", "poisson"],
+    size: int,
+    population: int,
     most: int = 0,
 ) -> Mechanism:
-    """The mechanism of a round at client level.
+    """The mechanism of a round at client level, or of a client's batches at example level.
 
     Args:
         noise_multiplier: z.
-        sampling: Of ``participation.Participation``; 'by_size' favours clients, so that none of
-            the analyses holds, and is refused (as is a trace, by ``refusals``).
-        cohort_size: S, or its mean for Poisson sampling.
-        num_clients: K.
-        most: Poisson sampling: the most clients of a round.
+        sampling: Of cohorts, as in ``participation.Participation``: 'uniform' or 'poisson'. Of
+            batches, as in ``batches.Batching``: 'poisson', or 'shuffle', where the mechanism is
+            that of an epoch. 'by_size' is refused, since no analysis covers it.
+        size: Units that are drawn, S clients or B examples; their mean for Poisson sampling.
+        population: Units among which they are drawn, K clients or the client's examples.
+        most: Poisson sampling: the most units for which there is room.
 
     Raises:
         ValueError: If the sampling cannot be accounted for.
     """
-    if sampling not in ("uniform", "poisson"):
+    if sampling not in ("uniform", "shuffle", "poisson"):
         raise ValueError(f"sampling={sampling!r} cannot be accounted for: use 'poisson'")
-    if cohort_size >= num_clients:
+    if sampling == "shuffle" or size >= population:
         return Mechanism(noise_multiplier)
-    rate = cohort_size / num_clients
+    rate = size / population
     if sampling == "uniform":
-        return Mechanism(noise_multiplier, "fixed", rate, num_clients, cohort_size)
-    return _poisson(noise_multiplier, rate, num_clients, most)
-
-
-def of_batches(
-    noise_multiplier: float,
-    sampling: Literal["shuffle", "poisson"],
-    batch_size: int,
-    num_examples: int,
-    capacity: int = 0,
-) -> Mechanism:
-    """The mechanism of a batch (``poisson``) or of an epoch of them (``shuffle``) of one client.
-
-    Args:
-        noise_multiplier: z.
-        sampling: Of ``batches.Batching``.
-        batch_size: B, or its mean for Poisson sampling.
-        num_examples: Of the client.
-        capacity: Poisson sampling: examples for which a batch has room.
-
-    Raises:
-        ValueError: If the sampling cannot be accounted for.
-    """
-    if sampling not in ("shuffle", "poisson"):
-        raise ValueError(f"sampling={sampling!r} cannot be accounted for: use 'poisson'")
-    if sampling == "shuffle" or batch_size >= num_examples:
-        return Mechanism(noise_multiplier)
-    return _poisson(noise_multiplier, batch_size / num_examples, num_examples, capacity)
-
-
-def _poisson(noise_multiplier: float, rate: float, population: int, most: int) -> Mechanism:
-    bounded = 0 < most < population
-    return Mechanism(
-        noise_multiplier, "poisson", rate, population if bounded else 0, most if bounded else 0
-    )
+        return Mechanism(noise_multiplier, "fixed", rate, population, size)
+    if 0 < most < population:
+        return Mechanism(noise_multiplier, "poisson", rate, population, most)
+    return Mechanism(noise_multiplier, "poisson", rate)
 
 
 def releases_per_round(
     sampling: Literal["shuffle", "poisson"], num_steps: int, steps_per_epoch: int
 ) -> int:
-    """How often a client's ``of_batches`` mechanism runs in a round of ``num_steps`` local steps.
+    """How often the mechanism of a client's batches runs in ``num_steps`` local steps.
 
-    Poisson batches count one by one; of shuffled ones, an epoch that has begun counts whole.
+    Poisson batches count one by one. Shuffled batches count by epochs, begun ones as whole.
     """
     return num_steps if sampling == "poisson" else -(-num_steps // steps_per_epoch)
