@@ -12,7 +12,7 @@ import pytest
 from tests.interop.test_torch_files import save_zip, state_pickle, storages
 from tools import convert_checkpoint
 from ufm_jax.errors import ConfigError
-from ufm_jax.interop.torch_names import encoder_to_torch, mae_to_torch
+from ufm_jax.interop.convert import params_to_torch
 from ufm_jax.interop.weights_file import read_weights, write_weights
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.mae import MAE
@@ -59,7 +59,7 @@ def test_a_run_of_ours_there_and_back_is_bitwise(mae, stacked, tmp_path, capsys)
     (tmp_path / "run" / "config.json").write_text(json.dumps(facts))
     convert(tmp_path / "run", tmp_path / "out" / "mae.safetensors", "--to=torch")
     state = read_weights(tmp_path / "out" / "mae.safetensors").state
-    expected = mae_to_torch(jax.tree.map(np.asarray, mae), GRID, 4)
+    expected = params_to_torch(jax.tree.map(np.asarray, mae), GRID)
     assert_equal(state, expected)
     convert(tmp_path / "out" / "mae.safetensors", tmp_path / "back", "--to=ours")
     assert_equal(load_params(tmp_path / "back"), mae)
@@ -86,7 +86,7 @@ def test_the_encoder_alone_at_another_size_leaves_out_the_rest_and_says_so(
     state = read_weights(output).state
     assert state["pos_embed"].shape == (1, 1 + 3 * 2, 8)
     assert state["patch_embed.proj.weight"].shape == (8, 3, 8, 8)
-    same = encoder_to_torch(jax.tree.map(np.asarray, classifier["encoder"]), GRID, 4)
+    same = params_to_torch({"encoder": jax.tree.map(np.asarray, classifier["encoder"])}, GRID)
     for name in same.keys() - {"pos_embed", "patch_embed.proj.weight"}:
         np.testing.assert_array_equal(state[name], same[name])
     said = capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_the_encoder_alone_at_another_size_leaves_out_the_rest_and_says_so(
 
 
 def test_what_stands_beside_the_weights_is_named_and_never_written(mae, tmp_path, capsys):
-    state = mae_to_torch(jax.tree.map(np.asarray, mae), GRID, 4)
+    state = params_to_torch(jax.tree.map(np.asarray, mae), GRID)
     beside = pickle.dumps({"args": argparse.Namespace(path="secret"), "epoch": 3}, 2)
     content = beside[:-1] + b"Vmodel\n" + state_pickle(state)[2:-1] + b"s."
     save_zip(tmp_path / "training.pth", content, storages(state))
@@ -120,7 +120,7 @@ def test_an_export_holds_no_name_but_the_parameters(classifier, tmp_path):
 def test_mistakes_are_errors_of_one_line(mae, classifier, tmp_path):
     export_params(tmp_path / "mae", mae)
     export_params(tmp_path / "vit", classifier)
-    state = mae_to_torch(jax.tree.map(np.asarray, mae), GRID, 4)
+    state = params_to_torch(jax.tree.map(np.asarray, mae), GRID)
     write_weights(tmp_path / "mae.safetensors", state)
     more = state | {"gamma": np.zeros(1), "delta": np.zeros(1)}
     write_weights(tmp_path / "more.safetensors", more)

@@ -1,12 +1,13 @@
 """What model a PyTorch state dict is of, read from its names and shapes."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from ufm_jax.interop.torch_names import State, count_blocks, fixed_position
+from ufm_jax.interop.torch_names import State, fixed_position
 from ufm_jax.interop.torch_rules import Pool
 
 Kind = Literal["mae", "classifier", "encoder"]
@@ -114,6 +115,12 @@ def _array(state: State, name: str, axes: int) -> np.ndarray:
     if state[name].ndim != axes:
         raise ValueError(f"{name}: shape {state[name].shape}, but it should have {axes} axes")
     return state[name]
+
+
+def count_blocks(state: State, name: str) -> int:
+    """Number of blocks named ``name.0 ..``; holes in the numbering show as missing names."""
+    matches = (re.match(rf"{name}\.(\d+)\.", key) for key in state)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
 def _grid(position: np.ndarray, grid: tuple[int, int] | None) -> tuple[int, int]:

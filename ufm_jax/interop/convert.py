@@ -4,17 +4,8 @@ import numpy as np
 
 from ufm_jax.interop.architecture import Architecture, describe
 from ufm_jax.interop.resample import resample_kernel, resample_position
-from ufm_jax.interop.torch_names import (
-    Params,
-    State,
-    classifier_from_torch,
-    classifier_to_torch,
-    encoder_from_torch,
-    encoder_to_torch,
-    fixed_position,
-    mae_from_torch,
-    mae_to_torch,
-)
+from ufm_jax.interop.torch_names import Params, State, fixed_position, from_torch, to_torch
+from ufm_jax.interop.torch_rules import classifier_rules, encoder_rules, mae_rules
 
 _BESIDE_THE_ENCODER = ("decoder_", "mask_token", "head.", "fc_norm.")
 
@@ -28,12 +19,14 @@ def params_from_torch(state: State, architecture: Architecture) -> Params:
     Raises:
         ValueError: If parameters are missing or unexpected; all are listed.
     """
-    grid, learned = architecture.grid, architecture.learned_position
-    if architecture.kind == "mae":
-        return mae_from_torch(state, grid)
-    if architecture.pool is not None:
-        return classifier_from_torch(state, architecture.pool, grid, learned)
-    return {"encoder": encoder_from_torch(state, grid, learned, "norm.weight" in state)}
+    depth, learned = architecture.depth, architecture.learned_position
+    if architecture.decoder is not None:
+        rules = mae_rules(depth, decoder_depth=architecture.decoder[1])
+    elif architecture.pool is not None:
+        rules = classifier_rules(depth, architecture.pool, learned)
+    else:
+        rules = encoder_rules(depth, "norm.weight" in state, learned)
+    return from_torch(state, rules, architecture.grid)
 
 
 def params_to_torch(params: Params, grid: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -46,18 +39,30 @@ def params_to_torch(params: Params, grid: tuple[int, int]) -> dict[str, np.ndarr
     Raises:
         ValueError: If they are of another model, or parameters are missing or unexpected.
     """
-    if "kernel" not in params.get("encoder", {}).get("patch_embed", {}):
+    encoder = params.get("encoder", {})
+    if "kernel" not in encoder.get("patch_embed", {}):
         raise ValueError(f"no encoder/patch_embed/kernel in {sorted(params)}: no model of ours")
-    patch_size, _ = patch_of(params["encoder"]["patch_embed"]["kernel"])
+    depth, learned = _depth(params, "encoder"), "pos_embed" in encoder
     if "mask_token" in params.get("decoder", {}):
-        return mae_to_torch(params, grid, patch_size)
-    if set(params) == {"encoder"}:
-        return encoder_to_torch(params["encoder"], grid, patch_size)
-    if "decoder" in params:
+        rules = mae_rules(depth, _depth(params, "decoder"))
+    elif set(params) == {"encoder"}:
+        rules = encoder_rules(depth, "norm" in encoder, learned)
+    elif "decoder" in params:
         raise ValueError(
             "a segmenter's decoder has no counterpart in PyTorch: convert the encoder alone"
         )
-    return classifier_to_torch(params, "mean" if "norm" in params else "class", grid, patch_size)
+    else:
+        rules = classifier_rules(depth, "mean" if "norm" in params else "class", learned)
+    return to_torch(params, rules, grid, patch_of(encoder["patch_embed"]["kernel"])[0])
+
+
+def _depth(params: Params, part: str) -> int:
+    blocks = params.get(part, {}).get("blocks", {})
+    if "block" in blocks:
+        raise ValueError(
+            f"{part}/blocks: layers are stacked; call models.vit.unstack_layers(params) first"
+        )
+    return len(blocks)
 
 
 def patch_of(kernel: np.ndarray) -> tuple[int, int]:
