@@ -42,25 +42,9 @@ def make_network(model: NetworkConfig, task: Task) -> Classifier:
     )
 
 
-def with_prior(params: Params, task: Task, class_weights: np.ndarray | None) -> Params:
-    """Parameters as initialised: training starts from equal probabilities."""
-    del task, class_weights
-    return params
-
-
-def target_field(task: Task) -> str:
-    """The field of a stored row that holds the target."""
-    return "labels" if task.kind == "multi" else "label"
-
-
 def make_probabilities(task: Task) -> Callable[[jax.Array], jax.Array]:
     """``logits [B, C] -> probabilities``: softmax, or a sigmoid for each finding."""
     return jax.nn.sigmoid if task.kind == "multi" else jax.nn.softmax
-
-
-def mirror_back(probabilities: jax.Array) -> jax.Array:
-    """Predictions of mirrored pictures as those of the pictures: the same."""
-    return probabilities
 
 
 def make_view(key: jax.Array, example: Tree, size: int, augment: TrainingViewConfig) -> jax.Array:

@@ -58,22 +58,11 @@ def with_prior(params: Params, task: Task, class_weights: np.ndarray | None) -> 
     return params | {"head": params["head"] | {"bias": jnp.asarray(bias, jnp.float32)}}
 
 
-def target_field(task: Task) -> str:
-    """The field of a stored row that holds the target."""
-    del task
-    return "mask"
-
-
 def make_probabilities(task: Task) -> Callable[[jax.Array], jax.Array]:
     """``logits [B, H, W, 1 or 1 + C] -> probabilities [B, H, W, 1 + C]``."""
     if task.num_classes > 1:
         return jax.nn.softmax
     return lambda logits: jax.nn.sigmoid(jnp.concatenate([-logits, logits], axis=-1))
-
-
-def mirror_back(probabilities: jax.Array) -> jax.Array:
-    """Predictions [B, H, W, 1 + C] of mirrored pictures as those of the pictures."""
-    return probabilities[:, :, ::-1]
 
 
 def make_view(

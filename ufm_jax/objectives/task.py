@@ -15,6 +15,9 @@ from ufm_jax.models.segmenter import Segmenter
 from ufm_jax.objectives import diagnosis, segmentation
 from ufm_jax.objectives.views import patches_of, plain_views
 
+_TARGETS = {"single": "label", "multi": "labels", "segment": "mask"}
+"""The field of a stored row that holds the target."""
+
 
 class Objective(NamedTuple):
     """What is trained, and how it predicts.
@@ -47,33 +50,31 @@ def make_objective(
         task: Its kind and classes.
         class_weights: As ``LabelledData.class_weights`` gives them; None for equal ones.
     """
-    kind = segmentation if task.kind == "segment" else diagnosis
-    network = kind.make_network(config.model, task)
-    to_probabilities = kind.make_probabilities(task)
-
-    loss_fn = kind.make_loss(network, config, task, class_weights)
+    segments, model = task.kind == "segment", config.model
+    of_kind = segmentation if segments else diagnosis
+    network = of_kind.make_network(model, task)
+    to_probabilities = of_kind.make_probabilities(task)
+    loss_fn = of_kind.make_loss(network, config, task, class_weights)
 
     def init(key: jax.Array) -> Params:
-        model = config.model
-        patches = jnp.zeros(
-            (1, model.grid[0] * model.grid[1], model.patch_size**2 * model.channels)
-        )
-        return kind.with_prior(jax.jit(network.init)(key, patches)["params"], task, class_weights)
+        shape = (1, model.grid[0] * model.grid[1], model.patch_size**2 * model.channels)
+        params = jax.jit(network.init)(key, jnp.zeros(shape))["params"]
+        return segmentation.with_prior(params, task, class_weights) if segments else params
 
     def predict(params: Params, batch: Tree) -> jax.Array:
-        views = plain_views(batch, config.model.image_size)
+        views = plain_views(batch, model.image_size)
 
         def run(pictures: jax.Array) -> jax.Array:
-            logits = network.apply({"params": params}, patches_of(pictures, config.model))
+            logits = network.apply({"params": params}, patches_of(pictures, model))
             return to_probabilities(logits)
 
         if not config.evaluation.mirror:
             return run(views)
         mirrored = run(views[:, :, ::-1])
-        return (run(views) + kind.mirror_back(mirrored)) / 2
+        return (run(views) + (mirrored[:, :, ::-1] if segments else mirrored)) / 2
 
     return Objective(
-        fields=("image", "extent", kind.target_field(task)),
+        fields=("image", "extent", _TARGETS[task.kind]),
         network=network,
         init=init,
         loss_fn=_without_encoder(loss_fn) if config.method == "frozen" else loss_fn,

@@ -7,7 +7,7 @@ since not being drawn is part of the mechanism.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,14 +38,13 @@ class Ledger(NamedTuple):
 
 def new_ledger(mechanisms: Sequence[Mechanism]) -> Ledger:
     """A ledger of K clients that have spent nothing, from the mechanism of each."""
-    return Ledger(
-        _column([SAMPLINGS.index(m.sampling) for m in mechanisms], np.int64),
-        _column([m.noise_multiplier for m in mechanisms], np.float64),
-        _column([m.rate for m in mechanisms], np.float64),
-        _column([m.population for m in mechanisms], np.int64),
-        _column([m.most for m in mechanisms], np.int64),
-        np.zeros((len(mechanisms), 1), np.int64),
-    )
+    rows = [
+        (SAMPLINGS.index(m.sampling), m.noise_multiplier, m.rate, m.population, m.most, 0)
+        for m in mechanisms
+    ]
+    dtypes = (np.int64, np.float64, np.float64, np.int64, np.int64, np.int64)
+    columns: Any = zip(zip(*rows, strict=True), dtypes, strict=True)
+    return Ledger(*(np.array(column, dtype)[:, None] for column, dtype in columns))
 
 
 def go_on(ledger: Ledger, mechanisms: Sequence[Mechanism]) -> Ledger:
@@ -148,7 +147,3 @@ def _mechanism(ledger: Ledger, client: int, column: int) -> Mechanism:
         int(ledger.population[at]),
         int(ledger.most[at]),
     )
-
-
-def _column(values: Sequence[float], kind: type[np.generic]) -> np.ndarray:
-    return np.asarray(values, kind)[:, None]
