@@ -221,5 +221,5 @@ def test_a_segmenter_is_not_converted_but_its_encoder():
     params = make_params("encoder", 8, 2, (2, 2), 4, 3, False)
     with pytest.raises(ValueError, match="segmenter"):
         params_to_torch({**params, "decoder": {"unit_0": {}}, "head": {}}, (2, 2))
-    with pytest.raises(ValueError, match="no model of ours"):
+    with pytest.raises(ValueError, match="give parameters of a model of ours"):
         params_to_torch({"layers": {}}, (2, 2))

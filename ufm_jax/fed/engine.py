@@ -1,14 +1,14 @@
 """The compiled round: shard_map over devices, vmap over lanes, a loop over steps.
 
-A device holds L lanes, each with the training state of one client. ``loops`` trains a cohort in
-them, from a table of the steps at which clients end and begin (``events``); ``lanes`` is what
-happens in one lane. Then
+A device holds L lanes, each with the training state of one client. ``events`` is a table of the
+steps at which clients end and begin, by which ``loops`` trains a cohort in the lanes; ``lanes`` is
+what happens in one lane. Then
 
     server <- algorithm.update_server(server, aggregator.result(gathered))
 
-One dispatch trains a whole round, or a chunk of it where a round's examples are larger than the
-memory: lanes and sums are carried from one dispatch to the next, and the last one updates the
-server. The result does not depend on the number of chunks, bit for bit.
+One dispatch trains a whole round, or a chunk of it if a round's examples exceed the memory. Lanes
+and sums are carried from one dispatch to the next, and the last one updates the server. The result
+does not depend on the number of chunks, bit for bit.
 
 All shapes depend on the run's maxima (``schedule.Limits``) and all trip counts are data: one
 compilation serves every chunk of every cohort.
@@ -32,7 +32,7 @@ from ufm_jax.fed.trees import distance, entry, select, zeros
 
 
 class FederationState(NamedTuple):
-    """All that a round changes.
+    """Everything that a round changes.
 
     Attributes:
         server: The algorithm's server state; ``server.params`` are the global parameters.
@@ -49,13 +49,13 @@ class FederationState(NamedTuple):
 
 
 class RoundMetrics(NamedTuple):
-    """Metrics of a round; before its last chunk, of the clients that have ended so far.
+    """Metrics of a round; before its last chunk they cover the clients that have ended.
 
     Attributes:
-        clients: Of each client.
-        update_norm: How far the server's parameters moved.
-        share: Share of the population's weight that the aggregate is of; 0 where the aggregator
-            had too little to go on with, and nothing was updated.
+        clients: The metrics of each client.
+        update_norm: Euclidean distance by which the server's parameters moved.
+        share: Share of the population's weight in the aggregate; 0 if the aggregator had too few
+            updates and nothing changed.
     """
 
     clients: ClientMetrics
@@ -84,20 +84,20 @@ def plan_shardings(placement: Placement) -> Any:
 
 
 def _shardings(placement: Placement) -> tuple[Any, Any]:
-    """Any: each stands for a whole tree."""
+    """Sharding of what every device holds, and of what is cut; typed to stand for any tree."""
     return placement.replicated, placement.sharded
 
 
 def no_training(
     algorithm: Algorithm, aggregator: Aggregator, server: Any, client: Tree, lanes: int, places: int
 ) -> Training:
-    """A device before the first client of a round.
+    """The state of a device before the first client of a round.
 
     Args:
         algorithm: The federated algorithm.
         aggregator: How the clients' updates become one.
-        server: Shapes of the server's state.
-        client: Shapes of what one client keeps.
+        server: The server's state, or its shapes.
+        client: A client's state, or its shapes.
         lanes: L.
         places: P, the most clients that the device may train in a round.
     """
@@ -129,8 +129,8 @@ def make_round(
         gradient: How the gradient of a batch is computed.
         placement: Devices and lanes.
         examples_sharded: Whether the leading axis of ``examples`` is cut into a part for each
-            device (rows then count inside the part), or every device holds all of it.
-        after: Done when the clients have ended and the server has been updated.
+            device, inside which rows count; otherwise every device holds all examples.
+        after: What follows the server's update.
 
     Returns:
         ``(state, examples, plan) -> (state, metrics)``, jitted, with ``state`` donated: one chunk.
@@ -215,5 +215,5 @@ def make_round(
 
 
 def _stacked(tree: Tree) -> Tree:
-    """A device's part of arrays with a leading axis D."""
+    """This device's part [1, ...] of arrays with a leading axis D."""
     return jax.tree.map(lambda leaf: leaf[None], tree)

@@ -21,10 +21,10 @@ class ClientMetrics(NamedTuple):
     """What a round reports of each client, in the order of the event table: [D, P].
 
     Attributes:
-        loss: Mean local loss over the client's examples, as seen while training.
-        update_norm: Euclidean distance that its local training moved the parameters.
-        finite: Whether its update, its state and its loss were finite, and the update of a length
-            that sums survive (``trees.acceptable``); if not, it was left out.
+        loss: Mean local loss over the client's examples, measured while training.
+        update_norm: Euclidean distance by which local training moved the parameters.
+        finite: Whether its update, state and loss were finite and its update short enough
+            (``trees.acceptable``); if not, the client was left out.
     """
 
     loss: jax.Array
@@ -38,8 +38,8 @@ class Lanes(NamedTuple):
     Attributes:
         local: The algorithm's training state.
         position: The client's place in the event table.
-        seen: float32 [L, 2], over the examples seen so far: the sum of their losses, and their
-            number. One array, since each costs small models two kernels.
+        seen: float32 [L, 2], the sum of the losses so far, and the number of their examples. It
+            is one array, since each array costs small models two kernels.
     """
 
     local: Any
@@ -48,17 +48,17 @@ class Lanes(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What the host sends for a chunk of a round; in ``Work``, one device's part of it.
+    """What the host sends for a chunk of a round; ``Work`` has one device's part of it.
 
     Attributes:
         round_index: int32 [].
-        coverage: float32 [], the cohort's share of the population's weight; p_k times it is the
-            share of client k.
-        key: uint32 [2], the words of the run's root key; example b of step s of client k in round r
-            has the key ``fold(key, r, k, s, b)``. Data, so that other seeds compile nothing anew.
+        coverage: float32 [], the cohort's share of the population's weight. Client k has p_k times
+            ``coverage`` of it.
+        key: uint32 [2], the words of the run's root key, as data so that another seed compiles
+            nothing. Example b of step s of client k in round r has ``fold(key, r, k, s, b)``.
         noise: uint32 [2], the words of the key from which the noise of updates is folded.
-        cohort: int32 and float32 [D * P], numbers and weights of the clients of all devices: sent,
-            so that no device waits for another before the round ends.
+        cohort: int32 and float32 [D * P], numbers and weights of the clients of all devices. Every
+            device is sent them, so that none waits for another before the round ends.
         events: The clients of the round, leading axis D.
         segments: What happens in the chunk, leading axis D.
         first_step: int32 [], where the chunk begins.
@@ -81,7 +81,7 @@ class Plan(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a device is given for a chunk of a round, the same from its first step to its last.
+    """What a device needs for a chunk of a round, constant from its first step to its last.
 
     Attributes:
         loss_fn: ``(params, batch, keys) -> losses``.
@@ -114,7 +114,7 @@ class Ended(NamedTuple):
     """What a client leaves behind.
 
     Attributes:
-        update: For the server's mean.
+        update: What the aggregator takes.
         kept: The client's state until its next round.
     """
 
@@ -123,13 +123,13 @@ class Ended(NamedTuple):
 
 
 def empty_lanes(algorithm: Algorithm, server: Any, client: Tree, lanes: int) -> Lanes:
-    """Lanes before the first client, from shapes of the server's and of a client's state."""
+    """Lanes before the first client, from the shapes of the server's and of a client's state."""
     local = jax.eval_shape(algorithm.start, server, client)
     return zeros(Lanes(local, jnp.int32(0), jnp.zeros(2)), lanes)
 
 
 def start_client(work: Work, client: Tree, position: jax.Array) -> Lanes:
-    """The lane (without the axis L) of a client that begins its round."""
+    """The lane, without the axis L, of a client that begins its round."""
     local = work.algorithm.start(work.server, client)
     return Lanes(local, position, jnp.zeros(2))
 
@@ -142,13 +142,13 @@ def turn_of(work: Work, place: jax.Array) -> Turn:
 
 
 def end_client(work: Work, lane: Lanes, turn: Turn) -> Ended:
-    """What the client in a lane (without the axis L) leaves behind."""
+    """What the client in a lane, without the axis L, leaves behind."""
     return Ended(*work.algorithm.end(work.server, lane.local, turn))
 
 
 def measure_client(work: Work, lane: Lanes, client: Tree, ended: Ended) -> ClientMetrics:
-    """The metrics of the client in a lane (without the axis L), which began from ``client``."""
-    # One pass over an update that is also the distance moved, as it is for most algorithms.
+    """The metrics of the client in a lane, without the axis L, which began from ``client``."""
+    # For most algorithms the update is the distance moved, and XLA takes one pass for both norms.
     kept = squared_norm(ended.kept)
     loss, examples = lane.seen
     good = acceptable(squared_norm(ended.update)) & jnp.isfinite(kept + loss)
@@ -161,7 +161,7 @@ def run_steps(work: Work, lanes: Lanes, begin: jax.Array, end: jax.Array) -> Lan
     """The local steps ``begin .. end`` of every lane."""
     if work.lanes > 1:
         return lax.fori_loop(begin, end, lambda t, lanes: step_lanes(work, lanes, t), lanes)
-    # A batch axis of one would only cost, and inside the loop it would cost a copy at each step.
+    # One lane goes without its axis, which would cost a copy at each step inside the loop.
     lane = lax.fori_loop(
         begin, end, lambda t, lane: _step(work, lane, _rows(work, t)[0], t), entry(lanes, 0)
     )
@@ -169,7 +169,7 @@ def run_steps(work: Work, lanes: Lanes, begin: jax.Array, end: jax.Array) -> Lan
 
 
 def step_lanes(work: Work, lanes: Lanes, t: jax.Array) -> Lanes:
-    """Local step t in every lane. A lane without a client steps in vain."""
+    """Takes local step t in every lane. A lane without a client steps in vain."""
     return jax.vmap(partial(_step, work), (0, 0, None))(lanes, _rows(work, t), t)
 
 
@@ -179,7 +179,7 @@ def _rows(work: Work, t: jax.Array) -> jax.Array:
 
 
 def _step(work: Work, lane: Lanes, row: jax.Array, t: jax.Array) -> Lanes:
-    """Local step t of one lane (without the axis L) on the rows [B]."""
+    """Takes local step t of one lane, without the axis L, on the rows [B]."""
     events, i = work.plan.events, lane.position
     s, client = t - events.first_step[i], jnp.asarray(events.client)[i]
     batch = _batch(work, row, fold(work.key, client, s))
@@ -195,7 +195,7 @@ def _batch(work: Work, row: jax.Array, key: jax.Array) -> Batch:
     if work.batches_split:
         places += lax.axis_index(DATA) * len(row)
         filler = lax.pmax(filler, DATA)
-    # What fills a partial batch comes from the same batch: never from another client.
+    # A partial batch is filled from the same batch, never from another client.
     filled = jnp.where(used, row, jnp.maximum(filler, 0))
     examples = jax.tree.map(lambda leaf: leaf[filled], work.examples)
     count = _whole(work, used.sum(dtype=jnp.float32))
@@ -203,10 +203,7 @@ def _batch(work: Work, row: jax.Array, key: jax.Array) -> Batch:
 
 
 def _grad_fn(work: Work, batch: Batch, key: jax.Array) -> GradFn:
-    """The loss of one batch and its gradient, as a function of the parameters alone.
-
-    Where the batch is split over devices, both are still those of all of it.
-    """
+    """``params -> (loss, gradient)`` of one batch, the whole of it if devices split it."""
     asked = itertools.count(1)
 
     def grad_fn(params: Params) -> tuple[jax.Array, Params]:
@@ -228,8 +225,8 @@ def _whole(work: Work, tree: Tree) -> Tree:
 
 
 def vary(tree: Tree, axis: str) -> Tree:
-    """Marks values as differing along a mesh axis (they are about to).
+    """Marks values as differing along a mesh axis.
 
-    Without it, gradients of values that do not vary are silently summed over the axis.
+    The gradient of a value that is not marked is silently summed over the axis.
     """
     return jax.tree.map(lambda leaf: lax.pcast(leaf, axis, to="varying"), tree)

@@ -1,4 +1,4 @@
-"""What model a PyTorch state dict is of, read from its names and shapes."""
+"""The architecture of the model in a PyTorch state dict, from its names and shapes."""
 
 import math
 import re
@@ -13,9 +13,9 @@ from ufm_jax.interop.torch_rules import Pool
 Kind = Literal["mae", "classifier", "encoder"]
 
 _ROUNDING = {"float16": 2.0**-11, "float32": 1e-5, "float64": 1e-5}
-"""How far a fixed position embedding, at most 1, is from ours in each type.
+"""Largest error of a fixed position embedding, whose values are at most 1, in each type.
 
-Tight, because one that was fine-tuned may be near to where it started, and is not fixed.
+It is tight, because a fine-tuned embedding, which is not fixed, may be close to its start.
 """
 
 
@@ -64,15 +64,15 @@ class Architecture:
 
 
 def describe(state: State, grid: tuple[int, int] | None = None) -> Architecture:
-    """Finds the architecture of a state dict with the names of MAE and timm.
+    """The architecture of a state dict with the names of MAE and timm.
 
     Args:
         state: Arrays by PyTorch name.
         grid: Patches down and across; None for a square image.
 
     Raises:
-        ValueError: If it is no vision transformer of this family, or the grid does not fit. Names
-            that are missing or too many are found by the conversion, which lists them.
+        ValueError: If this is not a vision transformer of this family, or the grid does not fit.
+            Missing and unexpected names are left to the conversion, which lists them.
     """
     kernel = _array(state, "patch_embed.proj.weight", 4)
     position = _array(state, "pos_embed", 3)
@@ -109,7 +109,7 @@ def _array(state: State, name: str, axes: int) -> np.ndarray:
     if name not in state:
         shown = ", ".join(list(state)[:8])
         raise ValueError(
-            f"no {name} among its {len(state)} names ({shown}, ...): it is no vision transformer "
+            f"no {name} among its {len(state)} names ({shown}, ...): give a vision transformer "
             "with a class token and the names of MAE or timm"
         )
     if state[name].ndim != axes:

@@ -1,12 +1,12 @@
-"""Parameters of PyTorch's MAE and timm models by our names, and ours by theirs.
+"""Converts names and layouts of parameters between PyTorch's MAE and timm models and ours.
 
 The names are those of facebookresearch/mae, which timm's vision transformers share. Arrays are
-numpy on both sides; reading a file is someone else's work. Our side is the unrolled layout
-(``models.vit.unstack_layers`` leads there from the scanned one).
+numpy on both sides. Our side is the unrolled layout; ``models.vit.unstack_layers`` turns the
+scanned one into it.
 
-Layouts differ in three ways: linear weights are transposed; the patch embedding is a convolution
-[D, C, P, P] there and a matrix [P * P * C, D] here, pixels row by row with the channel last; and
-a fixed sin-cos position embedding is stored there and computed here, hence checked.
+Layouts differ in three ways. Linear weights are transposed. The patch embedding is a convolution
+[D, C, P, P] there and a matrix [P * P * C, D] here, pixels row by row with the channel last. A
+fixed sin-cos position embedding is stored there; here it is computed, and hence checked.
 """
 
 from collections.abc import Collection, Mapping
@@ -21,7 +21,7 @@ Params = dict[str, Any]
 State = Mapping[str, np.ndarray]
 
 _POSITION_TOLERANCE = 1e-2
-"""Lets half-precision files pass; a learned embedding is further away than this."""
+"""Half-precision files are closer to the fixed embedding than this, and learned ones are not."""
 
 
 def from_torch(state: State, rules: list[Rule], grid: tuple[int, int] | None = None) -> Params:
@@ -78,7 +78,7 @@ def to_torch(
 
 
 def _fixed_positions(rules: list[Rule]) -> dict[str, str]:
-    """Position embeddings that are no parameters, each with a token of its width."""
+    """Position embeddings that are fixed and not parameters, each with a token of its width."""
     names = {rule.torch for rule in rules}
     both = {"pos_embed": "cls_token", "decoder_pos_embed": "mask_token"}
     return {name: token for name, token in both.items() if token in names and name not in names}
@@ -113,7 +113,7 @@ def _array_to_torch(rule: Rule, array: np.ndarray, patch_size: int) -> np.ndarra
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """Arrays by path, as 'encoder/norm/scale'."""
+    """Arrays by path, such as 'encoder/norm/scale'."""
     leaves: dict[str, np.ndarray] = {}
     for key, value in params.items():
         if isinstance(value, Mapping):
@@ -146,7 +146,9 @@ def _check_position(name: str, array: np.ndarray, grid: tuple[int, int] | None) 
     side = int(patches**0.5)
     rows, columns = grid or (side, side)
     if rows * columns != patches:
-        raise ValueError(f"{name}: {patches} patches are no {rows} x {columns} grid: give `grid`")
+        raise ValueError(
+            f"{name}: {patches} patches do not make a {rows} x {columns} grid: give `grid`"
+        )
     error = np.abs(array - fixed_position(array.shape[2], (rows, columns))).max()
     if not error < _POSITION_TOLERANCE:
         raise ValueError(

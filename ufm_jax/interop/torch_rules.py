@@ -1,4 +1,4 @@
-"""Which parameter of ours is which of PyTorch's, and how its layout changes.
+"""Pairs our parameters with PyTorch's, and says how the layout of each changes.
 
 The names are those of facebookresearch/mae, which timm's vision transformers share.
 """

@@ -5,7 +5,7 @@ A product [M, K] x [K, N] is 2 M K N operations. A block of width D over T token
 
     block(T, D) = 24 T D^2 + 4 T^2 D
 
-Norms, GELU, softmax and additions are left out, being few; the optimiser too, which does not grow
+Norms, GELU, softmax and additions are few, and left out. So is the optimiser, which does not grow
 with the batch.
 """
 
@@ -38,7 +38,7 @@ def mae_forward_flops(
 
 
 def training_flops(forward_flops: int) -> int:
-    """Operations of forward and backward pass: each product has two gradients of its own cost."""
+    """Operations of both passes: each product has two gradients, which cost as much as itself."""
     return 3 * forward_flops
 
 

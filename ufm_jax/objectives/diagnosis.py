@@ -1,9 +1,9 @@
-"""Diagnosis: an image's classes from its pooled feature.
+"""Diagnosis: the classes of an image from its pooled feature.
 
 The recipe is MAE's fine-tuning (He et al., "Masked Autoencoders Are Scalable Vision Learners",
 2022): mean of the patch tokens, label smoothing, mixup and cutmix, random erasing, stochastic
-depth. RandAugment's colour operations, made for photographs, give way to the scanner's knobs
-(``ops.ultrasound``). Everything here runs inside the compiled round.
+depth. The scanner's knobs (``ops.ultrasound``) replace RandAugment's colour operations, which are
+made for photographs. Everything here runs inside the compiled round.
 """
 
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def make_loss(
 
 
 def _tempered(class_weights: np.ndarray | None, power: float, task: Task) -> jax.Array | None:
-    """Weights [C] to a power; of single labels, scaled to average 1 over the training images."""
+    """Weights [C] to a power; for single labels they average 1 over the training images."""
     if class_weights is None or not power:
         return None
     present = class_weights > 0

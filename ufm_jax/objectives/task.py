@@ -1,4 +1,4 @@
-"""A task as the engine and the evaluation take it: network, loss, and prediction."""
+"""The objective of a task: network, loss and prediction, for the engine and the evaluation."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,17 +20,17 @@ _TARGETS = {"single": "label", "multi": "labels", "segment": "mask"}
 
 
 class Objective(NamedTuple):
-    """What is trained, and how it predicts.
+    """What is trained, and how the result predicts.
 
     Attributes:
         fields: Fields of a stored row that the loss reads.
         network: The model.
         init: ``key -> params``, fresh and float32.
         loss_fn: ``(params, batch, keys) -> losses [B]``, on augmented images.
-        predict: ``(params, batch) -> probabilities``, of whole images as they are; ``batch`` has
-            'image' [B, S, S, C] and 'extent' [B, 2]. Diagnosis: [B, C], of a single-label task of
-            sum 1. Segmentation: [B, P, P, 1 + C], the background first, where P is the side of the
-            square into which the whole picture is squeezed.
+        predict: ``(params, batch) -> probabilities`` of whole images, without augmentation;
+            ``batch`` has 'image' [B, S, S, C] and 'extent' [B, 2]. Diagnosis: [B, C], of sum 1 for
+            a single-label task. Segmentation: [B, P, P, 1 + C], the background first, where P is
+            the side of the square into which the whole picture is squeezed.
     """
 
     fields: tuple[str, ...]
@@ -48,7 +48,7 @@ def make_objective(
     Args:
         config: Network, augmentation and loss.
         task: Its kind and classes.
-        class_weights: As ``LabelledData.class_weights`` gives them; None for equal ones.
+        class_weights: Those of ``LabelledData.class_weights``; None for equal weights.
     """
     segments, model = task.kind == "segment", config.model
     of_kind = segmentation if segments else diagnosis
@@ -83,7 +83,7 @@ def make_objective(
 
 
 def _without_encoder(loss_fn: LossFn) -> LossFn:
-    """The loss whose gradient by the encoder is zero, so that clipping does not measure it."""
+    """The loss with a zero gradient for the encoder, so that clipping does not measure it."""
 
     def loss(params: Params, batch: Tree, keys: jax.Array) -> jax.Array:
         encoder = jax.lax.stop_gradient(params["encoder"])

@@ -1,4 +1,4 @@
-"""Methods that correct local gradients by a vector a client keeps: SCAFFOLD, FedDyn."""
+"""Methods that correct local gradients by a vector that each client keeps: SCAFFOLD, FedDyn."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from ufm_jax.fed.algorithm import Algorithm, Params, Tree
 
 
 class Controlled(NamedTuple):
-    """A state of the algorithm beneath, and the vector of the server or of the client."""
+    """A state of the algorithm beneath, and the server's or the client's vector."""
 
     inner: Any
     control: Params

@@ -8,8 +8,8 @@ Regularization", ICLR 2021 (Algorithm 1). Client k descends
     h   <- h + alpha share mean_S d_k
     w   <- w - mean_S d_k - h / alpha
 
-The mean is that of the cohort's weights, and the share is the cohort's of the population's weight,
-so that h stays the mean of all h_k; with the paper's uniform weights it is |S| / K.
+The mean is weighted. The share is the cohort's part of the population's weight, so that h stays the
+mean of all h_k; with the paper's uniform weights it is |S| / K.
 """
 
 import jax

@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates take out of each local step what its client drifts by.
+"""SCAFFOLD: control variates take its client's drift out of each local step.
 
 Karimireddy, Kale, Mohri, Reddi, Stich and Suresh, "SCAFFOLD: Stochastic Controlled Averaging for
 Federated Learning", ICML 2020 (Algorithm 1). Client k descends ``g - c_k + c``; at its end
@@ -7,11 +7,11 @@ Federated Learning", ICML 2020 (Algorithm 1). Client k descends ``g - c_k + c``;
     option II:  c_k <- c_k - c + (w - w_k) / (T_k eta)
 
 and the server adds the mean change of the c_k times the cohort's share of the population to c, so
-that c stays the mean of all c_k. The paper's share is ``|S| / K``; here clients have weights, and
-it is the weight of those whose updates came in. Under SGD, option II is the mean of the client's
-own gradients g over its steps, which is how it is computed here: it then holds
-for any schedule of the learning rate. Option I takes the mean of the gradients at w on the round's
-batches: with one epoch, that of all its data, at the price of a second gradient a step.
+that c stays the mean of all c_k. The paper's share is ``|S| / K``; here it is the weight of the
+clients whose updates came in. Under SGD, option II is the mean of the client's own gradients g over
+its steps. It is computed in this way, which holds for any schedule of the learning rate. Option I
+takes the mean of the gradients at w over the round's batches (with one epoch, over all of a
+client's data), and costs a second gradient a step.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -72,8 +72,8 @@ def scaffold(base: Algorithm, *, option: Option = "II") -> Algorithm:
         drift = optax.tree.sub(server.control, local.control)
         corrected = optax.tree.add(grads, drift)
         inner, _ = base.step(server.inner, local.inner, lambda _: (loss, corrected), progress)
-        seen = grads if option == "II" else grad_fn(server.params)[1]
-        gradients = optax.tree.add(local.gradients, seen)
+        renewing = grads if option == "II" else grad_fn(server.params)[1]
+        gradients = optax.tree.add(local.gradients, renewing)
         return Local(inner, local.control, gradients, local.steps + 1), loss
 
     def end(server: Controlled, local: Local, turn: Turn) -> tuple[Update, Controlled]:

@@ -1,17 +1,18 @@
 """A noisy sum as the accounting sees it: how much noise, and who is in the sum (host).
 
-A release is a sum of vectors, one a unit (a client, or an example of a client), each of length C at
-most, with Gaussian noise of deviation z C added. Who is in the sum decides the accounting:
+A release is a sum of vectors, one for each unit (a client, or an example of a client), each of
+length C at most, with Gaussian noise of deviation z C added. Who is in the sum decides the
+accounting:
 
-    everyone   each unit once: the Gaussian mechanism. Also an epoch of shuffled batches, in which a
-               unit is in one batch: the noise of that batch is all that hides it, and the order
-               of a shuffle is not taken to hide anything.
-    poisson    each unit by itself with probability q: amplified by sampling.
+    everyone   each unit once: the Gaussian mechanism. An epoch of shuffled batches is one such
+               release, since a unit is in one batch, whose noise alone hides it: the order of a
+               shuffle is not taken to hide anything.
+    poisson    each unit independently with probability q: amplified by sampling.
     fixed      S of n units without replacement: amplified too, but by less.
 
-Neighbours: for ``everyone`` and ``poisson``, a unit is there or left blank, so that one unit moves
-the sum by C. For ``fixed``, a unit is replaced by another, which moves the sum by 2 C: the noise is
-z / 2 of that. Replacing is the stronger promise, so the two are not to be compared.
+Neighbours: for ``everyone`` and ``poisson``, a unit is present or left blank, so that it moves the
+sum by C. For ``fixed``, a unit is replaced by another, which moves the sum by 2 C: the noise is
+z / 2 of that. Replacing is the stronger promise, so the two epsilons cannot be compared.
 """
 
 import math
@@ -20,7 +21,7 @@ from typing import Literal
 
 Sampling = Literal["everyone", "poisson", "fixed"]
 SAMPLINGS: tuple[Sampling, ...] = ("everyone", "poisson", "fixed")
-"""Ledgers in checkpoints hold places in this tuple: it may only grow at its end."""
+"""Ledgers in checkpoints hold places in this tuple, which therefore may only grow at its end."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Mechanism:
     """A noisy sum, and how its units are drawn.
 
     Attributes:
-        noise_multiplier: z, deviation of the noise over the length C that a unit may have.
+        noise_multiplier: z, the deviation of the noise in units of the length C.
         sampling: Who is in the sum.
-        rate: q, the probability that a unit is in it.
-        population: n, for ``fixed`` and where ``most`` is set; else 0.
-        most: ``fixed``: S. ``poisson``: room for so many; of a larger draw, so many are kept at
-            random (0: no bound). ``everyone``: 0.
+        rate: q, the probability that a unit is in the sum.
+        population: n for ``fixed`` and if ``most`` is set, otherwise 0.
+        most: ``fixed``: S. ``poisson``: the most units in a sum, to which a larger draw is cut at
+            random; 0 for no bound. ``everyone``: 0.
     """
 
     noise_multiplier: float
@@ -49,14 +50,14 @@ class Mechanism:
             raise ValueError(f"noise_multiplier={self.noise_multiplier}: give 0 or more")
         if not 0 < self.rate <= 1 or (self.sampling == "everyone" and self.rate < 1):
             raise ValueError(
-                f"rate={self.rate} with sampling={self.sampling!r}: a rate lies above 0 and is 1 "
-                "at most, and 1 where everyone takes part"
+                f"rate={self.rate} with sampling={self.sampling!r}: give a rate above 0 and up to "
+                "1, and 1 where everyone takes part"
             )
         bounded = self.sampling == "fixed" or self.most > 0
         if bounded and not 0 < self.most <= self.population:
             raise ValueError(
-                f"most={self.most} of population={self.population}: give 1 unit or more, and no "
-                "more than there are"
+                f"most={self.most} of population={self.population}: give from 1 unit up to the "
+                "population"
             )
 
 
@@ -71,9 +72,9 @@ def mechanism_of(
 
     Args:
         noise_multiplier: z.
-        sampling: Of cohorts, as in ``participation.Participation``: 'uniform' or 'poisson'. Of
-            batches, as in ``batches.Batching``: 'poisson', or 'shuffle', where the mechanism is
-            that of an epoch. 'by_size' is refused, since no analysis covers it.
+        sampling: How cohorts ('uniform', 'poisson') or batches ('shuffle', 'poisson') are drawn;
+            with 'shuffle' the mechanism is that of an epoch. 'by_size' is refused, since no
+            analysis covers it.
         size: Units that are drawn, S clients or B examples; their mean for Poisson sampling.
         population: Units among which they are drawn, K clients or the client's examples.
         most: Poisson sampling: the most units for which there is room.

@@ -1,7 +1,7 @@
 """Gaussian noise on a tree.
 
-Drawn by JAX's counter-based generator (Threefry-2x32, 20 rounds) from a 64-bit key. Whoever knows
-the key can subtract the noise: for a promise to anybody it must come from ``Federation.noise``.
+JAX's counter-based generator (Threefry-2x32, 20 rounds) draws it from a 64-bit key. Whoever knows
+the key can subtract the noise, so that a promise needs a secret key, from ``Federation.noise``.
 """
 
 import jax

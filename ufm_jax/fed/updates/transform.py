@@ -17,7 +17,7 @@ from ufm_jax.fed.keys import fold
 
 
 def nothing(update: Tree) -> Tree:
-    """No state."""
+    """The empty state."""
     del update
     return ()
 
@@ -26,15 +26,14 @@ class Transform(NamedTuple):
     """A transform of updates.
 
     Attributes:
-        send: ``(server, client, update, turn) -> (update, client, report)``: on the client.
+        send: ``(server, client, update, turn) -> (update, client, report)`` on the client.
             ``server`` and ``client`` are this transform's own states; ``report`` is averaged like
             the update.
-        receive: ``(server, mean_update, mean_report, key) -> (server, mean_update)``: on the
-            server.
+        receive: ``(server, mean_update, mean_report, key) -> (server, mean_update)`` on the server.
         init_server: ``update -> server``, from the update's shapes.
-        init_client: ``update -> client``, likewise.
-        stateful: Whether clients keep anything.
-        num_bytes: ``update -> bytes`` that a client sends, from the update's shapes; None where the
+        init_client: ``update -> client``, from the update's shapes.
+        stateful: Whether clients keep a state.
+        num_bytes: ``update -> bytes`` that a client sends, from the update's shapes; None if the
             transform does not change them.
     """
 
