@@ -69,37 +69,24 @@ After = Callable[[Any, Tree, Tree, jax.Array], tuple[Any, Tree]]
 """``(server, this device's clients, plan.after, key) -> (server, clients)``."""
 
 
-def state_shardings(placement: Placement) -> Any:
+def state_shardings(placement: Placement) -> FederationState:
     """The sharding of each part of a federation's state."""
-    everywhere, per_device = _shardings(placement)
-    return FederationState(everywhere, per_device, everywhere, per_device)
+    everywhere, per_device = placement.replicated, placement.sharded
+    return FederationState._make((everywhere, per_device, everywhere, per_device))
 
 
-def plan_shardings(placement: Placement) -> Any:
+def plan_shardings(placement: Placement) -> Plan:
     """The sharding of each part of a plan."""
-    everywhere, per_device = _shardings(placement)
-    plan = Plan(*(everywhere,) * len(Plan._fields))
-    batches: Any = placement.batches
-    return plan._replace(events=per_device, segments=per_device, rows=batches)
-
-
-def _shardings(placement: Placement) -> tuple[Any, Any]:
-    """Sharding of what every device holds, and of what is cut; typed to stand for any tree."""
-    return placement.replicated, placement.sharded
+    cut = {"events": placement.sharded, "segments": placement.sharded, "rows": placement.batches}
+    return Plan._make(cut.get(part, placement.replicated) for part in Plan._fields)
 
 
 def no_training(
     algorithm: Algorithm, aggregator: Aggregator, server: Any, client: Tree, lanes: int, places: int
 ) -> Training:
-    """The state of a device before the first client of a round.
+    """The state of a device of L ``lanes`` and P ``places`` before the first client of a round.
 
-    Args:
-        algorithm: The federated algorithm.
-        aggregator: How the clients' updates become one.
-        server: The server's state, or its shapes.
-        client: A client's state, or its shapes.
-        lanes: L.
-        places: P, the most clients that the device may train in a round.
+    ``server`` and ``client`` are the states of the server and of one client, or their shapes.
     """
     update = update_shape(algorithm, server, client)
     metrics = ClientMetrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))
@@ -120,7 +107,7 @@ def make_round(
     examples_sharded: bool,
     after: After | None = None,
 ) -> RoundFn:
-    """Compiles the round.
+    """Compiles the round of a federation.
 
     Args:
         loss_fn: ``(params, batch, keys) -> losses [B]``.
@@ -193,10 +180,10 @@ def make_round(
         training = Training(training.lanes, *_stacked(training[1:]))
         return FederationState(server, clients, aggregate, training), metrics
 
-    everywhere, per_device = _shardings(placement)
+    everywhere, per_device = placement.replicated, placement.sharded
     of_state = state_shardings(placement)
     of_examples = per_device if examples_sharded else everywhere
-    of_metrics = RoundMetrics(per_device, everywhere, everywhere)
+    of_metrics = RoundMetrics._make((per_device, everywhere, everywhere))
     in_specs, out_specs = jax.tree.map(
         lambda sharding: sharding.spec,
         ((of_state, of_examples, plan_shardings(placement)), (of_state, of_metrics)),

@@ -84,10 +84,7 @@ class Work(NamedTuple):
     """What a device needs for a chunk of a round, constant from its first step to its last.
 
     Attributes:
-        loss_fn: ``(params, batch, keys) -> losses``.
-        algorithm: The federated algorithm.
-        aggregator: How updates become one.
-        gradient: How the gradient of a batch is computed.
+        loss_fn, algorithm, aggregator, gradient: Those of the federation.
         lanes: L.
         batches_split: Whether each batch is split over the mesh axis ``data``.
         server: The server's state at the start of the round.

@@ -1,10 +1,13 @@
 """Arithmetic on pytrees that optax does not have."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ufm_jax.fed.algorithm import Tree
+from ufm_jax.fed.keys import fold
 
 
 def entry(tree: Tree, i: int | jax.Array) -> Tree:
@@ -41,6 +44,15 @@ def put_entries(tree: Tree, places: jax.Array, where: jax.Array, values: Tree) -
 def select(condition: jax.Array, yes: Tree, no: Tree) -> Tree:
     """``yes`` where a scalar condition holds, ``no`` otherwise."""
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+def map_with_keys(
+    function: Callable[[jax.Array, jax.Array], jax.Array], tree: Tree, key: jax.Array
+) -> Tree:
+    """``function(leaf, key)`` of every leaf, each with a key of its own."""
+    leaves, structure = jax.tree.flatten(tree)
+    results = [function(leaf, fold(key, i)) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, results)
 
 
 def squared_norm(tree: Tree) -> jax.Array:

@@ -30,7 +30,7 @@ def mae_forward_flops(
         decoder_width: Channels of the decoder's tokens.
         decoder_depth: Blocks of the decoder.
     """
-    encoder = _encoder(size, num_kept, features)
+    encoder = _dense(num_kept, features, size.width) + size.depth * _block(1 + num_kept, size.width)
     embed = _dense(1 + num_kept, size.width, decoder_width)
     blocks = decoder_depth * _block(1 + num_patches, decoder_width)
     predict = _dense(num_patches, decoder_width, features)
@@ -40,11 +40,6 @@ def mae_forward_flops(
 def training_flops(forward_flops: int) -> int:
     """Operations of both passes: each product has two gradients, which cost as much as itself."""
     return 3 * forward_flops
-
-
-def _encoder(size: EncoderSize, num_tokens: int, features: int) -> int:
-    embed = _dense(num_tokens, features, size.width)
-    return embed + size.depth * _block(1 + num_tokens, size.width)
 
 
 def _block(tokens: int, width: int) -> int:

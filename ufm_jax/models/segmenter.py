@@ -83,16 +83,7 @@ class Segmenter(nn.Module):
             raise ValueError(f"taps={taps} of a segmenter: give {_TAPS} of the encoder's blocks")
         height, width = (side * self.patch_size for side in self.grid)
         picture = unpatchify(patches, self.patch_size, height, width)
-        outputs = self._encoder().block_outputs(patches, taps, deterministic)
-        maps = tuple(tokens[:, 1:].reshape(-1, *self.grid, self.size.width) for tokens in outputs)
-        features = self._decode(maps, picture)
-        dtype = self.execution.dtype
-        head = Dense(self.num_classes, dtype, name="head")
-        logits = head(features).astype(jnp.promote_types(dtype, jnp.float32))
-        return bilinear(logits, height, width)
-
-    def _encoder(self) -> Encoder:
-        return Encoder(
+        encoder = Encoder(
             self.size,
             self.grid,
             drop_path=self.drop_path,
@@ -101,6 +92,13 @@ class Segmenter(nn.Module):
             execution=self.execution,
             name="encoder",
         )
+        outputs = encoder.block_outputs(patches, taps, deterministic)
+        maps = tuple(tokens[:, 1:].reshape(-1, *self.grid, self.size.width) for tokens in outputs)
+        features = self._decode(maps, picture)
+        dtype = self.execution.dtype
+        head = Dense(self.num_classes, dtype, name="head")
+        logits = head(features).astype(jnp.promote_types(dtype, jnp.float32))
+        return bilinear(logits, height, width)
 
     def _decode(self, maps: tuple[jax.Array, ...], picture: jax.Array) -> jax.Array:
         dtype = self.execution.dtype

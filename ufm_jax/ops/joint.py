@@ -111,7 +111,8 @@ def move_image(
     if moves.bends:
         rows, columns = (jnp.arange(side) for side in image.shape[:2])
         places = _places(rows, columns, move)
-        valid = jnp.where(_valid(image.shape[:2], extent)[..., None], image, 0.0)
+        inside = (rows[:, None] < extent[0]) & (columns[None, :] < extent[1])
+        valid = jnp.where(inside[..., None], image, 0.0)
 
         def sample(plane: jax.Array) -> jax.Array:
             return map_coordinates(plane, places, order=1, mode="constant", cval=0.0)
@@ -194,12 +195,6 @@ def _places(rows: jax.Array, columns: jax.Array, move: Move) -> tuple[jax.Array,
     down, right = (rows - middle[0])[:, None], (columns - middle[1])[None, :]
     (a, b), (c, d) = move.back
     return middle[0] + a * down + b * right, middle[1] + c * down + d * right
-
-
-def _valid(shape: tuple[int, ...], extent: jax.Array) -> jax.Array:
-    """Which pixels [H, W] are inside the picture."""
-    height, width = extent
-    return (jnp.arange(shape[0])[:, None] < height) & (jnp.arange(shape[1])[None, :] < width)
 
 
 def _reflect(pixels: jax.Array, move: Move, moves: Moves) -> jax.Array:

@@ -6,14 +6,14 @@ Colluding clients know all updates, in ``aggregate.stacked``: ``little_is_enough
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 
 from ufm_jax.fed.aggregate.stacked import Attack
 from ufm_jax.fed.algorithm import Tree, Turn
-from ufm_jax.fed.keys import fold
-from ufm_jax.fed.trees import select, zeros
+from ufm_jax.fed.trees import map_with_keys, select, zeros
 from ufm_jax.fed.updates.transform import Transform
 
 
@@ -36,17 +36,11 @@ def sign_flip(hostile: Sequence[int], scale: float = 1.0) -> Transform:
 def random_noise(hostile: Sequence[int], scale: float) -> Transform:
     """Hostile clients send Gaussian noise, ``scale`` times each array's root mean square."""
 
-    def corrupt(update: Tree, key: jax.Array) -> Tree:
-        leaves, structure = jax.tree.flatten(update)
-        noise = [
-            scale
-            * jnp.sqrt(jnp.square(leaf).mean())
-            * jax.random.normal(fold(key, i), leaf.shape, leaf.dtype)
-            for i, leaf in enumerate(leaves)
-        ]
-        return jax.tree.unflatten(structure, noise)
+    def noise(leaf: jax.Array, key: jax.Array) -> jax.Array:
+        deviation = scale * jnp.sqrt(jnp.square(leaf).mean())
+        return deviation * jax.random.normal(key, leaf.shape, leaf.dtype)
 
-    return _by(hostile, corrupt)
+    return _by(hostile, partial(map_with_keys, noise))
 
 
 def stale_replay(hostile: Sequence[int]) -> Transform:

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from ufm_jax.fed.algorithm import Tree, Turn
-from ufm_jax.fed.keys import fold
-from ufm_jax.fed.trees import zeros
+from ufm_jax.fed.trees import map_with_keys, zeros
 from ufm_jax.fed.updates.transform import Transform, nothing
 
 _INDEX_BYTES = 4
@@ -45,9 +44,7 @@ def compressed(compressor: Compressor, *, error_feedback: bool) -> Transform:
     def send(server: Tree, kept: Tree, update: Tree, turn: Turn) -> tuple[Tree, Tree, Tree]:
         del server
         whole = optax.tree.add(update, kept) if error_feedback else update
-        leaves, structure = jax.tree.flatten(whole)
-        sent = [compressor.approximate(leaf, fold(turn.key, i)) for i, leaf in enumerate(leaves)]
-        approximation = jax.tree.unflatten(structure, sent)
+        approximation = map_with_keys(compressor.approximate, whole, turn.key)
         kept = optax.tree.sub(whole, approximation) if error_feedback else ()
         return approximation, kept, ()
 
