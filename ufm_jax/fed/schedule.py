@@ -117,7 +117,7 @@ def pin(num_steps: npt.ArrayLike, num_devices: int) -> IntArray:
 
 
 def rank_within(group: IntArray) -> IntArray:
-    """[N] how many entries of the same group, numbered from 0, come before each of N entries."""
+    """[N] the number of earlier entries in the group of each of N entries; groups count from 0."""
     counts = np.bincount(group)
     rank = np.empty_like(group)
     first = np.repeat(np.cumsum(counts) - counts, counts)

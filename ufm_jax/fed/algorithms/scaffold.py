@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates take its client's drift out of each local step.
+"""SCAFFOLD: control variates take the client's drift out of each local step.
 
 Karimireddy, Kale, Mohri, Reddi, Stich and Suresh, "SCAFFOLD: Stochastic Controlled Averaging for
 Federated Learning", ICML 2020 (Algorithm 1). Client k descends ``g - c_k + c``; at its end
