@@ -4,7 +4,8 @@
     python -m tools.convert_checkpoint runs/mine vit.safetensors --to=torch --encoder_only
 
 Reads .pth and .safetensors of UltraFedFM, MAE and timm without running code in them, and folders
-of ours (a run's, or its ``model``). Writes parameters alone. See docs/weights.md.
+of ours (a run's, or its ``model``). Writes parameters alone, as a folder of ours or a .safetensors
+file. See docs/weights.md.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from ufm_jax.interop.convert import (
     resized,
 )
 from ufm_jax.interop.torch_names import flatten
-from ufm_jax.interop.weights_file import SUFFIXES, read_weights, write_weights
+from ufm_jax.interop.weights_file import SUFFIXES, check_writable, read_weights, write_weights
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.runs.checkpoint import export_params, load_params
 from ufm_jax.runs.exported import read_ours
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("input", type=path_argument, help="a file of weights, or a folder of ours")
-    parser.add_argument("output", type=path_argument, help="a new folder, .safetensors or .pth")
+    parser.add_argument("output", type=path_argument, help="a new folder or .safetensors file")
     parser.add_argument("--to", choices=("ours", "torch"), required=True)
     parser.add_argument("--image_size", type=int, nargs="+", help="side, or height and width")
     parser.add_argument("--patch_size", type=int)
@@ -105,9 +106,9 @@ def convert(options: argparse.Namespace) -> list[str]:
 def _check_output(output: Path, to: str) -> None:
     if output.exists():
         raise ValueError(f"{output} exists: remove it, or name another")
-    if to == "torch" and output.suffix not in SUFFIXES:
-        raise ValueError(f"{output}: name the file with one of {', '.join(SUFFIXES)}")
-    if to == "ours" and output.suffix in SUFFIXES:
+    if to == "torch":
+        check_writable(output)
+    elif output.suffix in SUFFIXES:
         raise ValueError(f"{output}: ours is a folder; write files with --to=torch")
 
 

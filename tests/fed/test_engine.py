@@ -9,9 +9,9 @@ import pytest
 
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
-from ufm_jax.fed.engine import Plan
 from ufm_jax.fed.events import segments
 from ufm_jax.fed.federation import Federation
+from ufm_jax.fed.lanes import Plan
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.fed.reference import reference_init, reference_round
 

@@ -14,7 +14,9 @@ from ufm_jax.finetuning.layer_decay import (
     in_encoder,
     layer_factors,
 )
-from ufm_jax.interop.torch_names import classifier_from_torch
+from ufm_jax.interop.architecture import count_blocks
+from ufm_jax.interop.torch_names import from_torch
+from ufm_jax.interop.torch_rules import classifier_rules
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.segmenter import Segmenter
 from ufm_jax.models.sizes import EncoderSize
@@ -50,7 +52,8 @@ def _published(shared, name):
         count = 1 if "norm" in key else count
         state[str(key)] = np.full((1,) * count, value, np.float32)
     pool = "mean" if "fc_norm.weight" in state else "class"
-    return classifier_from_torch(state, pool, learned_position=True)
+    rules = classifier_rules(count_blocks(state, "blocks"), pool, learned_position=True)
+    return from_torch(state, rules)
 
 
 def test_factors_are_those_of_the_published_fine_tuning(shared):

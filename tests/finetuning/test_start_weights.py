@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.interop.test_torch_files import save_zip, state_pickle, storages
 from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig, StartConfig
 from ufm_jax.config.model import ModelConfig
 from ufm_jax.data.labels.settings import LabelSettings
@@ -83,8 +84,8 @@ def test_an_export_a_file_and_the_run_start_alike(run, tmp_path):
     folder, pretrained = run
     expected = jax.tree.leaves(begin(folder)[0].params)
     state = params_to_torch(pretrained, (4, 4))
-    for name in ("weights.safetensors", "weights.pth"):
-        write_weights(tmp_path / name, state)
+    write_weights(tmp_path / "weights.safetensors", state)
+    save_zip(tmp_path / "weights.pth", state_pickle(state), storages(state))
     export_params(tmp_path / "export", pretrained)
     for weights in ("weights.safetensors", "weights.pth", "export"):
         start, _ = begin(tmp_path / weights)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.fuzz.conftest import count
-from tests.interop.test_torch_files import save_legacy, tensor_pickle
+from tests.interop.test_torch_files import save_legacy, save_zip, state_pickle, storages
 from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig
 from ufm_jax.errors import UserError
 from ufm_jax.finetuning.start_weights import start_params
@@ -132,20 +132,11 @@ RESEALED = (with_pickle, with_entries)
 def originals(tmp_path_factory):
     """Format -> its bytes and what mutates them."""
     folder, state = tmp_path_factory.mktemp("originals"), make_state()
-    for name in ("zip.pth", "x.safetensors"):
-        write_weights(folder / name, state)
-    pickled = b"".join(
-        b"V%s\n" % name.encode()
-        + tensor_pickle(
-            array.shape,
-            [stride // 4 for stride in array.strides],
-            length=array.size,
-        )[6:-2].replace(b"V0\n", b"V%d\n" % number)
-        for number, (name, array) in enumerate(state.items())
-    )
+    write_weights(folder / "x.safetensors", state)
+    save_zip(folder / "zip.pth", state_pickle(state), storages(state))
     keys = b"\x80\x02](" + b"".join(b"V%d\n" % n for n in range(len(state))) + b"e."
     numbers = [struct.pack("<q", a.size) + a.tobytes() for a in state.values()]
-    save_legacy(folder / "legacy.pth", b"\x80\x02}(" + pickled + b"u.")
+    save_legacy(folder / "legacy.pth", state_pickle(state))
     empty_list = len(b"\x80\x02]q\x00.")
     legacy = (folder / "legacy.pth").read_bytes()[:-empty_list] + keys + b"".join(numbers)
     plain = (flipped, flipped, cut, spliced)

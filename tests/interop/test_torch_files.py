@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ufm_jax.errors import DataError
 from ufm_jax.interop.torch_files import LEGACY_MAGIC
-from ufm_jax.interop.weights_file import read_weights, write_weights
+from ufm_jax.interop.weights_file import read_weights
 
 FILES = Path(__file__).parent / "files"
 BASE = np.arange(24, dtype=np.float32).reshape(4, 6)
@@ -48,15 +48,37 @@ def save_legacy(path, content):
     return path
 
 
-def tensor_pickle(shape, stride, offset=0, length=4, kind="FloatStorage"):
+def tensor_pickle(shape, stride, offset=0, length=4, kind="FloatStorage", key=0):
     """{'w': tensor} by hand, with any geometry."""
 
     def numbers(values):
         return b"(" + b"".join(b"I%d\n" % v for v in values) + b"t"
 
-    storage = b"(Vstorage\nctorch\n%s\nV0\nVcpu\nI%d\nt" % (kind.encode(), length)
+    storage = b"(Vstorage\nctorch\n%s\nV%d\nVcpu\nI%d\nt" % (kind.encode(), key, length)
     arguments = b"(" + storage + b"QI%d\n" % offset + numbers(shape) + numbers(stride) + b"I00\n}t"
     return b"\x80\x02}Vw\nctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"Rs."
+
+
+def state_pickle(state):
+    """{name: tensor} of float32 and float64 arrays by hand; their numbers are ``storages``."""
+    kinds = {"float32": "FloatStorage", "float64": "DoubleStorage"}
+    items = [
+        b"V%s\n" % name.encode()
+        + tensor_pickle(
+            array.shape,
+            [stride // array.itemsize for stride in np.ascontiguousarray(array).strides],
+            length=array.size,
+            kind=kinds[array.dtype.name],
+            key=key,
+        )[6:-2]
+        for key, (name, array) in enumerate(state.items())
+    ]
+    return b"\x80\x02}(" + b"".join(items) + b"u."
+
+
+def storages(state):
+    """The entries of a zip that hold the numbers of ``state_pickle``."""
+    return [(f"data/{key}", array.tobytes()) for key, array in enumerate(state.values())]
 
 
 @real_files
@@ -260,8 +282,7 @@ def test_parts_and_prefixes(tmp_path):
         read_weights(FILES / "checkpoint.pth", part="ema")
     assert read_weights(FILES / "checkpoint.pth", part="model").part == "model"
     state = {f"module._orig_mod.{name}": np.zeros(1, np.float32) for name in "ab"}
-    write_weights(tmp_path / "wrapped.pth", state)
-    weights = read_weights(tmp_path / "wrapped.pth")
+    weights = read_weights(save_zip(tmp_path / "x.pth", state_pickle(state), storages(state)))
     assert (list(weights.state), weights.prefix) == (["a", "b"], "module._orig_mod.")
 
 

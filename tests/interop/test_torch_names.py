@@ -1,16 +1,15 @@
 """Names and layouts of PyTorch's state dicts."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
 
-from ufm_jax.interop.torch_names import (
-    classifier_from_torch,
-    classifier_to_torch,
-    encoder_from_torch,
-    mae_from_torch,
-    mae_to_torch,
-)
+from ufm_jax.interop.architecture import describe
+from ufm_jax.interop.convert import params_from_torch, params_to_torch
+from ufm_jax.interop.torch_names import from_torch
+from ufm_jax.interop.torch_rules import mae_rules
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.mae import MAE
 from ufm_jax.models.sizes import EncoderSize
@@ -18,6 +17,9 @@ from ufm_jax.models.vit import Encoder, stack_layers
 
 SIZE, GRID, PATCH, CHANNELS = EncoderSize(width=8, depth=2, heads=2), (2, 3), 4, 3
 FEATURES = PATCH**2 * CHANNELS
+
+
+MAE_RULES = mae_rules(depth=2, decoder_depth=1)
 
 
 def random_like(shapes):
@@ -36,11 +38,11 @@ def mae_params():
 
 @pytest.fixture
 def state(mae_params):
-    return mae_to_torch(mae_params, GRID, PATCH)
+    return params_to_torch(mae_params, GRID)
 
 
 def test_mae_round_trip_is_bitwise(mae_params, state):
-    restored = mae_from_torch(state, GRID)
+    restored = params_from_torch(state, describe(state, GRID))
     assert jax.tree.structure(restored) == jax.tree.structure(mae_params)
     jax.tree.map(np.testing.assert_array_equal, restored, mae_params)
 
@@ -51,15 +53,18 @@ def test_classifier_round_trip_is_bitwise(pool, learned_position):
     model = Classifier(SIZE, GRID, num_classes=3, pool=pool, learned_position=learned_position)
     patches = np.zeros((1, 6, FEATURES), np.float32)
     params = random_like(jax.eval_shape(model.init, jax.random.key(0), patches)["params"])
-    state = classifier_to_torch(params, pool, GRID, PATCH)
+    state = params_to_torch(params, GRID)
     assert ("fc_norm.weight" in state) == (pool == "mean")
-    restored = classifier_from_torch(state, pool, GRID, learned_position)
+    found = describe(state, GRID)
+    assert found.pool == pool
+    found = replace(found, learned_position=learned_position)
+    restored = params_from_torch(state, found)
     jax.tree.map(np.testing.assert_array_equal, restored, params)
 
 
 def test_the_encoder_of_a_mae_loads_alone(mae_params, state):
     encoder = {k: v for k, v in state.items() if not k.startswith(("decoder", "mask_token"))}
-    params = encoder_from_torch(encoder, GRID)
+    params = params_from_torch(encoder, describe(encoder, GRID))["encoder"]
     jax.tree.map(np.testing.assert_array_equal, params, mae_params["encoder"])
     tokens = jax.eval_shape(
         Encoder(SIZE, GRID).apply, {"params": params}, np.zeros((1, 6, FEATURES), np.float32)
@@ -81,7 +86,7 @@ def test_missing_and_unexpected_names_are_all_listed(state):
     del state["blocks.0.attn.qkv.bias"], state["decoder_norm.weight"]
     state |= {"head.weight": np.zeros((2, 8)), "rel_pos": np.zeros(1)}
     with pytest.raises(ValueError) as error:
-        mae_from_torch(state, GRID)
+        from_torch(state, MAE_RULES, GRID)
     names = ("blocks.0.attn.qkv.bias", "decoder_norm.weight", "head.weight", "rel_pos")
     assert all(name in str(error.value) for name in names)
 
@@ -89,31 +94,26 @@ def test_missing_and_unexpected_names_are_all_listed(state):
 def test_a_hole_in_the_blocks_is_missing_names(state):
     holed = {k: v for k, v in state.items() if not k.startswith("blocks.0.")}
     with pytest.raises(ValueError, match=r"missing .*blocks\.0\.attn\.proj\.bias"):
-        mae_from_torch(holed, GRID)
+        from_torch(holed, MAE_RULES, GRID)
 
 
 def test_a_learned_position_embedding_is_refused_where_a_fixed_one_is_meant(state):
     state["pos_embed"] = np.zeros_like(state["pos_embed"])
     with pytest.raises(ValueError, match=r"pos_embed: differs .* learned_position=True"):
-        mae_from_torch(state, GRID)
+        from_torch(state, MAE_RULES, GRID)
 
 
 def test_a_grid_that_is_not_square_must_be_given(state):
     with pytest.raises(ValueError, match="give `grid`"):
-        mae_from_torch(state)
+        from_torch(state, MAE_RULES)
 
 
 def test_an_array_of_the_wrong_rank_is_named(state):
     state["decoder_embed.weight"] = state["decoder_embed.weight"].ravel()
     with pytest.raises(ValueError, match=r"decoder_embed\.weight: shape"):
-        mae_from_torch(state, GRID)
+        from_torch(state, MAE_RULES, GRID)
 
 
 def test_stacked_layers_are_refused_with_the_remedy(mae_params):
     with pytest.raises(ValueError, match="unstack_layers"):
-        mae_to_torch(stack_layers(mae_params), GRID, PATCH)
-
-
-def test_a_patch_size_that_does_not_fit_is_refused(mae_params):
-    with pytest.raises(ValueError, match="patch_size"):
-        mae_to_torch(mae_params, GRID, 5)
+        params_to_torch(stack_layers(mae_params), GRID)

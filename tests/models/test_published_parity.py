@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ufm_jax.interop.torch_names import classifier_from_torch, mae_from_torch
+from ufm_jax.interop.architecture import describe
+from ufm_jax.interop.convert import params_from_torch
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.execution import Execution
 from ufm_jax.models.mae import MAE
@@ -64,7 +65,7 @@ def test_the_mask_follows_the_noise(published, masking):
 
 def test_latent_is_the_published_one(published, masking):
     values, state = published
-    params = mae_from_torch(state)["encoder"]
+    params = params_from_torch(state, describe(state))["encoder"]
     patches = to_patches(values["input_degraded_nchw"])
     latent = quick_jit(Encoder(SIZE, GRID).apply)({"params": params}, patches, masking.keep_ids)
     assert_relative(latent, values["latent"])
@@ -72,7 +73,7 @@ def test_latent_is_the_published_one(published, masking):
 
 def test_prediction_loss_and_gradient_norm_are_the_published_ones(published, masking):
     values, state = published
-    params = stack_layers(mae_from_torch(state))
+    params = stack_layers(params_from_torch(state, describe(state)))
     model = make_mae(scan_layers=True)
     patches, target = (to_patches(values[k]) for k in ("input_degraded_nchw", "target_clean_nchw"))
 
@@ -105,7 +106,9 @@ def test_float64_prediction_agrees_to_the_position_embedding(published, masking)
     values, state = published
     model = make_mae(dtype=jnp.dtype("float64"))
     with jax.enable_x64(True):
-        params = jax.tree.map(lambda a: a.astype(np.float64), mae_from_torch(state))
+        params = jax.tree.map(
+            lambda a: a.astype(np.float64), params_from_torch(state, describe(state))
+        )
         patches = np.asarray(to_patches(values["input_degraded_nchw"]), np.float64)
         pred = quick_jit(model.apply)(
             {"params": params}, patches, masking.keep_ids, masking.restore_ids
@@ -116,7 +119,7 @@ def test_float64_prediction_agrees_to_the_position_embedding(published, masking)
 
 def test_classifier_features_and_logits_are_the_published_ones(shared):
     values, state = load(shared / "reference" / "vit_cls_token_forward.npz")
-    variables = {"params": classifier_from_torch(state, "class", learned_position=True)}
+    variables = {"params": params_from_torch(state, describe(state))}
     model = Classifier(SIZE, GRID, num_classes=5, pool="class", learned_position=True)
     patches = to_patches(values["input_nchw"])
 

@@ -22,7 +22,8 @@ from tools.benchmarks.workload import Workload, run_config
 from ufm_jax.config.model import ModelConfig
 from ufm_jax.config.pretraining import AugmentConfig
 from ufm_jax.fed.placement import make_placement
-from ufm_jax.interop.torch_names import mae_from_torch
+from ufm_jax.interop.architecture import describe
+from ufm_jax.interop.convert import params_from_torch
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.objectives import reconstruction
 from ufm_jax.train import pretraining
@@ -300,9 +301,8 @@ def test_our_loss_of_a_published_batch_is_the_published_loss(shared, monkeypatch
     with np.load(shared / "reference" / "mae_forward.npz") as file:
         values = dict(file)
     prefix = "state_dict/"
-    params = mae_from_torch(
-        {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-    )
+    state = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+    params = params_from_torch(state, describe(state))
     batch = {
         "clean": values["target_clean_nchw"],
         "degraded": values["input_degraded_nchw"],
@@ -331,9 +331,8 @@ class _FakePeer:
         batch["noise"] = np.array([[3, 1, 0, 2], [0, 1, 2, 3]])
         np.savez(arguments["file"], **batch)
         model = run_config(self._options, "xs", 1).model
-        return {
-            "loss": self._factor * published.loss_of(model, mae_from_torch(self._weights), batch)
-        }
+        params = params_from_torch(self._weights, describe(self._weights))
+        return {"loss": self._factor * published.loss_of(model, params, batch)}
 
 
 def test_a_published_side_with_another_loss_is_refused(tmp_path, monkeypatch):

@@ -3,16 +3,16 @@
 import argparse
 import json
 import pickle
-import zipfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.interop.test_torch_files import save_zip, state_pickle, storages
 from tools import convert_checkpoint
 from ufm_jax.errors import ConfigError
-from ufm_jax.interop.torch_names import encoder_to_torch, mae_to_torch
+from ufm_jax.interop.convert import params_to_torch
 from ufm_jax.interop.weights_file import read_weights, write_weights
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.models.mae import MAE
@@ -57,11 +57,11 @@ def test_a_run_of_ours_there_and_back_is_bitwise(mae, stacked, tmp_path, capsys)
     export_params(tmp_path / "run" / "model", stack_layers(mae) if stacked else mae)
     facts = {"config.model.image_size": 8, "config.model.patch_size": 4}
     (tmp_path / "run" / "config.json").write_text(json.dumps(facts))
-    convert(tmp_path / "run", tmp_path / "out" / "mae.pth", "--to=torch")
-    state = read_weights(tmp_path / "out" / "mae.pth").state
-    expected = mae_to_torch(jax.tree.map(np.asarray, mae), GRID, 4)
+    convert(tmp_path / "run", tmp_path / "out" / "mae.safetensors", "--to=torch")
+    state = read_weights(tmp_path / "out" / "mae.safetensors").state
+    expected = params_to_torch(jax.tree.map(np.asarray, mae), GRID)
     assert_equal(state, expected)
-    convert(tmp_path / "out" / "mae.pth", tmp_path / "back", "--to=ours")
+    convert(tmp_path / "out" / "mae.safetensors", tmp_path / "back", "--to=ours")
     assert_equal(load_params(tmp_path / "back"), mae)
     said = capsys.readouterr().out
     assert "read: " in said
@@ -81,11 +81,12 @@ def test_the_encoder_alone_at_another_size_leaves_out_the_rest_and_says_so(
 ):
     export_params(tmp_path / "model", classifier)
     sizes = ("--image_size", 24, 16, "--patch_size", 8)
-    convert(tmp_path / "model", tmp_path / "x.pth", "--to=torch", "--encoder_only", *sizes)
-    state = read_weights(tmp_path / "x.pth").state
+    output = tmp_path / "x.safetensors"
+    convert(tmp_path / "model", output, "--to=torch", "--encoder_only", *sizes)
+    state = read_weights(output).state
     assert state["pos_embed"].shape == (1, 1 + 3 * 2, 8)
     assert state["patch_embed.proj.weight"].shape == (8, 3, 8, 8)
-    same = encoder_to_torch(jax.tree.map(np.asarray, classifier["encoder"]), GRID, 4)
+    same = params_to_torch({"encoder": jax.tree.map(np.asarray, classifier["encoder"])}, GRID)
     for name in same.keys() - {"pos_embed", "patch_embed.proj.weight"}:
         np.testing.assert_array_equal(state[name], same[name])
     said = capsys.readouterr().out
@@ -94,51 +95,46 @@ def test_the_encoder_alone_at_another_size_leaves_out_the_rest_and_says_so(
 
 
 def test_what_stands_beside_the_weights_is_named_and_never_written(mae, tmp_path, capsys):
-    write_weights(tmp_path / "alone.pth", mae_to_torch(jax.tree.map(np.asarray, mae), GRID, 4))
-    with (
-        zipfile.ZipFile(tmp_path / "alone.pth") as alone,
-        zipfile.ZipFile(tmp_path / "training.pth", "w") as training,
-    ):
-        for name in alone.namelist():
-            content = alone.read(name)
-            if name.endswith("data.pkl"):
-                beside = pickle.dumps({"args": argparse.Namespace(path="secret"), "epoch": 3}, 2)
-                content = beside[:-1] + b"Vmodel\n" + content[2:-1] + b"s."
-            training.writestr(name, content)
-    convert(tmp_path / "training.pth", tmp_path / "x.pth", "--to=torch")
+    state = params_to_torch(jax.tree.map(np.asarray, mae), GRID)
+    beside = pickle.dumps({"args": argparse.Namespace(path="secret"), "epoch": 3}, 2)
+    content = beside[:-1] + b"Vmodel\n" + state_pickle(state)[2:-1] + b"s."
+    save_zip(tmp_path / "training.pth", content, storages(state))
+    convert(tmp_path / "training.pth", tmp_path / "x.safetensors", "--to=torch")
     convert(tmp_path / "training.pth", tmp_path / "ours", "--to=ours")
     said = capsys.readouterr().out
     assert "in its part 'model'" in said
     assert "left out, no parameters of the model: args, epoch" in said
     assert "secret" not in said
-    written = [tmp_path / "x.pth", *(p for p in (tmp_path / "ours").rglob("*") if p.is_file())]
+    ours = [path for path in (tmp_path / "ours").rglob("*") if path.is_file()]
+    written = [tmp_path / "x.safetensors", *ours]
     assert not any(b"secret" in p.read_bytes() for p in written)
     assert_equal(load_params(tmp_path / "ours"), mae)
 
 
 def test_an_export_holds_no_name_but_the_parameters(classifier, tmp_path):
     export_params(tmp_path / "secret_place" / "model", classifier)
-    for name in ("x.pth", "x.safetensors"):
-        convert(tmp_path / "secret_place" / "model", tmp_path / name, "--to=torch")
-        assert b"secret_place" not in (tmp_path / name).read_bytes()
+    convert(tmp_path / "secret_place" / "model", tmp_path / "x.safetensors", "--to=torch")
+    assert b"secret_place" not in (tmp_path / "x.safetensors").read_bytes()
 
 
 def test_mistakes_are_errors_of_one_line(mae, classifier, tmp_path):
     export_params(tmp_path / "mae", mae)
     export_params(tmp_path / "vit", classifier)
-    state = mae_to_torch(jax.tree.map(np.asarray, mae), GRID, 4)
-    write_weights(tmp_path / "mae.pth", state)
-    write_weights(tmp_path / "more.pth", state | {"gamma": np.zeros(1), "delta": np.zeros(1)})
+    state = params_to_torch(jax.tree.map(np.asarray, mae), GRID)
+    write_weights(tmp_path / "mae.safetensors", state)
+    more = state | {"gamma": np.zeros(1), "delta": np.zeros(1)}
+    write_weights(tmp_path / "more.safetensors", more)
     for arguments, message in (
-        (("mae", "x.pth", "--to=torch"), "give --image_size"),
-        (("mae", "x", "--to=torch"), "one of .safetensors, .pth"),
+        (("mae", "x.safetensors", "--to=torch"), "give --image_size"),
+        (("mae", "x", "--to=torch"), "end the name in .safetensors"),
+        (("mae", "x.pth", "--to=torch"), "written as .safetensors alone"),
         (("mae", "x.pth", "--to=ours"), "ours is a folder"),
         (("mae", "vit", "--to=ours"), "vit exists"),
-        (("mae", "x.pth", "--to=torch", "--part=model"), "it has no parts"),
-        (("mae.pth", "x", "--to=ours", "--image_size=10"), "10 x 10 does not divide"),
-        (("mae.pth", "x", "--to=ours", "--patch_size=8"), "encoder alone"),
+        (("mae", "x.safetensors", "--to=torch", "--part=model"), "it has no parts"),
+        (("mae.safetensors", "x", "--to=ours", "--image_size=10"), "10 x 10 does not divide"),
+        (("mae.safetensors", "x", "--to=ours", "--patch_size=8"), "encoder alone"),
         (("vit", "x", "--to=ours", "--grid", "3", "2"), "give the grid"),
-        (("more.pth", "x", "--to=ours"), "unexpected ['delta', 'gamma']"),
+        (("more.safetensors", "x", "--to=ours"), "unexpected ['delta', 'gamma']"),
         (("absent.pth", "x", "--to=ours"), "absent.pth"),
         ((".", "x", "--to=ours"), "neither a run's folder"),
     ):
@@ -147,4 +143,4 @@ def test_mistakes_are_errors_of_one_line(mae, classifier, tmp_path):
             convert(tmp_path / source, tmp_path / out, *rest)
         assert message in str(error.value), arguments
         assert not (tmp_path / "x").exists()
-        assert not (tmp_path / "x.pth").exists()
+        assert not list(tmp_path.glob("x.*"))

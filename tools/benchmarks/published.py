@@ -28,7 +28,7 @@ from ufm_jax.config.command import count_argument, count_or_zero, path_argument
 from ufm_jax.config.model import ModelConfig
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.fed.algorithm import Params
-from ufm_jax.interop.torch_names import mae_to_torch
+from ufm_jax.interop.convert import params_to_torch
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.objectives.reconstruction import init_params, make_model
 from ufm_jax.ops.losses import masked_patch_loss
@@ -157,7 +157,7 @@ def check_agreement(
     model = replace(model_config(options, size), dtype="float32")
     params = init_params(model, jax.random.key(0))
     grid = (model.image_size // model.patch_size,) * 2
-    weights: dict[str, Any] = mae_to_torch(jax.device_get(params), grid, model.patch_size)
+    weights: dict[str, Any] = params_to_torch(jax.device_get(params), grid)
     np.savez(folder / "weights.npz", **weights)
     answer = peer.ask(
         "load",

@@ -1,8 +1,8 @@
 """The contract of a federated algorithm: a few pure functions on pytrees.
 
 An algorithm sees one client at a time. It never sees lanes, meshes or devices: the engine maps its
-functions over lanes, aggregates what ``end`` returns (the weighted mean, unless ``aggregate`` has
-another rule), and hands the result to ``update_server``. One round with server state s, cohort S
+functions over lanes, aggregates what ``end`` returns (by the weighted mean, or another rule of
+``aggregate``), and hands the result to ``update_server``. One round with server state s, cohort S
 and weights p_k is
 
     for k in S:  local = start(s, c_k)
@@ -27,7 +27,7 @@ GradFn = Callable[[Params], tuple[jax.Array, Params]]
 """``params -> (loss, gradient)`` on the batch and the random key of this local step."""
 
 LossFn = Callable[[Params, Tree, jax.Array], jax.Array]
-"""``(params, batch, keys) -> losses [B]``: one loss and one random key an example.
+"""``(params, batch, keys) -> losses [B]``: each example has one loss and one random key.
 
 The leaves of ``batch`` are [B, ...], ``keys`` are [B]. Where batches are split over devices, B is a
 share of the batch: a loss that mixes examples mixes those of a share.
@@ -37,19 +37,19 @@ share of the batch: a loss that mixes examples mixes those of a share.
 LocalGradient = Callable[[Params, Params, GradFn], tuple[jax.Array, Params]]
 """``(anchor, params, grad_fn) -> (loss, gradient)``: what a local step descends.
 
-``anchor`` is where the client began its round. Of a method that differs from another in its local
-objective alone, this is all there is to write.
+``anchor`` is where the client began its round. A method that changes the local objective alone,
+such as FedProx, is one such function.
 """
 
 
 def plain_gradient(anchor: Params, params: Params, grad_fn: GradFn) -> tuple[jax.Array, Params]:
-    """The gradient of the loss as it is."""
+    """The gradient of the loss itself."""
     del anchor
     return grad_fn(params)
 
 
 def tree_bytes(tree: Tree) -> int:
-    """Bytes of all leaves, given as arrays or as shapes."""
+    """Bytes of all leaves, which may be arrays or shapes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
@@ -60,7 +60,7 @@ class Turn(NamedTuple):
         client: int32 [] its number in the population.
         weight: float32 [] its share p_k of the aggregate.
         place: int32 [] its place among the P clients that its device may train in a round.
-        key: For what is random when its training ends; the same on every device.
+        key: Random key for the end of its training; the same on every device.
     """
 
     client: jax.Array
@@ -73,9 +73,9 @@ class Outcome(NamedTuple):
     """What the server learns of a round besides the aggregate.
 
     Attributes:
-        share: float32 [] the share of the population's weight that the aggregate is of: the sum
-            over the clients whose updates came in; 1 where everybody's did.
-        key: For what is random on the server; the same on every device.
+        share: float32 [] the share of the population's weight that the clients have whose updates
+            came in; 1 if all of the population's did.
+        key: Random key for the server; the same on every device.
     """
 
     share: jax.Array
@@ -96,8 +96,8 @@ class Algorithm(NamedTuple):
             client keeps.
         update_server: ``(server, mean_update, outcome) -> server``.
         client_params: ``(server, client) -> params``: the model that a client would use.
-        broadcast: ``server -> tree``: what of the server's state clients need, and so are sent.
-        stateful: Whether clients keep anything, so that each has a place on a device.
+        broadcast: ``server -> tree``: the part of the server's state that clients are sent.
+        stateful: Whether clients keep a state, for which each has a place on a device.
         upload_bytes: ``update -> bytes`` that a client sends, from its update's shapes.
     """
 
@@ -114,7 +114,7 @@ class Algorithm(NamedTuple):
 
 
 def update_shape(algorithm: Algorithm, server: Any, client: Tree) -> Tree:
-    """Shapes and dtypes of what one client sends, from the server's and a client's state."""
+    """Shapes and dtypes of the update that one client sends, from both states."""
 
     def send(server: Any, client: Tree) -> Tree:
         turn = Turn(jnp.int32(0), jnp.float32(0), jnp.int32(0), jax.random.key(0))

@@ -16,7 +16,7 @@ from ufm_jax.fed.participation import poisson_bound
 from ufm_jax.fed.schedule import IntArray, Schedule
 
 EMPTY = -1
-"""Row number of a slot without an example: an idle lane, or the rest of a partial batch."""
+"""Row number of a slot without an example, in an idle lane or a partial batch."""
 
 PartialBatch = Literal["weight", "drop"]
 BatchSampling = Literal["shuffle", "poisson"]
@@ -30,13 +30,13 @@ class Batching:
         batch_size: B.
         local_epochs: Passes over a client's data in a round; None where ``local_steps`` is set.
         local_steps: Steps in a round, the same for every client; None where epochs are counted.
-        sampling: ``shuffle`` passes over the data in a new order each epoch; ``poisson`` draws each
-            example for each step by itself, with the probability that gives ``batch_size`` on
-            average, so that a batch may be larger, smaller or empty: the sampling that privacy
-            accounting wants. An epoch then is as many steps.
-        multiple: Batches have room for a multiple of so many examples.
-        partial_batch: ``weight`` keeps an epoch's last, smaller batch as a mean over what it has;
-            ``drop`` leaves it out.
+        partial_batch: ``weight`` keeps an epoch's last, smaller batch, whose loss is the mean over
+            its examples; ``drop`` leaves it out.
+        sampling: ``shuffle`` passes over the data in a new order each epoch. ``poisson``, which
+            privacy accounting wants, draws each example for each step independently, so that a
+            batch has ``batch_size`` examples on average and may be empty; an epoch has as many
+            steps as with ``shuffle``.
+        multiple: A batch has room for a multiple of so many examples.
     """
 
     batch_size: int
@@ -90,13 +90,13 @@ def round_rows(
     round_index: int,
     max_steps: int,
 ) -> npt.NDArray[np.int32]:
-    """Row numbers of every slot of a round.
+    """The row of the example in every slot of a round.
 
     Args:
         schedule: The packed cohort.
         offsets: [K + 1] client k owns the rows ``offsets[k] .. offsets[k + 1]``.
         batching: How local work is cut into steps.
-        seed: The words from which the order is drawn: the run's seed, or what is secret.
+        seed: The words from which the order is drawn: the run's seed, or secret words.
         round_index: The round.
         max_steps: T, the steps of the longest lane that any round may need.
 
@@ -117,7 +117,7 @@ def round_rows(
 
 
 Slots = tuple[IntArray, IntArray, IntArray, IntArray]
-"""Of every used slot: the client's place in the schedule, its step, the column, the example."""
+"""For every used slot: the client's place in the schedule, its step, the column, the example."""
 
 
 def _shuffled(
@@ -147,7 +147,7 @@ def _poisson(
     for c, client in enumerate(schedule.client.tolist()):
         rng = host_rng(seed[0], *seed[1:], "batches", round_index, client)
         rate = min(1.0, batching.batch_size / size[c])
-        # So many, and then which: the same as asking each, without looking at all of them.
+        # First how many, then which: distributed as if each example were drawn independently.
         counts = rng.binomial(size[c], rate, schedule.num_steps[c]).clip(max=batching.capacity)
         chosen = [rng.choice(size[c], n, replace=False, shuffle=False) for n in counts]
         step = np.repeat(np.arange(len(counts)), counts)
@@ -173,10 +173,10 @@ def _shuffle(
     seed: Sequence[int],
     round_index: int,
 ) -> IntArray:
-    """Orders the examples inside every (client, epoch) by a hash of what identifies them.
+    """Orders the examples inside every (client, epoch) by a hash of their identity.
 
-    Sorting all of them at once costs one pass, where a generator for each client costs a Python
-    loop over the cohort.
+    Sorting all of them at once takes one pass. A generator for each client would take a Python loop
+    over the cohort.
     """
     hashed = np.full(client.shape, name_to_int("order"), np.uint64)
     for part in (*seed, round_index, client, epoch):

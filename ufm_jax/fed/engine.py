@@ -1,14 +1,14 @@
 """The compiled round: shard_map over devices, vmap over lanes, a loop over steps.
 
-A device holds L lanes, each with the training state of one client. ``loops`` trains a cohort in
-them, from a table of the steps at which clients end and begin (``events``); ``lanes`` is what
-happens in one lane. Then
+A device holds L lanes, each with the training state of one client. ``events`` is a table of the
+steps at which clients end and begin, by which ``loops`` trains a cohort in the lanes; ``lanes`` is
+what happens in one lane. Then
 
     server <- algorithm.update_server(server, aggregator.result(gathered))
 
-One dispatch trains a whole round, or a chunk of it where a round's examples are larger than the
-memory: lanes and sums are carried from one dispatch to the next, and the last one updates the
-server. The result does not depend on the number of chunks, bit for bit.
+One dispatch trains a whole round, or a chunk of it if a round's examples exceed the memory. Lanes
+and sums are carried from one dispatch to the next, and the last one updates the server. The result
+does not depend on the number of chunks, bit for bit.
 
 All shapes depend on the run's maxima (``schedule.Limits``) and all trip counts are data: one
 compilation serves every chunk of every cohort.
@@ -20,21 +20,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
 
 from ufm_jax.fed.aggregate.aggregator import Aggregator, Cohort
 from ufm_jax.fed.algorithm import Algorithm, LossFn, Outcome, Tree, update_shape
-from ufm_jax.fed.events import Events, Segments
 from ufm_jax.fed.gradient import Gradient
 from ufm_jax.fed.keys import fold
-from ufm_jax.fed.lanes import ClientMetrics, Work, empty_lanes, vary
+from ufm_jax.fed.lanes import ClientMetrics, Plan, Work, empty_lanes, vary
 from ufm_jax.fed.loops import Training, run_chunk
 from ufm_jax.fed.placement import CLIENTS, Placement
 from ufm_jax.fed.trees import distance, entry, select, zeros
 
 
 class FederationState(NamedTuple):
-    """All that a round changes.
+    """Everything that a round changes.
 
     Attributes:
         server: The algorithm's server state; ``server.params`` are the global parameters.
@@ -50,47 +48,14 @@ class FederationState(NamedTuple):
     training: Training
 
 
-class Plan(NamedTuple):
-    """What the host sends for a chunk of a round.
-
-    Attributes:
-        round_index: int32 [].
-        coverage: float32 [], the cohort's share of the population's weight; p_k times it is the
-            share of client k.
-        key: uint32 [2], the words of the run's root key; example b of step s of client k in round r
-            has the key ``fold(key, r, k, s, b)``. Data, so that other seeds compile nothing anew.
-        noise: uint32 [2], the words of the key from which the noise of updates is folded.
-        cohort: int32 and float32 [D * P], numbers and weights of the clients of all devices: sent,
-            so that no device waits for another before the round ends.
-        events: The clients of the round, leading axis D.
-        segments: What happens in the chunk, leading axis D.
-        first_step: int32 [], where the chunk begins.
-        last: bool [], whether the round ends with it.
-        rows: int32 [D, C, L, B] rows of ``examples``; negative where a slot is empty.
-        after: For ``make_round``'s ``after``, the same on every device.
-    """
-
-    round_index: jax.Array
-    coverage: jax.Array
-    key: jax.Array
-    noise: jax.Array
-    cohort: tuple[jax.Array, jax.Array]
-    events: Events
-    segments: Segments
-    first_step: jax.Array
-    last: jax.Array
-    rows: jax.Array
-    after: Tree
-
-
 class RoundMetrics(NamedTuple):
-    """Metrics of a round; before its last chunk, of the clients that have ended so far.
+    """Metrics of a round; before its last chunk they cover the clients that have ended.
 
     Attributes:
-        clients: Of each client.
-        update_norm: How far the server's parameters moved.
-        share: Share of the population's weight that the aggregate is of; 0 where the aggregator
-            had too little to go on with, and nothing was updated.
+        clients: The metrics of each client.
+        update_norm: Euclidean distance by which the server's parameters moved.
+        share: Share of the population's weight in the aggregate; 0 if the aggregator had too few
+            updates and nothing changed.
     """
 
     clients: ClientMetrics
@@ -104,18 +69,24 @@ After = Callable[[Any, Tree, Tree, jax.Array], tuple[Any, Tree]]
 """``(server, this device's clients, plan.after, key) -> (server, clients)``."""
 
 
+def state_shardings(placement: Placement) -> FederationState:
+    """The sharding of each part of a federation's state."""
+    everywhere, per_device = placement.replicated, placement.sharded
+    return FederationState._make((everywhere, per_device, everywhere, per_device))
+
+
+def plan_shardings(placement: Placement) -> Plan:
+    """The sharding of each part of a plan."""
+    cut = {"events": placement.sharded, "segments": placement.sharded, "rows": placement.batches}
+    return Plan._make(cut.get(part, placement.replicated) for part in Plan._fields)
+
+
 def no_training(
     algorithm: Algorithm, aggregator: Aggregator, server: Any, client: Tree, lanes: int, places: int
 ) -> Training:
-    """A device before the first client of a round.
+    """The state of a device of L ``lanes`` and P ``places`` before the first client of a round.
 
-    Args:
-        algorithm: The federated algorithm.
-        aggregator: How the clients' updates become one.
-        server: Shapes of the server's state.
-        client: Shapes of what one client keeps.
-        lanes: L.
-        places: P, the most clients that the device may train in a round.
+    ``server`` and ``client`` are the states of the server and of one client, or their shapes.
     """
     update = update_shape(algorithm, server, client)
     metrics = ClientMetrics(jnp.float32(0), jnp.float32(0), jnp.bool_(True))
@@ -136,7 +107,7 @@ def make_round(
     examples_sharded: bool,
     after: After | None = None,
 ) -> RoundFn:
-    """Compiles the round.
+    """Compiles the round of a federation.
 
     Args:
         loss_fn: ``(params, batch, keys) -> losses [B]``.
@@ -145,22 +116,24 @@ def make_round(
         gradient: How the gradient of a batch is computed.
         placement: Devices and lanes.
         examples_sharded: Whether the leading axis of ``examples`` is cut into a part for each
-            device (rows then count inside the part), or every device holds all of it.
-        after: Done when the clients have ended and the server has been updated.
+            device, inside which rows count; otherwise every device holds all examples.
+        after: What follows the server's update.
 
     Returns:
         ``(state, examples, plan) -> (state, metrics)``, jitted, with ``state`` donated: one chunk.
         The leaves of ``examples`` are [R, ...].
     """
-    # Any: prefixes of the trees that the signature names.
-    per_device: Any = PartitionSpec(CLIENTS)
-    everywhere: Any = PartitionSpec()
-    batches: Any = placement.batches.spec
 
     def chunk_on_device(
         state: FederationState, examples: Tree, plan: Plan
     ) -> tuple[FederationState, RoundMetrics]:
-        events, segments, rows = entry((plan.events, plan.segments, plan.rows), 0)
+        mine = plan._replace(
+            round_index=vary(plan.round_index, CLIENTS),
+            events=entry(plan.events, 0),
+            segments=entry(plan.segments, 0),
+            first_step=vary(plan.first_step, CLIENTS),
+            rows=entry(plan.rows, 0),
+        )
         key, noise = (
             fold(jax.random.wrap_key_data(words), plan.round_index)
             for words in (plan.key, plan.noise)
@@ -175,11 +148,7 @@ def make_round(
             placement.data_parallel > 1,
             vary(state.server, CLIENTS),
             examples,
-            events,
-            segments,
-            vary(plan.first_step, CLIENTS),
-            rows,
-            vary(plan.round_index, CLIENTS),
+            mine,
             vary(key, CLIENTS),
             vary(cohort, CLIENTS),
         )
@@ -205,49 +174,33 @@ def make_round(
             )
         moved = distance(state.server.params, server.params)
         metrics = RoundMetrics(_stacked(training.metrics), moved, share)
-        places, client = len(events.client), entry(clients, 0)
+        places, client = len(mine.events.client), entry(clients, 0)
         nothing = no_training(algorithm, aggregator, state.server, client, placement.lanes, places)
         training = select(plan.last, vary(nothing, CLIENTS), training)
         training = Training(training.lanes, *_stacked(training[1:]))
         return FederationState(server, clients, aggregate, training), metrics
 
-    mapped = jax.shard_map(
-        chunk_on_device,
-        mesh=placement.mesh,
-        in_specs=(
-            FederationState(everywhere, per_device, everywhere, per_device),
-            per_device if examples_sharded else everywhere,
-            Plan(
-                *(everywhere,) * 5,
-                per_device,
-                per_device,
-                everywhere,
-                everywhere,
-                batches,
-                everywhere,
-            ),
-        ),
-        out_specs=(
-            FederationState(everywhere, per_device, everywhere, per_device),
-            RoundMetrics(per_device, everywhere, everywhere),
-        ),
+    everywhere, per_device = placement.replicated, placement.sharded
+    of_state = state_shardings(placement)
+    of_examples = per_device if examples_sharded else everywhere
+    of_metrics = RoundMetrics._make((per_device, everywhere, everywhere))
+    in_specs, out_specs = jax.tree.map(
+        lambda sharding: sharding.spec,
+        ((of_state, of_examples, plan_shardings(placement)), (of_state, of_metrics)),
     )
-    # Named, since the state comes back in: a sharding spelt another way would compile again.
-    # Metrics go everywhere, so that every process can read them.
-    sharded: Any = placement.sharded
-    replicated: Any = placement.replicated
-    shardings = (
-        FederationState(replicated, sharded, replicated, sharded),
-        RoundMetrics(replicated, replicated, replicated),
+    mapped = jax.shard_map(
+        chunk_on_device, mesh=placement.mesh, in_specs=in_specs, out_specs=out_specs
     )
     return jax.jit(
         mapped,
         donate_argnums=0,
-        out_shardings=shardings,
+        # The state comes back in: a sharding spelt another way would compile again. Metrics go
+        # everywhere, so that every process can read them.
+        out_shardings=(of_state, everywhere),
         compiler_options=placement.compiler_options,
     )
 
 
 def _stacked(tree: Tree) -> Tree:
-    """A device's part of arrays with a leading axis D."""
+    """This device's part [1, ...] of arrays with a leading axis D."""
     return jax.tree.map(lambda leaf: leaf[None], tree)

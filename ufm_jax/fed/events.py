@@ -1,8 +1,7 @@
 """A schedule as a device reads it: the clients of a round, and their handovers (host, numpy).
 
-Clients follow each other in a lane without a pause. So all that happens beside local steps are
-handovers: a client ends in a lane, and the next one begins there. Between two handovers every lane
-just steps.
+Clients follow each other in a lane without a pause. At a handover a client ends in a lane and the
+next one begins there. Between two handovers all lanes take local steps, and nothing else happens.
 """
 
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from ufm_jax.fed.schedule import Limits, Schedule
 
 NOBODY = -1
-"""The place of the client that ends where the first one begins, or begins where the last ends."""
+"""Stands for the client that ends at a lane's first handover, and that begins at its last."""
 
 
 class Events(NamedTuple):
@@ -21,7 +20,7 @@ class Events(NamedTuple):
 
     Attributes:
         client: Number in the population (random keys are folded from it).
-        slot: Where the device keeps this client's state.
+        slot: The place of this client's state on the device.
         first_step, num_steps: When it trains, in steps of its lane.
         weight: Aggregation weight p_k; zero where a place is unused.
     """
@@ -37,16 +36,16 @@ class Segments(NamedTuple):
     """What a device does in a chunk of a round; every array has the leading axis D.
 
     Segment e runs the steps ``boundary[e] .. boundary[e + 1]`` in all lanes. The handovers
-    ``handovers[e] .. handovers[e + 1]`` are at its beginning, and so at the end of the one before.
-    Where a chunk begins, the clients that end there have ended in the chunk before.
+    ``handovers[e] .. handovers[e + 1]`` lie between the segment before and this one. The clients
+    that end where a chunk begins are ended by the chunk before.
 
     Attributes:
         num_segments: [D].
         boundary: [D, P + 2].
         handovers: [D, P + 3].
         lane: [D, P + L] the lane of each handover.
-        ends: [D, P + L] the place in ``Events`` of the client that ends; or ``NOBODY``.
-        begins: [D, P + L] the place of the client that begins there; or ``NOBODY``.
+        ends: [D, P + L] the place in ``Events`` of the client that ends, or ``NOBODY``.
+        begins: [D, P + L] the place of the client that begins, or ``NOBODY``.
     """
 
     num_segments: np.ndarray
@@ -60,34 +59,26 @@ class Segments(NamedTuple):
 def events(
     schedule: Schedule, weight: npt.ArrayLike, slot: npt.ArrayLike, limits: Limits
 ) -> Events:
-    """Builds the table of a schedule's clients, padded to ``limits``.
+    """The table of a schedule's clients, padded to ``limits``.
 
     Args:
         schedule: The packed cohort of S clients.
         weight: [S] aggregation weights, in the schedule's order.
-        slot: [S] state slots on the client's device, in the schedule's order.
-        limits: Sizes that every round of the run shares.
+        slot: [S] places of the clients' states on their devices, in the schedule's order.
+        limits: The maxima of the run.
     """
     shape = (schedule.num_devices, limits.clients)
     columns = (schedule.client, slot, schedule.first_step, schedule.num_steps, weight)
-    kinds = (np.int32, np.int32, np.int32, np.int32, np.float32)
-    out = Events(*(np.zeros(shape, kind) for kind in kinds))
-    for d in range(schedule.num_devices):
-        mine = _clients_of(schedule, d)
-        for table, column in zip(out, columns, strict=True):
-            table[d, : len(mine)] = np.asarray(column)[mine]
+    dtypes = (np.int32, np.int32, np.int32, np.int32, np.float32)
+    out = Events(*(np.zeros(shape, dtype) for dtype in dtypes))
+    at = schedule.device, schedule.place
+    for table, column in zip(out, columns, strict=True):
+        table[at] = column
     return out
 
 
 def segments(schedule: Schedule, limits: Limits, begin: int, end: int) -> Segments:
-    """Builds the table of what happens in the steps ``begin .. end`` of a round.
-
-    Args:
-        schedule: The packed cohort.
-        limits: Sizes that every round of the run shares.
-        begin: The chunk's first step.
-        end: The step after its last.
-    """
+    """The table of what happens in the steps ``begin .. end`` of a round, padded to ``limits``."""
     devices, places = schedule.num_devices, limits.clients
 
     def table(*shape: int) -> np.ndarray:
@@ -110,14 +101,9 @@ def segments(schedule: Schedule, limits: Limits, begin: int, end: int) -> Segmen
     return out
 
 
-def _clients_of(schedule: Schedule, device: int) -> npt.NDArray[np.int64]:
-    """Where the clients of a device are in its schedule."""
-    return np.flatnonzero(schedule.lane // schedule.lanes == device)
-
-
 def _handovers(schedule: Schedule, device: int) -> tuple[np.ndarray, ...]:
-    """The handovers of a device's round in order: step, lane, who ends, who begins."""
-    mine = _clients_of(schedule, device)
+    """A device's handovers in order: step, lane, place of who ends, place of who begins."""
+    mine = np.flatnonzero(schedule.device == device)
     lane, first = schedule.lane[mine] % schedule.lanes, schedule.first_step[mine]
     by_lane = np.lexsort((first, lane))
     follows = lane[by_lane[1:]] == lane[by_lane[:-1]]

@@ -1,7 +1,7 @@
 """A federation: clients with their examples, an algorithm, and a round to run.
 
-The one place where the parts meet: sampling a cohort, packing it, ordering its examples, and the
-compiled round. It needs no model and no file, only a loss function and arrays::
+Here the parts meet: sampling a cohort, packing it, ordering its examples, and the compiled round. A
+federation needs a loss function and arrays, and neither a model nor a file::
 
     federation = Federation(loss_fn, fedavg(optax.sgd(0.1)), offsets, Batching(20))
     state = federation.init(params)
@@ -28,19 +28,21 @@ from ufm_jax.fed.batches import EMPTY, Batching, round_rows
 from ufm_jax.fed.engine import (
     After,
     FederationState,
-    Plan,
     RoundFn,
     RoundMetrics,
     make_round,
     no_training,
+    plan_shardings,
+    state_shardings,
 )
 from ufm_jax.fed.events import events, segments
 from ufm_jax.fed.gradient import Gradient, mean_gradient
 from ufm_jax.fed.keys import fold, host_rng
+from ufm_jax.fed.lanes import Plan
 from ufm_jax.fed.participation import Clock, Participation
 from ufm_jax.fed.placement import Placement, make_placement
 from ufm_jax.fed.plan import ClientResult, HostPlan, client_results
-from ufm_jax.fed.schedule import IntArray, Limits, Schedule, limits, pack, pin
+from ufm_jax.fed.schedule import IntArray, Limits, Schedule, limits, pack, pin, rank_within
 
 ClientWeights = Literal["examples", "uniform"]
 
@@ -62,18 +64,18 @@ class Federation:
         offsets: [K + 1] client k owns the rows ``offsets[k] .. offsets[k + 1]`` of the examples.
         batching: How local work is cut into steps.
         cohort_size: Clients that are asked in a round; None for all of them.
-        participation: How they are drawn.
-        clock: How long they take, and who is cut; None for no clock.
-        client_weights: p_k in proportion to the client's ``examples``, ``uniform``, or to [K]
-            numbers of your own.
-        aggregator: How the clients' updates become one; default their weighted mean.
-        gradient: How the gradient of a batch is computed; default that of its mean loss.
-        placement: Devices and lanes; default one lane on every device.
-        seed: Everything random is folded from it.
-        noise: uint32 [2], two random words that nobody else knows, from which the noise of updates
-            is folded; None folds it from ``seed`` too, which whoever knows the seed can subtract.
+        participation: How the cohort is drawn.
+        clock: How long clients take, and which are lost; None for no clock.
+        client_weights: p_k are equal (``uniform``), or in proportion to the clients' ``examples``
+            or to [K] given numbers.
+        aggregator: How the clients' updates become one; by default their weighted mean.
+        gradient: How the gradient of a batch is computed; by default that of its mean loss.
+        placement: Devices and lanes; by default one lane on every device.
+        seed: All randomness is folded from it.
+        noise: uint32 [2], two secret random words from which the noise of updates is folded. None
+            folds the noise from ``seed``, and whoever knows the seed can subtract it.
         examples_sharded: Whether each device holds its own part of the examples.
-        chunk_steps: The most steps of a lane that one dispatch trains; None for a whole round.
+        chunk_steps: The most steps of a lane in one dispatch; None for a whole round.
     """
 
     loss_fn: LossFn
@@ -170,7 +172,7 @@ class Federation:
 
     @cached_property
     def home_device(self) -> IntArray | None:
-        """[K] the device that keeps each client's state; None where clients keep nothing."""
+        """[K] the device that keeps each client's state; None if clients keep nothing."""
         if not self.algorithm.stateful:
             return None
         return pin(self.num_steps, self.placement.num_devices)
@@ -180,12 +182,8 @@ class Federation:
         """[K] the place of each client's state on its device, and the places a device needs."""
         if self.home_device is None:
             return np.zeros(self.num_clients, np.int64), 1
-        slot = np.zeros(self.num_clients, np.int64)
-        counts = [
-            _number(slot, np.flatnonzero(self.home_device == d))
-            for d in range(self.placement.num_devices)
-        ]
-        return slot, max(counts)
+        slot = rank_within(self.home_device)
+        return slot, int(slot.max()) + 1
 
     @property
     def _compiled_algorithm(self) -> Algorithm:
@@ -193,7 +191,7 @@ class Federation:
 
     @property
     def _after(self) -> After | None:
-        """What a round does when its clients have ended and the server has been updated."""
+        """What follows the server's update in a round."""
         return None
 
     @cached_property
@@ -222,20 +220,20 @@ class Federation:
 
     @property
     def compilations(self) -> int:
-        """How often the round was compiled so far: one, whatever the cohorts."""
+        """How often the round was compiled so far: once, whatever the cohorts."""
         return self._round._cache_size()  # type: ignore[attr-defined]
 
     def init(self, params: Params) -> FederationState:
         """The state before the first round, placed on the devices.
 
         Raises:
-            ValueError: If clients keep something, and the algorithm says that they do not.
+            ValueError: If clients keep a state, and the algorithm says that they do not.
         """
         kept = jax.tree.leaves(jax.eval_shape(self.algorithm.init_client, params))
         if kept and not self.algorithm.stateful:
             raise ValueError("clients keep a state: build the Algorithm with stateful=True")
         everywhere = self.placement.put(params, self.placement.replicated)
-        return jax.jit(self._first_state, out_shardings=self._shardings)(everywhere)
+        return jax.jit(self._first_state, out_shardings=state_shardings(self.placement))(everywhere)
 
     def state_shapes(self, params: Params) -> FederationState:
         """Shapes and shardings of ``init(params)``, which is not run."""
@@ -246,13 +244,7 @@ class Federation:
             )
 
         shapes = jax.eval_shape(self._first_state, params)
-        return FederationState(*map(shaped, self._shardings, shapes))
-
-    @property
-    def _shardings(self) -> Any:
-        replicated: Any = self.placement.replicated
-        sharded: Any = self.placement.sharded
-        return FederationState(replicated, sharded, replicated, sharded)
+        return FederationState(*map(shaped, state_shardings(self.placement), shapes))
 
     def _first_state(self, params: Params) -> FederationState:
         devices = self.placement.num_devices
@@ -275,14 +267,14 @@ class Federation:
         )
 
     def client_params(self, state: FederationState, client: int) -> Params:
-        """The model that a client would use: the server's, but for what is personal."""
+        """The model that a client would use: the server's, with its own personal parameters."""
         home = 0 if self.home_device is None else int(self.home_device[client])
         place = home * self.slots[1] + int(self.slots[0][client])
         kept = jax.tree.map(lambda leaf: leaf[place], state.clients)
         return self.algorithm.client_params(state.server, kept)
 
     def traffic(self, params: Params) -> Traffic:
-        """Bytes that one client receives and sends in a round, from the parameters' shapes."""
+        """Bytes that a client receives and sends in a round, from the parameters' shapes."""
         algorithm = self.algorithm
         server = jax.eval_shape(algorithm.init_server, params)
         client = jax.eval_shape(algorithm.init_client, params)
@@ -296,7 +288,7 @@ class Federation:
         return self.placement.put(examples, self.placement.replicated)
 
     def _sampling_seed(self, *, secret: bool) -> list[int]:
-        # Sampling hides who takes part only from those who cannot repeat it.
+        # Sampling hides who takes part only from those who cannot repeat the draw.
         return [int(word) for word in self.noise_words] if secret else [self.seed]
 
     def cohort(self, round_index: int) -> IntArray:
@@ -310,13 +302,13 @@ class Federation:
     ) -> npt.NDArray[np.float64]:
         """Aggregation weights p_k of clients; those of all that were asked sum to 1.
 
-        Who does not answer changes the weight of nobody: what a bound on the influence of one
-        client needs. A mean that is to be one divides by the weights that came in. Under Poisson
-        sampling the weights sum to 1 on average.
+        A client that does not answer changes no other weight, which a bound on the influence of one
+        client needs; ``aggregate.mean`` divides by the weights that came in. Under Poisson sampling
+        the weights sum to 1 on average.
 
         Args:
             clients: The clients.
-            asked: The cohort; default ``clients``.
+            asked: The cohort; by default ``clients``.
 
         Raises:
             ValueError: If every weight of the cohort is zero.
@@ -330,10 +322,7 @@ class Federation:
         return weights / whole if len(weights) else weights
 
     def coverage(self, asked: Sequence[int] | IntArray) -> float:
-        """A cohort's share of the population's weight; under Poisson sampling on average.
-
-        A client's weight of ``client_weight`` times it is the client's share of the population.
-        """
+        """A cohort's share of the population's weight; under Poisson sampling the mean share."""
         if self.participation.sampling == "poisson":
             return self._cohort_size / self.num_clients
         return float(self._weights[np.asarray(asked, np.int64)].sum() / self._weights.sum())
@@ -343,7 +332,7 @@ class Federation:
 
         Args:
             round_index: The round.
-            cohort: The clients that are asked, in any order; default ``self.cohort(round_index)``.
+            cohort: The clients that are asked, in any order; by default those that are drawn.
         """
         asked = np.asarray(self.cohort(round_index) if cohort is None else cohort, np.int64)
         if len(asked) > self.most_clients:
@@ -364,7 +353,7 @@ class Federation:
     def _pack(
         self, round_index: int, clients: IntArray, device: IntArray | None
     ) -> tuple[Schedule, npt.NDArray[np.int32]]:
-        """Packs clients into lanes, and says which rows each of their steps takes."""
+        """The clients packed into lanes, and the rows that each of their steps takes."""
         schedule = pack(
             clients,
             self.num_steps[clients],
@@ -393,18 +382,18 @@ class Federation:
     def rows(self, plan: HostPlan, begin: int) -> npt.NDArray[np.int32]:
         """int32 [D, C, L, B]: the rows of a chunk's examples, ``EMPTY`` beyond its end."""
         rows = plan.rows[:, begin : begin + self.steps_at_once]
-        # Two steps at least: XLA would move the reading of a single one out of the loop, and so
-        # fuse, and round, otherwise than in larger chunks.
+        # At least two steps: XLA would move the reading of a single step out of the loop, and then
+        # fuse and round differently than in larger chunks.
         missing = max(self.steps_at_once, 2) - rows.shape[1]
         return np.pad(rows, ((0, 0), (0, missing), (0, 0), (0, 0)), constant_values=EMPTY)
 
     def run_round(
         self, state: FederationState, examples: Tree, plan: HostPlan
     ) -> tuple[FederationState, RoundMetrics]:
-        """Dispatches a round, chunk by chunk; returns before it is done.
+        """Dispatches a round, chunk by chunk, and returns before it is done.
 
         Args:
-            state: Donated: do not use it afterwards.
+            state: It is donated: do not use it afterwards.
             examples: On the devices, as ``replicate`` puts them.
             plan: From ``self.plan``.
         """
@@ -420,14 +409,14 @@ class Federation:
         begin: int = 0,
         rows: npt.NDArray[np.int32] | None = None,
     ) -> tuple[FederationState, RoundMetrics]:
-        """Dispatches a chunk of a round; returns before it is done.
+        """Dispatches a chunk of a round, and returns before it is done.
 
         Args:
-            state: After the chunk before. Donated: do not use it afterwards.
-            examples: On the devices: those of all clients, or at least those of the chunk.
+            state: That after the chunk before. It is donated: do not use it afterwards.
+            examples: On the devices; those of all clients, or at least those of the chunk.
             plan: From ``self.plan``.
-            begin: The chunk's first step, among ``self.chunks(plan)``.
-            rows: The chunk's rows as numbers inside ``examples``; default ``self.rows``.
+            begin: The chunk's first step, one of ``self.chunks(plan)``.
+            rows: The chunk's rows as numbers inside ``examples``; by default ``self.rows``.
         """
         return self._round(state, examples, self._on_device(plan, begin, rows))
 
@@ -438,13 +427,10 @@ class Federation:
         plan: HostPlan,
         rows: npt.NDArray[np.int32] | None = None,
     ) -> jax.stages.Lowered:
-        """The round as it would be compiled, to look at its memory or its text; runs nothing.
+        """The lowered round, to look at its text or to compile; runs nothing.
 
-        Args:
-            state: As in ``run_chunk``, or its ``ShapeDtypeStruct`` with shardings.
-            examples: Likewise.
-            plan: As in ``run_chunk``.
-            rows: As in ``run_chunk``.
+        Arguments are those of ``run_chunk``; ``state`` and ``examples`` may be shapes with
+        shardings.
         """
         lowered: jax.stages.Lowered = self._round.lower(  # type: ignore[attr-defined]
             state, examples, self._on_device(plan, 0, rows)
@@ -452,43 +438,25 @@ class Federation:
         return lowered
 
     def _on_device(self, plan: HostPlan, begin: int, rows: npt.NDArray[np.int32] | None) -> Plan:
-        placement = self.placement
         end = min(begin + self.steps_at_once, plan.schedule.makespan)
-        everywhere = (
-            np.int32(plan.round_index),
-            np.float32(self.coverage(plan.asked)),
-            self._key_words,
-            self.noise_words,
-            (plan.events.client.ravel(), plan.events.weight.ravel()),
-            np.int32(begin),
-            np.bool_(self.is_last(plan, begin)),
-            plan.after,
-        )
-        index, coverage, key, noise, cohort, first, last, after = (
-            placement.put(value, placement.replicated) for value in everywhere
-        )
-        return Plan(
-            index,
-            coverage,
-            key,
-            noise,
-            cohort,
-            placement.put(plan.events, placement.sharded),
-            placement.put(segments(plan.schedule, self.limits, begin, end), placement.sharded),
-            first,
-            last,
-            placement.put(self.rows(plan, begin) if rows is None else rows, placement.batches),
-            after,
-        )
+        chunk: dict[str, Any] = {
+            "round_index": np.int32(plan.round_index),
+            "coverage": np.float32(self.coverage(plan.asked)),
+            "key": self._key_words,
+            "noise": self.noise_words,
+            "cohort": (plan.events.client.ravel(), plan.events.weight.ravel()),
+            "events": plan.events,
+            "segments": segments(plan.schedule, self.limits, begin, end),
+            "first_step": np.int32(begin),
+            "last": np.bool_(self.is_last(plan, begin)),
+            "rows": self.rows(plan, begin) if rows is None else rows,
+            "after": plan.after,
+        }
+        return self.placement.put(Plan(**chunk), plan_shardings(self.placement))
 
     def results(self, plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
-        """Reads a round's metrics (this waits for the round), one entry a client."""
+        """The result of each client, in the schedule's order; waits until the round is done."""
         return client_results(plan, metrics)
-
-
-def _number(slot: IntArray, members: IntArray) -> int:
-    slot[members] = np.arange(len(members))
-    return len(members)
 
 
 def _repeated(tree: Tree, count: int) -> Tree:

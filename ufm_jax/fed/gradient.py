@@ -1,7 +1,7 @@
-"""The gradient of one batch: of its mean loss, unless a privacy mechanism has another.
+"""The gradient of one batch: that of its mean loss, unless a privacy mechanism has another.
 
-A batch may be split over devices, so that a gradient has two parts: the share of one device, which
-is summed over the devices that split the batch, and what is done to the sum, on each alike.
+A batch may be split over devices. So each device computes its share of the gradient, the shares are
+summed over the devices, and each device finishes the sum in the same way.
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ class Batch(NamedTuple):
 
     Attributes:
         examples: Leaves [B, ...].
-        used: bool [B]; the others only fill.
+        used: bool [B] False where an example only fills the batch.
         keys: [B] random keys.
-        size: float32 [] used examples of the whole batch, on all devices.
+        size: float32 [] the number of used examples on all devices.
     """
 
     examples: Tree
@@ -33,10 +33,9 @@ class Gradient(NamedTuple):
     """How the gradient of a batch is computed.
 
     Attributes:
-        share: ``(loss_fn, params, batch) -> (loss, gradient)``: this device's share of the mean
-            loss and of the gradient.
-        finish: ``(gradient, key) -> gradient``, on the sum of the shares; the key is of this client
-            and step, and secret where the federation's noise is.
+        share: ``(loss_fn, params, batch) -> (loss, gradient)``: this device's share of both.
+        finish: ``(gradient, key) -> gradient`` on the sum of the shares. The key belongs to this
+            client and step, and is secret if the federation's noise is.
         repeatable: Whether a step may ask for more than one gradient.
     """
 
@@ -59,10 +58,10 @@ def mean_gradient() -> Gradient:
 
 
 def checked_losses(loss_fn: LossFn, params: Params, batch: Batch) -> jax.Array:
-    """The losses [B].
+    """The losses [B] of a batch.
 
     Raises:
-        ValueError: If the loss function returns another shape.
+        ValueError: If the loss function does not return one loss for each example.
     """
     losses = loss_fn(params, batch.examples, batch.keys)
     if losses.shape != batch.used.shape:

@@ -1,7 +1,7 @@
 """Random keys, folded from one seed by name.
 
 Every key of a run is ``fold(root, purpose, round, client, step, ...)``. A key therefore depends on
-what it is for and never on the lane, device or packing that happens to use it.
+its purpose, and never on the lane, device or packing.
 """
 
 import zlib
@@ -33,6 +33,6 @@ def example_keys(key: jax.Array, places: jax.Array) -> jax.Array:
 
 
 def host_rng(seed: int, *parts: "str | int") -> np.random.Generator:
-    """A numpy generator for decisions made on the host, keyed in the same way as ``fold``."""
+    """A numpy generator for decisions on the host, keyed by names and integers as in ``fold``."""
     words = [name_to_int(part) if isinstance(part, str) else part for part in parts]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, *words])))

@@ -21,10 +21,10 @@ class ClientMetrics(NamedTuple):
     """What a round reports of each client, in the order of the event table: [D, P].
 
     Attributes:
-        loss: Mean local loss over the client's examples, as seen while training.
-        update_norm: Euclidean distance that its local training moved the parameters.
-        finite: Whether its update, its state and its loss were finite, and the update of a length
-            that sums survive (``trees.acceptable``); if not, it was left out.
+        loss: Mean local loss over the client's examples, measured while training.
+        update_norm: Euclidean distance by which local training moved the parameters.
+        finite: Whether its update, state and loss were finite and its update short enough
+            (``trees.acceptable``); if not, the client was left out.
     """
 
     loss: jax.Array
@@ -38,8 +38,8 @@ class Lanes(NamedTuple):
     Attributes:
         local: The algorithm's training state.
         position: The client's place in the event table.
-        seen: float32 [L, 2], over the examples seen so far: the sum of their losses, and their
-            number. One array, since each costs small models two kernels.
+        seen: float32 [L, 2], the sum of the losses so far, and the number of their examples. It
+            is one array, since each array costs small models two kernels.
     """
 
     local: Any
@@ -47,23 +47,49 @@ class Lanes(NamedTuple):
     seen: jax.Array
 
 
-class Work(NamedTuple):
-    """What a device is given for a chunk of a round, the same from its first step to its last.
+class Plan(NamedTuple):
+    """What the host sends for a chunk of a round; ``Work`` has one device's part of it.
 
     Attributes:
-        loss_fn: ``(params, batch, keys) -> losses``.
-        algorithm: The federated algorithm.
-        aggregator: How updates become one.
-        gradient: How the gradient of a batch is computed.
+        round_index: int32 [].
+        coverage: float32 [], the cohort's share of the population's weight. Client k has p_k times
+            ``coverage`` of it.
+        key: uint32 [2], the words of the run's root key, as data so that another seed compiles
+            nothing. Example b of step s of client k in round r has ``fold(key, r, k, s, b)``.
+        noise: uint32 [2], the words of the key from which the noise of updates is folded.
+        cohort: int32 and float32 [D * P], numbers and weights of the clients of all devices. Every
+            device is sent them, so that none waits for another before the round ends.
+        events: The clients of the round, leading axis D.
+        segments: What happens in the chunk, leading axis D.
+        first_step: int32 [], where the chunk begins.
+        last: bool [], whether the round ends with it.
+        rows: int32 [D, C, L, B] rows of ``examples``; negative where a slot is empty.
+        after: For ``make_round``'s ``after``, the same on every device.
+    """
+
+    round_index: jax.Array
+    coverage: jax.Array
+    key: jax.Array
+    noise: jax.Array
+    cohort: tuple[jax.Array, jax.Array]
+    events: Events
+    segments: Segments
+    first_step: jax.Array
+    last: jax.Array
+    rows: jax.Array
+    after: Tree
+
+
+class Work(NamedTuple):
+    """What a device needs for a chunk of a round, constant from its first step to its last.
+
+    Attributes:
+        loss_fn, algorithm, aggregator, gradient: Those of the federation.
         lanes: L.
         batches_split: Whether each batch is split over the mesh axis ``data``.
         server: The server's state at the start of the round.
         examples: Leaves [R, ...].
-        events: The clients of this device.
-        segments: What happens in the chunk.
-        first_step: int32 [], the chunk's first step.
-        rows: int32 [C, L, B] rows of ``examples`` (this device's share of each batch).
-        round_index: int32 [].
+        plan: This device's part: no leading axis D, and its share of each batch in ``rows``.
         key: The round's key.
         cohort: The clients of the round on all devices.
     """
@@ -76,11 +102,7 @@ class Work(NamedTuple):
     batches_split: bool
     server: Any
     examples: Tree
-    events: Events
-    segments: Segments
-    first_step: jax.Array
-    rows: jax.Array
-    round_index: jax.Array
+    plan: Plan
     key: jax.Array
     cohort: Cohort
 
@@ -89,7 +111,7 @@ class Ended(NamedTuple):
     """What a client leaves behind.
 
     Attributes:
-        update: For the server's mean.
+        update: What the aggregator takes.
         kept: The client's state until its next round.
     """
 
@@ -98,31 +120,32 @@ class Ended(NamedTuple):
 
 
 def empty_lanes(algorithm: Algorithm, server: Any, client: Tree, lanes: int) -> Lanes:
-    """Lanes before the first client, from shapes of the server's and of a client's state."""
+    """Lanes before the first client, from the shapes of the server's and of a client's state."""
     local = jax.eval_shape(algorithm.start, server, client)
     return zeros(Lanes(local, jnp.int32(0), jnp.zeros(2)), lanes)
 
 
 def start_client(work: Work, client: Tree, position: jax.Array) -> Lanes:
-    """The lane (without the axis L) of a client that begins its round."""
+    """The lane, without the axis L, of a client that begins its round."""
     local = work.algorithm.start(work.server, client)
     return Lanes(local, position, jnp.zeros(2))
 
 
 def turn_of(work: Work, place: jax.Array) -> Turn:
     """The turn of the client at a place of the event table."""
-    client, weight = (jnp.asarray(of)[place] for of in (work.events.client, work.events.weight))
+    events = work.plan.events
+    client, weight = (jnp.asarray(of)[place] for of in (events.client, events.weight))
     return Turn(client, weight, place, fold(work.cohort.key, client))
 
 
 def end_client(work: Work, lane: Lanes, turn: Turn) -> Ended:
-    """What the client in a lane (without the axis L) leaves behind."""
+    """What the client in a lane, without the axis L, leaves behind."""
     return Ended(*work.algorithm.end(work.server, lane.local, turn))
 
 
 def measure_client(work: Work, lane: Lanes, client: Tree, ended: Ended) -> ClientMetrics:
-    """The metrics of the client in a lane (without the axis L), which began from ``client``."""
-    # One pass over an update that is also the distance moved, as it is for most algorithms.
+    """The metrics of the client in a lane, without the axis L, which began from ``client``."""
+    # For most algorithms the update is the distance moved, and XLA takes one pass for both norms.
     kept = squared_norm(ended.kept)
     loss, examples = lane.seen
     good = acceptable(squared_norm(ended.update)) & jnp.isfinite(kept + loss)
@@ -135,7 +158,7 @@ def run_steps(work: Work, lanes: Lanes, begin: jax.Array, end: jax.Array) -> Lan
     """The local steps ``begin .. end`` of every lane."""
     if work.lanes > 1:
         return lax.fori_loop(begin, end, lambda t, lanes: step_lanes(work, lanes, t), lanes)
-    # A batch axis of one would only cost, and inside the loop it would cost a copy at each step.
+    # One lane goes without its axis, which would cost a copy at each step inside the loop.
     lane = lax.fori_loop(
         begin, end, lambda t, lane: _step(work, lane, _rows(work, t)[0], t), entry(lanes, 0)
     )
@@ -143,22 +166,22 @@ def run_steps(work: Work, lanes: Lanes, begin: jax.Array, end: jax.Array) -> Lan
 
 
 def step_lanes(work: Work, lanes: Lanes, t: jax.Array) -> Lanes:
-    """Local step t in every lane. A lane without a client steps in vain."""
+    """Takes local step t in every lane. A lane without a client steps in vain."""
     return jax.vmap(partial(_step, work), (0, 0, None))(lanes, _rows(work, t), t)
 
 
 def _rows(work: Work, t: jax.Array) -> jax.Array:
     """int32 [L, B]: the rows of step t of the round."""
-    return work.rows[t - work.first_step]
+    return work.plan.rows[t - work.plan.first_step]
 
 
 def _step(work: Work, lane: Lanes, row: jax.Array, t: jax.Array) -> Lanes:
-    """Local step t of one lane (without the axis L) on the rows [B]."""
-    events, i = work.events, lane.position
+    """Takes local step t of one lane, without the axis L, on the rows [B]."""
+    events, i = work.plan.events, lane.position
     s, client = t - events.first_step[i], jnp.asarray(events.client)[i]
     batch = _batch(work, row, fold(work.key, client, s))
     grad_fn = _grad_fn(work, batch, fold(work.cohort.key, client, "step", s))
-    progress = work.round_index + s / events.num_steps[i]
+    progress = work.plan.round_index + s / events.num_steps[i]
     local, loss = work.algorithm.step(work.server, lane.local, grad_fn, progress)
     return Lanes(local, i, lane.seen + jnp.stack([loss * batch.size, batch.size]))
 
@@ -169,7 +192,7 @@ def _batch(work: Work, row: jax.Array, key: jax.Array) -> Batch:
     if work.batches_split:
         places += lax.axis_index(DATA) * len(row)
         filler = lax.pmax(filler, DATA)
-    # What fills a partial batch comes from the same batch: never from another client.
+    # A partial batch is filled from the same batch, never from another client.
     filled = jnp.where(used, row, jnp.maximum(filler, 0))
     examples = jax.tree.map(lambda leaf: leaf[filled], work.examples)
     count = _whole(work, used.sum(dtype=jnp.float32))
@@ -177,10 +200,7 @@ def _batch(work: Work, row: jax.Array, key: jax.Array) -> Batch:
 
 
 def _grad_fn(work: Work, batch: Batch, key: jax.Array) -> GradFn:
-    """The loss of one batch and its gradient, as a function of the parameters alone.
-
-    Where the batch is split over devices, both are still those of all of it.
-    """
+    """``params -> (loss, gradient)`` of one batch, the whole of it if devices split it."""
     asked = itertools.count(1)
 
     def grad_fn(params: Params) -> tuple[jax.Array, Params]:
@@ -202,8 +222,8 @@ def _whole(work: Work, tree: Tree) -> Tree:
 
 
 def vary(tree: Tree, axis: str) -> Tree:
-    """Marks values as differing along a mesh axis (they are about to).
+    """Marks values as differing along a mesh axis.
 
-    Without it, gradients of values that do not vary are silently summed over the axis.
+    The gradient of a value that is not marked is silently summed over the axis.
     """
     return jax.tree.map(lambda leaf: lax.pcast(leaf, axis, to="varying"), tree)

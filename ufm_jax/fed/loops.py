@@ -5,10 +5,9 @@
         for each step of the segment:  all lanes take one local step (vmap)
         gathered += algorithm.end(lane)                   for each client that ends
 
-The inner loop holds nothing but steps. A client costs about one pass over its parameters when it
-begins and one when it ends, however many lanes there are. A device with many lanes ends clients and
-begins the next ones in groups, so that many small clients cost few kernels. All trip counts are
-data.
+The inner loop holds steps alone. A client costs about one pass over its parameters when it begins
+and one when it ends, however many lanes there are. A device with many lanes ends clients and begins
+the next ones in groups, so that many small clients cost few kernels. All trip counts are data.
 """
 
 from functools import partial
@@ -39,8 +38,8 @@ class Training(NamedTuple):
 
     Attributes:
         lanes: The lanes.
-        gathered: What the aggregator has of the clients that ended.
-        metrics: Theirs, by place: [P].
+        gathered: What the aggregator has gathered from the clients that ended.
+        metrics: [P] the metrics of the clients that ended, by place.
     """
 
     lanes: Lanes
@@ -53,7 +52,7 @@ Carry = tuple[Training, Tree]
 
 
 def handovers_at_once(lanes: int) -> int:
-    """Lanes of a device that hand over together: half of many small ones, one of a few large."""
+    """How many lanes of a device hand over together: half of many lanes, or one of a few."""
     return lanes // 2 if lanes >= MANY_LANES else 1
 
 
@@ -65,7 +64,7 @@ def run_chunk(work: Work, training: Training, clients: Tree) -> Carry:
 
 def _run_one_by_one(work: Work, carry: Carry) -> Carry:
     """Trains a chunk; clients begin and end one after another."""
-    todo = work.segments
+    todo = work.plan.segments
 
     def segment(e: jax.Array, carry: Carry) -> Carry:
         before, here, after = (todo.handovers[e + i] for i in range(3))
@@ -78,7 +77,7 @@ def _run_one_by_one(work: Work, carry: Carry) -> Carry:
 
 def _run_in_groups(work: Work, carry: Carry) -> Carry:
     """Trains a chunk; clients end together, and the next ones begin at once."""
-    todo, group = work.segments, handovers_at_once(work.lanes)
+    todo, group = work.plan.segments, handovers_at_once(work.lanes)
 
     def boundary(b: jax.Array, carry: Carry) -> Carry:
         carry = _steps(work, b - 1, carry)
@@ -86,15 +85,15 @@ def _run_in_groups(work: Work, carry: Carry) -> Carry:
         act = partial(_hand_over_many, work, first, stop)
         return lax.fori_loop(0, (stop - first + group - 1) // group, act, carry)
 
-    # Before the first boundary there are no steps; in a later chunk, the chunk before was there.
-    begin = (work.first_step > 0).astype(jnp.int32)
+    # No steps come before a round's first boundary; the chunk before did a later chunk's first.
+    begin = (work.plan.first_step > 0).astype(jnp.int32)
     return lax.fori_loop(begin, todo.num_segments + 1, boundary, carry)
 
 
 def _steps(work: Work, e: jax.Array, carry: Carry) -> Carry:
-    """The local steps of segment e; none of segment -1."""
+    """Runs the local steps of segment e; segment -1 has no steps."""
     training, clients = carry
-    begin, end = (jnp.asarray(work.segments.boundary)[jnp.maximum(i, 0)] for i in (e, e + 1))
+    begin, end = (jnp.asarray(work.plan.segments.boundary)[jnp.maximum(i, 0)] for i in (e, e + 1))
     lanes = run_steps(work, training.lanes, begin, end)
     return training._replace(lanes=lanes), clients
 
@@ -103,33 +102,33 @@ def _begin_one(work: Work, handover: jax.Array, carry: Carry) -> Carry:
     """Begins the next client of one lane."""
     training, clients = carry
     lane, ends, begins = _handover(work, handover)
-    # Where nobody begins, the lane repeats its last client in vain: a branch would cost more.
+    # A lane in which nobody begins repeats its last client in vain: a branch would cost more.
     place = jnp.where(begins == NOBODY, ends, begins)
-    fresh = start_client(work, entry(clients, jnp.asarray(work.events.slot)[place]), place)
+    fresh = start_client(work, entry(clients, jnp.asarray(work.plan.events.slot)[place]), place)
     return training._replace(lanes=with_entry(training.lanes, lane, fresh)), clients
 
 
 def _end_one(work: Work, handover: jax.Array, carry: Carry) -> Carry:
-    """Adds what the client of one lane leaves, or refuses what is not finite."""
+    """Ends the client of one lane: adds its update, or refuses it if it is not finite."""
     training, clients = carry
     lane_number, place, _ = _handover(work, handover)
-    slot = jnp.asarray(work.events.slot)[place]
+    slot = jnp.asarray(work.plan.events.slot)[place]
     lane, before = entry(training.lanes, lane_number), entry(clients, slot)
     turn = turn_of(work, place)
     metrics = measure_client(work, lane, before, end_client(work, lane, turn))
 
     def accept() -> tuple[Tree, Tree]:
-        # Inside the branch, since what crosses into it is written to memory first.
+        # Computed inside the branch: what crosses into it would be written to memory first.
         ended = end_client(work, lane, turn)
         gathered = work.aggregator.add(training.gathered, ended.update, turn, work.cohort)
-        # Of the type of ``before`` (which varies over devices), though a constant may be kept.
+        # Selected to get the type of ``before``, which varies over devices; a constant does not.
         return gathered, select(metrics.finite, ended.kept, before)
 
     def refuse() -> tuple[Tree, Tree]:
         return training.gathered, before
 
-    # A branch: a select for each leaf would repeat the check of all leaves in each of them. The
-    # states of the other clients stay out of it, since a branch copies what it passes on.
+    # A select for each leaf would repeat the check of all leaves in each of them: hence a branch.
+    # The other clients' states stay outside, since a branch copies what it passes on.
     gathered, kept = lax.cond(metrics.finite, accept, refuse)
     of_clients = with_entry(training.metrics, place, metrics)
     return Training(training.lanes, gathered, of_clients), with_entry(clients, slot, kept)
@@ -144,7 +143,7 @@ def _hand_over_many(
     handovers = first + n * group + jnp.arange(group)
     lane, ends, begins = _handover(work, handovers)
     ending, beginning = ((handovers < stop) & (place != NOBODY) for place in (ends, begins))
-    slot = jnp.asarray(work.events.slot)
+    slot = jnp.asarray(work.plan.events.slot)
     held = entries(training.lanes, lane)
     turns = jax.vmap(partial(turn_of, work))(ends)
     ended = jax.vmap(partial(end_client, work))(held, turns)
@@ -160,7 +159,7 @@ def _hand_over_many(
 
 
 def _handover(work: Work, number: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The lane of a handover, and the places of who ends and who begins."""
-    table = work.segments
+    """The lane of a handover, and the places of the clients that end and begin there."""
+    table = work.plan.segments
     lane, ends, begins = (jnp.asarray(of)[number] for of in (table.lane, table.ends, table.begins))
     return lane, ends, begins

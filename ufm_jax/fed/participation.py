@@ -1,4 +1,4 @@
-"""Who takes part in a round: who is asked, and who answers in time (host, numpy)."""
+"""Which clients take part in a round: who is asked, and who answers in time (host, numpy)."""
 
 import math
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ _TAIL = 1e-9
 
 @dataclass(frozen=True)
 class Participation:
-    """Who is asked.
+    """How the clients of a round are drawn.
 
     Attributes:
-        sampling: ``uniform`` draws a cohort of fixed size without replacement; ``by_size`` too,
-            with probabilities in proportion to the clients' examples; ``poisson`` asks each client
-            by itself, with the probability that gives the cohort's size on average: the sampling
-            that privacy accounting wants.
-        available: bool [T, K], a trace: client k can be asked in round r where
-            ``available[r % T, k]``; None for always. Where fewer than a cohort are available, all
-            of them are asked.
+        sampling: ``uniform`` draws a cohort of fixed size without replacement. ``by_size`` does so
+            with probabilities in proportion to the clients' examples. ``poisson``, which privacy
+            accounting wants, asks each client independently, so that the cohort has its size on
+            average.
+        available: bool [T, K] trace: client k can be asked in round r where
+            ``available[r % T, k]``; None if all always can. If fewer clients than a cohort are
+            available, all of them are asked.
     """
 
     sampling: Sampling = "uniform"
@@ -59,7 +59,7 @@ class Participation:
             cohort_size: S, or its mean for Poisson sampling.
             sizes: [K] examples of each client.
             round_index: The round.
-            rng: For this round.
+            rng: The generator of this round.
         """
         count = len(sizes)
         if self.sampling == "poisson":
@@ -76,9 +76,9 @@ class Participation:
 
 
 def poisson_bound(mean: float) -> int:
-    """A number that a sum of independent draws of this mean exceeds with less than 1e-9.
+    """A bound that a sum of independent draws of this mean exceeds with probability below 1e-9.
 
-    Bernstein's inequality, P(X >= m + t) <= exp(-t^2 / (2 m + 2 t / 3)).
+    It is Bernstein's inequality, P(X >= m + t) <= exp(-t^2 / (2 m + 2 t / 3)).
     """
     log = math.log(1 / _TAIL)
     return math.ceil(mean + log / 3 + math.sqrt(log**2 / 9 + 2 * log * mean))
@@ -86,15 +86,15 @@ def poisson_bound(mean: float) -> int:
 
 @dataclass(frozen=True)
 class Clock:
-    """How long clients take, on a virtual clock, and who is cut.
+    """How long clients take on a virtual clock, and which of them are lost.
 
     Attributes:
         step_seconds: [K] seconds of a local step of each client.
-        latency: [K] seconds that a client takes besides, a round.
-        jitter: Standard deviation of the logarithm of a factor on all that, drawn anew each round.
-        dropout: Probability that a client is not heard of again; the server learns of it at the
-            deadline, or at once where there is none.
-        deadline: Seconds after which the server goes on without those that are late.
+        latency: [K] further seconds that each client takes in a round.
+        jitter: Standard deviation of the logarithm of a factor on both, drawn anew each round.
+        dropout: Probability that a client drops out. The server notices at the deadline; without a
+            deadline it notices at once.
+        deadline: Seconds after which the server goes on without the clients that are late.
     """
 
     step_seconds: npt.NDArray[np.float64]
@@ -106,15 +106,15 @@ class Clock:
     def answers(
         self, clients: IntArray, num_steps: IntArray, rng: np.random.Generator
     ) -> tuple[npt.NDArray[np.bool_], float]:
-        """Who of a cohort answers in time, and how long the round takes.
+        """Which clients of a cohort answer in time, and how long the round takes.
 
         Args:
             clients: [S] the cohort, in ascending order.
             num_steps: [S] local steps of each.
-            rng: For this round.
+            rng: The generator of this round.
 
         Returns:
-            bool [S], and seconds: until the last answer, or the deadline where one is missing.
+            bool [S], and the seconds until the last answer, or the deadline if one is missing.
         """
         noise = np.exp(self.jitter * rng.normal(size=len(clients)))
         seconds = noise * (self.latency[clients] + num_steps * self.step_seconds[clients])
@@ -124,7 +124,7 @@ class Clock:
         return in_time, self.deadline if missed else float(seconds[in_time].max(initial=0.0))
 
     def seconds(self, client: int, num_steps: int, rng: np.random.Generator) -> tuple[float, bool]:
-        """After how long the server hears of one client, and whether nothing comes of it."""
+        """The seconds until the server hears of one client, and whether its update is lost."""
         noise = math.exp(self.jitter * rng.normal())
         seconds = noise * (self.latency[client] + num_steps * self.step_seconds[client])
         lost = bool(rng.random() < self.dropout) or seconds > self.deadline
@@ -150,11 +150,11 @@ def drawn_clock(
         num_clients: K.
         step_seconds: Median seconds of a local step.
         spread: Standard deviation of the logarithm of a client's speed.
-        latency: Seconds besides, of each.
+        latency: Further seconds of each client in a round.
         jitter: See ``Clock``.
-        dropout: Of each.
+        dropout: See ``Clock``.
         deadline: See ``Clock``.
-        seed: The run's.
+        seed: The run's seed.
     """
     factor = np.exp(spread * host_rng(seed, "speed").normal(size=num_clients))
     return Clock(step_seconds * factor, np.full(num_clients, latency), jitter, dropout, deadline)

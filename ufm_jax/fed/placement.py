@@ -16,12 +16,12 @@ DATA = "data"
 """The mesh axis over which the batches of one lane are split."""
 
 MANY_LANES = 8
-"""From so many lanes on a device is taken to train models too small to fill it one by one."""
+"""With so many lanes, the models are taken to be too small to fill a device one by one."""
 
 _FOR_LARGE_ON_GPUS = {
-    # Products by cuBLAS, which adds biases and residuals inside them; XLA's Triton ones cannot.
+    # cuBLAS adds biases and residuals inside its products; XLA's Triton kernels cannot.
     "xla_gpu_enable_triton_gemm": False,
-    # Products of the same inputs stay apart: the parts of a joint one would be copied out of it.
+    # Products of the same inputs stay apart: parts of a joint product would have to be copied.
     "xla_gpu_dot_merger_threshold_mb": 0,
 }
 
@@ -31,8 +31,8 @@ class Placement:
     """Devices and lanes.
 
     Attributes:
-        mesh: D x M devices along the axes ``clients`` and ``data``: each lane belongs to a group
-            of M devices, which split its batches. A group is called a device wherever M is 1.
+        mesh: D x M devices along the axes ``clients`` and ``data``. Each lane belongs to a group of
+            M devices, which split its batches; elsewhere "a device" means such a group.
         lanes: L, the clients that train side by side in each group.
     """
 
@@ -51,18 +51,18 @@ class Placement:
 
     @property
     def compiler_options(self) -> dict[str, bool | int] | None:
-        """What XLA is told when it compiles a round for these devices."""
+        """XLA's options for compiling a round for these devices; None for its defaults."""
         on_gpu = self.mesh.devices.flat[0].platform in ("gpu", "cuda")
         return _FOR_LARGE_ON_GPUS if on_gpu and self.lanes < MANY_LANES else None
 
     @property
     def replicated(self) -> NamedSharding:
-        """Sharding of what every device holds whole."""
+        """Sharding of arrays that every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
 
     @property
     def sharded(self) -> NamedSharding:
-        """Sharding of arrays whose leading axis is cut into one part a group."""
+        """Sharding of arrays whose leading axis is cut into one part for each group."""
         return NamedSharding(self.mesh, PartitionSpec(CLIENTS))
 
     @property
@@ -72,21 +72,26 @@ class Placement:
             return self.sharded
         return NamedSharding(self.mesh, PartitionSpec(CLIENTS, None, None, DATA))
 
-    def put(self, tree: Tree, sharding: NamedSharding) -> Tree:
-        """Puts host arrays on the devices; every process gives the same, and sends only its part.
+    def put(self, tree: Tree, shardings: Tree) -> Tree:
+        """Puts host arrays on the devices.
+
+        Every process passes the same arrays, and sends only its part of them.
 
         Args:
             tree: Arrays that this process can read.
-            sharding: One of this placement's.
+            shardings: One of this placement's shardings, or a tree with one for each part.
         """
 
-        def place(leaf: npt.ArrayLike) -> jax.Array:
-            array = np.asarray(leaf)
-            return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+        def place(sharding: NamedSharding, part: Tree) -> Tree:
+            def place_array(leaf: npt.ArrayLike) -> jax.Array:
+                array = np.asarray(leaf)
+                return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
 
-        if sharding.is_fully_addressable:
-            return jax.device_put(tree, sharding)
-        return jax.tree.map(place, tree)
+            return jax.tree.map(place_array, part)
+
+        if self.replicated.is_fully_addressable:
+            return jax.device_put(tree, shardings)
+        return jax.tree.map(place, shardings, tree)
 
 
 def make_placement(
@@ -98,13 +103,13 @@ def make_placement(
     """Builds a placement.
 
     Args:
-        num_devices: Takes the first so many devices; None for all.
+        num_devices: How many of the devices are used, from the first on; None for all.
         lanes: L.
-        data_parallel: M, devices that split the batches of each lane: for clients too large for
-            one device to keep up with, at the price of an all-reduce of the gradient at each step.
+        data_parallel: M, devices that split the batches of each lane. This speeds up large clients
+            and costs an all-reduce of the gradient at each step.
 
     Raises:
-        ValueError: If there are fewer devices, no lane, or groups of M do not fit.
+        ValueError: If there are fewer devices, less than one lane, or M does not divide them.
     """
     available = jax.devices()
     count = len(available) if num_devices is None else num_devices

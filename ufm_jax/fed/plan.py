@@ -21,11 +21,10 @@ class HostPlan:
         schedule: Who trains where and when.
         events: Its clients as the devices read them.
         rows: int32 [D, T, L, B] rows of the federation's examples, -1 where empty.
-        late: Clients that were asked and did not answer in time: they are not in the schedule.
-        virtual_seconds: What the round takes on the virtual clock; nan without one.
-        asked: Clients that were sent the server's state, the late among them.
-        after: What is done when its clients have ended, besides the server's update: arrays for
-            every device; ``()`` for nothing.
+        late: Clients that were asked and did not answer in time; the schedule leaves them out.
+        virtual_seconds: Duration of the round on the virtual clock; nan without a clock.
+        asked: Clients that were sent the server's state, including the late ones.
+        after: Arrays for ``engine.After``, the same on every device; ``()`` for nothing.
     """
 
     round_index: int
@@ -53,16 +52,9 @@ class ClientResult:
 
 
 def client_results(plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
-    """Reads a round's metrics (this waits for the round), one entry a client."""
+    """The result of each client, in the schedule's order; waits until the round is done."""
     values: Any = jax.device_get(metrics.clients)
     schedule = plan.schedule
-    device = schedule.lane // schedule.lanes
-    place = np.concatenate(
-        [np.arange(n) for n in np.bincount(device, minlength=schedule.num_devices)]
-    )
-    # The table lists each device's clients in the schedule's order.
-    position = np.empty_like(place)
-    position[np.argsort(device, kind="stable")] = place
     examples = _examples_seen(plan)
     return [
         ClientResult(
@@ -75,12 +67,12 @@ def client_results(plan: HostPlan, metrics: RoundMetrics) -> list[ClientResult]:
             lane=int(schedule.lane[i]),
             first_step=int(schedule.first_step[i]),
         )
-        for i, (d, p) in enumerate(zip(device, position, strict=True))
+        for i, (d, p) in enumerate(zip(schedule.device, schedule.place, strict=True))
     ]
 
 
 def _examples_seen(plan: HostPlan) -> IntArray:
-    """[S] examples that each client trains on, epochs counted, in the schedule's order."""
+    """[S] examples that each client trains on, summed over epochs, in the schedule's order."""
     per_step = (plan.rows >= 0).sum(axis=-1)  # [D, T, L]
     totals = np.concatenate([np.zeros_like(per_step[:, :1]), per_step.cumsum(axis=1)], axis=1)
     schedule = plan.schedule

@@ -1,7 +1,8 @@
 """The same round as a plain Python loop: the oracle of the tests.
 
-No lanes, no devices, no event table, no padding: one client after another, one step after another,
-with the same keys and the same batches. It reads like the algorithm's pseudocode, and is slow.
+One client trains after another, one step after another, with the keys and batches of the compiled
+round, but without its lanes, devices, event table and padding. It reads like the algorithm's
+pseudocode, and is slow.
 """
 
 from typing import Any, NamedTuple
@@ -23,8 +24,8 @@ class ReferenceState(NamedTuple):
 
     Attributes:
         server: The algorithm's server state.
-        clients: What each client keeps that has trained.
-        fresh: What the others do.
+        clients: The states of the clients that have trained.
+        fresh: The state of any other client.
         aggregate: What the aggregator keeps.
     """
 
@@ -48,10 +49,10 @@ def reference_round(
     """Runs one round.
 
     Args:
-        federation: What to run; its placement is not used.
-        state: Before the round.
+        federation: The federation; its placement is not used.
+        state: The state before the round.
         examples: All examples, [R, ...], on the host.
-        plan: Its cohort and batches are used, its packing is not.
+        plan: The cohort and the batches; its packing is not used.
 
     Returns:
         The new state, and each client's mean loss.
@@ -101,7 +102,7 @@ def reference_round(
 
 
 def batches_of(plan: HostPlan, client: int) -> list[np.ndarray]:
-    """The client's batches in order, without what fills partial ones."""
+    """The rows of each of the client's batches in order, without the empty slots."""
     i = int(np.flatnonzero(plan.schedule.client == client)[0])
     device, lane = divmod(int(plan.schedule.lane[i]), plan.schedule.lanes)
     first, count = int(plan.schedule.first_step[i]), int(plan.schedule.num_steps[i])

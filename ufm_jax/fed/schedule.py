@@ -2,7 +2,7 @@
 
 A lane trains one client after another. Clients are packed longest first, each into the lane that is
 free earliest (LPT; Graham, "Bounds on Multiprocessing Timing Anomalies", 1969): the makespan is at
-most 4/3 of the best one. ``events`` has what the device receives of it.
+most 4/3 of the best one. ``events`` turns a schedule into what the device receives.
 """
 
 import heapq
@@ -17,13 +17,13 @@ IntArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which client runs in which lane, when. All arrays are [S], one entry a cohort client.
+    """Which client runs in which lane, when. All arrays are [S], one entry for each client.
 
     Attributes:
         num_devices: D.
         lanes: L, lanes per device.
         client: Client numbers in the population.
-        lane: Global lane in 0 .. D * L - 1; device ``lane // L``.
+        lane: Global lane in 0 .. D * L - 1.
         first_step: The step of its lane at which the client starts.
         num_steps: T_k, its number of local steps.
     """
@@ -36,13 +36,23 @@ class Schedule:
     num_steps: IntArray
 
     @property
+    def device(self) -> IntArray:
+        """[S] the device on which each client trains."""
+        return self.lane // self.lanes
+
+    @property
+    def place(self) -> IntArray:
+        """[S] the place of each client among those of its device."""
+        return rank_within(self.device)
+
+    @property
     def makespan(self) -> int:
         """Steps of the longest lane."""
         return int((self.first_step + self.num_steps).max(initial=0))
 
     @property
     def useful_fraction(self) -> float:
-        """Share of slots (lane x step, up to the makespan) in which a client trains."""
+        """Share of the slots (lane x step, up to the makespan) in which a client trains."""
         slots = self.makespan * self.lanes * self.num_devices
         return float(self.num_steps.sum() / slots) if slots else 1.0
 
@@ -64,8 +74,8 @@ def pack(
         num_steps: [S] local steps of each; at least one.
         num_devices: D.
         lanes: L, lanes per device.
-        device: [S] the device to which each client is pinned (its state lives there), or None to
-            let any device run any client.
+        device: [S] the device to which each client is pinned, since it holds the client's state;
+            None lets any device run any client.
 
     Raises:
         ValueError: If a client has no step, or appears twice.
@@ -98,15 +108,7 @@ def pack(
 
 
 def pin(num_steps: npt.ArrayLike, num_devices: int) -> IntArray:
-    """Assigns every client of the population to the device that holds its state, balanced by steps.
-
-    Args:
-        num_steps: [K] local steps a round of each client.
-        num_devices: D.
-
-    Returns:
-        [K] device of each client.
-    """
+    """[K] the device that holds the state of each client, balanced by their local steps [K]."""
     steps = np.asarray(num_steps, np.int64)
     packed = pack(np.arange(len(steps)), np.maximum(steps, 1), num_devices=num_devices)
     device = np.empty(len(steps), np.int64)
@@ -114,12 +116,21 @@ def pin(num_steps: npt.ArrayLike, num_devices: int) -> IntArray:
     return device
 
 
+def rank_within(group: IntArray) -> IntArray:
+    """[N] the number of earlier entries in the group of each of N entries; groups count from 0."""
+    counts = np.bincount(group)
+    rank = np.empty_like(group)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    rank[np.argsort(group, kind="stable")] = np.arange(len(group)) - first
+    return rank
+
+
 class Limits(NamedTuple):
-    """Sizes that hold for every cohort of a run, so that one compilation serves them all.
+    """Maxima over all cohorts of a run, so that one compilation serves them all.
 
     Attributes:
         clients: P, the most clients that one device trains in a round.
-        steps: T, the most steps of a lane.
+        steps: T, the most steps of a lane in a round.
     """
 
     clients: int
@@ -134,10 +145,10 @@ def limits(
     lanes: int = 1,
     device: npt.ArrayLike | None = None,
 ) -> Limits:
-    """Bounds any cohort of ``cohort_size`` of these clients can need.
+    """The maxima over all cohorts of ``cohort_size`` of these clients.
 
-    A list schedule on G lanes ends at most at ``sum / G + (1 - 1 / G) max`` (Graham 1969); the
-    worst cohort holds the longest clients.
+    A list schedule on G lanes ends at ``sum / G + (1 - 1 / G) max`` at the latest (Graham 1969),
+    and the worst cohort holds the longest clients.
 
     Args:
         num_steps: [K] local steps of every client of the population.

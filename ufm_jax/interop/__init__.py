@@ -1,1 +1,1 @@
-"""Weights in and out of other frameworks."""
+"""Conversion of weights from and to other frameworks."""

@@ -1,20 +1,21 @@
-"""What model a PyTorch state dict is of, read from its names and shapes."""
+"""The architecture of the model in a PyTorch state dict, from its names and shapes."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from ufm_jax.interop.torch_names import State, count_blocks, fixed_position
+from ufm_jax.interop.torch_names import State, fixed_position
 from ufm_jax.interop.torch_rules import Pool
 
 Kind = Literal["mae", "classifier", "encoder"]
 
 _ROUNDING = {"float16": 2.0**-11, "float32": 1e-5, "float64": 1e-5}
-"""How far a fixed position embedding, at most 1, is from ours in each type.
+"""Largest error of a fixed position embedding, whose values are at most 1, in each type.
 
-Tight, because one that was fine-tuned may be near to where it started, and is not fixed.
+It is tight, because a fine-tuned embedding, which is not fixed, may be close to its start.
 """
 
 
@@ -63,15 +64,15 @@ class Architecture:
 
 
 def describe(state: State, grid: tuple[int, int] | None = None) -> Architecture:
-    """Finds the architecture of a state dict with the names of MAE and timm.
+    """The architecture of a state dict with the names of MAE and timm.
 
     Args:
         state: Arrays by PyTorch name.
         grid: Patches down and across; None for a square image.
 
     Raises:
-        ValueError: If it is no vision transformer of this family, or the grid does not fit. Names
-            that are missing or too many are found by the conversion, which lists them.
+        ValueError: If this is not a vision transformer of this family, or the grid does not fit.
+            Missing and unexpected names are left to the conversion, which lists them.
     """
     kernel = _array(state, "patch_embed.proj.weight", 4)
     position = _array(state, "pos_embed", 3)
@@ -108,12 +109,18 @@ def _array(state: State, name: str, axes: int) -> np.ndarray:
     if name not in state:
         shown = ", ".join(list(state)[:8])
         raise ValueError(
-            f"no {name} among its {len(state)} names ({shown}, ...): it is no vision transformer "
+            f"no {name} among its {len(state)} names ({shown}, ...): give a vision transformer "
             "with a class token and the names of MAE or timm"
         )
     if state[name].ndim != axes:
         raise ValueError(f"{name}: shape {state[name].shape}, but it should have {axes} axes")
     return state[name]
+
+
+def count_blocks(state: State, name: str) -> int:
+    """Number of blocks named ``name.0 ..``; holes in the numbering show as missing names."""
+    matches = (re.match(rf"{name}\.(\d+)\.", key) for key in state)
+    return max((int(match[1]) + 1 for match in matches if match), default=0)
 
 
 def _grid(position: np.ndarray, grid: tuple[int, int] | None) -> tuple[int, int]:

@@ -1,11 +1,11 @@
-"""Reads pickles that PyTorch wrote, without running anything that they name.
+"""Reads pickles that PyTorch wrote, without running any code that they name.
 
-A pickle is a program that may call any function it can name. Here a name leads to one of three
-things: what PyTorch needs to describe a tensor, a placeholder that does nothing, or an error.
-Tensors become records of where their numbers are, so that none is read before it is wanted.
+A pickle is a program that may call any function by its name. Here a name leads to a function that
+describes a tensor, to a placeholder that does nothing, or to an error. Tensors become records of
+where their numbers are, so that a tensor is read only when it is needed.
 
-Before a pickle is run it is read through, opcode by opcode, since a small one may ask for any
-amount of memory or, by tuples within tuples, for more of the C stack than there is.
+Before a pickle is run it is scanned, opcode by opcode, since a small one may ask for any amount of
+memory or, by tuples within tuples, overflow the C stack.
 """
 
 import io
@@ -25,18 +25,16 @@ _INERT_BUILTINS = frozenset((
     "range", "set", "slice", "str", "tuple", "unicode",
 ))
 # fmt: on
-"""What stands beside the weights in published checkpoints: arguments, schedules, optimisers."""
-
+"""Modules named beside the weights in published checkpoints: arguments, schedules, optimisers."""
 
 _MOST_BYTES = 1 << 26
-"""The longest pickle. Numbers lie outside it, so that published checkpoints need a hundredth."""
+"""The longest pickle; published checkpoints, whose numbers lie outside it, need a hundredth."""
 _MOST_NESTED = 256
 _ADDS_TO = frozenset(("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"))
-"""Opcodes that change the first of what they take, and leave it where it was."""
-
+"""Opcodes that change the first object that they take, and leave it on the stack."""
 
 Stream = io.BytesIO | mmap
-"""What pickles are read from: asked for more than it has, it gives what it has."""
+"""A source of pickles, which returns what it has if it is asked for more."""
 
 
 class Storage(NamedTuple):
@@ -56,7 +54,7 @@ class Storage(NamedTuple):
 class TensorRecord(NamedTuple):
     """A tensor by the place of its numbers; ``offset`` and ``stride`` count numbers, not bytes.
 
-    A tuple, since a pickle can change the attributes of other objects after they were checked.
+    It is a tuple, since a pickle could change the attributes of another object after the checks.
     """
 
     storage: Storage
@@ -66,7 +64,7 @@ class TensorRecord(NamedTuple):
 
 
 class Inert:
-    """Stands for what was not loaded: accepts whatever a pickle does to it, and forgets it."""
+    """A placeholder for an object that is not loaded; it ignores whatever a pickle does to it."""
 
     name = ""
 
@@ -84,14 +82,14 @@ class Inert:
 
 
 def load(stream: Stream) -> tuple[Any, dict[str, Storage]]:
-    """Reads the pickle that begins at the place of ``stream``, and leaves the place behind it.
+    """Reads the pickle at the place of ``stream``, and moves the place behind it.
 
     Returns:
         The object, and the storages that it names, by key.
 
     Raises:
-        UnpicklingError: If it is damaged, asks for more memory than it has bytes or for too much
-            depth, or names what a checkpoint has no business naming.
+        UnpicklingError: If it is damaged, asks for more memory than it has bytes, nests objects
+            too deep, or names something that a checkpoint does not need.
     """
     begin = stream.tell()
     end = _scan(stream)
@@ -101,7 +99,7 @@ def load(stream: Stream) -> tuple[Any, dict[str, Storage]]:
 
 
 def _scan(stream: Stream) -> int:
-    """Follows a pickle's stack without building anything on it, and returns where it ends."""
+    """The end of a pickle, found by following its stack without building any object."""
     begin = end = stream.tell()
     stack: list[int | None] = []  # The nesting of each item; None is a mark.
     memo: dict[int, int] = {}
@@ -128,30 +126,30 @@ def _scan(stream: Stream) -> int:
 
 
 def _apply(opcode: pickletools.OpcodeInfo, stack: list[int | None]) -> None:
-    """What an opcode does to a stack of nestings."""
+    """Applies an opcode to a stack of nestings."""
     before, after = opcode.stack_before, opcode.stack_after
     if pickletools.markobject in after:
         stack.append(None)
         return
-    taken: list[int | None] = []
+    popped: list[int | None] = []
     if pickletools.markobject in before:
         while (item := stack.pop()) is not None:
-            taken.append(item)
+            popped.append(item)
         before = before[: before.index(pickletools.markobject)]
-    taken += [stack.pop() for _ in before]
-    nested = max((1 + (item or 0) for item in taken), default=0)
+    popped += [stack.pop() for _ in before]
+    nested = max((1 + (item or 0) for item in popped), default=0)
     if opcode.name in _ADDS_TO:
-        nested = max(taken[-1] or 0, *(1 + (item or 0) for item in taken[:-1]), 0)
+        nested = max(popped[-1] or 0, *(1 + (item or 0) for item in popped[:-1]), 0)
     if nested > _MOST_NESTED:
         raise pickle.UnpicklingError(f"it nests objects more than {_MOST_NESTED} deep")
     stack.extend(nested for _ in after)
 
 
 class _CheckpointUnpickler(pickle.Unpickler):
-    """Unpickler of one pickle of a checkpoint, which was scanned before.
+    """Unpickler of one scanned pickle of a checkpoint.
 
     Attributes:
-        storages: Those named so far, by key.
+        storages: The storages that were named so far, by key.
     """
 
     def __init__(self, stream: io.BytesIO) -> None:
@@ -159,22 +157,22 @@ class _CheckpointUnpickler(pickle.Unpickler):
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in the pickle leads to.
+        """The function or the placeholder that a name in the pickle leads to.
 
         Raises:
-            UnpicklingError: If a checkpoint has no business naming it.
+            UnpicklingError: If a checkpoint does not need the name.
         """
         match module, name:
             case "collections", "OrderedDict":
                 return OrderedDict
-            # Bound methods: unlike functions, a pickle cannot set attributes on them.
+            # Bound methods, since a pickle could set attributes on functions.
             case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
                 return self._tensor
             case "torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state":
                 return self._parameter
         builtin = module in ("builtins", "__builtin__") and name in _INERT_BUILTINS
         if builtin or module.partition(".")[0] in _INERT_MODULES:
-            # A new class each time: what a pickle may do to it ends with the pickle.
+            # A new class each time, so that a pickle's changes to it end with the pickle.
             return type("Placeholder", (Inert,), {"name": f"{module}.{name}"})
         raise pickle.UnpicklingError(
             f"it names {module}.{name}, which weights do not need; nothing of it was run. If you "
@@ -183,7 +181,7 @@ class _CheckpointUnpickler(pickle.Unpickler):
         )
 
     def persistent_load(self, identity: Any) -> Storage:
-        """A storage, from ('storage', type, key, device, length) and, in old files, a view."""
+        """The storage of ('storage', type, key, device, length) and, in old files, a view."""
         match identity:
             case ("storage", type() as kind, str(key), str(), int(length), *view) if (
                 issubclass(kind, Inert) and length >= 0 and not any(view)

@@ -20,8 +20,8 @@ def resample_position(
         embedding: [1, 1 + N, D]; the class token's row comes first and stays as it is.
         old_grid: Patches down and across; their product is N.
         new_grid: Patches down and across of the result.
-        antialias: True as timm; False as MAE's fine-tuning code and those made from it. The two
-            differ in both directions: their cubic kernels have other parameters too.
+        antialias: True as in timm, False as in MAE's fine-tuning code and its descendants. The two
+            also differ where the grid grows, since their cubic kernels have other parameters.
 
     Returns:
         float32 [1, 1 + M, D].
@@ -39,10 +39,10 @@ def resample_position(
 def resample_kernel(weight: np.ndarray, patch_size: int) -> np.ndarray:
     """A patch embedding's kernel for another patch size.
 
-    With B the matrix that resizes a patch from the old size to the new, the new kernel is
-    pinv(B^T) w: where B loses nothing (a larger patch), the embedding of a resized patch is the
-    embedding of the patch, <x, w> = <B x, w'>; otherwise it is the nearest to that in the mean over
-    white patches. Plain bicubic resizing would scale the embedding with the patch's area.
+    If the matrix B resizes a patch from the old size to the new, the new kernel is pinv(B^T) w. If
+    B loses nothing (the new patch is larger), a resized patch has the embedding of the patch,
+    <x, w> = <B x, w'>; otherwise it has the nearest embedding in the mean over white patches. Plain
+    bicubic resizing would scale the embedding with the patch's area.
 
     Args:
         weight: [D, C, P, P].
@@ -57,11 +57,11 @@ def resample_kernel(weight: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 def _bicubic(old: int, new: int, antialias: bool) -> np.ndarray:
-    """float64 [new, old]: what each old sample adds to each new one along an axis.
+    """float64 [new, old] weight of each old sample in each new one along an axis.
 
-    Sample i of n covers (i .. i + 1) / n of the axis (align_corners=False). Antialiased, the kernel
-    (a = -0.5) widens with the scale and is cut at the border and normalised; otherwise it
-    (a = -0.75) has four taps, and those beyond the border fall on the sample at the border.
+    Sample i of n covers (i .. i + 1) / n of the axis (align_corners=False). With antialiasing the
+    kernel (a = -0.5) widens with the scale, and is cut at the border and normalised. Without it the
+    kernel (a = -0.75) has four taps, and those beyond the border fall on the sample at the border.
     """
     scale = old / new
     centres = (np.arange(new)[:, None] + 0.5) * scale - 0.5

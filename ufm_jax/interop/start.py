@@ -1,4 +1,4 @@
-"""Where training starts: a new model's parameters, its encoder taken from another."""
+"""The start of a training: a new model's parameters with the encoder of another model."""
 
 import math
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ class Start(NamedTuple):
 
     Attributes:
         params: Nested, of the new model's structure.
-        new: Paths of those that no training has seen: the head.
-        left_out: Paths of the other model's parameters that have no place here.
+        new: Paths of the parameters that are not trained yet, such as the head's.
+        left_out: Paths of the other model's parameters that are not used.
         notes: A line on each array that was resampled.
     """
 
@@ -38,50 +38,50 @@ def start_from(
     source_grid: tuple[int, int] | None = None,
     antialias: bool = True,
 ) -> Start:
-    """Puts one model's encoder into another.
+    """A model's initial parameters with the encoder of another model.
 
     Args:
         source: Parameters with an ``encoder``, of any of our models; blocks laid out as in
             ``like`` (see ``models.vit.stack_layers``).
-        like: The new model's parameters, as initialised: its head stays.
+        like: The new model's initial parameters, whose head stays.
         grid: The new model's patches down and across.
-        source_grid: The source's; None where images were square and its position embedding is
-            learned, or for ``grid``.
+        source_grid: The source's patches down and across. None if they equal ``grid``, or if images
+            were square and the source's position embedding is learned.
         antialias: See ``resample_position``.
 
     Returns:
-        The parameters, and what of them is new. Kernel and position embedding are resampled where
-        patches or images differ in size; a learned position embedding starts from a fixed one.
+        The parameters, and which of them are new. Kernel and position embedding are resampled if
+        patches or images differ in size; a learned position embedding may start from a fixed one.
 
     Raises:
         ValueError: If the encoders differ in names or shapes; all are listed.
     """
     given, wanted = flatten(source), flatten(like)
-    taken = {path: array for path, array in given.items() if path.startswith("encoder/")}
+    trained = {path: array for path, array in given.items() if path.startswith("encoder/")}
     notes: list[str] = []
-    if _KERNEL in taken and _KERNEL in wanted:
-        taken[_KERNEL], notes = _resized_kernel(taken[_KERNEL], wanted[_KERNEL])
+    if _KERNEL in trained and _KERNEL in wanted:
+        trained[_KERNEL], notes = _resized_kernel(trained[_KERNEL], wanted[_KERNEL])
     if _POSITION in wanted:
         width = wanted[_POSITION].shape[-1]
-        taken[_POSITION], lines = _resized_position(
-            taken.get(_POSITION), width, grid, source_grid, antialias
+        trained[_POSITION], lines = _resized_position(
+            trained.get(_POSITION), width, grid, source_grid, antialias
         )
         notes += lines
     elif source_grid not in (None, grid):
         notes.append(f"fixed position embedding: computed anew for {grid}, not resampled")
     encoder = {path for path in wanted if path.startswith("encoder/")}
-    unused = {path for path in _NOT_NEEDED if path in taken and path not in encoder}
-    _require_fit({p: a for p, a in taken.items() if p not in unused}, wanted, encoder)
+    unused = {path for path in _NOT_NEEDED if path in trained and path not in encoder}
+    _require_fit({p: a for p, a in trained.items() if p not in unused}, wanted, encoder)
     return Start(
-        params=_filled(like, taken),
+        params=_filled(like, trained),
         new=tuple(sorted(set(wanted) - encoder)),
-        left_out=tuple(sorted((set(given) - set(taken)) | unused)),
+        left_out=tuple(sorted((set(given) - set(trained)) | unused)),
         notes=tuple(notes),
     )
 
 
 def _resized_kernel(kernel: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Kernel [P * P * C, D] for patches of another size, if only that differs."""
+    """The kernel [P * P * C, D] for patches of the wanted size; unchanged if channels differ."""
     (side, channels), (new_side, new_channels) = patch_of(kernel), patch_of(wanted)
     if side == new_side or channels != new_channels:
         return kernel, []
@@ -99,7 +99,7 @@ def _resized_position(
     source_grid: tuple[int, int] | None,
     antialias: bool,
 ) -> tuple[np.ndarray, list[str]]:
-    """Position embedding [1, 1 + N, D] for a model that learns its own."""
+    """The position embedding [1, 1 + N, D] for a model that learns its own, and notes."""
     if source_grid is None:
         source_grid = grid
         if stored is not None and stored.shape[1] != _tokens(grid):
@@ -108,7 +108,7 @@ def _resized_position(
         stored = fixed_position(width, source_grid)
     if stored.shape[1] != _tokens(source_grid):
         raise ValueError(
-            f"{_POSITION}: {stored.shape[1] - 1} patches are no {source_grid[0]} x "
+            f"{_POSITION}: {stored.shape[1] - 1} patches do not make a {source_grid[0]} x "
             f"{source_grid[1]} grid: give source_grid"
         )
     if source_grid == grid:
@@ -122,14 +122,14 @@ def _tokens(grid: tuple[int, int]) -> int:
 
 
 def _require_fit(
-    taken: dict[str, np.ndarray], wanted: dict[str, np.ndarray], encoder: set[str]
+    trained: dict[str, np.ndarray], wanted: dict[str, np.ndarray], encoder: set[str]
 ) -> None:
-    missing = sorted(encoder - set(taken))
-    unexpected = sorted(set(taken) - encoder)
+    missing = sorted(encoder - set(trained))
+    unexpected = sorted(set(trained) - encoder)
     shapes = [
-        f"{path} {taken[path].shape} for {wanted[path].shape}"
-        for path in sorted(encoder & set(taken))
-        if taken[path].shape != wanted[path].shape
+        f"{path} {trained[path].shape} for {wanted[path].shape}"
+        for path in sorted(encoder & set(trained))
+        if trained[path].shape != wanted[path].shape
     ]
     if missing or unexpected or shapes:
         remedy = "choose the model's size, channels and layout as those of the weights"
@@ -141,10 +141,10 @@ def _require_fit(
         )
 
 
-def _filled(like: Params, taken: dict[str, np.ndarray], prefix: str = "") -> dict[str, Any]:
+def _filled(like: Params, trained: dict[str, np.ndarray], prefix: str = "") -> dict[str, Any]:
     filled: dict[str, Any] = {}
     for key, value in like.items():
         path = f"{prefix}{key}"
         nested = isinstance(value, dict)
-        filled[key] = _filled(value, taken, f"{path}/") if nested else taken.get(path, value)
+        filled[key] = _filled(value, trained, f"{path}/") if nested else trained.get(path, value)
     return filled

@@ -1,6 +1,6 @@
 """The two containers of ``torch.save``: a zip (since PyTorch 1.6) and a row of pickles (before).
 
-Both hold one pickle that describes everything, and the numbers of each storage by key.
+Both hold a pickle that describes all objects, and the numbers of each storage by key.
 """
 
 import io
@@ -49,7 +49,7 @@ class TorchFile(NamedTuple):
 
     Attributes:
         tree: What was saved, with ``TensorRecord`` for tensors and ``Inert`` for other objects.
-        tensor: Reads the numbers of one.
+        tensor: Reads the numbers of a ``TensorRecord``.
     """
 
     tree: Any
@@ -61,7 +61,7 @@ def open_zip(path: Path) -> Iterator[TorchFile]:
     """Opens a checkpoint of PyTorch 1.6 or newer.
 
     Raises:
-        DataError: If it is none, is damaged, or names what must not be run.
+        DataError: If it is not a checkpoint, is damaged, or names code that must not be run.
     """
     with faults_named(path), zipfile.ZipFile(path) as archive:
         _check_entries(archive, path.stat().st_size)
@@ -72,7 +72,7 @@ def open_zip(path: Path) -> Iterator[TorchFile]:
         if f"{root}constants.pkl" in archive.namelist():
             raise ValueError("a TorchScript program: save its state_dict() instead")
         order = _order(archive, f"{root}byteorder")
-        # As a whole, so that its checksum is compared before anything acts on it.
+        # Read as a whole, so that its checksum is compared before the pickle is run.
         tree, _ = load(io.BytesIO(archive.read(names[0])))
 
         @lru_cache(maxsize=1)
@@ -87,7 +87,7 @@ def open_zip(path: Path) -> Iterator[TorchFile]:
 
 @contextmanager
 def open_legacy(path: Path) -> Iterator[TorchFile]:
-    """Opens a checkpoint of PyTorch before 1.6; errors as ``open_zip``."""
+    """Opens a checkpoint of PyTorch before 1.6, with the errors of ``open_zip``."""
     with (
         faults_named(path),
         path.open("rb") as file,
@@ -112,7 +112,7 @@ def open_legacy(path: Path) -> Iterator[TorchFile]:
 
 
 def _check_entries(archive: zipfile.ZipFile, size: int) -> None:
-    """Refuses what ``torch.save`` never writes, and a small file could ask much memory by."""
+    """Refuses compressed and oversized entries, by which a small file could take much memory."""
     entries = archive.infolist()
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED:
@@ -125,7 +125,7 @@ def _check_entries(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def _order(archive: zipfile.ZipFile, name: str) -> Order:
-    """The byte order that a file names; files of PyTorch before 2.1 name none and are little."""
+    """The byte order that a file names; before PyTorch 2.1 it is little, and not named."""
     written = archive.read(name) if name in archive.namelist() else b"little"
     if written not in _ORDERS:
         raise ValueError(f"damaged: its byte order is {written[:12]!r}, neither little nor big")
@@ -133,7 +133,7 @@ def _order(archive: zipfile.ZipFile, name: str) -> Order:
 
 
 def _legacy_places(stream: mmap.mmap, storages: dict[str, Storage], order: Order) -> dict[str, int]:
-    """Where in the file each storage's numbers begin."""
+    """The place in the file where each storage's numbers begin."""
     places: dict[str, int] = {}
     for key in load(stream)[0]:
         (count,) = struct.unpack(f"{order}q", stream.read(8))
@@ -154,7 +154,7 @@ def _dtype(storage: Storage) -> np.dtype:
 
 
 def _as_array(record: TensorRecord, numbers: bytes, order: Order) -> np.ndarray:
-    """The tensor in C order, in the machine's byte order; bfloat16 as float32, which holds it."""
+    """The tensor in C order and the machine's byte order; bfloat16 becomes float32."""
     dtype = _dtype(record.storage).newbyteorder(order)
     if len(numbers) != record.storage.length * dtype.itemsize:
         raise ValueError(f"damaged: storage {record.storage.key!r} is cut short")
@@ -174,10 +174,10 @@ def _as_array(record: TensorRecord, numbers: bytes, order: Order) -> np.ndarray:
 
 @contextmanager
 def faults_named(path: Path) -> Iterator[None]:
-    """Names the file in whatever goes wrong: a damaged pickle may raise nearly anything.
+    """Turns errors into ones that name the file; a damaged pickle may raise nearly any error.
 
     Raises:
-        DataError: In place of it.
+        DataError: In place of any error but an OSError.
     """
     try:
         yield

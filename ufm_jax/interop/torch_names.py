@@ -1,41 +1,35 @@
-"""Parameters of PyTorch's MAE and timm models by our names, and ours by theirs.
+"""Converts names and layouts of parameters between PyTorch's MAE and timm models and ours.
 
 The names are those of facebookresearch/mae, which timm's vision transformers share. Arrays are
-numpy on both sides; reading a file is someone else's work. Our side is the unrolled layout
-(``models.vit.unstack_layers`` leads there from the scanned one).
+numpy on both sides. Our side is the unrolled layout; ``models.vit.unstack_layers`` turns the
+scanned one into it.
 
-Layouts differ in three ways: linear weights are transposed; the patch embedding is a convolution
-[D, C, P, P] there and a matrix [P * P * C, D] here, pixels row by row with the channel last; and
-a fixed sin-cos position embedding is stored there and computed here, hence checked.
+Layouts differ in three ways. Linear weights are transposed. The patch embedding is a convolution
+[D, C, P, P] there and a matrix [P * P * C, D] here, pixels row by row with the channel last. A
+fixed sin-cos position embedding is stored there; here it is computed, and hence checked.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from ufm_jax.interop.torch_rules import (
-    Pool,
-    Rule,
-    classifier_rules,
-    decoder_rules,
-    encoder_rules,
-)
+from ufm_jax.interop.torch_rules import Rule
 from ufm_jax.ops.position import sincos_2d
 
 Params = dict[str, Any]
 State = Mapping[str, np.ndarray]
 
 _POSITION_TOLERANCE = 1e-2
-"""Lets half-precision files pass; a learned embedding is further away than this."""
+"""Half-precision files are closer to the fixed embedding than this, and learned ones are not."""
 
 
-def mae_from_torch(state: State, grid: tuple[int, int] | None = None) -> Params:
-    """Parameters of ``models.mae.MAE`` from the state of a PyTorch MAE.
+def from_torch(state: State, rules: list[Rule], grid: tuple[int, int] | None = None) -> Params:
+    """Our parameters from a PyTorch state.
 
     Args:
-        state: Arrays by PyTorch name, encoder and decoder.
+        state: Arrays by PyTorch name.
+        rules: Those of the model, from ``torch_rules``.
         grid: Patches down and across; None for a square image.
 
     Returns:
@@ -43,97 +37,10 @@ def mae_from_torch(state: State, grid: tuple[int, int] | None = None) -> Params:
 
     Raises:
         ValueError: If names are missing or unexpected (all are listed), an array has the wrong
-            number of axes, or a position embedding is not the fixed one.
+            number of axes, or a position embedding that should be fixed is not.
     """
-    depth, decoder_depth = count_blocks(state, "blocks"), count_blocks(state, "decoder_blocks")
-    rules = encoder_rules(depth, final_norm=True) + decoder_rules(decoder_depth)
-    return _from_torch(state, rules, ("pos_embed", "decoder_pos_embed"), grid)
-
-
-def mae_to_torch(params: Params, grid: tuple[int, int], patch_size: int) -> dict[str, np.ndarray]:
-    """Inverse of ``mae_from_torch``.
-
-    Args:
-        params: Parameters of ``models.mae.MAE``, blocks unrolled.
-        grid: Patches down and across, for the stored position embeddings.
-        patch_size: Side of a patch in pixels.
-
-    Raises:
-        ValueError: If parameters are missing or unexpected, or ``patch_size`` does not fit.
-    """
-    depth, decoder_depth = _depth(params, "encoder"), _depth(params, "decoder")
-    rules = encoder_rules(depth, final_norm=True) + decoder_rules(decoder_depth)
-    state = _to_torch(params, rules, patch_size)
-    state["decoder_pos_embed"] = fixed_position(state["decoder_norm.weight"].size, grid)
-    return _with_position(state, grid)
-
-
-def encoder_from_torch(
-    state: State,
-    grid: tuple[int, int] | None = None,
-    learned_position: bool = False,
-    final_norm: bool = True,
-) -> Params:
-    """Parameters of ``models.vit.Encoder`` from an encoder without decoder or head.
-
-    Arguments and errors are those of ``classifier_from_torch``; ``final_norm`` is the encoder's.
-    """
-    rules = encoder_rules(count_blocks(state, "blocks"), final_norm, learned_position)
-    fixed = () if learned_position else ("pos_embed",)
-    return _from_torch(state, rules, fixed, grid)["encoder"]
-
-
-def encoder_to_torch(
-    params: Params, grid: tuple[int, int], patch_size: int
-) -> dict[str, np.ndarray]:
-    """Inverse of ``encoder_from_torch``; arguments as ``mae_to_torch``."""
-    whole = {"encoder": params}
-    learned_position, final_norm = "pos_embed" in params, "norm" in params
-    rules = encoder_rules(_depth(whole, "encoder"), final_norm, learned_position)
-    state = _to_torch(whole, rules, patch_size)
-    return state if learned_position else _with_position(state, grid)
-
-
-def classifier_from_torch(
-    state: State,
-    pool: Pool,
-    grid: tuple[int, int] | None = None,
-    learned_position: bool = False,
-) -> Params:
-    """Parameters of ``models.classifier.Classifier`` from a timm or MAE fine-tuning state.
-
-    Args:
-        state: Arrays by PyTorch name.
-        pool: 'mean' expects ``fc_norm``, 'class' expects ``norm``.
-        grid: Patches down and across; None for a square image.
-        learned_position: Whether the position embedding is loaded as a parameter, whatever it is;
-            otherwise it must be the fixed one.
-
-    Returns:
-        Nested parameters, float32, blocks unrolled.
-
-    Raises:
-        ValueError: As ``mae_from_torch``.
-    """
-    rules = classifier_rules(count_blocks(state, "blocks"), pool, learned_position)
-    return _from_torch(state, rules, () if learned_position else ("pos_embed",), grid)
-
-
-def classifier_to_torch(
-    params: Params, pool: Pool, grid: tuple[int, int], patch_size: int
-) -> dict[str, np.ndarray]:
-    """Inverse of ``classifier_from_torch``; arguments as ``mae_to_torch``."""
-    learned_position = "pos_embed" in params.get("encoder", {})
-    rules = classifier_rules(_depth(params, "encoder"), pool, learned_position)
-    state = _to_torch(params, rules, patch_size)
-    return state if learned_position else _with_position(state, grid)
-
-
-def _from_torch(
-    state: State, rules: list[Rule], positions: tuple[str, ...], grid: tuple[int, int] | None
-) -> Params:
-    expected = [rule.torch for rule in rules] + list(positions)
-    _require_names(expected, state, "PyTorch state")
+    positions = _fixed_positions(rules)
+    _require_names([*(rule.torch for rule in rules), *positions], state, "PyTorch state")
     for name in positions:
         _check_position(name, np.asarray(state[name], np.float32), grid)
     params: Params = {}
@@ -144,6 +51,37 @@ def _from_torch(
             node = node.setdefault(parent, {})
         node[leaf] = _array_from_torch(rule, np.asarray(state[rule.torch], np.float32))
     return params
+
+
+def to_torch(
+    params: Params, rules: list[Rule], grid: tuple[int, int], patch_size: int
+) -> dict[str, np.ndarray]:
+    """The PyTorch state of our parameters: the inverse of ``from_torch``.
+
+    Args:
+        params: Nested parameters, blocks unrolled.
+        rules: Those of the model, from ``torch_rules``.
+        grid: Patches down and across, for the position embeddings that are stored there alone.
+        patch_size: Side of a patch in pixels.
+
+    Raises:
+        ValueError: If parameters are missing or unexpected.
+    """
+    leaves = flatten(params)
+    _require_names(["/".join(rule.path) for rule in rules], leaves, "parameters")
+    state = {
+        rule.torch: _array_to_torch(rule, leaves["/".join(rule.path)], patch_size) for rule in rules
+    }
+    for name, token in _fixed_positions(rules).items():
+        state[name] = fixed_position(state[token].size, grid)
+    return state
+
+
+def _fixed_positions(rules: list[Rule]) -> dict[str, str]:
+    """Position embeddings that are fixed and not parameters, each with a token of its width."""
+    names = {rule.torch for rule in rules}
+    both = {"pos_embed": "cls_token", "decoder_pos_embed": "mask_token"}
+    return {name: token for name, token in both.items() if token in names and name not in names}
 
 
 def _array_from_torch(rule: Rule, array: np.ndarray) -> np.ndarray:
@@ -167,36 +105,15 @@ def _to_torch(params: Params, rules: list[Rule], patch_size: int) -> dict[str, n
 
 def _array_to_torch(rule: Rule, array: np.ndarray, patch_size: int) -> np.ndarray:
     if rule.kind == "patches":
-        features, width = array.shape
-        if features % patch_size**2:
-            raise ValueError(
-                f"{'/'.join(rule.path)}: {features} values a patch do not divide into "
-                f"{patch_size} x {patch_size} pixels: give the patch_size the model was made with"
-            )
-        pixels = array.reshape(patch_size, patch_size, features // patch_size**2, width)
+        pixels = array.reshape(patch_size, patch_size, -1, array.shape[-1])
         array = pixels.transpose(3, 2, 0, 1)
     elif rule.kind == "linear":
         array = array.T
     return np.ascontiguousarray(array)
 
 
-def count_blocks(state: State, name: str) -> int:
-    """Number of blocks named ``name.0 ..``; holes in the numbering show as missing names."""
-    matches = (re.match(rf"{name}\.(\d+)\.", key) for key in state)
-    return max((int(match[1]) + 1 for match in matches if match), default=0)
-
-
-def _depth(params: Params, part: str) -> int:
-    blocks = params.get(part, {}).get("blocks", {})
-    if "block" in blocks:
-        raise ValueError(
-            f"{part}/blocks: layers are stacked; call models.vit.unstack_layers(params) first"
-        )
-    return len(blocks)
-
-
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:
-    """Arrays by path, as 'encoder/norm/scale'."""
+    """Arrays by path, such as 'encoder/norm/scale'."""
     leaves: dict[str, np.ndarray] = {}
     for key, value in params.items():
         if isinstance(value, Mapping):
@@ -222,10 +139,6 @@ def fixed_position(width: int, grid: tuple[int, int]) -> np.ndarray:
     return sincos_2d(width, *grid, cls_token=True)[None]
 
 
-def _with_position(state: dict[str, np.ndarray], grid: tuple[int, int]) -> dict[str, np.ndarray]:
-    return {**state, "pos_embed": fixed_position(state["cls_token"].size, grid)}
-
-
 def _check_position(name: str, array: np.ndarray, grid: tuple[int, int] | None) -> None:
     if array.ndim != 3 or array.shape[0] != 1:
         raise ValueError(f"{name}: shape {array.shape} is not [1, 1 + patches, channels]")
@@ -233,7 +146,9 @@ def _check_position(name: str, array: np.ndarray, grid: tuple[int, int] | None) 
     side = int(patches**0.5)
     rows, columns = grid or (side, side)
     if rows * columns != patches:
-        raise ValueError(f"{name}: {patches} patches are no {rows} x {columns} grid: give `grid`")
+        raise ValueError(
+            f"{name}: {patches} patches do not make a {rows} x {columns} grid: give `grid`"
+        )
     error = np.abs(array - fixed_position(array.shape[2], (rows, columns))).max()
     if not error < _POSITION_TOLERANCE:
         raise ValueError(

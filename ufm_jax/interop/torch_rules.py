@@ -1,4 +1,4 @@
-"""Which parameter of ours is which of PyTorch's, and how its layout changes.
+"""Pairs our parameters with PyTorch's, and says how the layout of each changes.
 
 The names are those of facebookresearch/mae, which timm's vision transformers share.
 """
@@ -29,13 +29,14 @@ def encoder_rules(depth: int, final_norm: bool, learned_position: bool = False) 
     ]
 
 
-def decoder_rules(depth: int) -> list[Rule]:
-    """Rules of the decoder of ``models.mae.MAE``."""
+def mae_rules(depth: int, decoder_depth: int) -> list[Rule]:
+    """Rules of ``models.mae.MAE``."""
     root = ("decoder",)
     return [
+        *encoder_rules(depth, final_norm=True),
         Rule("mask_token", (*root, "mask_token"), "same"),
         *_linear("decoder_embed", (*root, "embed")),
-        *_block_rules("decoder_blocks", root, depth),
+        *_block_rules("decoder_blocks", root, decoder_depth),
         *_norm("decoder_norm", (*root, "norm")),
         *_linear("decoder_pred", (*root, "predict")),
     ]

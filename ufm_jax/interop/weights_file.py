@@ -1,7 +1,7 @@
 """Files of parameters: safetensors and PyTorch's, read without PyTorch and without running code.
 
-Of a checkpoint only the parameters are read. What else is in it (optimiser, arguments, epoch) is
-named in the result, never loaded, and hence in no file written here.
+Only the parameters of a checkpoint are read. Other entries (optimiser, arguments, epoch) are named
+in the result, but never loaded, and hence never written to another file.
 """
 
 import math
@@ -18,13 +18,12 @@ from ufm_jax.errors import DataError
 from ufm_jax.files import replacing
 from ufm_jax.interop import torch_files
 from ufm_jax.interop.pickles import Inert, TensorRecord
-from ufm_jax.interop.torch_writer import write_torch
 
 PARTS = ("model", "state_dict", "model_state_dict", "module")
-"""Where checkpoints keep their parameters, in the order of search."""
+"""Entries in which checkpoints keep their parameters, in the order of search."""
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What DistributedDataParallel and torch.compile put before every name."""
+"""Prefixes that DistributedDataParallel and torch.compile give to every name."""
 
 _SAFETENSORS_DTYPES = {
     "F64": "f8",
@@ -39,23 +38,24 @@ _SAFETENSORS_DTYPES = {
     "BOOL": "?",
 }
 _MOST_HEADER = 1 << 24
-"""Bytes of the header of a safetensors file; a thousand tensors need a hundredth."""
+"""Most bytes of the header of a safetensors file; a thousand tensors need a hundredth."""
 _MOST_SHARED = 2
-"""Numbers of all tensors for each byte of the file, more than it has where tensors share them."""
+"""Most numbers of all tensors for each byte of the file, since tensors may share numbers."""
 SUFFIXES = (".safetensors", ".pth", ".pt")
+"""Suffixes of the files that are read; only the first is written."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        state: Arrays by their names in the file, less ``prefix``; bfloat16 became float32.
+        state: Arrays by their names in the file without ``prefix``; bfloat16 becomes float32.
         layout: The file's format, in words.
         size: Bytes of the file.
-        part: The entry that held the parameters, as 'model'; None where they stood alone.
-        prefix: What stood before every name and was taken off.
-        left_out: Names of everything else in the file.
+        part: The entry that holds the parameters, such as 'model'; None if they stand alone.
+        prefix: The prefix of every name, which was removed.
+        left_out: Names of all other entries of the file.
     """
 
     state: dict[str, np.ndarray]
@@ -67,16 +67,16 @@ class WeightsFile:
 
 
 def read_weights(path: Path, part: str | None = None) -> WeightsFile:
-    """Reads the parameters of a file; its content, not its name, says of what format it is.
+    """The parameters of a file, whose format follows from its content and not from its name.
 
     Args:
-        path: A .safetensors file, or one of ``torch.save`` with a state dict, alone or as an entry
-            of a dictionary.
-        part: The entry to take; None for the first of ``PARTS`` that is there.
+        path: A .safetensors file, or a file of ``torch.save`` with a state dict, alone or as an
+            entry of a dictionary.
+        part: The entry to read; None for the first of ``PARTS`` that exists.
 
     Raises:
-        ValueError: If the file is of no such format, is damaged, holds no parameters or some that
-            are not finite, or names code that reading it the ordinary way would run.
+        ValueError: If the file has another format, is damaged, lacks parameters, has some that are
+            not finite, or names code that PyTorch would run.
         OSError: If it cannot be opened.
     """
     with path.open("rb") as stream:
@@ -96,10 +96,10 @@ def read_weights(path: Path, part: str | None = None) -> WeightsFile:
 
 
 def check_finite(path: Path, state: Mapping[str, np.ndarray]) -> None:
-    """Refuses weights that no training could start from.
+    """Refuses weights that are not finite, from which no training could start.
 
     Args:
-        path: Where they were read, for the message.
+        path: The file, for the message.
         state: Arrays by name.
 
     Raises:
@@ -115,23 +115,34 @@ def check_finite(path: Path, state: Mapping[str, np.ndarray]) -> None:
 
 
 def write_weights(path: Path, state: Mapping[str, np.ndarray]) -> None:
-    """Writes parameters and nothing else.
+    """Writes parameters, and nothing else, in the safetensors format.
 
     Args:
-        path: The file, replaced where it exists; its suffix, one of ``SUFFIXES``, decides.
+        path: The file; an existing one is replaced.
         state: Floating arrays by name.
 
     Raises:
-        ValueError: If the suffix or an array's type is another.
+        ValueError: If the path does not end in .safetensors, or an array is not floating.
     """
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: name it with one of {', '.join(SUFFIXES)}")
+    check_writable(path)
+    for name, array in state.items():
+        if not np.issubdtype(array.dtype, np.floating):
+            raise ValueError(f"{name}: type {array.dtype}; parameters are floating numbers")
+    contiguous = {name: np.asarray(array, order="C") for name, array in state.items()}
     with replacing(path) as partial:
-        if path.suffix == ".safetensors":
-            contiguous = {name: np.asarray(array, order="C") for name, array in state.items()}
-            partial.write_bytes(to_safetensors(contiguous, metadata={"format": "pt"}))
-        else:
-            write_torch(partial, state)
+        partial.write_bytes(to_safetensors(contiguous, metadata={"format": "pt"}))
+
+
+def check_writable(path: Path) -> None:
+    """Checks the suffix of a file that ``write_weights`` is to write.
+
+    Raises:
+        ValueError: If it is not .safetensors.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"{path}: weights are written as .safetensors alone: end the name in .safetensors"
+        )
 
 
 def _read_safetensors(path: Path, part: str | None) -> WeightsFile:
@@ -145,7 +156,7 @@ def _read_safetensors(path: Path, part: str | None) -> WeightsFile:
         try:
             entries = safetensors.deserialize(content)
         except safetensors.SafetensorError as error:
-            raise ValueError(f"damaged or no safetensors file: {error}") from error
+            raise ValueError(f"damaged, or not a safetensors file: {error}") from error
         state = {name: _from_safetensors(name, entry) for name, entry in entries}
     state, prefix = _unwrapped(state)
     return WeightsFile(state, "safetensors", len(content), None, prefix, ())
@@ -164,12 +175,12 @@ def _from_safetensors(name: str, entry: Mapping[str, Any]) -> np.ndarray:
 def _read_torch(path: Path, layout: str, part: str | None) -> WeightsFile:
     opened = torch_files.open_zip if "zip" in layout else torch_files.open_legacy
     with opened(path) as checkpoint:
-        taken, weights, beside = _pick(checkpoint.tree, part)
+        entry, weights, beside = _pick(checkpoint.tree, part)
         records = {str(k): v for k, v in weights.items() if isinstance(v, TensorRecord)}
         beside += [str(k) for k, v in weights.items() if not isinstance(v, TensorRecord)]
         odd = [f"{k} ({v.name})" for k, v in weights.items() if isinstance(v, Inert)]
-        if taken is not None and odd:
-            raise ValueError(f"among its parameters these are no plain tensors: {', '.join(odd)}")
+        if entry is not None and odd:
+            raise ValueError(f"these of its parameters are not plain tensors: {', '.join(odd)}")
         if not records:
             raise ValueError(f"no parameters in it; it holds {sorted(beside) or 'nothing'}")
         numbers = sum(math.prod(record.shape) for record in records.values())
@@ -177,19 +188,19 @@ def _read_torch(path: Path, layout: str, part: str | None) -> WeightsFile:
             raise ValueError(f"its tensors share their numbers too often: they hold {numbers}")
         state = {name: checkpoint.tensor(record) for name, record in records.items()}
     state, prefix = _unwrapped(state)
-    return WeightsFile(state, layout, path.stat().st_size, taken, prefix, tuple(sorted(beside)))
+    return WeightsFile(state, layout, path.stat().st_size, entry, prefix, tuple(sorted(beside)))
 
 
 def _pick(tree: Any, part: str | None) -> tuple[str | None, Mapping[Any, Any], list[str]]:
-    """The entry taken, what is in it, and the names beside it."""
+    """The name of the entry with the parameters, its content, and the names beside it."""
     if not isinstance(tree, Mapping):
         what = tree.name if isinstance(tree, Inert) else type(tree).__name__
-        raise ValueError(f"it holds a {what} and no dictionary of parameters")
+        raise ValueError(f"it holds a {what} instead of a dictionary of parameters")
     if part is not None and not isinstance(tree.get(part), Mapping):
         raise ValueError(f"no part {part!r} in it; it holds {sorted(map(str, tree))}")
     for name in PARTS if part is None else (part,):
         inner = tree.get(name)
-        # A file that lists itself as its own model is published; it is then the whole.
+        # One published file lists itself as its model: its parameters then stand alone.
         if isinstance(inner, Mapping) and inner is not tree:
             return name, inner, [str(key) for key in tree if key != name]
     return None, tree, []

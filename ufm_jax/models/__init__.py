@@ -1,1 +1,1 @@
-"""Flax modules: the only importers of flax."""
+"""Flax modules; nothing else imports flax."""

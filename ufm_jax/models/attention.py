@@ -1,8 +1,8 @@
 """Scaled dot-product attention that keeps its probabilities for the backward pass.
 
 Vaswani et al., "Attention Is All You Need", NeurIPS 2017. The derivative is written out because
-the one that automatic differentiation finds takes the softmax apart into slow passes over N x N
-numbers. With P = softmax(s Q K^T), O = P V and s = 1 / sqrt(D),
+automatic differentiation takes the softmax apart into slow passes over N x N numbers. With
+P = softmax(s Q K^T), O = P V and s = 1 / sqrt(D),
 
     dV = P^T dO,   dL = P * (dO V^T - rowsum(dO * O)),   dQ = s dL K,   dK = s dL^T Q.
 """
@@ -27,20 +27,20 @@ def attention(
     kernel: AttentionKernel = "auto",
     real: int | None = None,
 ) -> jax.Array:
-    """Attends from every token to every real token.
+    """The attention of every token to every real token.
 
     Args:
         query: [B, N, H, D]: tokens, heads, channels of a head.
         key: [B, M, H, D].
         value: [B, M, H, D].
-        kernel: ``xla`` runs everywhere. ``cudnn`` is the flash attention of NVIDIA's library: no
-            N x M array in memory, for bfloat16 on GPUs alone, as many queries as keys, and an even
-            number of them. ``auto`` takes it on NVIDIA GPUs where ``may_fuse`` says so.
-        real: How many keys are real; those behind them only fill. Default all.
+        kernel: ``xla`` runs everywhere. ``cudnn`` is the flash attention of NVIDIA's library, which
+            keeps no N x M array in memory. It takes bfloat16 on GPUs alone, and as many queries as
+            keys, an even number. ``auto`` takes it on NVIDIA GPUs if ``may_fuse`` says so.
+        real: How many keys are real; later ones are padding. By default all are.
 
     Returns:
         [B, N, H, D] in the inputs' type. Products are accumulated, and the softmax evaluated, in
-        float32 whatever the inputs' type. It has a reverse derivative only: no ``jvp``.
+        float32 whatever the inputs' type. It has a reverse derivative, but no ``jvp``.
     """
     plain, fused = (partial(way, real=real or key.shape[1]) for way in (_plain, _fused))
     if kernel == "cudnn":
@@ -51,21 +51,21 @@ def attention(
 
 
 def may_fuse(kernel: AttentionKernel, dtype: jnp.dtype, channels: int) -> bool:
-    """Whether cuDNN may be asked: if so, ``attention`` needs an even number of tokens.
+    """Whether cuDNN may be used; ``attention`` then needs an even number of tokens.
 
     Args:
         kernel: See ``attention``.
-        dtype: Of query, key and value.
-        channels: Of a head.
+        dtype: Type of query, key and value.
+        channels: Channels of a head.
     """
     takes = dtype == jnp.bfloat16 and channels % 8 == 0 and channels <= 128
     return kernel == "cudnn" or (kernel == "auto" and takes and cuda_installed())
 
 
 def cuda_installed() -> bool:
-    """Whether jax has its part for NVIDIA GPUs, without which it refuses to trace cuDNN's kernels.
+    """Whether jax's plugin for NVIDIA GPUs, which tracing cuDNN's kernels needs, is installed.
 
-    Asked of the installation, not of a device: a program can be compiled for GPUs elsewhere.
+    The installation is asked, not a device: a program can be compiled for GPUs elsewhere.
     """
     plugins = importlib.util.find_spec("jax_plugins")
     folders = (plugins and plugins.submodule_search_locations) or []
@@ -73,7 +73,7 @@ def cuda_installed() -> bool:
 
 
 def _plain(query: jax.Array, key: jax.Array, value: jax.Array, real: int) -> jax.Array:
-    # Heads outside: XLA's CPU products over [N, H, D] with a strided head take half as long again.
+    # Heads come first: XLA's CPU products take half as long again over strided heads [N, H, D].
     heads_first = (jnp.swapaxes(a, 1, 2) for a in (query, key[:, :real], value[:, :real]))
     return jnp.swapaxes(_attend(*heads_first), 1, 2)
 
@@ -81,7 +81,7 @@ def _plain(query: jax.Array, key: jax.Array, value: jax.Array, real: int) -> jax
 def _fused(query: jax.Array, key: jax.Array, value: jax.Array, real: int) -> jax.Array:
     lengths = None
     if real < key.shape[1]:
-        # Chosen by the query, so that under ``vmap`` they have the lanes' axis as it has.
+        # Selected by the query, so that under ``vmap`` they have the lanes' axis too.
         lengths = jnp.where(query[:, 0, 0, 0] > 0, real, real)
     return jax.nn.dot_product_attention(
         query,
@@ -111,7 +111,7 @@ def _backward(residuals: Residuals, gradient: jax.Array) -> tuple[jax.Array, jax
     scale = query.shape[-1] ** -0.5
     d_value = _contract("bhnm,bhnd->bhmd", probabilities, gradient)
     d_probabilities = _contract("bhnd,bhmd->bhnm", gradient, value)
-    # rowsum(dP * P) equals rowsum(dO * O): N x D numbers to add in place of N x M.
+    # rowsum(dP * P) equals rowsum(dO * O), which adds N x D numbers instead of N x M.
     mean = _contract("bhnd,bhnd->bhn", gradient, output)[..., None]
     d_logits = (probabilities * (d_probabilities - mean)).astype(query.dtype)
     d_query = _contract("bhnm,bhmd->bhnd", d_logits, key) * scale

@@ -21,7 +21,7 @@ class Classifier(nn.Module):
         size: The encoder's width, depth and heads.
         grid: Patches down and across; their product is N.
         num_classes: Outputs of the head.
-        pool: 'mean' normalises the mean of the patch tokens with a norm of its own, as MAE's
+        pool: 'mean' takes the mean of the patch tokens and gives it a norm of its own, as MAE's
             fine-tuning does; 'class' takes the class token after the encoder's final norm.
         learned_position: See ``vit.Encoder``.
         drop_path: Stochastic depth of the last block.
@@ -51,11 +51,11 @@ class Classifier(nn.Module):
         )
         if self.pool == "mean":
             self.norm = LayerNorm(dtype)
-        # All but zero, as in MAE's fine-tuning: training starts from equal probabilities.
+        # Almost zero, as in MAE's fine-tuning, so that training starts from equal probabilities.
         self.head = Dense(self.num_classes, dtype, nn.initializers.normal(2e-5))
 
     def __call__(self, patches: jax.Array, deterministic: bool = True) -> jax.Array:
-        """Classifies images.
+        """The logits of images.
 
         Args:
             patches: [B, N, F] normalised pixels of all patches.
@@ -68,7 +68,7 @@ class Classifier(nn.Module):
         return logits.astype(jnp.promote_types(self.execution.dtype, jnp.float32))
 
     def features(self, patches: jax.Array, deterministic: bool = True) -> jax.Array:
-        """The pooled, normalised feature [B, D] that the head sees; arguments as the call's."""
+        """The pooled, normalised feature [B, D] that the head sees; arguments are the call's."""
         tokens = self.encoder(patches, deterministic=deterministic)
         if self.pool == "class":
             return tokens[:, 0]

@@ -1,8 +1,8 @@
-"""A 3 x 3 convolution out of one matrix product and shifted sums.
+"""A 3 x 3 convolution by one matrix product and shifted sums.
 
 Under ``vmap`` over lanes, whose weights differ, a convolution becomes a grouped one, which is slow
-everywhere, and on CPUs even a plain one is slow inside the engine's loops. A product stays a
-product. All nine taps of all pixels are one product, whose nine parts are summed where they belong:
+everywhere; on CPUs even a plain one is slow inside the engine's loops. A product stays a product.
+One product computes all nine taps of all pixels, and its nine parts are shifted and summed:
 
     y[r, c] = sum_ij (x K_ij)[r + i - 1, c + j - 1],    zero outside of the picture.
 """
@@ -17,7 +17,7 @@ _SIDE = 3
 
 
 class Conv3x3(nn.Module):
-    """A 3 x 3 convolution (a correlation, as usual), zeros beyond the border, no bias.
+    """A 3 x 3 convolution (a correlation, as usual) with zeros beyond the border, without bias.
 
     Attributes:
         features: Output channels.
@@ -36,15 +36,11 @@ class Conv3x3(nn.Module):
 
 
 def convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Correlates images [B, H, W, I] with a kernel [3, 3, I, O], as many pixels out as in.
-
-    Returns:
-        [B, H, W, O] in the images' type.
-    """
+    """Images [B, H, W, I] correlated with a kernel [3, 3, I, O]: [B, H, W, O] in their type."""
     batch, height, width, channels = images.shape
     features = kernel.shape[-1]
     taps = jnp.moveaxis(kernel, 2, 0).reshape(channels, -1)
-    # Rounded before the sum: of nine times the result's size, they are better kept short.
+    # Rounded before the sum, since the nine parts take nine times the result's memory.
     (products,) = matmul(images.reshape(-1, channels), taps)
     products = products.reshape(batch, height, width, -1)
     products = jnp.pad(products, ((0, 0), (1, 1), (1, 1), (0, 0)))

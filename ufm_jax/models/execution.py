@@ -1,4 +1,4 @@
-"""How a transformer is computed: the choices that change its speed and memory, not what it is."""
+"""How a transformer is computed: choices that change its speed and memory, but not its results."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ class Execution(NamedTuple):
     """How the blocks are computed; results differ by rounding alone.
 
     Attributes:
-        dtype: Type of the arithmetic; parameters are float32 always.
+        dtype: Type of the arithmetic; parameters are always float32.
         remat: Whether the backward pass recomputes each block from its input and its attention's
-            output, in place of keeping all it computed.
-        scan_layers: Whether to scan over blocks, their parameters stacked on a leading axis (see
-            ``vit.stack_layers``): faster to compile, slower to run on CPUs.
+            output, instead of keeping all intermediate values.
+        scan_layers: Whether to scan over blocks, with their parameters stacked on a leading axis
+            (see ``vit.stack_layers``). This compiles faster, and runs slower on CPUs.
         attention_kernel: See ``attention``.
     """
 

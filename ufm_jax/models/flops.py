@@ -5,7 +5,7 @@ A product [M, K] x [K, N] is 2 M K N operations. A block of width D over T token
 
     block(T, D) = 24 T D^2 + 4 T^2 D
 
-Norms, GELU, softmax and additions are left out, being few; the optimiser too, which does not grow
+Norms, GELU, softmax and additions are few, and left out. So is the optimiser, which does not grow
 with the batch.
 """
 
@@ -30,7 +30,7 @@ def mae_forward_flops(
         decoder_width: Channels of the decoder's tokens.
         decoder_depth: Blocks of the decoder.
     """
-    encoder = _encoder(size, num_kept, features)
+    encoder = _dense(num_kept, features, size.width) + size.depth * _block(1 + num_kept, size.width)
     embed = _dense(1 + num_kept, size.width, decoder_width)
     blocks = decoder_depth * _block(1 + num_patches, decoder_width)
     predict = _dense(num_patches, decoder_width, features)
@@ -38,13 +38,8 @@ def mae_forward_flops(
 
 
 def training_flops(forward_flops: int) -> int:
-    """Operations of forward and backward pass: each product has two gradients of its own cost."""
+    """Operations of both passes: each product has two gradients, which cost as much as itself."""
     return 3 * forward_flops
-
-
-def _encoder(size: EncoderSize, num_tokens: int, features: int) -> int:
-    embed = _dense(num_tokens, features, size.width)
-    return embed + size.depth * _block(1 + num_tokens, size.width)
 
 
 def _block(tokens: int, width: int) -> int:

@@ -1,9 +1,9 @@
 """The layers of a transformer block: dense, normalisation, GELU, stochastic depth.
 
-Parameters are float32 always; ``dtype`` is the type of the arithmetic. Where a layer is written out
-instead of taken from flax, a measurement is the reason: for CPUs, XLA differentiates a dense layer
-over [B, N, D] and the erf GELU into slow programs, and for GPUs, biases and norms into many passes
-over all tokens. See docs/performance.md for what the forms below save.
+Parameters are always float32; ``dtype`` is the type of the arithmetic. Layers are written out here
+instead of taken from flax where measurements showed a gain. For CPUs, XLA differentiates a dense
+layer over [B, N, D] and the erf GELU into slow programs; for GPUs, it differentiates biases and
+norms into many passes over all tokens. docs/performance.md says what the forms below save.
 """
 
 import math
@@ -23,7 +23,7 @@ class Dense(nn.Module):
     Attributes:
         features: Output channels.
         dtype: Type of the arithmetic.
-        kernel_init: Initialiser of W; MAE takes Xavier's uniform one.
+        kernel_init: Initialiser of W; Xavier's uniform one, as in MAE, by default.
     """
 
     features: int
@@ -39,14 +39,14 @@ class Dense(nn.Module):
     def parts(
         self, inputs: jax.Array, count: int, norm: "Affine | None" = None
     ) -> tuple[list[jax.Array], list[jax.Array]]:
-        """The output channels in ``count`` arrays, and their biases, which are still to be added.
+        """The output channels in ``count`` arrays, and the biases, which the caller must add.
 
-        Each is a product of its own, since cutting the result of a single one would copy it.
+        Each array is a product of its own, since cutting a single product's result would copy it.
 
         Args:
             inputs: [..., I].
-            count: It divides ``features``.
-            norm: A scale and a shift of the channels of ``inputs``, to be applied here.
+            count: Number of arrays; it divides ``features``.
+            norm: A scale and a shift of the channels of ``inputs``, which are applied first.
 
         Returns:
             Arrays [..., features / count], and [features / count].
@@ -64,10 +64,10 @@ class Dense(nn.Module):
 
 @jax.custom_vjp
 def add_bias(rows: jax.Array, bias: jax.Array) -> jax.Array:
-    """Adds a bias [O] to [B, ..., O], in the latter's type.
+    """The sum of [B, ..., O] and a bias [O], in the type of the former.
 
-    The bias' gradient is summed in float32 at least, each example by itself first: in one sum over
-    all rows a GPU would keep few of its cores busy, and would not make it part of other passes.
+    The bias' gradient is summed at least in float32, first within each example and then over them.
+    A GPU would compute one sum over all rows on few of its cores, and in a pass of its own.
     """
     return rows + bias.astype(rows.dtype)
 
@@ -86,8 +86,8 @@ add_bias.defvjp(lambda rows, bias: (add_bias(rows, bias), bias), _add_bias_backw
 def matmul(rows: jax.Array, *kernels: jax.Array) -> tuple[jax.Array, ...]:
     """``rows @ kernel`` for each kernel, in the rows' type, forward and backward.
 
-    Every machine accumulates in float32 at least. The result is rounded at once: libraries then
-    add a bias or a residual inside the product, and no float32 copy of it is ever written.
+    Every machine accumulates at least in float32. The result is rounded at once, so that libraries
+    add a bias or a residual inside the product, and no float32 copy of it is written.
 
     Inside ``shard_map`` both operands must vary over the same mesh axes: cast replicated weights
     with ``jax.lax.pcast(..., to='varying')`` first. Otherwise differentiation raises an error.
@@ -97,7 +97,7 @@ def matmul(rows: jax.Array, *kernels: jax.Array) -> tuple[jax.Array, ...]:
         kernels: float32 [I, O] each, rounded to the rows' type for the product.
 
     Returns:
-        [R, O] for each kernel. Its gradient is float32 and never rounded to less.
+        [R, O] for each kernel, whose gradient is float32 and never rounded to less.
     """
     return _matmul_forward(rows, *kernels)[0]
 
@@ -115,7 +115,7 @@ def _matmul_backward(
     rows, *kernels = residuals
     pairs = list(zip(gradients, kernels, strict=True))
     shares = (_product(g, k.astype(rows.dtype), (1, 1), rows.dtype) for g, k in pairs)
-    # The sum so far on the right: libraries add it inside the product on the left.
+    # With the sum so far on the right, libraries add it inside the product on the left.
     d_rows = reduce(lambda total, share: share + total, shares)
     return d_rows, *(_product(rows, g, (0, 0), k.dtype) for g, k in pairs)
 
@@ -136,7 +136,7 @@ matmul.defvjp(_matmul_forward, _matmul_backward)
 
 
 class Affine(NamedTuple):
-    """A scale, None for 1, and a shift [D] of channels, such as a norm has."""
+    """A scale, None for 1, and a shift [D] of channels, such as those of a norm."""
 
     scale: jax.Array | None
     shift: jax.Array
@@ -146,13 +146,13 @@ class Affine(NamedTuple):
 def fold(
     count: int, norm: Affine, kernel: jax.Array, bias: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Weights that do to ``x`` what ``kernel`` and ``bias`` do to ``x * scale + shift``.
+    """Kernel and bias that act on ``x`` as the given ones act on ``x * scale + shift``.
 
-    ``(x * scale + shift) W + b = x (scale * W) + (shift W + b)``: passes over weights in place of
-    passes over all tokens, forward and backward.
+    ``(x * scale + shift) W + b = x (scale * W) + (shift W + b)`` replaces passes over all tokens,
+    forward and backward, by passes over weights.
 
     Args:
-        count: Parts that the kernel's outputs will be cut into.
+        count: Number of parts into which the kernel's outputs will be cut.
         norm: Scale and shift of the I channels of ``x``.
         kernel: [I, O].
         bias: [O].
@@ -166,7 +166,7 @@ def _scaled(norm: Affine, kernel: jax.Array) -> jax.Array:
 
 
 def _shifted(shift: jax.Array, kernel: jax.Array) -> jax.Array:
-    """``shift @ kernel`` as two sums: a GPU takes the first along as it rounds the kernel."""
+    """``shift @ kernel`` as two sums, the first of which a GPU fuses with the kernel's rounding."""
     width, features = kernel.shape
     shares = (shift[:, None] * kernel).reshape(math.gcd(width, 16), -1, features).sum(axis=1)
     return jax.lax.optimization_barrier(shares).sum(axis=0)
@@ -183,7 +183,7 @@ def _fold_backward(
 ) -> tuple[Affine, jax.Array, jax.Array]:
     (norm, kernel), (d_kernel, d_bias) = residuals, gradients
     d_scale = None if norm.scale is None else (kernel * d_kernel).sum(axis=1)
-    # The optimiser writes over the kernel: not before it has been read here.
+    # The barrier has the kernel read here before the optimiser overwrites it.
     d_norm, d_kernel = jax.lax.optimization_barrier((Affine(d_scale, kernel @ d_bias), d_kernel))
     return d_norm, _scaled(norm, d_kernel) + jnp.outer(norm.shift, d_bias), d_bias
 
@@ -196,7 +196,7 @@ class NormAffine(nn.Module):
 
     @nn.compact
     def __call__(self, width: int) -> Affine:
-        """Declares them."""
+        """The scale and shift of ``width`` channels."""
         scale = self.param("scale", nn.initializers.ones, (width,))
         return Affine(scale, self.param("bias", nn.initializers.zeros, (width,)))
 
@@ -223,7 +223,7 @@ class LayerNorm(nn.Module):
 def normalise(x: jax.Array) -> jax.Array:
     """Zero mean and unit variance over the last axis, evaluated in float32, in ``x``'s type.
 
-    The backward pass reads the result, not ``x``: of the residual stream nothing is kept.
+    The backward pass reads the result instead of ``x``, so that the residual stream is not kept.
     """
     return _normalise_forward(x)[0]
 
@@ -234,7 +234,7 @@ def _normalise_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Ar
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)
     inverse = jax.lax.rsqrt(variance + LAYER_NORM_EPSILON)
     normalised = (centred * inverse).astype(x.dtype)
-    # Kept as they are: XLA would rather keep x, and normalise it again.
+    # The barrier has XLA keep these: it would keep x, and normalise it again.
     normalised, inverse = jax.lax.optimization_barrier((normalised, inverse))
     return normalised, (normalised, inverse)
 
@@ -281,7 +281,7 @@ def drop_path(branch: jax.Array, rate: float | jax.Array, key: jax.Array) -> jax
     """Stochastic depth (Huang et al. 2016): drops a residual branch for whole examples.
 
     Args:
-        branch: [B, N, D] what a block adds to its input.
+        branch: [B, N, D] that a block adds to its input.
         rate: Probability of dropping, in [0, 1).
         key: Random key.
 

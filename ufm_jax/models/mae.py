@@ -103,13 +103,13 @@ class Decoder(nn.Module):
 def place_tokens(kept: jax.Array, keep_ids: jax.Array, restore_ids: jax.Array) -> jax.Array:
     """Puts kept tokens at their places in the image, zeros elsewhere.
 
-    Both directions are gathers: the derivative of a gather is a scatter-add, slow on CPUs, where
-    here it is the gather by ``keep_ids``.
+    Both directions are gathers. Automatic differentiation would turn a gather into a scatter-add,
+    which is slow on CPUs; here the derivative is the gather by ``keep_ids``.
 
     Args:
         kept: [B, Nk, D] tokens in the order of ``keep_ids``.
         keep_ids: [B, Nk] places of the kept tokens.
-        restore_ids: [B, N] rank of each place; those from Nk on are hidden.
+        restore_ids: [B, N] rank of each place; places with ranks from Nk on are hidden.
 
     Returns:
         [B, N, D].

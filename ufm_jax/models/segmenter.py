@@ -1,16 +1,16 @@
 """Segmentation: a vision transformer and a decoder from its tokens to a class for every pixel.
 
-Three decoders, from most to least of their own:
+Three decoders, from the most to the fewest layers of their own:
 
 - ``unet`` climbs from the tokens' grid to the picture's in steps of two, as U-Net (Ronneberger et
   al. 2015) does; four of the encoder's blocks feed its first steps, as in UNETR (Hatamizadeh et al.
   2022), and the picture itself the last one, for detail finer than a patch.
 - ``light`` joins the four blocks by a perceptron at the tokens' grid, as SegFormer (Xie et al.
   2021) joins its stages.
-- ``linear`` sees the last block alone, as in Segmenter's linear decoder (Strudel et al. 2021): what
-  the encoder knows without help.
+- ``linear`` sees the last block alone, as in Segmenter's linear decoder (Strudel et al. 2021), and
+  so shows what the encoder knows by itself.
 
-Norms are within an example, never over a batch: clients differ in their statistics.
+Norms are within an example, never over a batch, since clients differ in their statistics.
 """
 
 import math
@@ -41,9 +41,9 @@ class Segmenter(nn.Module):
         size: The encoder's width, depth and heads.
         grid: Patches down and across; their product is N.
         patch_size: Side P of a patch in pixels; the picture is P times the grid.
-        num_classes: Channels of the result: 1 for foreground against background, otherwise the
-            background's and one of each foreground class.
-        decoder: See the module.
+        num_classes: Channels of the result: 1 for foreground against background, otherwise one for
+            the background and one for each foreground class.
+        decoder: See the module's docstring.
         decoder_width: Channels of the decoder at the tokens' grid; ``unet`` halves them at each
             step, down to 8.
         taps: Four encoder blocks, from 0, that feed the decoder; None for ``default_taps``.
@@ -65,7 +65,7 @@ class Segmenter(nn.Module):
 
     @nn.compact
     def __call__(self, patches: jax.Array, deterministic: bool = True) -> jax.Array:
-        """Segments images.
+        """The logits of all pixels of images.
 
         Args:
             patches: [B, N, F] normalised pixels of all patches.
@@ -83,16 +83,7 @@ class Segmenter(nn.Module):
             raise ValueError(f"taps={taps} of a segmenter: give {_TAPS} of the encoder's blocks")
         height, width = (side * self.patch_size for side in self.grid)
         picture = unpatchify(patches, self.patch_size, height, width)
-        outputs = self._encoder().block_outputs(patches, taps, deterministic)
-        maps = tuple(tokens[:, 1:].reshape(-1, *self.grid, self.size.width) for tokens in outputs)
-        features = self._decode(maps, picture)
-        dtype = self.execution.dtype
-        head = Dense(self.num_classes, dtype, name="head")
-        logits = head(features).astype(jnp.promote_types(dtype, jnp.float32))
-        return bilinear(logits, height, width)
-
-    def _encoder(self) -> Encoder:
-        return Encoder(
+        encoder = Encoder(
             self.size,
             self.grid,
             drop_path=self.drop_path,
@@ -101,6 +92,13 @@ class Segmenter(nn.Module):
             execution=self.execution,
             name="encoder",
         )
+        outputs = encoder.block_outputs(patches, taps, deterministic)
+        maps = tuple(tokens[:, 1:].reshape(-1, *self.grid, self.size.width) for tokens in outputs)
+        features = self._decode(maps, picture)
+        dtype = self.execution.dtype
+        head = Dense(self.num_classes, dtype, name="head")
+        logits = head(features).astype(jnp.promote_types(dtype, jnp.float32))
+        return bilinear(logits, height, width)
 
     def _decode(self, maps: tuple[jax.Array, ...], picture: jax.Array) -> jax.Array:
         dtype = self.execution.dtype
@@ -119,8 +117,8 @@ class Segmenter(nn.Module):
 class UNetDecoder(nn.Module):
     """From tokens to features of every pixel, in steps of two.
 
-    With P no power of two the last step is shorter, and interpolates. Blocks feed the steps last
-    block first; where there are fewer steps than blocks, the earliest blocks are not used.
+    If P is not a power of two, the last step is shorter, and interpolates. Blocks feed the steps
+    last block first; with fewer steps than blocks, the earliest blocks are not used.
 
     Attributes:
         patch_size: P, pixels a token stands for, down and across.
@@ -152,7 +150,7 @@ class UNetDecoder(nn.Module):
         return features
 
     def _tokens(self, tokens: jax.Array, width: int, step: int) -> jax.Array:
-        """Normalised, since block outputs are not, and brought to ``width`` channels."""
+        """A block's tokens, which are not normalised before, normed and with ``width`` channels."""
         normed = LayerNorm(self.dtype, name=f"norm_{step}")(tokens)
         return Dense(width, self.dtype, name=f"tokens_{step}")(normed)
 
@@ -211,16 +209,16 @@ class ConvUnit(nn.Module):
 
 
 def default_taps(depth: int) -> tuple[int, int, int, int]:
-    """The recipe's blocks 3, 5, 7 and 11 of 12, from 0, and those at the same shares of ``depth``.
+    """Blocks 3, 5, 7 and 11 of 12 from 0, as in the recipe, or at the same shares of ``depth``.
 
-    In an encoder of fewer than four blocks some are taken twice.
+    An encoder of fewer than four blocks has some of them twice.
     """
     first, second, third = (max(round(depth * share / 12), 1) - 1 for share in (4, 6, 8))
     return first, second, third, depth - 1
 
 
 def bilinear(images: jax.Array, height: int, width: int) -> jax.Array:
-    """Images [B, h, w, C] at [B, height, width, C]; the corners of the pictures coincide."""
+    """Images [B, h, w, C] resized to [B, height, width, C]; the pictures' corners coincide."""
     batch, rows, columns, channels = images.shape
     if (rows, columns) == (height, width):
         return images
@@ -234,14 +232,14 @@ def bilinear(images: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def _shuffle(features: jax.Array, scale: int) -> jax.Array:
-    """Spreads [B, h, w, scale * scale * C] to [B, scale * h, scale * w, C]."""
+    """Spreads the channels of [B, h, w, scale * scale * C] to [B, scale * h, scale * w, C]."""
     batch, rows, columns, channels = features.shape
     tokens = features.reshape(batch, rows * columns, channels)
     return unpatchify(tokens, scale, rows * scale, columns * scale)
 
 
 def _scales(patch_size: int) -> list[int]:
-    """Pixels a token is spread over at each step: 1, 2, 4 and so on, and ``patch_size`` last."""
+    """The side, in pixels, of a token at each step: 1, 2, 4 and so on, and ``patch_size`` last."""
     scales = [1]
     while scales[-1] < patch_size:
         scales.append(min(2 * scales[-1], patch_size))

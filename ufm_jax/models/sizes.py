@@ -1,6 +1,6 @@
 """Encoder sizes by name: ViT (Dosovitskiy et al. 2021), DeiT (Touvron et al. 2021) and MAE.
 
-Size xs is not a published one: it learns something on a CPU in minutes.
+Size xs is not published; it learns something on a CPU in minutes.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class EncoderSize:
         width: D, channels of a token.
         depth: Number of blocks.
         heads: Attention heads a block; they divide ``width``.
-        patch: Side of a patch in pixels in the published models of this size.
+        patch: Side of a patch, in pixels, of the published models of this size.
     """
 
     width: int

@@ -30,10 +30,10 @@ from ufm_jax.ops.position import sincos_2d
 MLP_RATIO = 4
 
 KEPT_BY_REMAT = "attention_output"
-"""The one array a rematerialised block keeps beside its input.
+"""Name of the one array that a rematerialised block keeps beside its input.
 
-By name, because policies that look at shapes take a matmul whose weights differ between vmapped
-clients for a batched one, and keep nothing.
+The policy goes by name, since a policy that goes by shapes takes a matmul whose weights differ
+between vmapped clients for a batched one, and keeps nothing.
 """
 
 
@@ -42,10 +42,10 @@ class Block(nn.Module):
 
     Attributes:
         heads: Attention heads.
-        drops_paths: Whether stochastic depth is applied; it takes keys from the 'drop_path' stream.
+        drops_paths: Whether stochastic depth is applied, with keys from the 'drop_path' stream.
         dtype: Type of the arithmetic.
         attention_kernel: See ``attention``.
-        real: How many of the tokens are real; those behind them only fill. Default all.
+        real: How many of the tokens are real; later ones are padding. By default all are.
     """
 
     heads: int
@@ -67,8 +67,8 @@ class Block(nn.Module):
         attended = attention(query, key, value, self.attention_kernel, self.real)
         attended = attended.reshape(batch, count, width)
         attended = checkpoint_name(attended, KEPT_BY_REMAT)
-        # The softmax cancels the key's bias, which adds the same to all logits of a query. Its
-        # weights sum to 1, so that the value's bias may as well be added to what they average.
+        # The key's bias adds the same to all logits of a query, and the softmax cancels it. The
+        # softmax' weights sum to 1, so that the value's bias is added after the average.
         shift = Affine(None, biases[2])
         tokens = tokens + self._drop(Dense(width, self.dtype, name="proj")(attended, shift), rate)
 
@@ -88,7 +88,7 @@ class Blocks(nn.Module):
         heads: Attention heads a block.
         drop_path: Probability of dropping a branch of the last block; it grows linearly from 0 at
             the first.
-        execution: How they are computed.
+        execution: How the blocks are computed.
     """
 
     depth: int
@@ -104,7 +104,7 @@ class Blocks(nn.Module):
 
         Args:
             tokens: [B, N, D].
-            taps: Indices of blocks whose output is wanted, from 0.
+            taps: Indices, from 0, of further blocks whose output is returned.
             deterministic: Whether stochastic depth is off.
 
         Returns:
@@ -117,7 +117,7 @@ class Blocks(nn.Module):
         real, width = tokens.shape[1:]
         how = self.execution
         if real % 2 and may_fuse(how.attention_kernel, how.dtype, width // self.heads):
-            # One token fills up all blocks alike, since cuDNN differentiates even numbers alone.
+            # cuDNN differentiates an even number of tokens alone: a token of padding is added.
             tokens = jnp.pad(tokens, ((0, 0), (0, 1), (0, 0)))
         make = partial(self._block, self.drop_path > 0 and not deterministic, real)
         tokens, tapped = run(make, tokens, rates, taps)
@@ -174,9 +174,9 @@ class Encoder(nn.Module):
         grid: Patches down and across; their product is N.
         drop_path: Stochastic depth of the last block.
         final_norm: Whether the tokens are normalised after the last block.
-        learned_position: Whether the position embedding, the class token's included, is a
-            parameter that starts as the fixed sin-cos one; so it is in supervised ViTs and in
-            published fine-tuned ones. Otherwise it is that constant, zero for the class token.
+        learned_position: Whether the position embedding, including the class token's, is a
+            parameter that starts as the fixed sin-cos one, as in supervised and in published
+            fine-tuned ViTs. Otherwise it is that constant, zero for the class token.
         execution: How the blocks are computed.
     """
 
@@ -206,11 +206,11 @@ class Encoder(nn.Module):
     def __call__(
         self, patches: jax.Array, keep_ids: jax.Array | None = None, deterministic: bool = True
     ) -> jax.Array:
-        """Encodes an image's kept patches.
+        """The tokens of an image's kept patches.
 
         Args:
             patches: [B, N, F] normalised pixels of all patches, in rows.
-            keep_ids: [B, Nk] indices of the patches to encode, None for all.
+            keep_ids: [B, Nk] indices of the patches to encode; None for all.
             deterministic: Whether stochastic depth is off.
 
         Returns:
@@ -242,7 +242,7 @@ class Encoder(nn.Module):
         position = self.pos_embed[0].astype(dtype)
         cls_token = self.cls_token.astype(dtype) + position[0]
         place = position[1:]
-        # Before the embedding: a quarter of its products, and no gradient of a gather.
+        # Gathered before the embedding: a quarter of the products, and no gradient of a gather.
         if keep_ids is not None:
             patches = jnp.take_along_axis(patches, keep_ids[..., None], axis=1)
             place = place[keep_ids]
@@ -254,11 +254,7 @@ class Encoder(nn.Module):
 def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of an unrolled model in the layout of ``scan_layers=True``.
 
-    Args:
-        params: Nested parameters with ``block_0 .. block_n`` in one place or more.
-
-    Returns:
-        The same parameters with each such group as one ``block`` of stacked leaves [n + 1, ...].
+    Each group ``block_0 .. block_n`` becomes one ``block`` of stacked leaves [n + 1, ...].
     """
     names = [f"block_{i}" for i in range(len(params))]
     if names and set(names) == set(params):
@@ -267,7 +263,7 @@ def stack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unstack_layers(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Inverse of ``stack_layers``."""
+    """Parameters in the layout of ``scan_layers=False``: the inverse of ``stack_layers``."""
     if set(params) == {"block"}:
         depth = len(jax.tree.leaves(params["block"])[0])
         return {

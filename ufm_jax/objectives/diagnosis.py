@@ -1,9 +1,9 @@
-"""Diagnosis: an image's classes from its pooled feature.
+"""Diagnosis: the classes of an image from its pooled feature.
 
 The recipe is MAE's fine-tuning (He et al., "Masked Autoencoders Are Scalable Vision Learners",
 2022): mean of the patch tokens, label smoothing, mixup and cutmix, random erasing, stochastic
-depth. RandAugment's colour operations, made for photographs, give way to the scanner's knobs
-(``ops.ultrasound``). Everything here runs inside the compiled round.
+depth. The scanner's knobs (``ops.ultrasound``) replace RandAugment's colour operations, which are
+made for photographs. Everything here runs inside the compiled round.
 """
 
 from collections.abc import Callable
@@ -42,25 +42,9 @@ def make_network(model: NetworkConfig, task: Task) -> Classifier:
     )
 
 
-def with_prior(params: Params, task: Task, class_weights: np.ndarray | None) -> Params:
-    """Parameters as initialised: training starts from equal probabilities."""
-    del task, class_weights
-    return params
-
-
-def target_field(task: Task) -> str:
-    """The field of a stored row that holds the target."""
-    return "labels" if task.kind == "multi" else "label"
-
-
 def make_probabilities(task: Task) -> Callable[[jax.Array], jax.Array]:
     """``logits [B, C] -> probabilities``: softmax, or a sigmoid for each finding."""
     return jax.nn.sigmoid if task.kind == "multi" else jax.nn.softmax
-
-
-def mirror_back(probabilities: jax.Array) -> jax.Array:
-    """Predictions of mirrored pictures as those of the pictures: the same."""
-    return probabilities
 
 
 def make_view(key: jax.Array, example: Tree, size: int, augment: TrainingViewConfig) -> jax.Array:
@@ -110,7 +94,7 @@ def make_loss(
 
 
 def _tempered(class_weights: np.ndarray | None, power: float, task: Task) -> jax.Array | None:
-    """Weights [C] to a power; of single labels, scaled to average 1 over the training images."""
+    """Weights [C] to a power; for single labels they average 1 over the training images."""
     if class_weights is None or not power:
         return None
     present = class_weights > 0

@@ -1,4 +1,4 @@
-"""What the model makes of a few images, as pictures for the report."""
+"""Reconstructions of a few images, as pictures for the report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,20 +27,20 @@ _HIDDEN_GREY = 127.0
 
 @dataclass(frozen=True)
 class Pictures:
-    """Example images of the end of a run. n examples, gh x gw patches, K clients.
+    """Example images at the end of a run: n examples with gh x gw patches.
 
     Images are uint8, [n, H, W] grey or [n, H, W, 3] colour, all of one H and W.
 
     Attributes:
-      input: What the encoder saw before masking: degraded and augmented.
-      masked: ``input`` with the hidden patches blanked.
-      reconstruction: The model's output, in the original grey scale, in the hidden patches, and
-        ``clean`` in the others.
-      clean: The target: the image before degradation.
-      texture_score: float [n, gh, gw], the texture score of each patch of ``clean``.
-      mask: [n, gh, gw], 1 = hidden.
-      captions: n texts, usually the clients' names.
-      thumbnails: Client name -> uint8 [h, w] or [h, w, 3], the client's first image.
+        input: The degraded, augmented images that the encoder sees before masking.
+        masked: ``input`` with the hidden patches blanked.
+        reconstruction: The model's output, in the original grey scale, in the hidden patches, and
+            ``clean`` in the others.
+        clean: The targets: the images before degradation.
+        texture_score: float [n, gh, gw], the texture score of each patch of ``clean``.
+        mask: [n, gh, gw], 1 = hidden.
+        captions: n texts, usually the clients' names.
+        thumbnails: Client name -> uint8 [h, w] or [h, w, 3], the client's first image.
     """
 
     input: np.ndarray
@@ -56,7 +56,7 @@ class Pictures:
         """Checks shapes and types.
 
         Raises:
-          ValueError: If a field's type or shape does not fit; names the field.
+            ValueError: If a field's type or shape does not fit; names the field.
         """
         count, size = len(self.captions), self.clean.shape[1:3]
         for name in ("input", "masked", "reconstruction", "clean"):
@@ -81,9 +81,9 @@ class Pictures:
 def make_pictures(
     config: PretrainConfig, data: FederatedData, params: Params, count: int = 8
 ) -> Pictures:
-    """Reconstructs one image of each of ``count`` clients, spread over the federation.
+    """Reconstructions of one image of each of ``count`` clients, spread over the federation.
 
-    The same images are drawn, cropped and masked in the same way at every call of one run.
+    Every call of one run draws, crops and masks the same images in the same way.
 
     Args:
         config: The run's configuration.
@@ -127,15 +127,15 @@ def make_pictures(
 
 
 def _a_row(data: FederatedData, client: int) -> int:
-    """The middle image of a client: the first of a set is often an odd one."""
+    """The row of a client's middle image, since the first of a set is often an odd one."""
     return int(data.offsets[client] + data.offsets[client + 1]) // 2
 
 
 def _to_images(config: PretrainConfig, prediction: jax.Array, views: View) -> jax.Array:
     """The model's prediction as images in 0..255, in the storage's channels.
 
-    Where the target is normalised patch by patch, mean and variance come from the clean image: the
-    model is not asked for them.
+    If the target is normalised patch by patch, mean and variance come from the clean image, since
+    the model does not predict them.
     """
     model = config.model
     if model.normalise_target:

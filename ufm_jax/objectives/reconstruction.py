@@ -1,4 +1,4 @@
-"""The masked-autoencoding objective, from stored pixels to a loss an example.
+"""The masked-autoencoding objective, from stored pixels to a loss for each example.
 
 He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022, as UltraFedFM (npj
 Digital Medicine 8:714, 2025) changes it: the encoder sees a degraded image, the target is the clean
@@ -58,7 +58,7 @@ def make_model(config: ModelConfig) -> MAE:
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
-    """Fresh parameters, float32."""
+    """Initial parameters, float32."""
     n, features = config.num_patches, config.patch_size**2 * config.channels
     patches = jnp.zeros((1, n, features))
     restore_ids = jnp.arange(n)[None]
@@ -67,7 +67,7 @@ def init_params(config: ModelConfig, key: jax.Array) -> Params:
 
 
 def make_view(key: jax.Array, example: Tree, model: ModelConfig, augment: AugmentConfig) -> View:
-    """Augments and masks one stored image.
+    """One stored image, augmented and masked.
 
     Args:
         key: Everything random about this view.
@@ -96,7 +96,7 @@ def make_view(key: jax.Array, example: Tree, model: ModelConfig, augment: Augmen
 def to_patches(images: jax.Array, model: ModelConfig) -> jax.Array:
     """Normalised patches [..., N, P * P * channels] of images [..., H, W, C] in 0..255.
 
-    Channels are repeated last: until then, a grey image has a third of a colour one's bytes.
+    Channels are repeated last, since a grey image has a third of a colour image's bytes until then.
     """
     patches = patchify(images, model.patch_size)
     pixels = patches.reshape(*patches.shape[:-1], -1, images.shape[-1])

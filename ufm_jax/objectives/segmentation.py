@@ -1,7 +1,7 @@
 """Segmentation: the class of every pixel, from four of the encoder's blocks.
 
-Cross entropy plus Dice on logits (``ops.segmentation_losses``), picture and mask moved together.
-Everything here runs inside the compiled round.
+The loss is cross entropy plus Dice on logits (``ops.segmentation_losses``). Picture and mask move
+together. Everything here runs inside the compiled round.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from ufm_jax.ops.ultrasound import ultrasound_augment
 
 
 def make_network(model: NetworkConfig, task: Task) -> Segmenter:
-    """The segmenter of a task: one output for one foreground class, else one a class."""
+    """The segmenter of a task, with one output for one foreground class, else one a class."""
     return Segmenter(
         size=SIZES[model.size],
         grid=model.grid,
@@ -41,27 +41,22 @@ def make_network(model: NetworkConfig, task: Task) -> Segmenter:
 def with_prior(params: Params, task: Task, class_weights: np.ndarray | None) -> Params:
     """Parameters whose head predicts the classes' shares of the training pixels.
 
-    Small lesions are a hundredth of a picture: from equal probabilities the first hundreds of steps
-    would only find that out (Lin et al., "Focal Loss for Dense Object Detection", 2017, 4.1).
+    Small lesions are a hundredth of a picture: a head that starts from equal probabilities spends
+    hundreds of steps on learning that (Lin et al., "Focal Loss for Dense Object Detection", 2017,
+    4.1).
 
     Args:
-        params: As initialised.
-        task: Classes.
-        class_weights: [1 + C], n / ((1 + C) n_c); None leaves the parameters as they are.
+        params: The initial parameters.
+        task: The classes.
+        class_weights: [1 + C], n / ((1 + C) n_c); None changes nothing.
     """
     if class_weights is None:
         return params
-    # Of a class without a pixel the weight is 0: it starts as if it had one in ten thousand.
+    # A class without a pixel has weight 0, and starts as if it had one pixel in ten thousand.
     share = 1 / (len(class_weights) * np.where(class_weights > 0, class_weights, np.inf))
     logits = np.log(np.maximum(share, 1e-4))
     bias = logits[1:] - logits[:1] if task.num_classes == 1 else logits
     return params | {"head": params["head"] | {"bias": jnp.asarray(bias, jnp.float32)}}
-
-
-def target_field(task: Task) -> str:
-    """The field of a stored row that holds the target."""
-    del task
-    return "mask"
 
 
 def make_probabilities(task: Task) -> Callable[[jax.Array], jax.Array]:
@@ -69,11 +64,6 @@ def make_probabilities(task: Task) -> Callable[[jax.Array], jax.Array]:
     if task.num_classes > 1:
         return jax.nn.softmax
     return lambda logits: jax.nn.sigmoid(jnp.concatenate([-logits, logits], axis=-1))
-
-
-def mirror_back(probabilities: jax.Array) -> jax.Array:
-    """Predictions [B, H, W, 1 + C] of mirrored pictures as those of the pictures."""
-    return probabilities[:, :, ::-1]
 
 
 def make_view(

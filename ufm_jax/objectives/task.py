@@ -1,4 +1,4 @@
-"""A task as the engine and the evaluation take it: network, loss, and prediction."""
+"""The objective of a task: network, loss and prediction, for the engine and the evaluation."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,19 +15,22 @@ from ufm_jax.models.segmenter import Segmenter
 from ufm_jax.objectives import diagnosis, segmentation
 from ufm_jax.objectives.views import patches_of, plain_views
 
+_TARGETS = {"single": "label", "multi": "labels", "segment": "mask"}
+"""The field of a stored row that holds the target."""
+
 
 class Objective(NamedTuple):
-    """What is trained, and how it predicts.
+    """What is trained, and how the result predicts.
 
     Attributes:
         fields: Fields of a stored row that the loss reads.
         network: The model.
         init: ``key -> params``, fresh and float32.
         loss_fn: ``(params, batch, keys) -> losses [B]``, on augmented images.
-        predict: ``(params, batch) -> probabilities``, of whole images as they are; ``batch`` has
-            'image' [B, S, S, C] and 'extent' [B, 2]. Diagnosis: [B, C], of a single-label task of
-            sum 1. Segmentation: [B, P, P, 1 + C], the background first, where P is the side of the
-            square into which the whole picture is squeezed.
+        predict: ``(params, batch) -> probabilities`` of whole images, without augmentation;
+            ``batch`` has 'image' [B, S, S, C] and 'extent' [B, 2]. Diagnosis: [B, C], of sum 1 for
+            a single-label task. Segmentation: [B, P, P, 1 + C], the background first, where P is
+            the side of the square into which the whole picture is squeezed.
     """
 
     fields: tuple[str, ...]
@@ -45,35 +48,33 @@ def make_objective(
     Args:
         config: Network, augmentation and loss.
         task: Its kind and classes.
-        class_weights: As ``LabelledData.class_weights`` gives them; None for equal ones.
+        class_weights: Those of ``LabelledData.class_weights``; None for equal weights.
     """
-    kind = segmentation if task.kind == "segment" else diagnosis
-    network = kind.make_network(config.model, task)
-    to_probabilities = kind.make_probabilities(task)
-
-    loss_fn = kind.make_loss(network, config, task, class_weights)
+    segments, model = task.kind == "segment", config.model
+    of_kind = segmentation if segments else diagnosis
+    network = of_kind.make_network(model, task)
+    to_probabilities = of_kind.make_probabilities(task)
+    loss_fn = of_kind.make_loss(network, config, task, class_weights)
 
     def init(key: jax.Array) -> Params:
-        model = config.model
-        patches = jnp.zeros(
-            (1, model.grid[0] * model.grid[1], model.patch_size**2 * model.channels)
-        )
-        return kind.with_prior(jax.jit(network.init)(key, patches)["params"], task, class_weights)
+        shape = (1, model.grid[0] * model.grid[1], model.patch_size**2 * model.channels)
+        params = jax.jit(network.init)(key, jnp.zeros(shape))["params"]
+        return segmentation.with_prior(params, task, class_weights) if segments else params
 
     def predict(params: Params, batch: Tree) -> jax.Array:
-        views = plain_views(batch, config.model.image_size)
+        views = plain_views(batch, model.image_size)
 
         def run(pictures: jax.Array) -> jax.Array:
-            logits = network.apply({"params": params}, patches_of(pictures, config.model))
+            logits = network.apply({"params": params}, patches_of(pictures, model))
             return to_probabilities(logits)
 
         if not config.evaluation.mirror:
             return run(views)
         mirrored = run(views[:, :, ::-1])
-        return (run(views) + kind.mirror_back(mirrored)) / 2
+        return (run(views) + (mirrored[:, :, ::-1] if segments else mirrored)) / 2
 
     return Objective(
-        fields=("image", "extent", kind.target_field(task)),
+        fields=("image", "extent", _TARGETS[task.kind]),
         network=network,
         init=init,
         loss_fn=_without_encoder(loss_fn) if config.method == "frozen" else loss_fn,
@@ -82,7 +83,7 @@ def make_objective(
 
 
 def _without_encoder(loss_fn: LossFn) -> LossFn:
-    """The loss whose gradient by the encoder is zero, so that clipping does not measure it."""
+    """The loss with a zero gradient for the encoder, so that clipping does not measure it."""
 
     def loss(params: Params, batch: Tree, keys: jax.Array) -> jax.Array:
         encoder = jax.lax.stop_gradient(params["encoder"])

@@ -1,4 +1,4 @@
-"""Stored images as a network sees them: augmented for training, whole for evaluation."""
+"""Stored images as networks see them: augmented for training, whole for evaluation."""
 
 import jax
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ def training_logits(
 ) -> jax.Array:
     """The network's logits with stochastic depth.
 
-    One key serves the batch (its first example's): which examples drop a branch is drawn together.
+    The first example's key serves the batch: which examples drop a branch is drawn together.
     """
     rngs = {"drop_path": fold(keys[0], "drop_path")}
     logits: jax.Array = network.apply(  # type: ignore[assignment]

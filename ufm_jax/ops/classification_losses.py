@@ -1,4 +1,4 @@
-"""Losses of classification, from logits, for one example.
+"""Losses of classification for one example, from logits.
 
 Softmax cross entropy against one label or a mixture of them, with label smoothing (Szegedy et al.,
 "Rethinking the Inception Architecture", 2016), and sigmoid cross entropy for labels that do not
@@ -13,12 +13,12 @@ def class_targets(label: jax.Array, num_classes: int, smoothing: float = 0.0) ->
     """Target probabilities of a label: 1 - smoothing, plus smoothing spread over all classes.
 
     Args:
-        label: int [], from 0; negative for none.
-        num_classes: Classes.
+        label: int [], from 0; negative if unknown.
+        num_classes: C.
         smoothing: Probability to spread, in [0, 1).
 
     Returns:
-        float32 [num_classes] of sum 1; all 0, hence without a loss, where there is no label.
+        float32 [C] of sum 1. An unknown label has all 0, and hence no loss.
 
     Raises:
         ValueError: If the smoothing is out of range.
@@ -35,13 +35,13 @@ def softmax_cross_entropy(
 ) -> jax.Array:
     """``-sum_c w_c t_c log softmax(logits)_c``.
 
-    It is not divided by the weights' sum, which would take them out again for a plain label: where
-    the mean loss is to keep its scale, weights average 1 over the training images.
+    It is not divided by the weights' sum, which would cancel the weight of a plain label. Weights
+    that average 1 over the training images keep the scale of the mean loss.
 
     Args:
         logits: [C].
-        targets: [C] probabilities, as of ``class_targets`` or mixtures of them.
-        class_weights: [C], None for equal ones.
+        targets: [C] probabilities, from ``class_targets`` or mixtures of them.
+        class_weights: [C]; None for equal weights.
 
     Returns:
         float32 scalar.
@@ -68,14 +68,14 @@ def sigmoid_cross_entropy(
             its positives; None for 1.
 
     Returns:
-        float32 scalar; 0, with a gradient of 0, where no label is known.
+        float32 scalar; 0, with a gradient of 0, if no label is known.
 
     Raises:
         ValueError: If the shapes differ.
     """
     _check("sigmoid_cross_entropy", logits, labels, positive_weights)
     known = ~jnp.isnan(labels)
-    # Replaced before the arithmetic: the gradient of a NaN that is masked afterwards is a NaN.
+    # NaN is replaced before the arithmetic: if it is masked afterwards, its gradient is still NaN.
     target = jnp.where(known, labels, 0.0).astype(jnp.float32)
     logits = logits.astype(jnp.float32)
     positive = target if positive_weights is None else target * positive_weights

@@ -2,8 +2,8 @@
 
 Boxes are drawn as torchvision's ``RandomResizedCrop`` draws them (Szegedy et al., "Going Deeper
 with Convolutions", CVPR 2015). Resampling is PIL's: a cubic convolution (Keys 1981, a = -0.5) that
-widens with the box where the image shrinks, so that it does not alias. It is separable, hence two
-matrix products, image' = R_h image R_w^T, with matrices computed from the box on the device.
+widens where the image shrinks, so that it does not alias. It is separable, and so is computed as
+two matrix products, image' = R_h image R_w^T, with matrices from the box.
 """
 
 import math
@@ -23,39 +23,12 @@ def random_resized_crop(
     area: tuple[float, float] = (0.2, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> jax.Array:
-    """A random box of the valid part of an image, at a fixed size.
-
-    Args:
-        key: Random key.
-        image: [H, W, C] in 0..255.
-        extent: [2] height and width of the valid part, in the top-left corner; 1 or more.
-        size: Side of the result in pixels.
-        area: Least and largest area of the box, as shares of the valid area.
-        ratio: Least and largest width of the box over its height.
-
-    Returns:
-        float32 [size, size, C] in 0..255.
-
-    Raises:
-        ValueError: If the image is not [H, W, C], or a range or the size is impossible.
-    """
+    """A random box of an image's valid part at a fixed size: ``crop`` to a ``random_box``."""
     return crop(image, random_box(key, extent, area, ratio), size)
 
 
 def resize(image: jax.Array, extent: jax.Array, size: int) -> jax.Array:
-    """The whole valid part of an image at a fixed size: what evaluation sees.
-
-    Args:
-        image: [H, W, C] in 0..255.
-        extent: [2] height and width of the valid part, in the top-left corner; 1 or more.
-        size: Side of the result in pixels.
-
-    Returns:
-        float32 [size, size, C] in 0..255.
-
-    Raises:
-        ValueError: If the image is not [H, W, C], or the size is not positive.
-    """
+    """The whole valid part ``extent`` of an image at a fixed size, by ``crop``, for evaluation."""
     height, width = _sides(extent)
     return crop(image, jnp.stack([0, 0, height, width]), size)
 
@@ -77,15 +50,14 @@ def random_box(
     area: tuple[float, float] = (0.2, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> jax.Array:
-    """Draws a box as torchvision's ``RandomResizedCrop`` does.
+    """A box drawn as torchvision's ``RandomResizedCrop`` does.
 
-    Ten times an area is drawn uniformly and a ratio log-uniformly; the first box that fits is put
-    at a uniformly random place. Where none fits, the box is the largest central one with a ratio
-    in range.
+    Ten areas are drawn uniformly and ten ratios log-uniformly; the first box that fits is put at a
+    uniformly random place. If none fits, the box is the largest central one with a ratio in range.
 
     Args:
         key: Random key.
-        extent: [2] height and width of the valid part, 1 or more.
+        extent: [2] height and width of the image's valid part, in its top-left corner; 1 or more.
         area: Least and largest area of the box, as shares of the valid area.
         ratio: Least and largest width of the box over its height.
 
@@ -116,11 +88,11 @@ def random_box(
 
 
 def crop(image: jax.Array, box: jax.Array, size: int) -> jax.Array:
-    """Resamples a box of an image to a square.
+    """A box of an image, resampled to a square.
 
     Pixels outside the box have no influence, as if the box had been cut out first. The cubic
-    convolution overshoots at edges: as in PIL, grey levels are cut to 0..255 after the resampling
-    of the columns and again after that of the rows, but they are not rounded.
+    convolution overshoots at edges. As in PIL, grey levels are cut to 0..255 after the columns are
+    resampled and again after the rows; unlike in PIL, they are not rounded.
 
     Args:
         image: [H, W, C] in 0..255.
@@ -140,7 +112,7 @@ def crop(image: jax.Array, box: jax.Array, size: int) -> jax.Array:
     top, left, height, width = box
     rows = resample_matrix(top, height, size, image.shape[0])
     columns = resample_matrix(left, width, size, image.shape[1])
-    # Accelerators would round the factors of a product to 8 or 11 bits: up to half a grey level.
+    # By default accelerators round factors to 8 or 11 bits, an error of up to half a grey level.
     exact = jax.lax.Precision.HIGHEST
     pixels = jnp.einsum("vw,hwc->hvc", columns, image.astype(jnp.float32), precision=exact)
     pixels = jnp.clip(pixels, 0.0, 255.0)

@@ -1,8 +1,8 @@
-"""What the encoder sees instead of the clean image: blur and noise, as a poor scanner makes them.
+"""Blur and noise as a poor scanner makes them, in the image that the encoder sees.
 
-The three degradations of UltraFedFM (npj Digital Medicine 8:714, 2025). Blurs are sums of shifted
-copies of the image, tap by tap: that fuses into one loop on every backend, where a convolution with
-one channel costs several times as much.
+These are the three degradations of UltraFedFM (npj Digital Medicine 8:714, 2025). Blurs are sums of
+shifted copies of the image, tap by tap, which fuse into one loop on every backend. A convolution
+with one channel costs several times as much.
 """
 
 import jax
@@ -20,15 +20,15 @@ _INTERPOLATION_UNIT = _INTERPOLATION_STEPS**2
 
 
 def degrade(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:
-    """Degrades an image, with a probability, in one to three ways.
+    """An image degraded, with a probability, in one to three ways.
 
-    Each of the seven non-empty subsets of motion blur, Gaussian blur, and salt and pepper is as
-    likely, applied in this order.
+    The seven non-empty subsets of motion blur, Gaussian blur, and salt and pepper are equally
+    likely. They are applied in this order.
 
     Args:
         key: Random key.
         image: [H, W, C] in 0..255.
-        probability: Of degrading at all.
+        probability: Probability of degrading at all.
 
     Returns:
         float32 [H, W, C] in 0..255, up to rounding.
@@ -49,11 +49,11 @@ def degrade(key: jax.Array, image: jax.Array, probability: float) -> jax.Array:
 
 
 def motion_blur(image: jax.Array) -> jax.Array:
-    """Smears an image along a line, then stretches its grey levels to 0..255.
+    """An image smeared along a line, with grey levels stretched to 0..255.
 
-    As published, this is arithmetic on whole grey levels: the image is rounded, smeared and rounded
-    again, then stretched over all channels together; without contrast it turns black. Edges are
-    continued by reflection about the outermost pixels.
+    As published, grey levels are whole: the image is rounded, smeared and rounded again, and then
+    stretched over all channels together. An image without contrast turns black. Edges are continued
+    by reflection about the outermost pixels.
 
     Args:
         image: [H, W, C] in 0..255, sides larger than half of ``MOTION_TAPS``.
@@ -66,7 +66,7 @@ def motion_blur(image: jax.Array) -> jax.Array:
     """
     kernel = motion_kernel(MOTION_TAPS, MOTION_DEGREES)
     unit = MOTION_TAPS * _INTERPOLATION_UNIT
-    # Sums of whole numbers below 2 ** 24 are exact in float32, so that none hinges on its order.
+    # Sums of whole numbers below 2 ** 24 are exact in float32 in any order.
     smeared = _correlate(jnp.round(image.astype(jnp.float32)), kernel, "reflect")
     levels = jax.lax.div(smeared.astype(jnp.int32) + (unit // 2 - 1), unit).astype(jnp.float32)
     low, high = levels.min(), levels.max()
@@ -86,13 +86,13 @@ def gaussian_blur(image: jax.Array) -> jax.Array:
         ValueError: If the image is not [H, W, C], or too small.
     """
     kernel = gaussian_kernel(GAUSSIAN_RADIUS)
-    # Repeating the edge in each of three symmetric passes is mirroring it once for all of them.
+    # Three symmetric passes that repeat the edge equal one pass that mirrors it.
     blurred = _correlate(image.astype(jnp.float32), kernel[:, None], "symmetric")
     return _correlate(blurred, kernel[None, :], "symmetric")
 
 
 def salt_and_pepper(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Turns pixels white or black: each with half of ``SALT_AND_PEPPER_DENSITY``.
+    """An image with random white and black pixels, half of ``SALT_AND_PEPPER_DENSITY`` each.
 
     Args:
         key: Random key.
@@ -106,7 +106,7 @@ def salt_and_pepper(key: jax.Array, image: jax.Array) -> jax.Array:
     """
     _check_image(image, 0)
     height, width, _ = image.shape
-    # 16 random bits a pixel are plenty for a density, and cost half of a float's.
+    # 16 random bits for each pixel suffice, and cost half as much as a float.
     words = jax.random.bits(key, (-(-height * width // 2),), jnp.uint32)
     draws = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[: height * width]
     draws = draws.reshape(height, width, 1)
@@ -118,9 +118,9 @@ def salt_and_pepper(key: jax.Array, image: jax.Array) -> jax.Array:
 def motion_kernel(taps: int, degrees: float) -> np.ndarray:
     """The published motion kernel: a diagonal of ones, rotated.
 
-    The diagonal already lies at 45 degrees, so a turn by 45 makes the smear horizontal. Rotation is
-    about (taps / 2, taps / 2) with bilinear interpolation at 1/32 of a pixel, as OpenCV rotates;
-    what leaves the square is lost, so that the sum stays below that of a mean.
+    The diagonal already lies at 45 degrees, so that a turn by 45 makes the smear horizontal. As
+    OpenCV does, it rotates about (taps / 2, taps / 2) with bilinear interpolation at 1/32 of a
+    pixel. Parts that leave the square are lost, so that the sum stays below that of a mean.
 
     Args:
         taps: Side of the kernel.
@@ -151,7 +151,7 @@ def motion_kernel(taps: int, degrees: float) -> np.ndarray:
 
 
 def gaussian_kernel(radius: float) -> np.ndarray:
-    """Taps that PIL's Gaussian blur amounts to: a box of fractional width, passed three times.
+    """The taps of PIL's Gaussian blur: a box of fractional width, convolved three times.
 
     Gwosdek et al., "Theoretical Foundations of Gaussian Convolution by Extended Box Filtering",
     2011: whole pixels within ``l`` of the centre count 1, the next ones a share that gives three
@@ -173,7 +173,7 @@ def gaussian_kernel(radius: float) -> np.ndarray:
 
 
 def _share(position: np.ndarray, upper: int) -> np.ndarray:
-    """Bilinear weight in 1/32 of the lower or upper neighbour of positions in 1/32 of a pixel."""
+    """Bilinear weight, in 1/32, of the lower or upper neighbour of positions in 1/32 of a pixel."""
     fraction = position % _INTERPOLATION_STEPS
     return fraction if upper else _INTERPOLATION_STEPS - fraction
 
@@ -204,5 +204,5 @@ def _correlate(image: jax.Array, kernel: np.ndarray, edge: str) -> jax.Array:
 def _check_image(image: jax.Array, reach: int) -> None:
     if image.ndim != 3 or min(image.shape[:2]) <= reach:
         raise ValueError(
-            f"one image [H, W, C] with sides above {reach} pixels is wanted, got {image.shape}"
+            f"give one image [H, W, C] with sides above {reach} pixels, not {image.shape}"
         )

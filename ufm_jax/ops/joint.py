@@ -1,9 +1,8 @@
 """Moving a picture and its mask together: crop, turn, scale, mirror.
 
-What moves is drawn once, as a `Move`, and applied to the picture, to the mask, or to both. The
-picture is interpolated; the mask takes the class of the nearest pixel, so that no class appears
-that was not there. Pixels that come from outside the picture are black, and in the mask
-``outside``.
+A ``Move`` is drawn once, and applied to the picture, to the mask, or to both. The picture is
+interpolated. The mask takes the class of the nearest pixel, so that no new class appears. Pixels
+from outside the picture are black, and ``IGNORED`` in the mask.
 """
 
 import math
@@ -26,12 +25,12 @@ class Moves(Checked):
     Attributes:
         area: Least and largest area of the cropped box, as shares of the valid area.
         ratio: Least and largest width of the box over its height.
-        degrees: The picture is turned about the box's centre by up to this, either way.
-        zoom: It is enlarged by a factor drawn log-uniformly between these two.
+        degrees: Largest angle, either way, by which the picture is turned about the box's centre.
+        zoom: Least and largest factor of enlargement, which is drawn log-uniformly.
         mirror: Probability of exchanging left and right.
-        upend: Probability of exchanging top and bottom. Shadows and depth then point the wrong way:
-            for pictures that are no B-mode scans, or recipes that want it.
-        quarter_turns: Whether to turn by 0, 90, 180 or 270 degrees, as likely; see ``upend``.
+        upend: Probability of exchanging top and bottom. In a B-mode scan shadows and depth then
+            point the wrong way, so that this is for other pictures.
+        quarter_turns: Whether to turn by 0, 90, 180 or 270 degrees, equally likely; see ``upend``.
 
     Raises:
         ValueError: If a number is impossible.
@@ -47,17 +46,17 @@ class Moves(Checked):
 
     @property
     def bends(self) -> bool:
-        """Whether pixels leave their grid, so that they are interpolated once more."""
+        """Whether pixels leave their grid, so that a move interpolates them once more."""
         return self.degrees > 0 or self.zoom != (1, 1)
 
 
 class Move(NamedTuple):
-    """One draw.
+    """One drawn movement.
 
     Attributes:
         box: int32 [4] (top, left, height, width), inside the valid part.
-        back: float32 [2, 2], from (row, column) about the box's centre in the result to those in
-            the source.
+        back: float32 [2, 2] maps (row, column) about the box's centre from the result to the
+            source.
         mirror: bool [].
         upend: bool [].
         turns: int32 [], quarter turns anticlockwise.
@@ -71,7 +70,7 @@ class Move(NamedTuple):
 
 
 def draw_move(key: jax.Array, extent: jax.Array, moves: Moves) -> Move:
-    """Draws what happens to one picture and its mask.
+    """The movement of one picture and its mask.
 
     Args:
         key: Random key.
@@ -96,13 +95,13 @@ def draw_move(key: jax.Array, extent: jax.Array, moves: Moves) -> Move:
 def move_image(
     image: jax.Array, extent: jax.Array, move: Move, moves: Moves, size: int
 ) -> jax.Array:
-    """Moves a picture.
+    """A moved picture.
 
     Args:
         image: [H, W, C] in 0..255.
         extent: [2] height and width of the valid part.
         move: From ``draw_move`` with the same ``moves``.
-        moves: What may happen; what cannot is left out of the program.
+        moves: What may happen; anything else is left out of the program.
         size: Side of the result in pixels.
 
     Returns:
@@ -112,7 +111,8 @@ def move_image(
     if moves.bends:
         rows, columns = (jnp.arange(side) for side in image.shape[:2])
         places = _places(rows, columns, move)
-        valid = jnp.where(_valid(image.shape[:2], extent)[..., None], image, 0.0)
+        inside = (rows[:, None] < extent[0]) & (columns[None, :] < extent[1])
+        valid = jnp.where(inside[..., None], image, 0.0)
 
         def sample(plane: jax.Array) -> jax.Array:
             return map_coordinates(plane, places, order=1, mode="constant", cval=0.0)
@@ -121,29 +121,22 @@ def move_image(
     return _reflect(crop(image, move.box, size), move, moves)
 
 
-def move_mask(
-    mask: jax.Array,
-    extent: jax.Array,
-    move: Move,
-    moves: Moves,
-    size: int,
-    outside: int = IGNORED,
-) -> jax.Array:
-    """Moves a mask [H, W] as ``move_image`` does its picture.
+def move_mask(mask: jax.Array, extent: jax.Array, move: Move, moves: Moves, size: int) -> jax.Array:
+    """A mask [H, W], moved as ``move_image`` moves its picture.
 
     Returns:
-        [size, size] in the mask's type: values of the mask, and ``outside``.
+        [size, size] in the mask's type: values of the mask, and ``IGNORED``.
     """
     if not moves.bends:
         return _reflect(crop_mask(mask, move.box, size), move, moves)
-    # Turned and cropped at once: going twice to the nearest pixel could lead a whole pixel away.
+    # Turned and cropped at once: two steps to the nearest pixel could lead a whole pixel away.
     top, left, height, width = move.box
     centres = (jnp.arange(size) + 0.5) / size
     places = _places(top + centres * height - 0.5, left + centres * width - 0.5, move)
     rows, columns = (jnp.round(place).astype(jnp.int32) for place in places)
     inside = (rows >= 0) & (rows < extent[0]) & (columns >= 0) & (columns < extent[1])
-    taken = mask[jnp.where(inside, rows, 0), jnp.where(inside, columns, 0)]
-    return _reflect(jnp.where(inside, taken, jnp.asarray(outside, mask.dtype)), move, moves)
+    nearest = mask[jnp.where(inside, rows, 0), jnp.where(inside, columns, 0)]
+    return _reflect(jnp.where(inside, nearest, jnp.asarray(IGNORED, mask.dtype)), move, moves)
 
 
 def move_jointly(
@@ -153,7 +146,6 @@ def move_jointly(
     extent: jax.Array,
     moves: Moves,
     size: int,
-    outside: int = IGNORED,
 ) -> tuple[jax.Array, jax.Array]:
     """A picture [H, W, C] and its mask [H, W], moved by the same draw.
 
@@ -167,11 +159,11 @@ def move_jointly(
         raise ValueError(f"image {image.shape} and mask {mask.shape} differ in height or width")
     move = draw_move(key, extent, moves)
     moved = move_image(image, extent, move, moves, size)
-    return moved, move_mask(mask, extent, move, moves, size, outside)
+    return moved, move_mask(mask, extent, move, moves, size)
 
 
 def crop_mask(mask: jax.Array, box: jax.Array, size: int) -> jax.Array:
-    """A box of a mask at a fixed size, each pixel that nearest to its centre.
+    """A box of a mask at a fixed size, by the pixel nearest to each pixel's centre.
 
     Args:
         mask: [H, W].
@@ -203,12 +195,6 @@ def _places(rows: jax.Array, columns: jax.Array, move: Move) -> tuple[jax.Array,
     down, right = (rows - middle[0])[:, None], (columns - middle[1])[None, :]
     (a, b), (c, d) = move.back
     return middle[0] + a * down + b * right, middle[1] + c * down + d * right
-
-
-def _valid(shape: tuple[int, ...], extent: jax.Array) -> jax.Array:
-    """Which pixels [H, W] are inside the picture."""
-    height, width = extent
-    return (jnp.arange(shape[0])[:, None] < height) & (jnp.arange(shape[1])[None, :] < width)
 
 
 def _reflect(pixels: jax.Array, move: Move, moves: Moves) -> jax.Array:

@@ -1,7 +1,7 @@
 """The loss of the masked autoencoder.
 
 He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022: mean squared error over
-the pixels of hidden patches, by choice against patches normalised by their own mean and variance.
+the pixels of hidden patches, whose targets may be normalised by their own mean and variance.
 """
 
 import jax
@@ -15,14 +15,14 @@ def masked_patch_loss(
 ) -> jax.Array:
     """Mean squared error of one image over its hidden patches.
 
-    The mean over images equals the published loss, which averages over the hidden patches of a
-    batch, because every image hides the same number.
+    The published loss averages over the hidden patches of a batch. It equals the mean of this loss
+    over images, since every image hides the same number of patches.
 
     Args:
         pred: [N, P * P * C] predicted patches.
         target: [N, P * P * C] patches of the clean image.
-        mask: [N], 1 = hidden. Where nothing is hidden the loss is 0.
-        normalise_target: Compare with ``normalise_patches(target)``.
+        mask: [N], 1 = hidden. The loss is 0 if nothing is hidden.
+        normalise_target: Whether to compare with ``normalise_patches(target)``.
 
     Returns:
         float32 scalar.
@@ -43,7 +43,7 @@ def masked_patch_loss(
 
 
 def normalise_patches(patches: jax.Array) -> jax.Array:
-    """Patches by their own mean and variance: (x - mean) / sqrt(var + 1e-6), var unbiased.
+    """Patches normalised by themselves: (x - mean) / sqrt(var + 1e-6) with unbiased variance.
 
     Args:
         patches: [..., N, P * P * C].
@@ -59,11 +59,11 @@ def normalise_patches(patches: jax.Array) -> jax.Array:
 
 
 def denormalise_patches(patches: jax.Array, reference: jax.Array) -> jax.Array:
-    """Puts mean and variance of ``reference`` back: undoes ``normalise_patches(reference)``.
+    """Patches with ``reference``'s mean and variance: inverts ``normalise_patches(reference)``.
 
     Args:
         patches: [..., N, P * P * C] patches on the normalised scale, as a model predicts them.
-        reference: [..., N, P * P * C] patches whose mean and variance they were trained to lack.
+        reference: [..., N, P * P * C] patches with the original mean and variance.
 
     Returns:
         float32 of the same shape.

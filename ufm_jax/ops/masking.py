@@ -1,9 +1,10 @@
-"""Which patches the encoder sees: uniform masking, and masking that follows texture.
+"""Masking: which patches the encoder sees, drawn uniformly or by their texture.
 
 Uniform masking is that of He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022.
 UltraFedFM (npj Digital Medicine 8:714, 2025) draws the patches to keep without replacement, in
-proportion to a weight that falls with texture; here by Gumbel top-k (Kool et al., "Stochastic Beams
-and Where to Find Them", ICML 2019): the k largest of log weight + Gumbel noise are such a sample.
+proportion to a weight that falls with texture. Here the draw is Gumbel top-k (Kool et al.,
+"Stochastic Beams and Where to Find Them", ICML 2019): it keeps the k largest values of log weight
+plus Gumbel noise.
 """
 
 from typing import NamedTuple
@@ -12,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 _FLOOR = 1e-6
-"""Least weight relative to the image's largest: the most textured patch's may be 0."""
+"""Least weight relative to the image's largest, since the most textured patch may have 0."""
 
 
 class Masking(NamedTuple):
-    """The patches of one image that are kept, and those that are hidden.
+    """Which patches of one image are kept, and which are hidden.
 
     Attributes:
         keep_ids: int32 [Nk] indices of the kept patches, in the order they were drawn.
@@ -30,7 +31,7 @@ class Masking(NamedTuple):
 
 
 def num_kept(num_patches: int, mask_ratio: float) -> int:
-    """Number of patches kept, Nk = int(N * (1 - mask_ratio)), as the masked autoencoder counts.
+    """Number of kept patches, Nk = int(N * (1 - mask_ratio)), as the masked autoencoder counts.
 
     Raises:
         ValueError: If ``mask_ratio`` keeps no patch, or all of them.
@@ -47,11 +48,11 @@ def num_kept(num_patches: int, mask_ratio: float) -> int:
 def texture_mask(
     key: jax.Array, scores: jax.Array, mask_ratio: float, texture_strength: float
 ) -> Masking:
-    """Hides textured patches more often than smooth ones.
+    """A masking that hides textured patches more often than smooth ones.
 
-    A patch of score s has weight w = (max - s) + min over the image's patches, and patches are kept
-    without replacement in proportion to w ** texture_strength. Where all scores are equal, so are
-    the weights. A score that is not finite counts as the mean of the image's finite ones.
+    A patch of score s has weight w = (max - s) + min over the image's patches. Patches are kept
+    without replacement in proportion to w ** texture_strength. Equal scores have equal weights. A
+    score that is not finite counts as the mean of the image's finite scores.
 
     Args:
         key: Random key.
@@ -73,9 +74,9 @@ def texture_mask(
 
 
 def masking_from_noise(noise: jax.Array, num_keep: int) -> Masking:
-    """Keeps the patches of the smallest noise, in ascending order of it.
+    """A masking that keeps the patches of smallest noise, in ascending order.
 
-    Equal values are taken in the order of the patches, and NaN last.
+    Patches of equal noise keep their order, and NaN comes last.
 
     Args:
         noise: [N] one number for each patch.

@@ -1,4 +1,4 @@
-"""Examples made of others, or with a hole: mixup, cutmix, random erasing.
+"""Mixtures of two examples, and examples with a hole: mixup, cutmix, random erasing.
 
 Zhang et al., "mixup: Beyond Empirical Risk Minimization", 2018; Yun et al., "CutMix: Regularization
 Strategy to Train Strong Classifiers", 2019; Zhong et al., "Random Erasing Data Augmentation", 2020.
@@ -20,9 +20,9 @@ class Mixing(Checked):
 
     Attributes:
         mixup: Both parameters of mixup's beta distribution; 0 for no mixup.
-        cutmix: Those of cutmix; 0 for no cutmix.
-        probability: Of mixing at all.
-        switch: Where both are on, the probability of cutmix.
+        cutmix: Both parameters of cutmix's beta distribution; 0 for no cutmix.
+        probability: Probability of mixing at all.
+        switch: Probability of cutmix if both are on.
 
     Raises:
         ValueError: If a number is impossible.
@@ -39,7 +39,7 @@ class Mixed(NamedTuple):
 
     Attributes:
         image: float32 [H, W, C].
-        share: float32 [], weight of the example's own label; the partner's is 1 - share.
+        share: float32 [], weight of the example's own label; its partner's label has 1 - share.
         own: float32 [H, W], each pixel's share of the example's own picture. With cutmix alone it
             is 0 or 1, so that masks can be cut alike: ``where(own > 0, mask, partner_mask)``.
     """
@@ -50,12 +50,12 @@ class Mixed(NamedTuple):
 
 
 def partners(batch: jax.Array) -> jax.Array:
-    """Each example's partner in a batch [B, ...]: the one before it; its own if it is alone."""
+    """Each example's partner in a batch [B, ...]: the one before it, or itself if it is alone."""
     return jnp.roll(batch, 1, axis=0)
 
 
 def mix(key: jax.Array, image: jax.Array, partner: jax.Array, mixing: Mixing) -> Mixed:
-    """Mixes a picture [H, W, C] with another one of its size.
+    """The mixture of a picture [H, W, C] and another one of its size.
 
     Raises:
         ValueError: If the two differ in shape.
@@ -78,10 +78,10 @@ def mix(key: jax.Array, image: jax.Array, partner: jax.Array, mixing: Mixing) ->
 
 
 def own_region(key: jax.Array, height: int, width: int, alpha: float) -> jax.Array:
-    """Cutmix's mask: True [height, width] but in a box of the picture's own aspect.
+    """Cutmix's mask bool [height, width]: False in a box of the picture's aspect.
 
-    The box's share of the area is Beta(alpha, alpha) distributed, its centre uniform; what lies
-    beyond the border is cut off.
+    The box's share of the area is Beta(alpha, alpha) distributed, and its centre uniform. It is cut
+    off at the border.
     """
     share_key, place_key = jax.random.split(key)
     side = jnp.sqrt(1.0 - jax.random.beta(share_key, alpha, alpha))
@@ -92,12 +92,12 @@ def own_region(key: jax.Array, height: int, width: int, alpha: float) -> jax.Arr
 
 
 def mix_targets(targets: jax.Array, partner: jax.Array, share: jax.Array) -> jax.Array:
-    """``share * targets + (1 - share) * partner``; a NaN counts only where it has a share.
+    """``share * targets + (1 - share) * partner``; a NaN counts only if it has a share.
 
     Args:
         targets: [C] of the example; NaN where unknown.
         partner: [C] of its partner.
-        share: [] from ``Mixed``.
+        share: The share of ``Mixed``.
     """
     mixed = share * targets + (1.0 - share) * partner
     return jnp.where(share >= 1, targets, jnp.where(share <= 0, partner, mixed))
@@ -110,12 +110,12 @@ def random_erase(
     area: tuple[float, float] = (0.02, 1 / 3),
     ratio: tuple[float, float] = (0.3, 10 / 3),
 ) -> jax.Array:
-    """Fills a box of a picture with noise of the picture's own mean and deviation.
+    """A picture with a box of noise that has the picture's own mean and deviation.
 
     Args:
         key: Random key.
         image: [H, W, C] in 0..255.
-        probability: Of erasing at all.
+        probability: Probability of erasing at all.
         area: Least and largest area of the box, as shares of the picture's.
         ratio: Least and largest width of the box over its height.
 

@@ -1,7 +1,7 @@
 """Pixels in 0..255 to the scale that networks are trained on, and back.
 
-Mean and standard deviation are those of ImageNet, channel by channel, as in He et al., "Masked
-Autoencoders Are Scalable Vision Learners", CVPR 2022, so that published weights fit.
+Mean and standard deviation are those of ImageNet, by channel, as in He et al., "Masked Autoencoders
+Are Scalable Vision Learners", CVPR 2022, so that published weights fit.
 """
 
 import jax
@@ -17,12 +17,12 @@ STD = (0.229, 0.224, 0.225)
 
 
 def normalise(image: jax.Array, channels: int) -> jax.Array:
-    """Brings pixels to zero mean and unit variance over ImageNet.
+    """Pixels on a scale with zero mean and unit variance over ImageNet.
 
     Args:
         image: [..., H, W, C] in 0..255, grey (C = 1) or colour (C = 3).
-        channels: Channels of the result: 3, where grey is repeated, or 1, where colour turns grey
-            and ``MEAN`` and ``STD`` enter as their grey.
+        channels: Channels of the result. 3 repeats grey; 1 turns colour, and ``MEAN`` and ``STD``,
+            to grey.
 
     Returns:
         float32 [..., H, W, channels].
@@ -38,7 +38,7 @@ def normalise(image: jax.Array, channels: int) -> jax.Array:
 
 
 def denormalise(image: jax.Array) -> jax.Array:
-    """Pixels in 0..255 of normalised ones: the inverse of ``normalise``, not clipped.
+    """Pixels in 0..255, not clipped, from normalised ones: the inverse of ``normalise``.
 
     Args:
         image: [..., H, W, C] normalised, C = 1 or 3.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 
 def patchify(image: jax.Array, patch_size: int) -> jax.Array:
-    """Cuts images into flat patches.
+    """The flat patches of images.
 
     Args:
         image: [..., H, W, C].
@@ -31,7 +31,7 @@ def patchify(image: jax.Array, patch_size: int) -> jax.Array:
 
 
 def unpatchify(patches: jax.Array, patch_size: int, height: int, width: int) -> jax.Array:
-    """Puts patches back together: the inverse of ``patchify``.
+    """The images of patches: the inverse of ``patchify``.
 
     Args:
         patches: [..., N, P * P * C].
@@ -59,7 +59,7 @@ def unpatchify(patches: jax.Array, patch_size: int, height: int, width: int) -> 
 
 
 def patch_grid(height: int, width: int, patch_size: int) -> tuple[int, int]:
-    """Patches down and across an image.
+    """The numbers of patches down and across an image.
 
     Raises:
         ValueError: If ``patch_size`` does not divide both sides.

@@ -8,7 +8,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def rgb_to_grey(image: jax.Array) -> jax.Array:
-    """Grey of colour images, not rounded to whole levels.
+    """The grey images of colour images, not rounded to whole levels.
 
     Args:
         image: [..., H, W, 3], red first.

@@ -10,7 +10,7 @@ _BASE = 10000.0
 
 
 def sincos_2d(dim: int, grid_h: int, grid_w: int, cls_token: bool) -> np.ndarray:
-    """Position embedding of a grid of patches.
+    """The position embedding of a grid of patches.
 
     A coordinate x gets sin(x w_i) and then cos(x w_i), with w_i = 10000^(-i / (D / 4)). The first
     half of the channels holds the column, the second the row, as published models have it.
@@ -19,10 +19,11 @@ def sincos_2d(dim: int, grid_h: int, grid_w: int, cls_token: bool) -> np.ndarray
         dim: Channels D; a multiple of 4.
         grid_h: Patches down.
         grid_w: Patches across.
-        cls_token: Put a row of zeros, the class token's, before the patches.
+        cls_token: Whether a row of zeros, for the class token, comes before the patches.
 
     Returns:
-        float32 [N, D], or [N + 1, D] with the class token; a constant of the traced program.
+        float32 [N, D], or [N + 1, D] with the class token. It is a numpy array, and so a constant
+        of a traced program.
 
     Raises:
         ValueError: If ``dim`` is not a positive multiple of 4, or the grid is empty.

@@ -1,18 +1,18 @@
 """Grey levels of an image between its pixels, in the form that a platform computes fastest.
 
-A TPU fetches single pixels one by one, and multiplies matrices: there one product gives the samples
-of an image. CPUs and GPUs gather the pixels.
+CPUs and GPUs gather the pixels. A TPU fetches single pixels slowly and multiplies matrices fast, so
+that one product gives the samples of an image there.
 """
 
 import jax
 import jax.numpy as jnp
 
 _FINENESS = 256
-"""Parts of a pixel that the matrix product tells apart: the 8 bits of bfloat16."""
+"""The matrix product resolves 1/256 of a pixel, by the 8 bits of bfloat16."""
 
 
 def bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Bilinear samples of an image at any points inside it.
+    """Bilinear samples of an image at points inside it.
 
     Args:
         image: [H, W, C], uint8 or float32.
@@ -29,7 +29,7 @@ def bilinear(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array
 
 
 def bilinear_by_gathers(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """The samples of `bilinear` from the four pixels around each point."""
+    """The samples of ``bilinear`` from the four pixels around each point."""
     height, width, channels = image.shape
     starts, shares = [], []
     for place, side in ((rows, height), (columns, width)):
@@ -50,15 +50,15 @@ def bilinear_by_gathers(image: jax.Array, rows: jax.Array, columns: jax.Array) -
 
 
 def bilinear_by_product(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """The samples of `bilinear` from one product of matrices.
+    """The samples of ``bilinear`` from one product of matrices.
 
     With the hat function h(x) = max(1 - |x|, 0), the sample at (y, x) is
 
         sum_i h(y - i) sum_j h(x - j) image[i, j].
 
     The inner sums are the product of the image and a matrix with a column for each point. A TPU's
-    compiler computes that matrix, the product and the outer sum in one kernel, in which nothing of
-    their size reaches the main memory.
+    compiler computes the matrix, the product and the outer sum in one kernel, without writing any
+    of them to the main memory.
     """
     height, width, _ = image.shape
     # Grey levels of uint8 and weights in 1/256 are exact in bfloat16, and sums are float32.
@@ -75,6 +75,6 @@ def bilinear_by_product(image: jax.Array, rows: jax.Array, columns: jax.Array) -
 
 
 def _hats(places: jax.Array, side: int) -> jax.Array:
-    """Weights [side, ...] of the pixels of a line for its linear interpolation at some places."""
+    """Weights [side, ...] of a line's pixels for linear interpolation at places [...]."""
     pixels = jax.lax.broadcasted_iota(jnp.float32, (side, *places.shape), 0)
     return jnp.maximum(1 - jnp.abs(places - pixels), 0)

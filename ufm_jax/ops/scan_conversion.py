@@ -1,14 +1,13 @@
-"""Seeing a scan through the other probe geometry: a fan as a rectangle, a rectangle as a fan.
+"""Converts scans to the other probe geometry: a fan to a rectangle, a rectangle to a fan.
 
-UltraFedFM (npj Digital Medicine 8:714, 2025) shows each image through both geometries. Here both
-directions are one polar resampling about an explicit apex,
+UltraFedFM (npj Digital Medicine 8:714, 2025) shows each image in both geometries. Both directions
+are one polar resampling about an explicit apex,
 
     row = apex_row + r cos(theta),    column = apex_column + r sin(theta),
 
 in which depth grows with r, downward, and theta grows to the right, so that they undo each other.
-Every pixel of the result computes where it comes from, and takes a bilinear sample from there.
-
-Pixel centres lie at integers. Outside the scan everything is 0.
+Every pixel of the result is a bilinear sample at the point it comes from. Pixel centres lie at
+integers, and pixels outside the scan are 0.
 """
 
 import math
@@ -22,12 +21,12 @@ import jax.numpy as jnp
 from ufm_jax.ops.sampling import bilinear
 
 LINEAR, SECTOR = 1, 2
-"""Kinds of a geometry; any other is unknown and stays as it is."""
+"""Kinds of a geometry; scans of any other kind are not converted."""
 
 _MARGIN = 0.5
-"""Pixels up to this far outside a scan count as its border: their centres are the nearest."""
+"""Points up to this far outside a scan, in pixels, belong to its border pixels."""
 _DEEPEST = 50.0
-"""Largest r_min over depth of a fan: its arcs are flat to the eye."""
+"""Largest r_min over depth of a fan, whose arcs then look flat."""
 
 Number = jax.Array | float
 
@@ -36,12 +35,11 @@ class Sector(NamedTuple):
     """A fan.
 
     Attributes:
-        apex_row: Where the beams meet, pixels; may lie above the image.
-        apex_column: Likewise.
+        apex_row, apex_column: The point where the beams meet, pixels; it may lie above the image.
         r_min: Distance of the probe's face from the apex, pixels.
         r_max: Distance of the deepest echoes from the apex, pixels.
-        theta_min: Leftmost beam, radians from straight down, positive to the right.
-        theta_max: Rightmost beam.
+        theta_min, theta_max: Leftmost and rightmost beam, radians from straight down, positive to
+            the right.
     """
 
     apex_row: Number
@@ -67,9 +65,9 @@ class Fan:
 
     Attributes:
         opening: Angle between the outermost beams, radians. 60 degrees is common for convex probes.
-        face: r_min as a share of the depth r_max - r_min. None takes the one that keeps the aspect
-            of what is seen at half depth, as far as that is not below `least_face`.
-        least_face: See `face`; a convex probe of 40 mm that looks 200 mm deep has 0.2.
+        face: r_min as a share of the depth r_max - r_min. None takes the share that keeps the
+            aspect at half depth, or ``least_face`` if that is larger.
+        least_face: See ``face``; a convex probe of 40 mm that looks 200 mm deep has 0.2.
 
     Raises:
         ValueError: If a number is impossible.
@@ -93,7 +91,7 @@ CONVEX = Fan()
 
 
 class _Source(NamedTuple):
-    """Points behind a result's pixels, [H, W] each, and whether those pixels show the scan."""
+    """The points [H, W] a result's pixels come from, and whether those pixels show the scan."""
 
     rows: jax.Array
     columns: jax.Array
@@ -108,7 +106,7 @@ def random_convert(
     probability: float,
     fan: Fan = CONVEX,
 ) -> tuple[jax.Array, jax.Array]:
-    """Shows an image through the other probe geometry with a probability; see `convert`.
+    """An image in the other probe geometry with a probability, by ``convert``.
 
     Raises:
         ValueError: If the probability is not from 0 to 1, or a shape is wrong.
@@ -122,18 +120,18 @@ def random_convert(
 def convert(
     image: jax.Array, extent: jax.Array, geometry: jax.Array, fan: Fan = CONVEX
 ) -> tuple[jax.Array, jax.Array]:
-    """Shows an image through the other probe geometry.
+    """An image in the other probe geometry.
 
-    A sector becomes the rectangle of its beams: sides in proportion to its depth and to its arc at
-    half depth. A rectangle becomes a fan in the inverse proportion. Both are as large as the canvas
-    allows, in its top-left corner; what the picture cuts off a scan stays black.
+    A sector becomes the rectangle of its beams, with sides in proportion to its depth and to its
+    arc at half depth. A rectangle becomes a fan in the inverse proportion. Both are as large as the
+    canvas allows, in its top-left corner. Parts of a scan outside the picture are black.
 
     Args:
         image: [S, S, C], the picture in the top-left corner.
         extent: [2] height and width of the picture.
-        geometry: [7] (kind, a, b, c, d, e, f): kind 1 is followed by a `Rectangle`, kind 2 by a
-            `Sector`, in pixels; another kind leaves the image as it is.
-        fan: What a rectangle becomes.
+        geometry: [7] (kind, a, b, c, d, e, f): kind 1 is followed by a ``Rectangle``, kind 2 by a
+            ``Sector``, in pixels; an image of another kind does not change.
+        fan: The fan that a rectangle becomes.
 
     Returns:
         The image, float32 [S, S, C], and its extent, int32 [2].
@@ -154,8 +152,8 @@ def convert(
         known = (geometry[0] == LINEAR) | (geometry[0] == SECTOR)
         return jax.lax.cond(known, partial(_convert, fan=fan), _leave, image, extent, geometry)
 
-    # Taken one by one, images of a batch that stay as they are cost nothing. A GPU takes them all
-    # at once, since each turn of such a loop would cost it more.
+    # One by one, images of a batch that do not change cost nothing. A GPU takes all images at once,
+    # since each turn of such a loop would cost it more.
     one_by_one = jax.custom_batching.sequential_vmap(one)
     arguments = image, extent.astype(jnp.int32), geometry.astype(jnp.float32)
     return jax.lax.platform_dependent(*arguments, cuda=one, rocm=one, default=one_by_one)
@@ -209,7 +207,7 @@ def fitted_sector(rectangle: Rectangle, fan: Fan, size: int) -> tuple[Sector, ja
 
 
 def _polar_source(sector: Sector, target: Rectangle, height: int, width: int) -> _Source:
-    """Points of a fan behind the pixels of a rectangle."""
+    """The points of a fan that the pixels of a rectangle come from."""
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
     down = (rows - target.top) / jnp.maximum(target.bottom - target.top, 1.0)
     across = (columns - target.left) / jnp.maximum(target.right - target.left, 1.0)
@@ -223,7 +221,7 @@ def _polar_source(sector: Sector, target: Rectangle, height: int, width: int) ->
 
 
 def _beam_source(rectangle: Rectangle, target: Sector, height: int, width: int) -> _Source:
-    """Points of a rectangle behind the pixels of a fan."""
+    """The points of a rectangle that the pixels of a fan come from."""
     down = jnp.arange(height)[:, None] - target.apex_row
     right = jnp.arange(width)[None, :] - target.apex_column
     r, theta = jnp.hypot(down, right), jnp.arctan2(right, down)
@@ -239,7 +237,7 @@ def _beam_source(rectangle: Rectangle, target: Sector, height: int, width: int) 
 
 
 def _sample(image: jax.Array, extent: jax.Array, source: _Source) -> jax.Array:
-    """Bilinear samples float32 [H, W, C] of the valid part of an image; 0 outside of it."""
+    """Bilinear samples float32 [H, W, C] of the valid part of an image; 0 outside."""
     inside, places = source.inside, []
     for place, valid in zip(source[:2], extent, strict=True):
         inside &= (place >= -_MARGIN) & (place <= valid - 1 + _MARGIN)

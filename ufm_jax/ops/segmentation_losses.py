@@ -1,24 +1,22 @@
-"""Losses of segmentation, from logits, for one example.
+"""Losses of segmentation for one example, from logits.
 
-The mean of a cross entropy over pixels plus the mean of a Dice loss over classes (Milletari et al.,
-"V-Net", 2016; the sum as in Isensee et al., "nnU-Net", 2021). The Dice loss of a class with
-probabilities p and target t over an example's pixels is
+The loss is the mean of a cross entropy over pixels plus the mean of a Dice loss over classes
+(Milletari et al., "V-Net", 2016; the sum as in Isensee et al., "nnU-Net", 2021). The Dice loss of a
+class with probabilities p and target t over an example's pixels is
 
-    1 - 2 sum(p t) / (sum(p) + sum(t))    where the class has a pixel, and    mean(p)    where not.
+    1 - 2 sum(p t) / (sum(p) + sum(t))    if the class has a pixel, and    mean(p)    otherwise.
 
-No smoothing constant is needed: the denominator is 1 at least. Of a class that is not there, the
-first form is 1 whatever is predicted; with a constant it is flat unless sum(p) is about the
+The denominator is at least 1, and needs no smoothing constant. For an absent class the first form
+would be 1 whatever is predicted; with a constant it would be flat unless sum(p) is about the
 constant. The mean is the share of pixels predicted in error, and its gradient is as large as the
-cross entropy's.
-
-The masks' pixels of ``IGNORED`` have no influence.
+cross entropy's. Pixels of ``IGNORED`` in the mask have no influence.
 """
 
 import jax
 import jax.numpy as jnp
 
 IGNORED = 255
-"""The value of mask pixels that are outside the picture, or not annotated."""
+"""The value of mask pixels that are outside the picture or not annotated."""
 
 
 def segmentation_loss(
@@ -30,16 +28,16 @@ def segmentation_loss(
     """Cross entropy plus ``dice_weight`` times the mean Dice loss of the foreground classes.
 
     Args:
-        logits: [H, W, C]. C = 1 is the foreground's against background, through a sigmoid; C > 1
-            are those of the background (class 0) and the foreground classes, through a softmax.
-        mask: [H, W] class numbers, from 0, and ``IGNORED``. A number of C or more (with C = 1: of 2
-            or more) counts as ignored.
-        dice_weight: See above; 0 for cross entropy alone.
-        class_weights: [max(C, 2)] weights of the classes' pixels in the cross entropy, None for
-            equal ones; see ``pixel_cross_entropy``.
+        logits: [H, W, C]. C = 1 has one foreground class, through a sigmoid; C > 1 has the
+            background (class 0) and the foreground classes, through a softmax.
+        mask: [H, W] class numbers, from 0, and ``IGNORED``. Numbers from max(C, 2) on count as
+            ignored.
+        dice_weight: Weight of the Dice loss; 0 for cross entropy alone.
+        class_weights: [max(C, 2)] weights of the classes' pixels in the cross entropy; None for
+            equal weights. See ``pixel_cross_entropy``.
 
     Returns:
-        float32 scalar; 0, with a gradient of 0, where every pixel is ignored.
+        float32 scalar; 0, with a gradient of 0, if every pixel is ignored.
 
     Raises:
         ValueError: If the shapes do not belong together, or the weight is negative.
@@ -57,8 +55,9 @@ def pixel_cross_entropy(
 ) -> jax.Array:
     """Mean cross entropy over the pixels that count: binary for C = 1, categorical for more.
 
-    With class weights it is the weighted mean, sum(w e) / sum(w): weights shift attention between
-    classes within an example, and not between examples. Arguments as ``segmentation_loss``.
+    With class weights it is the weighted mean, sum(w e) / sum(w). Weights shift attention between
+    classes within an example, but not between examples. Arguments are those of
+    ``segmentation_loss``.
     """
     log_probabilities = _log_probabilities(logits, mask)
     weights = _one_hot(mask, log_probabilities.shape[-1])
@@ -74,10 +73,7 @@ def pixel_cross_entropy(
 
 
 def dice_losses(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Dice loss of each foreground class, float32 [max(C - 1, 1)].
-
-    Arguments as ``segmentation_loss``.
-    """
+    """Dice loss float32 [max(C - 1, 1)] of each foreground class; see ``segmentation_loss``."""
     log_probabilities = _log_probabilities(logits, mask)
     targets = _one_hot(mask, log_probabilities.shape[-1])
     counts = targets.sum(axis=-1, keepdims=True)
@@ -86,13 +82,13 @@ def dice_losses(logits: jax.Array, mask: jax.Array) -> jax.Array:
     overlap = jnp.sum(foreground * probabilities, axis=(0, 1))
     predicted, there = probabilities.sum(axis=(0, 1)), foreground.sum(axis=(0, 1))
     present = there > 0
-    # The denominator of the form that is not taken must not be 0: its gradient would be NaN.
+    # The denominator must not be 0 even if its form is not selected: the gradient would be NaN.
     dice = 2.0 * overlap / jnp.where(present, predicted + there, 1.0)
     return jnp.where(present, 1.0 - dice, predicted / jnp.maximum(counts.sum(), 1.0))
 
 
 def _log_probabilities(logits: jax.Array, mask: jax.Array) -> jax.Array:
-    """Of background and foreground classes, float32 [H, W, max(C, 2)]."""
+    """float32 [H, W, max(C, 2)] logarithms of the probabilities; the background comes first."""
     if logits.ndim != 3 or mask.shape != logits.shape[:2]:
         raise ValueError(
             "a segmentation loss takes logits [H, W, C] and a mask [H, W] of one example, "
@@ -105,5 +101,5 @@ def _log_probabilities(logits: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def _one_hot(mask: jax.Array, num_classes: int) -> jax.Array:
-    """float32 [H, W, num_classes]; all 0 where the pixel is ignored."""
+    """float32 [H, W, num_classes]; all 0 at an ignored pixel."""
     return jax.nn.one_hot(mask.astype(jnp.int32), num_classes, dtype=jnp.float32)

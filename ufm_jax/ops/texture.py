@@ -1,7 +1,6 @@
-"""How much texture each patch of an image has.
+"""The texture score of patches: the mean absolute Laplacian, as in UltraFedFM.
 
-The score of UltraFedFM (npj Digital Medicine 8:714, 2025): the mean absolute Laplacian inside a
-patch.
+UltraFedFM: npj Digital Medicine 8:714, 2025.
 """
 
 import jax

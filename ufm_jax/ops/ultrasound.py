@@ -1,8 +1,8 @@
 """Changes of a B-mode picture that come from the scanner's knobs and its physics.
 
-In place of colour operations made for photographs. A B-mode picture shows the logarithm of the
-echo's envelope: 255 grey levels span a dynamic range of some `DYNAMIC_RANGE_DB`, so that a factor
-on the echo is a number of grey levels added (Szabo, "Diagnostic Ultrasound Imaging: Inside Out",
+They replace colour operations made for photographs. A B-mode picture shows the logarithm of the
+echo's envelope: 255 grey levels span a dynamic range of about ``DYNAMIC_RANGE_DB``, so that a
+factor on the echo adds a number of grey levels (Szabo, "Diagnostic Ultrasound Imaging: Inside Out",
 2nd ed. 2014, and for each knob Zagzebski, "Essentials of Ultrasound Physics", 1996):
 
 - overall gain: a factor on all echoes;
@@ -14,8 +14,8 @@ on the echo is a number of grey levels added (Szabo, "Diagnostic Ultrasound Imag
   ultrasound B-mode scans", 1978; Wagner et al. 1983): 5.6 dB of standard deviation;
 - lateral resolution: the beam is wider than the pulse is long, so blur is mostly sideways.
 
-Depth is taken to run down the picture, sideways to run across: true for linear probes, and near the
-middle of a sector. What is black, outside of the scan, stays black.
+Depth is taken to run down the picture and width across, which holds for linear probes and near the
+middle of a sector. Black pixels, outside of the scan, stay black.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ DYNAMIC_RANGE_DB = 60.0
 
 _LEVELS_PER_DB = 255.0 / DYNAMIC_RANGE_DB
 _ECHO_LEVEL = 16.0
-"""Changes are in full from this level on, and in proportion below: black is no echo."""
+"""From this level on changes apply in full; below it in proportion, since black has no echo."""
 _SLIDERS = 8
 _BLUR_REACH = 4
 _SPECKLE_TAPS = ((0.5, 1.0, 0.5), (0.25, 0.75, 1.0, 0.75, 0.25))
@@ -43,7 +43,7 @@ Decibels = Annotated[float, Range(0, 1000)]
 
 @dataclass(frozen=True)
 class UltrasoundStrengths(Checked):
-    """Largest changes; each is drawn uniformly between none and this, or between plus and minus.
+    """Largest changes; each is drawn uniformly from 0, or from the negative, to this value.
 
     Attributes:
         gain: Overall gain, dB either way.
@@ -52,7 +52,7 @@ class UltrasoundStrengths(Checked):
         gamma: Logarithm of the grey map's exponent, either way.
         speckle: Standard deviation of added speckle, dB.
         blur: Standard deviation of the sideways blur, pixels, up to 2.
-        probability: Of each of the six.
+        probability: Probability of each of the six changes.
 
     Raises:
         ValueError: If a number is impossible.
@@ -70,9 +70,9 @@ class UltrasoundStrengths(Checked):
 def ultrasound_augment(
     key: jax.Array, image: jax.Array, strengths: UltrasoundStrengths
 ) -> jax.Array:
-    """Changes a picture as another examiner, scanner or preset would have.
+    """A picture as another examiner, scanner or preset might have made it.
 
-    In the order of the signal: blur, speckle, TGC, gain, dynamic range, grey map.
+    Changes follow the signal's path: blur, speckle, TGC, gain, dynamic range, grey map.
 
     Args:
         key: Random key.
@@ -150,14 +150,14 @@ def lateral_blur(image: jax.Array, sigma: jax.Array | float) -> jax.Array:
     """The picture [H, W, C] blurred by a Gaussian: ``sigma`` pixels across, a third of it down."""
     offsets = jnp.arange(-_BLUR_REACH, _BLUR_REACH + 1, dtype=jnp.float32)
     for axis, width in ((1, sigma), (0, sigma / 3)):
-        # A width of 0 is the limit of narrow ones, which leave the picture as it is.
+        # A width of 0 is the limit of narrow kernels, which do not change the picture.
         weights = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(width, 1e-3)))
         image = _smooth(image, weights / weights.sum(), axis, "edge")
     return image
 
 
 def _add(image: jax.Array, levels: jax.Array | float) -> jax.Array:
-    """Adds grey levels to echoes, in proportion where there is hardly any, within 0..255."""
+    """Adds grey levels within 0..255, to weak echoes in proportion to their level."""
     share = jnp.clip(image.max(axis=-1, keepdims=True) / _ECHO_LEVEL, 0.0, 1.0)
     return jnp.clip(image + levels * share, 0.0, 255.0)
 

@@ -15,7 +15,7 @@ from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.plan import HostPlan
 from ufm_jax.fed.privacy.accounting import check_installed
 from ufm_jax.fed.privacy.ledger import Ledger, epsilons, go_on, new_ledger, rounds_within, spend
-from ufm_jax.fed.privacy.mechanism import Mechanism, of_batches, of_cohorts, releases_per_round
+from ufm_jax.fed.privacy.mechanism import Mechanism, mechanism_of, releases_per_round
 from ufm_jax.fed.privacy.refusals import RunFacts, refusals
 from ufm_jax.files import write_json
 
@@ -193,9 +193,9 @@ def mechanisms_of(config: FederationConfig, federation: Federation) -> list[Mech
         if sampling == "by_size":
             raise ValueError("cohorts by size have no mechanism")
         cohort = config.cohort_size or count
-        return [of_cohorts(z, sampling, cohort, count, federation.most_clients)] * count
+        return [mechanism_of(z, sampling, cohort, count, federation.most_clients)] * count
     return [
-        of_batches(z, batching.sampling, batching.batch_size, int(size), batching.capacity)
+        mechanism_of(z, batching.sampling, batching.batch_size, int(size), batching.capacity)
         for size in federation.sizes
     ]
 

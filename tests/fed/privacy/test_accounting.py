@@ -8,7 +8,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from ufm_jax.fed.privacy.accounting import Epsilon, Spent, epsilon, noise_for
-from ufm_jax.fed.privacy.mechanism import Mechanism, of_batches, of_cohorts, releases_per_round
+from ufm_jax.fed.privacy.mechanism import Mechanism, mechanism_of, releases_per_round
 from ufm_jax.fed.privacy.refusals import RunFacts, refusals
 
 pytest.importorskip("dp_accounting", reason="epsilons need ufm-jax[privacy]")
@@ -71,7 +71,7 @@ def test_replacing_a_unit_moves_twice_as_far():
 
 
 def test_fixed_cohorts_pay_less_than_everyone_and_more_than_poisson():
-    fixed, drawn = of_cohorts(8.0, "uniform", 4, 40), of_cohorts(8.0, "poisson", 4, 40)
+    fixed, drawn = mechanism_of(8.0, "uniform", 4, 40), mechanism_of(8.0, "poisson", 4, 40)
     assert of(drawn, 50).rdp < of(fixed, 50).rdp < of(replace(fixed, rate=1.0, most=40), 50).rdp
     assert of(fixed, 50).pld is None
 
@@ -87,14 +87,14 @@ def test_the_bound_of_a_poisson_draw_is_paid_for():
 
 
 def test_mechanisms_follow_from_what_a_run_does():
-    assert of_cohorts(1.0, "uniform", 16, 16) == Mechanism(1.0)
-    assert of_cohorts(1.0, "poisson", 4, 16, 9) == Mechanism(1.0, "poisson", 0.25, 16, 9)
-    assert of_cohorts(1.0, "poisson", 4, 16, 16) == Mechanism(1.0, "poisson", 0.25)
-    assert of_batches(1.0, "shuffle", 8, 100) == Mechanism(1.0)
-    assert of_batches(1.0, "poisson", 8, 100, 30) == Mechanism(1.0, "poisson", 0.08, 100, 30)
-    assert of_batches(1.0, "poisson", 8, 5, 30) == Mechanism(1.0)
+    assert mechanism_of(1.0, "uniform", 16, 16) == Mechanism(1.0)
+    assert mechanism_of(1.0, "poisson", 4, 16, 9) == Mechanism(1.0, "poisson", 0.25, 16, 9)
+    assert mechanism_of(1.0, "poisson", 4, 16, 16) == Mechanism(1.0, "poisson", 0.25)
+    assert mechanism_of(1.0, "shuffle", 8, 100) == Mechanism(1.0)
+    assert mechanism_of(1.0, "poisson", 8, 100, 30) == Mechanism(1.0, "poisson", 0.08, 100, 30)
+    assert mechanism_of(1.0, "poisson", 8, 5, 30) == Mechanism(1.0)
     with pytest.raises(ValueError, match="'by_size' cannot be accounted for"):
-        of_cohorts(1.0, "by_size", 4, 16)
+        mechanism_of(1.0, "by_size", 4, 16)
     assert releases_per_round("poisson", 7, 3) == 7
     assert releases_per_round("shuffle", 7, 3) == 3
 

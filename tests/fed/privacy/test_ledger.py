@@ -5,12 +5,12 @@ import pytest
 
 from ufm_jax.fed.privacy.accounting import Spent, epsilon
 from ufm_jax.fed.privacy.ledger import epsilons, go_on, new_ledger, rounds_within, spend, spent
-from ufm_jax.fed.privacy.mechanism import Mechanism, of_batches
+from ufm_jax.fed.privacy.mechanism import Mechanism, mechanism_of
 
 pytest.importorskip("dp_accounting", reason="epsilons need ufm-jax[privacy]")
 
 DELTA = 1e-4
-MECHANISMS = [of_batches(1.0, "poisson", 8, n, 25) for n in (6, 200, 800)]
+MECHANISMS = [mechanism_of(1.0, "poisson", 8, n, 25) for n in (6, 200, 800)]
 
 
 def test_a_ledger_gives_back_what_was_put_in():

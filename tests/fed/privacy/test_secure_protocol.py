@@ -198,7 +198,7 @@ def test_fewer_shares_fit_every_secret_alike():
         ((bytes(65), 1, [1]), "share 64 at most"),
         ((bytes(32), 1, [0, 1]), "from 1"),
         ((bytes(32), 1, [1, 1]), "differently"),
-        ((bytes(32), 3, [1, 2]), "nobody could recover"),
+        ((bytes(32), 3, [1, 2]), "give from 1 to the number of holders"),
     ],
 )
 def test_secrets_that_cannot_be_shared_are_refused(arguments, message):

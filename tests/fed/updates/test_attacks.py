@@ -16,7 +16,6 @@ from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.fed.updates.attacks import (
-    flip_labels,
     inner_product,
     little_is_enough,
     random_noise,
@@ -103,13 +102,6 @@ def test_robust_rules_withstand_what_turns_the_mean_round(rows, rule):
     assert plain @ honest < 0
     cosine = robust @ honest / np.linalg.norm(robust) / np.linalg.norm(honest)
     assert cosine > 0.8
-
-
-def test_labels_are_flipped_for_hostile_clients_alone():
-    labels = np.array([0, 1, 2, -1, 0, 2, 1])
-    found = flip_labels(labels, [0, 2, 5, 7], (1,), 3)
-    np.testing.assert_array_equal(found, [0, 1, 0, -1, 2, 2, 1])
-    np.testing.assert_array_equal(labels, [0, 1, 2, -1, 0, 2, 1])
 
 
 def test_an_attack_without_hostile_clients_is_none(rows):

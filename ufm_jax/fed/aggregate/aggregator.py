@@ -23,8 +23,8 @@ class Cohort(NamedTuple):
 
     Attributes:
         client: int32 [D * P] their numbers.
-        weight: float32 [D * P] their shares p_k; zero where there is no client.
-        key: For what is random in this round; the same on every device.
+        weight: float32 [D * P] their shares p_k; zero at a place without a client.
+        key: Random key of the round; the same on every device.
     """
 
     client: jax.Array
@@ -36,17 +36,16 @@ class Aggregator(NamedTuple):
     """How the updates of a cohort become one. All but ``alone`` runs inside the compiled round.
 
     Attributes:
-        init: ``update -> state``: what stays from round to round; ``()`` for nothing. ``update``
-            is given as shapes, here and in ``empty``.
+        init: ``update -> state``: what is kept from round to round, or ``()``. Here and in
+            ``empty``, ``update`` is given as shapes.
         empty: ``(update, P) -> gathered``: what a device has gathered before its first client ends.
         add: ``(gathered, update, turn, cohort) -> gathered``.
-        add_many: The same for updates and turns with a leading axis L; those of weight zero are
-            left out, whatever they hold.
+        add_many: ``add`` for updates and turns with a leading axis L; those of weight zero are left
+            out, whatever they hold.
         result: ``(state, gathered, cohort) -> (state, update, share)``, the same on every device.
-            ``share`` is the sum of the p_k that ``update`` is a mean of; where it is 0 there is
-            nothing to go on with, and the server stays as it is.
-        alone: ``(state, updates, cohort) -> (state, update, share)``: the same from updates
-            [S, ...] that lie in one place, without a mesh: for the tests' oracle.
+            ``share`` is the sum of the p_k in ``update``; if it is 0, the server does not change.
+        alone: ``(state, updates, cohort) -> (state, update, share)``: the result of updates
+            [S, ...] in one place, without a mesh, for ``reference``.
     """
 
     init: Callable[[Tree], Tree]

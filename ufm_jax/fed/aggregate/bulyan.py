@@ -1,9 +1,9 @@
 """Bulyan: a selection by Krum, then a mean around the median of each coordinate.
 
 El Mhamdi, Guerraoui and Rouault, "The Hidden Vulnerability of Distributed Learning in Byzantium",
-ICML 2018. Krum bounds the distance of an update, which still leaves single coordinates free; so the
-n - 2 f updates that Krum chooses one after another are averaged, at each coordinate, over the
-n - 4 f values closest to their median. Every client counts alike.
+ICML 2018. Krum bounds the distance of an update, but not its single coordinates. Bulyan therefore
+lets Krum choose n - 2 f updates one after another, and averages at each coordinate the n - 4 f
+values closest to their median. Every client counts alike.
 """
 
 import jax
@@ -35,7 +35,7 @@ def bulyan(hostile: int) -> Rule:
         count = chosen.sum()
         centre = middle(ranked(values, chosen), count)
         distance = jnp.where(chosen[:, None], jnp.abs(values - centre), jnp.inf)
-        # Two values as far on either side: the lower one, wherever their clients trained.
+        # Between two values as far, the lower comes first, wherever their clients trained.
         _, nearest_first = lax.sort((distance, values), dimension=0, num_keys=2)
         return mean_of_ranks(nearest_first, jnp.int32(0), jnp.maximum(count - 2 * hostile, 1))
 

@@ -1,8 +1,8 @@
 """Centred clipping: the mean of updates that are clipped around the last aggregate.
 
 Karimireddy, He and Jaggi, "Learning from History for Byzantine Robust Optimization", ICML 2021
-(Algorithm 2). What is hidden in the variance of one round adds up over rounds, unless each round
-starts from where the last one was: v <- v + sum_i p_i (x_i - v) min(1, tau / |x_i - v|).
+(Algorithm 2). An attack that hides in the variance of one round adds up over rounds, unless each
+round starts from the last aggregate v: v <- v + sum_i p_i (x_i - v) min(1, tau / |x_i - v|).
 """
 
 import jax
@@ -17,7 +17,7 @@ def centred_clipping(norm: float, iterations: int = 1) -> Rule:
     """Centred clipping at radius ``norm``, repeated ``iterations`` times in a round."""
 
     def weigh(distances: Distances, p: jax.Array) -> jax.Array:
-        # With u_i = x_i - v, the point that is reached is v + sum_j c_j u_j.
+        # With u_i = x_i - v, each iteration reaches the point v + sum_j c_j u_j.
         norms = distances.norms
         products = (norms[:, None] + norms - distances.between) / 2
 

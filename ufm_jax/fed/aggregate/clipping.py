@@ -10,7 +10,7 @@ from ufm_jax.fed.aggregate.stacked import Distances, Rule
 
 
 def norm_clipping(norm: float) -> Rule:
-    """The weighted mean of the updates, each scaled down to ``norm`` where it is longer."""
+    """The weighted mean of the updates, of which longer ones are scaled down to ``norm``."""
 
     def weigh(distances: Distances, p: jax.Array) -> jax.Array:
         return p * shrink(jnp.sqrt(distances.norms), norm)
@@ -19,5 +19,5 @@ def norm_clipping(norm: float) -> Rule:
 
 
 def shrink(length: jax.Array, norm: jax.Array | float) -> jax.Array:
-    """Factors that bring vectors of these lengths to ``norm`` at most."""
+    """Factors that bring vectors of these lengths to at most ``norm``."""
     return jnp.minimum(1, norm / jnp.maximum(length, jnp.finfo(length.dtype).tiny))

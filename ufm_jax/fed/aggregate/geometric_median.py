@@ -23,18 +23,18 @@ _FARTHEST = 1e4
 def geometric_median(smoothing: float = 1e-6) -> Rule:
     """The geometric median, weighted by the clients' shares.
 
-    Iterated until it stands still: a step costs S^2 products and no pass over the updates, and
-    after the paper's 3 the point is still drawn by how far off hostile updates are. Updates more
-    than 10^4 times as far off as is typical are left out, which moves it by no more than the
-    others' spread.
+    It is iterated until it stands still, since after the paper's 3 steps distant hostile updates
+    still draw it. A step costs S^2 products and no pass over the updates. Updates more than 10^4
+    times as far off as is typical are left out, which moves the median by at most the others'
+    spread.
 
     Args:
-        smoothing: Distances below it count as it.
+        smoothing: The least distance; shorter ones count as this.
     """
 
     def weigh(distances: Distances, p: jax.Array) -> jax.Array:
         between = distances.between
-        # Squares of what is farther off than that would drown the others' in float32.
+        # The squares of longer distances would drown the others in float32.
         spread = _weighted_median(between, p)
         near = spread <= _FARTHEST**2 * _weighted_median(spread, p)
         p = jnp.where(near, p, 0) / jnp.where(near, p, 0).sum()
@@ -49,14 +49,14 @@ def geometric_median(smoothing: float = 1e-6) -> Rule:
             i, before, c = carry
             return (i < _MOST_STEPS) & (jnp.abs(c - before).max() > _STILL)
 
-        found: jax.Array = lax.while_loop(moves, closer, (jnp.int32(0), p - 1, p))[2]
-        return found
+        c: jax.Array = lax.while_loop(moves, closer, (jnp.int32(0), p - 1, p))[2]
+        return c
 
     return Rule(weigh=weigh)
 
 
 def _weighted_median(values: jax.Array, p: jax.Array) -> jax.Array:
-    """The least of values [..., S] up to which lies half of the weight p [S]: [...]."""
+    """[...] the least of values [..., S] up to which half of the weight p [S] lies."""
     order = jnp.argsort(values, axis=-1)
     half = jnp.cumsum(p[order], axis=-1) >= p.sum() / 2
     place = jnp.argmax(half, axis=-1)[..., None]

@@ -34,12 +34,12 @@ def multi_krum(hostile: int, keep: int = 0) -> Rule:
 def krum_scores(between: jax.Array, present: jax.Array, hostile: int) -> jax.Array:
     """[S] Krum's scores from squared distances [S, S]; infinite for absent clients.
 
-    Of clients too few to have n - f - 2 neighbours, the nearest one counts.
+    If n - f - 2 is less than one neighbour, the nearest one counts.
     """
     others = present & present[:, None] & ~jnp.eye(len(between), dtype=bool)
     ordered = jnp.sort(jnp.where(others, between, jnp.inf), axis=1)
     count = present.sum()
-    # By number, and not where finite: a distance that overflowed must not count as none.
+    # Neighbours are counted by number: a distance that overflowed to infinity must count.
     neighbours = jnp.clip(count - hostile - 2, 1, jnp.maximum(count - 1, 0))
     nearest = jnp.arange(len(between)) < neighbours
     return jnp.where(present, jnp.where(nearest, ordered, 0).sum(axis=1), jnp.inf)

@@ -23,9 +23,9 @@ def mean(*, renormalise: bool = True) -> Aggregator:
     """Builds ``sum_k p_k update_k / sum_k p_k``.
 
     Args:
-        renormalise: Whether to divide by the shares that came in. If not, a client that is left out
-            counts as an update of zero, and no client can change the weight of another: what a
-            bound on the influence of one client needs (differential privacy).
+        renormalise: Whether to divide by the shares that came in. Otherwise a client that is left
+            out counts as an update of zero and no client changes the weight of another, which
+            differential privacy needs.
     """
 
     def empty(update: Tree, places: int) -> Sum:

@@ -11,7 +11,7 @@ from ufm_jax.fed.aggregate.stacked import Rule
 
 
 def median(hostile: int = 0) -> Rule:
-    """The median of each coordinate; ``hostile`` clients are to be fewer than half."""
+    """The median of each coordinate; fewer than half of the clients may be ``hostile``."""
 
     def combine(values: jax.Array, reference: jax.Array, c: jax.Array) -> jax.Array:
         del reference

@@ -1,11 +1,11 @@
-"""Order statistics over those clients that are present, whose number is data."""
+"""Order statistics over the clients that are present, whose number is data."""
 
 import jax
 import jax.numpy as jnp
 
 
 def ranked(values: jax.Array, present: jax.Array) -> jax.Array:
-    """[S, m] sorted along the first axis; what is absent comes last, as infinity."""
+    """[S, m] values sorted along the first axis; those of absent clients come last, as infinity."""
     return jnp.sort(jnp.where(present[:, None], values, jnp.inf), axis=0)
 
 

@@ -7,8 +7,8 @@ Then the devices exchange them, so that each holds all S updates of its share of
     c = weigh(distances, p)            one coefficient a client, from the geometry of the updates
     combine(values, reference, c)      on a share of the coordinates, [S, m] -> [m]
 
-Leaves are taken one after another, so that what a rule needs beside the updates is the size of the
-largest leaf. A rule is not told the size of a client's data unless it uses p.
+Leaves are taken one after another, so that a rule needs memory for the largest leaf beside the
+updates. A rule that does not use p ignores the size of a client's data.
 """
 
 from collections.abc import Callable
@@ -43,14 +43,14 @@ def weighted_sum(values: jax.Array, reference: jax.Array, c: jax.Array) -> jax.A
 
 
 class Rule(NamedTuple):
-    """A robust rule. Clients that are absent have p = 0 and their updates equal the reference.
+    """A robust rule. Absent clients have p = 0, and updates that equal the reference.
 
     Attributes:
         combine: ``(values [S, m], reference [m], c [S]) -> [m]``.
         weigh: ``(distances, p [S]) -> c [S]``, where p sums to 1; None takes c = p.
-        enough: The least clients for which the rule's guarantee is proven; a round in which fewer
-            updates come in leaves the server as it is.
-        keeps_last: Whether the reference is the last round's aggregate; else it is zero.
+        enough: The least number of clients for which the rule's guarantee is proven. A round with
+            fewer updates does not change the server.
+        keeps_last: Whether the reference is the last round's aggregate; otherwise it is zero.
     """
 
     combine: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] = weighted_sum
@@ -60,7 +60,7 @@ class Rule(NamedTuple):
 
 
 Attack = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
-"""``(values [S, m], hostile [S], honest [S]) -> values``: what colluding clients send instead."""
+"""``(values [S, m], hostile [S], honest [S]) -> values``: the updates when the hostile collude."""
 
 
 class Stack(NamedTuple):
@@ -77,8 +77,8 @@ def stacked(
 
     Args:
         rule: The rule.
-        attack: To test it with: what the ``hostile`` clients, who know what all others send, send.
-        hostile: Their numbers.
+        attack: An attack to test the rule with; the ``hostile`` clients know all other updates.
+        hostile: Numbers of the hostile clients.
     """
 
     def init(update: Tree) -> Tree:
@@ -102,7 +102,7 @@ def stacked(
             present = cohort.weight > 0
             bad = present & jnp.isin(cohort.client, jnp.array(hostile, jnp.int32))
             values = jax.tree.map(lambda leaf: attack(leaf, bad, present & ~bad), values)
-            # What colluding clients send is looked at as what any client sends.
+            # The updates of colluding clients are checked as those of any client are.
             lengths = total(sum(jnp.square(leaf).sum(axis=1) for leaf in jax.tree.leaves(values)))
             cohort = cohort._replace(weight=jnp.where(acceptable(lengths), cohort.weight, 0))
         enough = (cohort.weight > 0).sum() >= rule.enough
@@ -124,8 +124,8 @@ def stacked(
     def alone(state: Tree, updates: Tree, cohort: Cohort) -> tuple[Tree, Tree, jax.Array]:
         last = state if rule.keeps_last else zeros(jax.tree.map(lambda leaf: leaf[0], updates))
         flat = jax.tree.map(lambda leaf: leaf.reshape(len(leaf), -1), updates)
-        found, share = finish(jax.tree.map(jnp.ravel, last), flat, cohort, lambda tree: tree)
-        update = jax.tree.map(lambda part, like: part.reshape(like.shape), found, last)
+        ravelled, share = finish(jax.tree.map(jnp.ravel, last), flat, cohort, lambda tree: tree)
+        update = jax.tree.map(lambda part, like: part.reshape(like.shape), ravelled, last)
         return (update if rule.keeps_last else ()), update, share
 
     return Aggregator(init, empty, add, add_many, result, alone)
@@ -138,13 +138,13 @@ def apply_rule(
     cohort: Cohort,
     total: Callable[[Any], Any] = lambda tree: tree,
 ) -> Tree:
-    """A rule on shares of the coordinates.
+    """The aggregate by a rule, on this device's share of the coordinates.
 
     Args:
         rule: The rule.
         values: Leaves [S, m].
         reference: Leaves [m].
-        cohort: Of these S clients; those of weight zero are absent.
+        cohort: These S clients; those of weight zero are absent.
         total: Sums a tree over the devices that hold the other coordinates.
 
     Returns:
@@ -158,7 +158,7 @@ def apply_rule(
         pairs = zip(jax.tree.leaves(values), jax.tree.leaves(reference), strict=True)
         of_leaves = [_distances(*pair) for pair in pairs]
         distances = total(jax.tree.map(lambda *parts: sum(parts), *of_leaves))
-        # By client number, so that a tie is decided alike wherever the clients trained.
+        # Sorted by client number: a tie is decided alike wherever the clients trained.
         order = jnp.argsort(jnp.where(present, cohort.client, jnp.iinfo(jnp.int32).max))
         between, norms = distances.between[order][:, order], distances.norms[order]
         c = jnp.zeros_like(p).at[order].set(rule.weigh(Distances(between, norms), p[order]))
@@ -166,7 +166,7 @@ def apply_rule(
 
 
 def _distances(values: jax.Array, reference: jax.Array) -> Distances:
-    """Of one leaf [S, m], without the cancellation of a Gram matrix, one row at a time."""
+    """Distances within a leaf [S, m], row by row, since a Gram matrix would cancel digits."""
     between = lax.map(lambda row: jnp.square(values - row).sum(axis=1), values)
     return Distances(between, jnp.square(values - reference).sum(axis=1))
 
@@ -178,13 +178,13 @@ def _padded(flat: jax.Array) -> jax.Array:
 
 
 def _exchange(leaf: jax.Array) -> jax.Array:
-    """From the P updates of each device, [P, ...], to this device's share of all, [D P, m]."""
+    """This device's share [D P, m] of the updates [P, ...] of all devices."""
     flat = _padded(leaf.reshape(len(leaf), -1))
     return lax.all_to_all(flat, CLIENTS, split_axis=1, concat_axis=0, tiled=True)
 
 
 def _own_share(leaf: jax.Array) -> jax.Array:
-    """This device's share [m] of what every device holds whole."""
+    """This device's share [m] of a leaf that every device holds whole."""
     flat = _padded(leaf.ravel())
     size = len(flat) // lax.axis_size(CLIENTS)
     return lax.dynamic_slice_in_dim(flat, lax.axis_index(CLIENTS) * size, size)

@@ -14,7 +14,7 @@ from ufm_jax.fed.aggregate.stacked import Rule
 def trimmed_mean(hostile: int) -> Rule:
     """The mean of each coordinate without its ``hostile`` largest and smallest values.
 
-    Of clients too few for that (some were refused), the median is left.
+    If clients were refused and too few are left for that, it is the median.
     """
 
     def combine(values: jax.Array, reference: jax.Array, c: jax.Array) -> jax.Array:

@@ -1,9 +1,9 @@
-"""Ditto: beside the shared model each client trains one of its own, held back towards the shared.
+"""Ditto: each client also trains a model of its own, which is pulled towards the shared one.
 
 Li, Hu, Beirami and Smith, "Ditto: Fair and Robust Federated Learning Through Personalization", ICML
 2021 (Algorithm 1). The personal model v_k descends ``f_k(v) + lambda / 2 |v - w|^2``, w being the
-server's parameters as the round began. It never leaves its client; the shared model is not changed
-by it. Two gradients a step.
+server's parameters as the round began. It never leaves its client, and does not change the shared
+model. A step takes two gradients.
 """
 
 from typing import Any, NamedTuple
@@ -46,9 +46,10 @@ def ditto(
     """Builds Ditto.
 
     Args:
-        base: How the shared model is trained, all parameters shared.
-        optimizer: Of the personal models; its state is reset every round.
-        strength: lambda: 0 trains each client alone, and the larger, the closer to the shared.
+        base: The algorithm of the shared model; all parameters are shared.
+        optimizer: The optimiser of the personal models; its state is reset every round.
+        strength: lambda. With 0 each client trains alone; a larger value keeps personal models
+            closer to the shared one.
         lr_factor: ``progress -> factor`` on every step of the personal models.
     """
     pulled = proximal(strength)

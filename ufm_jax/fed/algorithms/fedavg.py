@@ -6,9 +6,9 @@ Optimization", ICLR 2021 (Algorithm 1): the weighted mean of the clients' ``w - 
 pseudo-gradient for ``server_optimizer``. Plain FedAvg is ``optax.sgd(1.0)``, which gives
 ``w - sum_k p_k (w - w_k) = sum_k p_k w_k``.
 
-With personal parameters it is partial sharing: FedPer (Arivazhagan et al., "Federated Learning with
-Personalization Layers", 2019) where the head is personal, FedBN (Li et al., ICLR 2021) where norms
-are, and local training alone where all are.
+With personal parameters it shares a part: FedPer (Arivazhagan et al., "Federated Learning with
+Personalization Layers", 2019) if the head is personal, FedBN (Li et al., ICLR 2021) if norms are,
+and local training if all parameters are.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ LrFactor = Callable[[jax.Array], jax.Array]
 
 
 class Client(NamedTuple):
-    """What a client keeps: its own parameters by path, and its optimiser state; often nothing."""
+    """The state of a client: personal parameters by path, and optimiser state; often both empty."""
 
     personal: dict[str, jax.Array]
     opt_state: Tree
@@ -58,7 +58,7 @@ class Local(NamedTuple):
 
 
 class Update(NamedTuple):
-    """What is averaged: the pseudo-gradient, and the optimiser state where it is shared."""
+    """What is averaged: the pseudo-gradient, and the optimiser state if it is shared."""
 
     pseudo_gradient: Params
     opt_state: Tree
@@ -77,20 +77,20 @@ def fedavg(
 
     Args:
         client_optimizer: Local optimiser at its peak learning rate.
-        server_optimizer: Applied to the pseudo-gradient; default ``optax.sgd(1.0)``.
+        server_optimizer: Applied to the pseudo-gradient; by default ``optax.sgd(1.0)``.
         client_state: What becomes of the local optimiser's state after a round. ``reset``: every
             round starts afresh. ``persist``: each client keeps its own. ``average``: it is averaged
             like the parameters, and every client of the next cohort starts from the mean.
         personal: Regular expressions of the paths of parameters that stay with each client, such as
-            'head/.*'; the server's copies of them stay as they began.
+            'head/.*'; the server's copies of them never change.
         gradient: What local steps descend.
         lr_factor: ``progress -> factor`` on every local update, ``progress`` in rounds. For
             optimisers whose update is proportional to their learning rate (all the usual ones),
             this is the learning rate's schedule.
 
     Raises:
-        ValueError: If ``client_state`` is none of the three, or would average what is personal; on
-            use, if a pattern matches no parameter.
+        ValueError: If ``client_state`` is unknown or would average personal parameters' moments;
+            on use, if a pattern matches no parameter.
     """
     if client_state not in ("reset", "persist", "average"):
         raise ValueError(f"client_state={client_state!r}: choose 'reset', 'persist' or 'average'")
@@ -179,7 +179,7 @@ def _to_float(tree: Tree) -> Tree:
 
 
 def _like(mean: jax.Array, leaf: Any) -> jax.Array:
-    """A mean in the dtype of ``leaf``: step counters are rounded, since clients differ in steps."""
+    """A mean in the dtype of ``leaf``; step counters, in which clients differ, are rounded."""
     if jnp.issubdtype(leaf.dtype, jnp.integer):
         return jnp.round(mean).astype(leaf.dtype)
     return mean.astype(leaf.dtype)

@@ -51,9 +51,9 @@ def fednova(
     """Builds FedNova.
 
     Args:
-        optimizer: The local one: SGD, also with rates that differ between parameters.
-        momentum: Its momentum, from which the length of its way follows.
-        server_optimizer: Applied to the pseudo-gradient; default ``optax.sgd(1.0)``.
+        optimizer: The local optimiser: SGD, whose rates may differ between parameters.
+        momentum: The momentum of ``optimizer``, from which |a|_1 follows.
+        server_optimizer: Applied to the pseudo-gradient; by default ``optax.sgd(1.0)``.
         lr_factor: ``progress -> factor`` on every local update.
     """
     base = fedavg(optimizer, server_optimizer, lr_factor=lr_factor)

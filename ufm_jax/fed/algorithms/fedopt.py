@@ -9,7 +9,7 @@ Optimization", ICLR 2021 (Algorithm 2). With the mean pseudo-gradient g,
     v <- b2 v + (1 - b2) g^2                  FedAdam
     w <- w - rate m / (sqrt(v) + tau)
 
-from m = 0 and v = tau^2. There is no bias correction; optax's optimisers have it, and start v at 0.
+from m = 0 and v = tau^2. Unlike these, optax's optimisers correct the bias, and start v at 0.
 """
 
 from typing import Literal, NamedTuple
@@ -36,10 +36,10 @@ def adaptive(
     """``g -> m / (sqrt(v) + tau)``, to be scaled by the server's learning rate.
 
     Args:
-        kind: Which second moment.
+        kind: The rule of the second moment.
         b1: Decay of the first moment.
-        b2: Decay of the second; FedAdagrad has none.
-        tau: Adaptivity: the larger, the closer to plain momentum.
+        b2: Decay of the second moment; FedAdagrad does not use it.
+        tau: Adaptivity: the larger it is, the closer the step is to plain momentum.
     """
 
     def second_moment(v: jax.Array, g: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""FedProx: local steps are held back towards where the round began.
+"""FedProx: local steps are pulled back to where the round began.
 
 Li, Sahu, Zaheer, Sanjabi, Talwalkar and Smith, "Federated Optimization in Heterogeneous Networks",
 MLSys 2020 (Algorithm 2): the local objective is ``f_k(w) + mu / 2 |w - w_server|^2``.
@@ -11,7 +11,7 @@ from ufm_jax.fed.algorithm import GradFn, LocalGradient, Params
 
 
 def proximal(mu: float) -> LocalGradient:
-    """The gradient of the proximal objective; what it reports is the loss without its penalty.
+    """The gradient of the proximal objective; the loss is reported without the penalty.
 
     Args:
         mu: Strength of the pull; 0 is FedAvg.

@@ -2,7 +2,8 @@
 
 Qu, Li, Duan, Liu, Tang and Lu, "Generalized Federated Learning via Sharpness Aware Minimization",
 ICML 2022; Caldarola, Caputo and Ciccone, ECCV 2022. Each client takes the step of sharpness-aware
-minimisation (Foret et al., ICLR 2021), ``grad f(w + rho grad f(w) / |grad f(w)|)``: two gradients.
+minimisation (Foret et al., ICLR 2021), ``grad f(w + rho grad f(w) / |grad f(w)|)``, which takes two
+gradients.
 """
 
 import jax
@@ -21,7 +22,7 @@ def sharpness_aware(rho: float) -> LocalGradient:
     def gradient(anchor: Params, params: Params, grad_fn: GradFn) -> tuple[jax.Array, Params]:
         del anchor
         loss, grads = grad_fn(params)
-        # What is added keeps rho / length within float32 where the gradient all but vanishes.
+        # The addend keeps rho / length within float32 where the gradient all but vanishes.
         length = optax.tree.norm(grads) + 1e-12
         _, worst = grad_fn(optax.tree.add_scale(params, rho / length, grads))
         return loss, worst

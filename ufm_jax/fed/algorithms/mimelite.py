@@ -2,10 +2,9 @@
 
 Karimireddy, Jaggi, Kale, Mohri, Reddi, Stich and Suresh, "Breaking the Centralized Barrier for
 Cross-Device Federated Learning", NeurIPS 2021 (Algorithm 1, MimeLite). Every local step applies the
-optimiser with the statistics of the server as they were when the round began; these are renewed
-once a round from the mean gradient of the clients at the server's parameters. That gradient is
-taken over the batches of the round: with one epoch, over all of a client's data, at the price of a
-second gradient a step.
+optimiser with the statistics that the server had when the round began. The server renews them once
+a round from the clients' mean gradient at its parameters. That gradient is taken over the batches
+of the round (with one epoch, over all of a client's data) and costs a second gradient a step.
 """
 
 from typing import NamedTuple
@@ -46,7 +45,7 @@ def mimelite(
     """Builds MimeLite.
 
     Args:
-        optimizer: Whose statistics are shared: SGD with momentum, or Adam's kind.
+        optimizer: The optimiser whose statistics are shared, such as SGD with momentum, or Adam.
         lr_factor: ``progress -> factor`` on every local update.
     """
 

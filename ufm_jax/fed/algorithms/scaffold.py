@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates take out of each local step what its client drifts by.
+"""SCAFFOLD: control variates take the client's drift out of each local step.
 
 Karimireddy, Kale, Mohri, Reddi, Stich and Suresh, "SCAFFOLD: Stochastic Controlled Averaging for
 Federated Learning", ICML 2020 (Algorithm 1). Client k descends ``g - c_k + c``; at its end
@@ -7,11 +7,11 @@ Federated Learning", ICML 2020 (Algorithm 1). Client k descends ``g - c_k + c``;
     option II:  c_k <- c_k - c + (w - w_k) / (T_k eta)
 
 and the server adds the mean change of the c_k times the cohort's share of the population to c, so
-that c stays the mean of all c_k. The paper's share is ``|S| / K``; here clients have weights, and
-it is the weight of those whose updates came in. Under SGD, option II is the mean of the client's
-own gradients g over its steps, which is how it is computed here: it then holds
-for any schedule of the learning rate. Option I takes the mean of the gradients at w on the round's
-batches: with one epoch, that of all its data, at the price of a second gradient a step.
+that c stays the mean of all c_k. The paper's share is ``|S| / K``; here it is the weight of the
+clients whose updates came in. Under SGD, option II is the mean of the client's own gradients g over
+its steps. It is computed in this way, which holds for any schedule of the learning rate. Option I
+takes the mean of the gradients at w over the round's batches (with one epoch, over all of a
+client's data), and costs a second gradient a step.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from ufm_jax.fed.algorithm import Algorithm, GradFn, Outcome, Params, Tree, Turn
-from ufm_jax.fed.algorithms.controlled import Client, Server
+from ufm_jax.fed.algorithms.controlled import Controlled, controlled
 
 Option = Literal["I", "II"]
 
@@ -60,49 +60,33 @@ def scaffold(base: Algorithm, *, option: Option = "II") -> Algorithm:
     if option not in ("I", "II"):
         raise ValueError(f"option={option!r}: choose 'I' or 'II'")
 
-    def init_server(params: Params) -> Server:
-        return Server(base.init_server(params), optax.tree.zeros_like(params))
-
-    def init_client(params: Params) -> Client:
-        return Client(base.init_client(params), optax.tree.zeros_like(params))
-
-    def start(server: Server, client: Client) -> Local:
+    def start(server: Controlled, client: Controlled) -> Local:
         inner = base.start(server.inner, client.inner)
         zero = optax.tree.zeros_like(client.control)
         return Local(inner, client.control, zero, jnp.float32(0))
 
     def step(
-        server: Server, local: Local, grad_fn: GradFn, progress: jax.Array
+        server: Controlled, local: Local, grad_fn: GradFn, progress: jax.Array
     ) -> tuple[Local, jax.Array]:
         loss, grads = grad_fn(local.params)
         drift = optax.tree.sub(server.control, local.control)
         corrected = optax.tree.add(grads, drift)
         inner, _ = base.step(server.inner, local.inner, lambda _: (loss, corrected), progress)
-        seen = grads if option == "II" else grad_fn(server.params)[1]
-        gradients = optax.tree.add(local.gradients, seen)
+        renewing = grads if option == "II" else grad_fn(server.params)[1]
+        gradients = optax.tree.add(local.gradients, renewing)
         return Local(inner, local.control, gradients, local.steps + 1), loss
 
-    def end(server: Server, local: Local, turn: Turn) -> tuple[Update, Client]:
+    def end(server: Controlled, local: Local, turn: Turn) -> tuple[Update, Controlled]:
         update, kept = base.end(server.inner, local.inner, turn)
         control = optax.tree.scale(1 / jnp.maximum(local.steps, 1), local.gradients)
         change = optax.tree.sub(control, local.control)
-        return Update(update, change), Client(kept, control)
+        return Update(update, change), Controlled(kept, control)
 
-    def update_server(server: Server, mean: Update, outcome: Outcome) -> Server:
+    def update_server(server: Controlled, mean: Update, outcome: Outcome) -> Controlled:
         inner = base.update_server(server.inner, mean.inner, outcome)
-        return Server(inner, optax.tree.add_scale(server.control, outcome.share, mean.control))
+        return Controlled(inner, optax.tree.add_scale(server.control, outcome.share, mean.control))
 
-    def client_params(server: Server, client: Client) -> Params:
-        return base.client_params(server.inner, client.inner)
+    def broadcast(server: Controlled) -> Tree:
+        return base.broadcast(server.inner), server.control
 
-    return Algorithm(
-        init_server,
-        init_client,
-        start,
-        step,
-        end,
-        update_server,
-        client_params,
-        broadcast=lambda server: (base.broadcast(server.inner), server.control),
-        stateful=True,
-    )
+    return controlled(base, start, step, end, update_server, broadcast)

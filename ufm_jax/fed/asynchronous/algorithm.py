@@ -37,14 +37,14 @@ def polynomial(power: float) -> Staleness:
 
 @dataclass(frozen=True)
 class Asynchronous:
-    """A way of federating without rounds.
+    """How the server federates without rounds.
 
     Attributes:
         concurrency: C, clients in flight at any time.
-        buffer: M, arrivals to an update of the server.
+        buffer: M, arrivals for each update of the server.
         staleness: Weight of an update by its staleness.
-        towards_client: Whether the server moves towards a client's parameters from where it is
-            (FedAsync), in place of by how far the client went (FedBuff).
+        towards_client: Whether the server moves from where it is towards a client's parameters
+            (FedAsync); otherwise it moves by how far the client went (FedBuff).
     """
 
     concurrency: int
@@ -54,7 +54,7 @@ class Asynchronous:
 
 
 class Server(NamedTuple):
-    """The state of the algorithm beneath, and the sum of the updates that wait, ``waiters``."""
+    """The state of the algorithm beneath, and the sum and the number of the updates that wait."""
 
     inner: Any
     waiting: Params
@@ -67,7 +67,7 @@ class Server(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """What is kept of a client in flight: where it started, where it ended, and whether it did."""
+    """A client in flight: its parameters at start and end, and whether it ended well."""
 
     start: Params
     trained: Params
@@ -75,7 +75,7 @@ class Slot(NamedTuple):
 
 
 class Local(NamedTuple):
-    """A client while it trains, and where it started."""
+    """A client while it trains, and the parameters from which it started."""
 
     inner: Any
     start: Params
@@ -87,13 +87,13 @@ class Local(NamedTuple):
 
 
 class Arrivals(NamedTuple):
-    """The arrivals of a wave as the devices read them: [A], all but ``number``.
+    """The arrivals of a wave as the devices read them; every array but ``number`` is [A].
 
     Attributes:
-        number: int32 [] how many there are.
-        device, place: Where the slot is.
+        number: int32 [], the number of arrivals.
+        device, place: The device of the slot, and its place there.
         factor: s(tau).
-        lost: Whether nothing came.
+        lost: Whether the update was lost.
         flush: Whether the server updates its parameters.
     """
 
@@ -106,10 +106,10 @@ class Arrivals(NamedTuple):
 
 
 def in_slots(base: Algorithm) -> Algorithm:
-    """An algorithm whose "clients" are slots: each starts where its slot says.
+    """An algorithm whose "clients" are slots, each of which starts from its slot's parameters.
 
     Args:
-        base: FedAvg whose clients keep nothing.
+        base: FedAvg whose clients keep no state.
     """
 
     def at(server: Server, start: Params) -> Any:
@@ -156,9 +156,9 @@ def take_arrivals(
     arrivals: Arrivals,
     key: jax.Array,
 ) -> tuple[Server, Slot]:
-    """Takes a wave's arrivals one after another, and puts new starts into their slots.
+    """Adds a wave's arrivals one after another, and puts the next clients' starts into their slots.
 
-    Runs on every device, each with its own ``slots`` [P, ...].
+    It runs on every device, each with its own ``slots`` [P, ...].
     """
 
     def take(j: jax.Array, carry: tuple[Server, Slot]) -> tuple[Server, Slot]:
@@ -168,7 +168,7 @@ def take_arrivals(
         own = entry(slots, place)
         good = lax.psum(jnp.where(mine & own.good, 1.0, 0.0), CLIENTS)
         good = jnp.where(arrivals.lost[j], 0.0, good)
-        # What was not trained to its end may hold anything.
+        # A slot whose client did not end well may hold anything.
         shown = select(mine & own.good, (own.start, own.trained), (server.params, server.params))
         moved = jax.tree.map(
             lambda begin, end, now: (now if way.towards_client else begin) - end,
@@ -189,7 +189,7 @@ def take_arrivals(
 
 
 def _flushed(base: Algorithm, server: Server, key: jax.Array) -> Server:
-    """The server after an update with the mean of what waits; those refused do not count."""
+    """The server after an update with the mean of the waiting updates that were not refused."""
     mean = optax.tree.scale(1 / jnp.maximum(server.waiters, 1), server.waiting)
     updated = base.update_server(server.inner, Update(mean, ()), Outcome(jnp.float32(1), key))
     # An optimiser with momentum would move the server without any update.

@@ -25,9 +25,9 @@ from ufm_jax.fed.schedule import IntArray, Limits, limits
 class AsyncFederation(Federation):
     """A population of clients that come and go.
 
-    ``algorithm`` is what runs beneath: FedAvg whose clients keep nothing, with the server
-    optimiser. ``plan(r)`` is wave r: what is trained side by side in one dispatch, and the arrivals
-    after it. ``clock`` is needed; cohorts and participation are not used, nor is the aggregator.
+    ``algorithm`` is FedAvg whose clients keep no state, with the server optimiser. ``plan(r)`` is
+    wave r: the clients that train side by side in one dispatch, and the arrivals after it.
+    ``clock`` is needed; cohorts, participation and the aggregator are not used.
 
     Attributes:
         way: Concurrency, buffer and staleness.
@@ -38,7 +38,7 @@ class AsyncFederation(Federation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clock is None:
-            raise ValueError("a federation without rounds needs a clock: how long clients take")
+            raise ValueError("clock=None: a federation without rounds needs a clock")
         if self.algorithm.stateful:
             raise ValueError(
                 "a federation without rounds needs an algorithm whose clients keep nothing"
@@ -48,11 +48,11 @@ class AsyncFederation(Federation):
                 f"concurrency={self.way.concurrency}: there are {self.num_clients} clients"
             )
         if self.way.buffer < 1:
-            raise ValueError(f"buffer={self.way.buffer}: it counts arrivals, at least 1")
+            raise ValueError(f"buffer={self.way.buffer}: it must be 1 arrival or more")
 
     @cached_property
     def timeline(self) -> Timeline:
-        """What happens when."""
+        """The waves of the federation."""
         assert self.clock is not None
         way = self.way
         return Timeline(self.clock, self.num_steps, way.concurrency, way.buffer, self.seed)
@@ -63,13 +63,13 @@ class AsyncFederation(Federation):
 
     @cached_property
     def slots(self) -> tuple[IntArray, int]:
-        """[C] the place of each slot on its device, and the places a device needs."""
+        """[C] the place of each slot on its device, and the number of places a device needs."""
         devices = self.placement.num_devices
         return np.arange(self.way.concurrency) // devices, -(-self.way.concurrency // devices)
 
     @cached_property
     def limits(self) -> Limits:
-        """Sizes that hold for every wave: any clients may share a device."""
+        """The maxima over all waves, in which any clients may share a device."""
         most = self.slots[1]
         return limits(self.num_steps, most, num_devices=1, lanes=self.placement.lanes)
 

@@ -1,13 +1,12 @@
-"""What happens when, in a federation without rounds (host).
+"""The timeline of a federation without rounds: which client starts and arrives when (host).
 
 C clients are in flight at any time, one in each slot. When one arrives, the server takes its update
-and starts another client, with the parameters of that moment, in its slot. All of this follows from
-the clients' speeds and the seed, before anything is trained.
+and starts another client, with the parameters of that moment, in its slot. The whole timeline
+follows from the clients' speeds and the seed, before anything is trained.
 
-The timeline is cut into waves, each of which is one dispatch: the jobs that have been started and
-not yet trained are trained side by side, then arrivals are taken in order for as long as they are
-of trained jobs. Nothing is moved in time: cutting decides what is computed together, not what is
-computed.
+The timeline is cut into waves, each of which is one dispatch. A wave trains the jobs that have
+started and are not trained yet, side by side. Then it takes arrivals in order until a job arrives
+that is not trained. Cutting decides what is computed together, and changes no result.
 """
 
 import heapq
@@ -31,10 +30,10 @@ class Arrival:
     """A job that ends.
 
     Attributes:
-        job: Which.
+        job: The job.
         time: Virtual seconds since the beginning.
-        staleness: Server updates since it started.
-        lost: Whether nothing came of it: it dropped out, or missed the deadline.
+        staleness: Server updates since the job started.
+        lost: Whether its update was lost, since it dropped out or missed the deadline.
         flush: Whether the server updates its parameters now.
     """
 
@@ -50,10 +49,10 @@ class Wave:
     """One dispatch: jobs to train, then arrivals in order.
 
     Attributes:
-        jobs: Trained side by side.
-        arrivals: Of this wave's jobs or earlier ones.
-        begin, end: Virtual seconds at which its first and last arrival may come.
-        version: Server updates so far, after it.
+        jobs: The jobs, which are trained side by side.
+        arrivals: Arrivals of this wave's or earlier jobs.
+        begin, end: Virtual seconds between which its arrivals lie.
+        version: Server updates until its end.
     """
 
     jobs: tuple[Job, ...]
@@ -75,8 +74,8 @@ class Timeline:
             clock: How long clients take.
             num_steps: [K] local steps of each client.
             concurrency: C, clients in flight.
-            buffer: Arrivals to an update of the server.
-            seed: The run's.
+            buffer: Arrivals for each update of the server.
+            seed: The run's seed.
         """
         self._clock, self._num_steps, self._buffer, self._seed = clock, num_steps, buffer, seed
         self._waves: list[Wave] = []
@@ -122,7 +121,7 @@ class Timeline:
         job = Job(slot, client)
         self._in_flight.add(client)
         self._untrained[slot] = job
-        # By number of the job where times are equal.
+        # Jobs that end at the same time arrive in the order of their numbers.
         entry = (self._time + seconds, self._started, job, self._version, lost)
         heapq.heappush(self._queue, entry)
         self._started += 1

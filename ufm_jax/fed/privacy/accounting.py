@@ -1,4 +1,4 @@
-"""What noise buys: epsilon at a delta, for what a run really does (host).
+"""The epsilon that a run has spent at a delta (host).
 
 Two upper bounds: Renyi differential privacy (Mironov, CSF 2017; Mironov, Talwar and Zhang, 2019;
 Wang, Balle and Kasiviswanathan, AISTATS 2019) and the privacy loss distribution, numerically
@@ -19,7 +19,7 @@ from ufm_jax.fed.privacy.mechanism import Mechanism
 
 
 class Spent(NamedTuple):
-    """So many releases by one mechanism."""
+    """A number of releases by one mechanism."""
 
     mechanism: Mechanism
     releases: int
@@ -29,9 +29,10 @@ class Epsilon(NamedTuple):
     """Upper bounds of epsilon at one delta.
 
     Attributes:
-        rdp: By Renyi differential privacy; None where a Poisson draw is bounded, which it does not
-            cover.
-        pld: By the privacy loss distribution; None for ``fixed`` sampling, which it does not cover.
+        rdp: The bound by Renyi differential privacy, which does not cover bounded Poisson draws:
+            None there.
+        pld: The bound by the privacy loss distribution, which does not cover ``fixed`` sampling:
+            None there.
     """
 
     rdp: float | None
@@ -39,25 +40,24 @@ class Epsilon(NamedTuple):
 
     @property
     def best(self) -> float:
-        """The smaller: both hold."""
+        """The smaller bound; both hold."""
         return min(bound for bound in self if bound is not None)
 
 
 def epsilon(spent: Sequence[Spent], delta: float) -> Epsilon:
-    """Epsilon of all these releases together, chosen adaptively.
+    """Epsilon of all these releases together, which may be chosen adaptively.
 
     Raises:
-        ValueError: If delta is no probability, or fixed and Poisson draws (which are promises about
-            different neighbours) are mixed.
+        ValueError: If delta is not between 0 and 1, or fixed and Poisson draws are mixed, which are
+            promises about different neighbours.
         ImportError: If dp-accounting is not installed.
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta={delta}: give a probability between 0 and 1, far below 1 / units")
     some = tuple(part for part in spent if part.releases)
-    kinds = {part.mechanism.sampling for part in some}
-    if {"fixed", "poisson"} <= kinds:
+    if {"fixed", "poisson"} <= {part.mechanism.sampling for part in some}:
         raise ValueError(
-            "draws of fixed size and Poisson draws hide a unit from different neighbours, and do "
+            "draws of fixed size and Poisson draws have different neighbours, so that epsilons do "
             "not add up: report them one by one"
         )
     return _epsilon(some, delta)
@@ -73,7 +73,7 @@ def _epsilon(spent: tuple[Spent, ...], delta: float) -> Epsilon:
 
 
 def _rdp(spent: tuple[Spent, ...], delta: float, replaced: bool) -> float:
-    """The bound by Renyi differential privacy, as if draws were not bounded."""
+    """The bound by Renyi differential privacy, which ignores that draws are bounded."""
     if any(part.mechanism.noise_multiplier == 0 for part in spent):
         return math.inf
     dp = _dp_accounting()
@@ -98,11 +98,11 @@ def _pld(spent: tuple[Spent, ...], delta: float, interval: float) -> float:
 
 
 def _interval(rdp: float, bounded: bool) -> float:
-    """Step of the privacy loss grid, from an epsilon of about the right size.
+    """Step of the privacy loss grid, from an approximate epsilon.
 
-    With any step the result is an upper bound. The grid of a useless, large epsilon need not be
-    fine; and a point of it takes ten times as long where draws are bounded, for which a step that
-    makes epsilon 0.4 % larger in cases like those of the tests will do.
+    The result is an upper bound with any step. A large epsilon is useless, and needs no fine grid.
+    With bounded draws a point of the grid takes ten times as long, so that the step is larger. It
+    makes epsilon 0.4 % larger in the tests' cases.
     """
     if not math.isfinite(rdp):
         return 1e-3
@@ -130,15 +130,15 @@ def noise_for(target: float, delta: float, mechanism: Mechanism, releases: int) 
 
     Args:
         target: Epsilon, above 0.
-        delta: At this delta.
-        mechanism: How units are drawn; its own noise multiplier is not used.
-        releases: Of the whole run, 1 or more.
+        delta: The delta of ``target``.
+        mechanism: How units are drawn; its noise multiplier is not used.
+        releases: Releases of the whole run, 1 or more.
 
     Returns:
-        z, at most 0.1 % above the least: the epsilon of z is within the target.
+        z, at most 0.1 % above the least. Its epsilon is within the target.
 
     Raises:
-        ValueError: If there is nothing to calibrate.
+        ValueError: If ``target`` or ``releases`` is not above 0.
     """
     if not 0 < target < math.inf or releases < 1:
         raise ValueError(f"epsilon={target} over {releases} releases: give numbers above 0")
@@ -148,14 +148,14 @@ def noise_for(target: float, delta: float, mechanism: Mechanism, releases: int) 
 
     replaced = mechanism.sampling == "fixed"
     near = _least(lambda z: _rdp(spent(z), delta, replaced) <= target, 1.0, 2.0, 0.05)
-    # From there it is not far, and each step of the other accountant takes its time.
+    # The search for the better bound starts near its end, since each of its steps is slow.
     return _least(lambda z: epsilon(spent(z), delta).best <= target, near, 1.1, 0.001)
 
 
 def _least(good: Callable[[float], bool], start: float, factor: float, close: float) -> float:
-    """A number that is ``good``, where one smaller by the part ``close`` is not.
+    """A number that is ``good``, while one smaller by the share ``close`` is not.
 
-    Looked for in steps of a factor, from a start.
+    The search begins at ``start`` and goes in steps of ``factor``.
     """
     high = start
     while not good(high):
@@ -170,10 +170,10 @@ def _least(good: Callable[[float], bool], start: float, factor: float, close: fl
 
 
 def check_installed() -> None:
-    """Checks that an epsilon can be computed.
+    """Checks that dp-accounting, which computes epsilons, is installed.
 
     Raises:
-        ValueError: If dp-accounting is not installed.
+        ValueError: If it is not.
     """
     try:
         _dp_accounting()
@@ -194,9 +194,9 @@ def _dp_accounting() -> ModuleType:
 
 @contextmanager
 def _orders_left_out_in_silence() -> Iterator[None]:
-    """Drops a warning for each Renyi order whose series does not converge.
+    """Drops the warnings about Renyi orders whose series does not converge.
 
-    The bound is the least over the others, and holds without it.
+    The bound is the least over the other orders, and holds without these.
     """
 
     def kept(record: logging.LogRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Client-level differential privacy: no client moves the average by more than noise hides.
+"""Client-level differential privacy: noise hides what any one client does to the average.
 
 McMahan, Ramage, Talwar and Zhang, "Learning Differentially Private Recurrent Language Models", ICLR
 2018: each update is clipped to norm C, all weigh the same share s of the average, and the server
@@ -28,9 +28,9 @@ class Adaptive(NamedTuple):
     """How the clipping norm follows the updates.
 
     Attributes:
-        quantile: Share of the updates that is to lie below it.
-        rate: Of its geometric steps.
-        noise: Deviation of the noise on the number of updates below it; the paper takes a
+        quantile: Share of the updates that shall lie below the norm.
+        rate: Rate of the norm's geometric steps.
+        noise: Deviation of the noise on the number of updates below the norm; the paper takes a
             twentieth of the cohort.
     """
 
@@ -42,15 +42,15 @@ class Adaptive(NamedTuple):
 def private_updates(
     clip: float, noise_multiplier: float, share: float, adaptive: Adaptive | None = None
 ) -> Transform:
-    """Clips updates on the client, and adds noise to their average on the server.
+    """A transform that clips updates on the client, and adds noise to their average on the server.
 
-    To be the last of a chain: what comes after could make an update longer again.
+    It must be the last of a chain, since a later transform could make an update longer again.
 
     Args:
-        clip: C, or its first value; Euclidean norm over the whole update.
+        clip: C, or its first value: Euclidean norm of the whole update.
         noise_multiplier: z, for updates and counts together.
         share: s, the weight of every client in the average: one over the expected cohort.
-        adaptive: Lets C follow the updates; None keeps it.
+        adaptive: How C follows the updates; None keeps it.
 
     Raises:
         ValueError: If the noise on counts alone exceeds what z allows.
@@ -67,20 +67,20 @@ def private_updates(
         noisy = add_noise(mean, multiplier * share * norm, fold(key, "updates"))
         if adaptive is None:
             return norm, noisy
-        found = 0.5 + add_noise(below, adaptive.noise * share, fold(key, "counts"))
-        return norm * jnp.exp(-adaptive.rate * (found - adaptive.quantile)), noisy
+        share_below = 0.5 + add_noise(below, adaptive.noise * share, fold(key, "counts"))
+        return norm * jnp.exp(-adaptive.rate * (share_below - adaptive.quantile)), noisy
 
     return Transform(send, receive, init_server=lambda update: jnp.float32(clip))
 
 
 def split(noise_multiplier: float, count_noise: float) -> float:
-    """The updates' noise multiplier, where counts with noise of their own are sent too.
+    """The noise multiplier that is left for updates if counts with their own noise are sent too.
 
     A count moves by 1/2, so that z^-2 = z_updates^-2 + (2 count_noise)^-2 (Andrew et al., Theorem
     1).
 
     Raises:
-        ValueError: If the counts alone need more noise than that.
+        ValueError: If the counts alone use up ``noise_multiplier``.
     """
     if noise_multiplier == 0:
         return 0.0

@@ -1,7 +1,7 @@
 """Example-level differential privacy inside each client: DP-SGD.
 
 Abadi, Chu, Goodfellow, McMahan, Mironov, Talwar and Zhang, "Deep Learning with Differential
-Privacy", CCS 2016 (Algorithm 1). Of a batch drawn with expected size B,
+Privacy", CCS 2016 (Algorithm 1). The gradient of a batch drawn with expected size B is
 
     g = (sum_b g_b min(1, C / |g_b|) + C z n) / B,    n standard normal
 
@@ -24,14 +24,14 @@ from ufm_jax.fed.privacy.noise import add_noise
 def private_gradient(
     clip: float, noise_multiplier: float, batch_size: int, microbatch: int = 0
 ) -> Gradient:
-    """Clips the gradient of each example, and adds noise to their sum.
+    """The sum of the clipped gradients of the examples, plus noise.
 
     Args:
         clip: C, Euclidean norm over all parameters.
         noise_multiplier: z, the noise's standard deviation in units of C.
         batch_size: B, expected size of a batch.
-        microbatch: Examples whose gradients are held at once; 0 holds those of a whole batch.
-            Memory grows by so many times the model.
+        microbatch: How many examples' gradients, each as large as the model, are held at once; 0
+            holds those of a whole batch.
     """
 
     def share(loss_fn: LossFn, params: Params, batch: Batch) -> tuple[jax.Array, Params]:
@@ -44,8 +44,8 @@ def private_gradient(
             value, grads = jax.value_and_grad(loss)(params)
             norm = optax.tree.norm(grads)
             factor = shrink(norm, clip)
-            # Chosen, not multiplied: what fills a batch may have any gradient, even nan. So may an
-            # example: it counts as zero, since leaving its client out would be no bounded change.
+            # Selected, not multiplied: the gradient of a filler may be nan. A used example's may be
+            # too; it then counts as zero, since leaving its client out would be unbounded.
             kept = used & jnp.isfinite(norm) & jnp.isfinite(value)
             clipped = jax.tree.map(lambda leaf: jnp.where(kept, factor * leaf, 0), grads)
             return jnp.where(kept, value, 0), clipped
@@ -59,7 +59,7 @@ def private_gradient(
         nothing = jax.tree.map(
             jnp.zeros_like, jax.eval_shape(one, *jax.tree.map(lambda leaf: leaf[0, 0], parts))
         )
-        # Poisson batches have room for far more than most of them hold: empty ends are not visited.
+        # Poisson batches have much more room than most of them need: empty ends are not visited.
         visited = jnp.max((1 + jnp.arange(len(parts[1]))) * parts[1].any(axis=1))
         loss, clipped = lax.fori_loop(0, visited, add, nothing)
         return loss / jnp.maximum(batch.size, 1), optax.tree.scale(1 / batch_size, clipped)

@@ -1,13 +1,13 @@
 """What each client has spent: small arrays that a checkpoint holds, and epsilons from them (host).
 
-A row a client, a column for each mechanism that the run has used: one, unless it went on with other
-noise or other batches. At client level every client spends alike in every round, drawn or not,
-since not being drawn is part of the mechanism.
+Each client has a row, and each mechanism that the run has used has a column. A run has one column
+unless it went on with other noise or other batches. At client level every client spends alike in
+every round, drawn or not, since not being drawn is part of the mechanism.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ class Ledger(NamedTuple):
     Attributes:
         sampling: Place in ``mechanism.SAMPLINGS``.
         noise_multiplier, rate, population, most: As in ``mechanism.Mechanism``.
-        releases: So far.
+        releases: The number of releases so far.
     """
 
     sampling: Counts
@@ -38,21 +38,20 @@ class Ledger(NamedTuple):
 
 def new_ledger(mechanisms: Sequence[Mechanism]) -> Ledger:
     """A ledger of K clients that have spent nothing, from the mechanism of each."""
-    return Ledger(
-        _column([SAMPLINGS.index(m.sampling) for m in mechanisms], np.int64),
-        _column([m.noise_multiplier for m in mechanisms], np.float64),
-        _column([m.rate for m in mechanisms], np.float64),
-        _column([m.population for m in mechanisms], np.int64),
-        _column([m.most for m in mechanisms], np.int64),
-        np.zeros((len(mechanisms), 1), np.int64),
-    )
+    rows = [
+        (SAMPLINGS.index(m.sampling), m.noise_multiplier, m.rate, m.population, m.most, 0)
+        for m in mechanisms
+    ]
+    dtypes = (np.int64, np.float64, np.float64, np.int64, np.int64, np.int64)
+    columns: Any = zip(zip(*rows, strict=True), dtypes, strict=True)
+    return Ledger(*(np.array(column, dtype)[:, None] for column, dtype in columns))
 
 
 def go_on(ledger: Ledger, mechanisms: Sequence[Mechanism]) -> Ledger:
-    """The ledger with which a run goes on: with a new column, if the mechanisms have changed.
+    """The ledger with which a run goes on; it has a new column if the mechanisms have changed.
 
     Raises:
-        ValueError: If there are not as many mechanisms as clients.
+        ValueError: If the number of mechanisms differs from that of clients.
     """
     if len(mechanisms) != len(ledger.releases):
         raise ValueError(
@@ -70,7 +69,7 @@ def spend(ledger: Ledger, releases: npt.ArrayLike) -> Ledger:
 
     Args:
         ledger: Before; it is not changed.
-        releases: [K] of each client, or one number for all.
+        releases: [K] new releases of each client, or one number for all.
     """
     more = np.asarray(releases, np.int64)
     if (more < 0).any():
@@ -107,10 +106,10 @@ def rounds_within(
         at_most: Rounds that are wanted; no more are tried.
     """
     each = np.broadcast_to(np.asarray(per_round, np.int64), len(ledger.releases)).tolist()
-    kinds = dict.fromkeys((tuple(spent(ledger, k)), count) for k, count in enumerate(each))
+    cases = dict.fromkeys((tuple(spent(ledger, k)), count) for k, count in enumerate(each))
     rounds = at_most
-    # Who is likely to have the least left comes first, so that the others take one look each.
-    for past, count in sorted(kinds, key=lambda kind: -_pace(*kind)):
+    # The client that is likely to have the least left comes first: the others take one look each.
+    for past, count in sorted(cases, key=lambda case: -_pace(*case)):
 
         def stays(more: int, past: tuple[Spent, ...] = past, count: int = count) -> bool:
             last = past[-1]._replace(releases=past[-1].releases + more * count)
@@ -129,7 +128,7 @@ def _pace(past: tuple[Spent, ...], per_round: int) -> float:
 
 
 def _last_good(good: Callable[[int], bool], at_most: int) -> int:
-    """The largest n up to ``at_most`` for which ``good``, which holds up to some n, does; or 0."""
+    """The largest n up to ``at_most`` that is ``good``, or 0; all below a good n must be good."""
     if good(at_most):
         return at_most
     low, high = 0, at_most
@@ -148,7 +147,3 @@ def _mechanism(ledger: Ledger, client: int, column: int) -> Mechanism:
         int(ledger.population[at]),
         int(ledger.most[at]),
     )
-
-
-def _column(values: Sequence[float], kind: type[np.generic]) -> np.ndarray:
-    return np.asarray(values, kind)[:, None]

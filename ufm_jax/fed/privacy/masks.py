@@ -5,9 +5,9 @@ sends is
 
     y_i = x_i + s_i + sum_{j > i} m_ij - sum_{j < i} m_ji    (mod 2^32)
 
-with a mask s_i of its own (Bonawitz et al., CCS 2017, section 4). Drawn by JAX's counter-based
-generator from keys that are folded from the round's secret key, where the protocol has each pair
-agree on a seed: see ``protocol``.
+with a mask s_i of its own (Bonawitz et al., CCS 2017, section 4). JAX's counter-based generator
+draws the masks from keys that are folded from the round's secret key; in ``protocol``, each pair
+agrees on a seed instead.
 """
 
 import jax
@@ -23,15 +23,15 @@ def add_masks(
 ) -> jax.Array:
     """Adds a client's own mask and those that it shares with others.
 
-    One mask is drawn at a time: what this needs beside the words is one array of their size,
+    One mask is drawn at a time, so that this needs one array of the words' size beside them,
     however many clients there are.
 
     Args:
         words: uint32 [n].
         client: int32 [] the client's number.
-        others: bool [D * P] the places of ``cohort`` with whom masks are shared; the client's own
+        others: bool [D * P] the places of ``cohort`` with which masks are shared; the client's own
             place does not count.
-        cohort: Of the round.
+        cohort: The clients of the round.
         sign: 1 adds the masks, -1 takes them out.
     """
 

@@ -1,20 +1,19 @@
 """Gaussian noise on a tree.
 
-Drawn by JAX's counter-based generator (Threefry-2x32, 20 rounds) from a 64-bit key. Whoever knows
-the key can subtract the noise: for a promise to anybody it must come from ``Federation.noise``.
+JAX's counter-based generator (Threefry-2x32, 20 rounds) draws it from a 64-bit key. Whoever knows
+the key can subtract the noise, so that a promise needs a secret key, from ``Federation.noise``.
 """
 
 import jax
 
 from ufm_jax.fed.algorithm import Tree
-from ufm_jax.fed.keys import fold
+from ufm_jax.fed.trees import map_with_keys
 
 
 def add_noise(tree: Tree, deviation: float | jax.Array, key: jax.Array) -> Tree:
     """Adds independent noise of this standard deviation to every number of a tree."""
-    leaves, structure = jax.tree.flatten(tree)
-    noisy = [
-        leaf + deviation * jax.random.normal(fold(key, i), leaf.shape, leaf.dtype)
-        for i, leaf in enumerate(leaves)
-    ]
-    return jax.tree.unflatten(structure, noisy)
+
+    def noisy(leaf: jax.Array, key: jax.Array) -> jax.Array:
+        return leaf + deviation * jax.random.normal(key, leaf.shape, leaf.dtype)
+
+    return map_with_keys(noisy, tree, key)

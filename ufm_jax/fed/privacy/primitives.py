@@ -1,7 +1,7 @@
 """The cryptography that the protocol of secure aggregation stands on.
 
 Key agreement: X25519, then HKDF with SHA-256. Encryption: ChaCha20-Poly1305. Generator of masks:
-the ChaCha20 key stream. All from the package ``cryptography``; nothing here is of our making.
+the ChaCha20 key stream. The package ``cryptography`` implements all of them.
 """
 
 import numpy as np
@@ -43,7 +43,7 @@ def agree(private: bytes, public: bytes, purpose: bytes) -> bytes:
 
 
 _NO_NONCE = bytes(12)
-"""Every key encrypts one message."""
+"""A fixed nonce is safe, since every key encrypts one message."""
 
 
 def encrypt(key: bytes, message: bytes, context: bytes) -> bytes:
@@ -52,7 +52,7 @@ def encrypt(key: bytes, message: bytes, context: bytes) -> bytes:
 
 
 def decrypt(key: bytes, ciphertext: bytes, context: bytes) -> bytes:
-    """The message.
+    """The message of a ciphertext.
 
     Raises:
         ValueError: If the ciphertext or its context is not what was encrypted.

@@ -2,18 +2,18 @@
 
 Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017,
 figure 4, without what is underlined there (signatures and the consistency check against a server
-that lies about who takes part). Of n clients, the server learns the sum of the vectors of those
-that came as far as round 2, modulo 2^32, as long as t clients stay to the end:
+that lies about who takes part). The server learns the sum, modulo 2^32, of the vectors of those of
+the n clients that came as far as round 2, as long as t clients stay to the end:
 
     0  advertise  each client sends two public keys
     1  share      each client shares a private key and the seed of its own mask with all others
     2  masked     each client sends its vector, masked
-    3  unmask     each client sends its shares: of the private key of those that were lost after
-                  round 1, of the own mask's seed of those that were not
+    3  unmask     each client sends its shares: those of the private keys of clients that were lost
+                  after round 1, and those of the own masks' seeds of the other clients
 
-Never both of one client: with them the server could take all masks off that client's vector. A
-client therefore answers round 3 once, and t is above n / 2, so that two answers to different
-questions never make t shares twice.
+With both secrets of one client the server could take all masks off its vector. A client therefore
+answers round 3 once, and t is above n / 2, so that two answers to different questions never make t
+shares twice.
 """
 
 import secrets
@@ -71,8 +71,8 @@ class Shares:
 
     Attributes:
         holder: Who holds them.
-        mask_keys: Of the private keys of clients that were lost.
-        own_masks: Of the seeds of clients whose vectors arrived.
+        mask_keys: Shares of the private keys of clients that were lost.
+        own_masks: Shares of the seeds of clients whose vectors arrived.
     """
 
     holder: int
@@ -81,7 +81,7 @@ class Shares:
 
 
 def check_threshold(threshold: int, clients: int) -> None:
-    """Refuses a threshold that cannot be met, or that two halves of the clients could both meet.
+    """Refuses a threshold that cannot be met, or that two disjoint groups could both meet.
 
     Raises:
         ProtocolError: If it is not above half of the clients, or above all of them.
@@ -98,8 +98,8 @@ class Client:
     """One client, through one run of the protocol.
 
     Attributes:
-        number: 1 or more; its own.
-        vector: uint32 [n], which only the sum shall reveal.
+        number: Its number, 1 or more.
+        vector: uint32 [n], of which only the sum shall be known.
         threshold: t.
         entropy: Source of its secrets.
     """
@@ -119,7 +119,7 @@ class Client:
         )
 
     def advertise(self) -> PublicKeys:
-        """Round 0."""
+        """Round 0: its two public keys."""
         return PublicKeys(self.number, public_key(self._channel_key), public_key(self._mask_key))
 
     def share(self, everybody: Sequence[PublicKeys]) -> list[EncryptedShares]:

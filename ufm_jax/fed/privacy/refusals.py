@@ -1,4 +1,4 @@
-"""When no epsilon may be stated: what the analysis assumes, and a run did not do."""
+"""Reasons why no epsilon may be stated: assumptions of the analysis that a run does not meet."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,22 +8,22 @@ Level = Literal["client", "example"]
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a run did, as far as its promise depends on it.
+    """The properties of a run on which its promise depends.
 
     Attributes:
-        level: What is protected: a client's presence, or an example's within its client.
-        units: n: clients, or the examples of the largest client.
-        delta: At which epsilon is to be stated.
+        level: Whether a client's presence is protected, or an example's within its client.
+        units: n, the number of clients, or of the examples of the largest client.
+        delta: The delta at which epsilon is to be stated.
         noise_multiplier: z.
-        secret_noise: Whether the noise comes from a secret, not from a known seed.
-        secret_draws: Whether nobody can tell who was drawn. Where everyone takes part, or batches
-            are shuffled, nothing was drawn: True.
-        sampling: Client level: of cohorts; example level: of batches.
+        secret_noise: Whether the noise comes from a secret instead of a known seed.
+        secret_draws: Whether nobody can tell who was drawn. True if everyone takes part or batches
+            are shuffled, since nothing is drawn then.
+        sampling: How cohorts (client level) or batches (example level) are drawn.
         by_trace: Whether a trace decides who can be asked.
         equal_weights: Whether every client weighs the same.
-        fixed_divisor: Whether the average's divisor does not depend on who came
+        fixed_divisor: Whether the average's divisor is independent of who came
             (``mean(renormalise=False)``).
-        plain_sum: Whether updates are summed, and not combined by another rule.
+        plain_sum: Whether updates are summed, instead of combined by another rule.
         synchronous: Whether clients train in rounds.
     """
 
@@ -42,10 +42,10 @@ class RunFacts:
 
 
 def refusals(facts: RunFacts) -> tuple[str, ...]:
-    """Why no epsilon can be stated, one sentence with its remedy each; empty where one can.
+    """The reasons why no epsilon can be stated, each with its remedy; empty if one can be.
 
-    At example level, how the server weighs and combines updates is no reason: every step is already
-    private when an update leaves its client, and what is done to it later cannot undo that.
+    At example level the server may weigh and combine updates in any way: every step is private
+    before an update leaves its client, and nothing that follows can undo that.
     """
     checks = [
         (
@@ -88,8 +88,8 @@ def _of_client_level(facts: RunFacts) -> list[tuple[bool, str]]:
         ),
         (
             not facts.plain_sum,
-            "the aggregation rule is no sum, so that clipping does not bound what one client "
-            "changes: set aggregation.rule='mean'",
+            "the aggregation rule does not sum updates, so that clipping does not bound what one "
+            "client changes: set aggregation.rule='mean'",
         ),
         (
             facts.sampling == "by_size",
@@ -98,12 +98,12 @@ def _of_client_level(facts: RunFacts) -> list[tuple[bool, str]]:
         ),
         (
             facts.by_trace,
-            "a trace decides who can be asked, so that a cohort is no random draw: leave "
+            "a trace decides who can be asked, so that a cohort is not drawn at random: leave "
             "participation.trace empty",
         ),
         (
             not facts.synchronous,
-            "training without rounds weighs updates by their staleness, for which there is no "
-            "analysis here: set asynchronous.concurrency=0",
+            "training without rounds weighs updates by their staleness, which the analysis does "
+            "not cover: set asynchronous.concurrency=0",
         ),
     ]

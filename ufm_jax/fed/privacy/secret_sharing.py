@@ -18,12 +18,12 @@ Entropy = Callable[[int], bytes]
 def split(
     secret: bytes, threshold: int, holders: Iterable[int], entropy: Entropy
 ) -> dict[int, int]:
-    """One share for each holder.
+    """The share of each holder.
 
     Args:
         secret: 64 bytes at most.
         threshold: t.
-        holders: Their numbers, 1 or more and different: the places of their shares.
+        holders: Different numbers from 1, at which the polynomial is evaluated.
         entropy: Source of the polynomial.
 
     Raises:
@@ -35,8 +35,10 @@ def split(
     if len(set(places)) != len(places) or any(not 0 < x < PRIME for x in places):
         raise ValueError(f"holders {places}: number them differently, from 1")
     if not 1 <= threshold <= len(places):
-        raise ValueError(f"threshold={threshold} of {len(places)} holders: nobody could recover it")
-    # 16 bytes more than the prime has, so that taking the remainder favours no value.
+        raise ValueError(
+            f"threshold={threshold} of {len(places)} holders: give from 1 to the number of holders"
+        )
+    # 16 more bytes than the prime has, so that the remainder is close to uniform.
     random = [int.from_bytes(entropy(SHARE_BYTES + 16)) % PRIME for _ in range(threshold - 1)]
     polynomial = [int.from_bytes(secret), *random]
     return {x: _value(polynomial, x) for x in places}
@@ -45,7 +47,7 @@ def split(
 def combine(shares: Mapping[int, int], threshold: int, num_bytes: int) -> bytes:
     """The secret, from t shares or more.
 
-    A wrong share is not noticed here unless the result is out of range.
+    A wrong share goes unnoticed here, unless the result is out of range.
 
     Args:
         shares: By holder.
@@ -71,7 +73,7 @@ def combine(shares: Mapping[int, int], threshold: int, num_bytes: int) -> bytes:
 
 
 def _value(polynomial: list[int], x: int) -> int:
-    """By Horner's rule; the constant comes first."""
+    """The value at ``x``, by Horner's rule, of coefficients from the constant on."""
     value = 0
     for coefficient in reversed(polynomial):
         value = (value * x + coefficient) % PRIME

@@ -2,17 +2,17 @@
 
 Bonawitz, Ivanov, Kreuter, Marcedone, McMahan, Patel, Ramage, Segal and Seth, "Practical Secure
 Aggregation for Privacy-Preserving Machine Learning", CCS 2017. Client k clips its update to norm C,
-weighs it with its share p_k, which is public, and sends, for s a power of two,
+weighs it with its public share p_k, and sends, with a power of two s,
 
     y_k = round(s p_k d_k) + masks    (mod 2^32)
 
-with each number rounded up or down at random so that its mean is right. The masks cancel in the
-sum; those of a client that is left out after the others have masked are taken out of it, as the
+Each number is rounded up or down at random so that its mean is right. The masks cancel in the sum;
+if a client is left out after the others have masked, its masks are taken out of the sum, as the
 server does when enough clients have given it their shares. Integers add in any order to the same
-sum, so that with and without masks a round has the same result, bit for bit.
+sum, so that a round has the same result with and without masks, bit for bit.
 
-This is the arithmetic, inside the compiled round. Who learns what is in ``protocol``, and in
-docs/privacy.md.
+This file has the arithmetic, inside the compiled round. ``protocol`` and docs/privacy.md say who
+learns what.
 """
 
 import math
@@ -33,14 +33,14 @@ from ufm_jax.fed.privacy.masks import add_masks
 
 _LARGEST = 2**31 - 1
 _ROUNDING = 1 + 2.0**-16
-"""Above all that float32 may add to a bound before the numbers are integers."""
+"""Exceeds all rounding of a bound by float32 before the numbers are integers."""
 
 
 class FixedPoint(NamedTuple):
     """How real numbers become integers.
 
     Attributes:
-        clip: C, the norm of an update at most.
+        clip: C, the largest norm of an update.
         bits: Bits after the point of a weighted update.
         weight_bits: Bits after the point of a share.
     """
@@ -59,10 +59,11 @@ def fixed_point(clip: float, clients: int, most_weight: float = 1.0) -> FixedPoi
     Args:
         clip: C.
         clients: The most clients of a round.
-        most_weight: What the shares p_k of a round may sum to: 1, unless cohorts are Poisson draws.
+        most_weight: The largest sum of the shares p_k of a round; 1 unless cohorts are Poisson
+            draws.
 
     Raises:
-        ValueError: If there is no such representation.
+        ValueError: If 32 bits or float32 do not suffice.
     """
     if not (0 < clip < math.inf and 0 < most_weight < math.inf):
         raise ValueError(f"clip={clip}, most_weight={most_weight}: give numbers above 0")
@@ -98,8 +99,8 @@ class Gathered:
     Attributes:
         words: uint32 [n] the sum of what its clients sent.
         weight: uint32 [] the sum of their shares.
-        client: int32 [P] the number of the client at each place; -1 where none has sent.
-        shapes: Of the update whose n numbers these are.
+        client: int32 [P] the number of the client at each place; -1 if none has sent.
+        shapes: The shapes of the update that has these n numbers.
     """
 
     words: jax.Array
@@ -118,16 +119,16 @@ def secure_sum(
 ) -> Aggregator:
     """The weighted mean of clipped updates, by integers modulo 2^32.
 
-    A client of weight zero is not part of the protocol.
+    A client of weight zero does not take part in the protocol.
 
     Args:
-        clip: C, Euclidean norm over the whole update, with all that an algorithm or a transform
-            sends along.
+        clip: C, Euclidean norm of the whole update, including what an algorithm or a transform
+            sends beside the pseudo-gradient.
         clients: The most clients of a round.
-        most_weight: What the shares p_k of a round may sum to.
+        most_weight: The largest sum of the shares p_k of a round.
         renormalise: Whether to divide by the shares that came in, as in ``mean``.
-        masked: Whether masks are added and taken out. Without, the result is the same and a round
-            is faster.
+        masked: Whether masks are added and taken out. Without them the result is the same, and a
+            round is faster.
 
     Raises:
         ValueError: If the sum cannot be held in 32 bits.
@@ -158,7 +159,7 @@ def secure_sum(
             update, turn = jax.tree.map(lambda leaf: leaf[i], (updates, turns))
             return add(gathered, update, turn, cohort)
 
-        # One after another: side by side, each would draw its masks at once, needed or not.
+        # One after another: side by side, all would draw their masks, needed or not.
         return lax.fori_loop(0, len(turns.weight), add_one, gathered)
 
     def finish(words: jax.Array, weight: jax.Array, shapes: Shapes) -> tuple[Tree, Tree, jax.Array]:
@@ -209,24 +210,24 @@ def encode(point: FixedPoint, numbers: jax.Array, share: jax.Array, key: jax.Arr
     clipped = numbers * shrink(jnp.sqrt(jnp.square(numbers).sum()), point.clip)
     scaled = clipped * (share * 2.0**point.bits)
     low = jnp.floor(scaled)
-    # Compared to what is left, since a number of 2^24 and above plus a fraction would be rounded.
+    # Compared with the remainder: float32 would round a number from 2^24 on plus a fraction.
     up = jax.random.uniform(key, scaled.shape) < scaled - low
     return lax.bitcast_convert_type(low.astype(jnp.int32) + up, jnp.uint32)
 
 
 def encode_share(point: FixedPoint, share: jax.Array) -> jax.Array:
-    """Shares p_k to the nearest integers: uint32, of the same shape."""
+    """Shares p_k as the nearest integers: uint32 of the same shape."""
     return jnp.round(share * 2.0**point.weight_bits).astype(jnp.uint32)
 
 
 def unmask(words: jax.Array, clients: jax.Array, lost: jax.Array, cohort: Cohort) -> jax.Array:
-    """Takes out what does not cancel.
+    """Takes the masks out of a sum that do not cancel in it.
 
     Args:
-        words: uint32 [n], a sum of what clients sent.
-        clients: int32 [P] their numbers; negative where there is none.
-        lost: bool [D * P] the places of ``cohort`` that others masked for, and that sent nothing.
-        cohort: Of the round.
+        words: uint32 [n], the sum of what clients sent.
+        clients: int32 [P] the numbers of these clients; negative at a place without a client.
+        lost: bool [D * P] the places of ``cohort`` that share masks and have sent nothing.
+        cohort: The clients of the round.
     """
 
     def take_out(i: jax.Array, words: jax.Array) -> jax.Array:

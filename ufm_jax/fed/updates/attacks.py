@@ -1,26 +1,24 @@
-"""Attacks to test aggregation rules with: hostile clients, which send something else.
+"""Attacks to test aggregation rules with: hostile clients do not send their true update.
 
-``alone`` they know their own update: ``sign_flip``, ``random_noise``, ``stale_replay``. Colluding
-ones know what everyone sends, and are attacks of ``aggregate.stacked``: ``little_is_enough``,
-``inner_product``. ``flip_labels`` poisons their data instead.
+A client that acts alone knows its own update: ``sign_flip``, ``random_noise``, ``stale_replay``.
+Colluding clients know all updates, in ``aggregate.stacked``: ``little_is_enough``,
+``inner_product``.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpy.typing as npt
 
 from ufm_jax.fed.aggregate.stacked import Attack
 from ufm_jax.fed.algorithm import Tree, Turn
-from ufm_jax.fed.keys import fold
-from ufm_jax.fed.trees import select, zeros
+from ufm_jax.fed.trees import map_with_keys, select, zeros
 from ufm_jax.fed.updates.transform import Transform
 
 
 def _by(hostile: Sequence[int], corrupt: Callable[[Tree, jax.Array], Tree]) -> Transform:
-    """What the clients of these numbers send in place of their update."""
+    """A transform that corrupts the updates of the clients with these numbers."""
     numbers = jnp.array(hostile, jnp.int32)
 
     def send(server: Tree, client: Tree, update: Tree, turn: Turn) -> tuple[Tree, Tree, Tree]:
@@ -31,34 +29,28 @@ def _by(hostile: Sequence[int], corrupt: Callable[[Tree, jax.Array], Tree]) -> T
 
 
 def sign_flip(hostile: Sequence[int], scale: float = 1.0) -> Transform:
-    """Their update turned round, and ``scale`` times as long."""
+    """Hostile clients send the negative of their update, ``scale`` times as long."""
     return _by(hostile, lambda update, key: jax.tree.map(lambda leaf: -scale * leaf, update))
 
 
 def random_noise(hostile: Sequence[int], scale: float) -> Transform:
-    """Gaussian noise, ``scale`` times the root mean square of each array of their update."""
+    """Hostile clients send Gaussian noise, ``scale`` times each array's root mean square."""
 
-    def corrupt(update: Tree, key: jax.Array) -> Tree:
-        leaves, structure = jax.tree.flatten(update)
-        noise = [
-            scale
-            * jnp.sqrt(jnp.square(leaf).mean())
-            * jax.random.normal(fold(key, i), leaf.shape, leaf.dtype)
-            for i, leaf in enumerate(leaves)
-        ]
-        return jax.tree.unflatten(structure, noise)
+    def noise(leaf: jax.Array, key: jax.Array) -> jax.Array:
+        deviation = scale * jnp.sqrt(jnp.square(leaf).mean())
+        return deviation * jax.random.normal(key, leaf.shape, leaf.dtype)
 
-    return _by(hostile, corrupt)
+    return _by(hostile, partial(map_with_keys, noise))
 
 
 def stale_replay(hostile: Sequence[int]) -> Transform:
-    """The update of their first round, again and again."""
+    """Hostile clients send the update of their first round in every round."""
     numbers = jnp.array(hostile, jnp.int32)
 
     def send(server: Tree, kept: Tree, update: Tree, turn: Turn) -> tuple[Tree, Tree, Tree]:
         del server
-        first, seen = kept
-        first = select(seen, first, update)
+        first, has_sent = kept
+        first = select(has_sent, first, update)
         sent = select(jnp.isin(turn.client, numbers), first, update)
         return sent, (first, jnp.bool_(True)), ()
 
@@ -68,14 +60,14 @@ def stale_replay(hostile: Sequence[int]) -> Transform:
 
 
 def little_is_enough(deviations: float) -> Attack:
-    """The honest mean, moved by some standard deviations of each coordinate.
+    """Hostile clients send the honest mean, moved by some standard deviations per coordinate.
 
     Baruch, Baruch and Goldberg, "A Little Is Enough: Circumventing Defenses For Distributed
     Learning", NeurIPS 2019: small enough to look honest, alike enough to add up.
 
     Args:
-        deviations: z; of n clients, f of them hostile, the paper takes the z whose normal
-            quantile is (n - f - s) / (n - f), with s = floor(n / 2 + 1) - f.
+        deviations: z. With n clients, f of them hostile, the paper takes the z whose normal
+            quantile is (n - f - s) / (n - f), where s = floor(n / 2 + 1) - f.
     """
 
     def attack(values: jax.Array, hostile: jax.Array, honest: jax.Array) -> jax.Array:
@@ -87,13 +79,13 @@ def little_is_enough(deviations: float) -> Attack:
 
 
 def inner_product(scale: float) -> Attack:
-    """The honest mean turned round, so that the aggregate's product with it becomes negative.
+    """Hostile clients send the negative honest mean, to turn the aggregate against it.
 
     Xie, Koyejo and Gupta, "Fall of Empires: Breaking Byzantine-Tolerant SGD by Inner Product
     Manipulation", UAI 2019.
 
     Args:
-        scale: Length, in honest means.
+        scale: Length as a multiple of the honest mean's.
     """
 
     def attack(values: jax.Array, hostile: jax.Array, honest: jax.Array) -> jax.Array:
@@ -102,28 +94,7 @@ def inner_product(scale: float) -> Attack:
     return attack
 
 
-def flip_labels(
-    labels: npt.NDArray[np.integer],
-    offsets: npt.ArrayLike,
-    hostile: Sequence[int],
-    num_classes: int,
-) -> npt.NDArray[np.integer]:
-    """Labels [R] with those of hostile clients turned round: c becomes C - 1 - c.
-
-    Args:
-        labels: Of all clients; negative where unknown.
-        offsets: [K + 1] client k owns the rows ``offsets[k] .. offsets[k + 1]``.
-        hostile: Numbers of the hostile clients.
-        num_classes: C.
-    """
-    flipped, bounds = labels.copy(), np.asarray(offsets)
-    for k in hostile:
-        own = flipped[bounds[k] : bounds[k + 1]]
-        own[own >= 0] = num_classes - 1 - own[own >= 0]
-    return flipped
-
-
 def _mean(values: jax.Array, among: jax.Array) -> jax.Array:
-    """[m] mean of those rows of [S, m]."""
+    """[m] mean of the rows of [S, m] for which ``among`` [S] holds."""
     count = jnp.maximum(among.sum(), 1)
     return jnp.where(among[:, None], values, 0).sum(axis=0) / count

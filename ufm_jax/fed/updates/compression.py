@@ -1,7 +1,7 @@
-"""Compression: what a client sends is an approximation that takes fewer bytes.
+"""Compression: clients send an approximation of their update that takes fewer bytes.
 
-A compressor acts on one array at a time. What it leaves out is lost, unless the client keeps it and
-adds it to its next update: error feedback (Seide et al., Interspeech 2014; Karimireddy, Rebjock,
+A compressor acts on one array at a time. Its error is lost, unless the client keeps the error and
+adds it to its next update (error feedback: Seide et al., Interspeech 2014; Karimireddy, Rebjock,
 Stich and Jaggi, "Error Feedback Fixes SignSGD and other Gradient Compression Schemes", ICML 2019).
 Biased compressors (top-k, low rank) need it; unbiased ones converge without.
 """
@@ -15,8 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from ufm_jax.fed.algorithm import Tree, Turn
-from ufm_jax.fed.keys import fold
-from ufm_jax.fed.trees import zeros
+from ufm_jax.fed.trees import map_with_keys, zeros
 from ufm_jax.fed.updates.transform import Transform, nothing
 
 _INDEX_BYTES = 4
@@ -26,8 +25,8 @@ class Compressor(NamedTuple):
     """An approximation of one array.
 
     Attributes:
-        approximate: ``(leaf, key) -> leaf``: what the server reads from what was sent.
-        num_bytes: ``leaf -> bytes`` sent, from its shape.
+        approximate: ``(leaf, key) -> leaf``: the array that the server recovers.
+        num_bytes: ``leaf -> bytes`` that are sent, from the array's shape.
     """
 
     approximate: Callable[[jax.Array, jax.Array], jax.Array]
@@ -35,19 +34,17 @@ class Compressor(NamedTuple):
 
 
 def compressed(compressor: Compressor, *, error_feedback: bool) -> Transform:
-    """Sends updates compressed.
+    """A transform that compresses updates.
 
     Args:
         compressor: Applied to each array of an update.
-        error_feedback: Whether clients keep what was left out and add it to their next update.
+        error_feedback: Whether clients keep the error and add it to their next update.
     """
 
     def send(server: Tree, kept: Tree, update: Tree, turn: Turn) -> tuple[Tree, Tree, Tree]:
         del server
         whole = optax.tree.add(update, kept) if error_feedback else update
-        leaves, structure = jax.tree.flatten(whole)
-        sent = [compressor.approximate(leaf, fold(turn.key, i)) for i, leaf in enumerate(leaves)]
-        approximation = jax.tree.unflatten(structure, sent)
+        approximation = map_with_keys(compressor.approximate, whole, turn.key)
         kept = optax.tree.sub(whole, approximation) if error_feedback else ()
         return approximation, kept, ()
 
@@ -60,7 +57,7 @@ def compressed(compressor: Compressor, *, error_feedback: bool) -> Transform:
 
 
 def top_k(fraction: float) -> Compressor:
-    """The entries of largest magnitude, with their places (Aji and Heafield, EMNLP 2017).
+    """Sends the entries of largest magnitude and their places (Aji and Heafield, EMNLP 2017).
 
     Args:
         fraction: Share of the entries of each array that is sent; at least one is.
@@ -79,12 +76,12 @@ def top_k(fraction: float) -> Compressor:
 
 
 def random_k(fraction: float, *, unbiased: bool) -> Compressor:
-    """Entries drawn at random; their places follow from a seed, so values alone are sent.
+    """Sends the values of random entries; their places follow from a seed.
 
     Args:
         fraction: Share of the entries of each array that is sent; at least one is.
-        unbiased: Whether to scale them by n / k, so that the mean is right; not with error
-            feedback, whose memory would grow without end.
+        unbiased: Whether to scale them by n / k, so that the mean is right. Do not use it with
+            error feedback, whose memory would grow without end.
     """
 
     def approximate(leaf: jax.Array, key: jax.Array) -> jax.Array:
@@ -98,15 +95,15 @@ def random_k(fraction: float, *, unbiased: bool) -> Compressor:
 
 
 def quantise(bits: int, *, unbiased: bool) -> Compressor:
-    """Each entry as a signed integer of ``bits`` bits.
+    """Sends each entry as a signed integer of ``bits`` bits.
 
     Alistarh, Grubic, Li, Tomioka and Vojnovic, "QSGD: Communication-Efficient SGD via Gradient
     Quantization and Encoding", NeurIPS 2017, with the largest magnitude of an array as its scale.
 
     Args:
-        bits: Of an entry, with its sign.
-        unbiased: Whether to round at random, so that the mean is right, in place of to the nearest;
-            not with error feedback: of few bits the memory would grow without end.
+        bits: Bits of an entry, including its sign.
+        unbiased: Whether to round at random, so that the mean is right, instead of to the nearest.
+            Do not use it with error feedback: with few bits its memory would grow without end.
     """
     levels = 2 ** (bits - 1) - 1
 
@@ -120,7 +117,7 @@ def quantise(bits: int, *, unbiased: bool) -> Compressor:
 
 
 def low_rank(rank: int) -> Compressor:
-    """Each matrix as a product of two thin ones, from one step of subspace iteration.
+    """Sends each matrix as a product of two thin ones, from one step of subspace iteration.
 
     Halko, Martinsson and Tropp, SIAM Review 2011; with error feedback close to PowerSGD (Vogels,
     Karimireddy and Jaggi, NeurIPS 2019), which iterates on the mean of the clients instead. Vectors

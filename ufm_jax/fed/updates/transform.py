@@ -17,7 +17,7 @@ from ufm_jax.fed.keys import fold
 
 
 def nothing(update: Tree) -> Tree:
-    """No state."""
+    """The empty state."""
     del update
     return ()
 
@@ -26,15 +26,14 @@ class Transform(NamedTuple):
     """A transform of updates.
 
     Attributes:
-        send: ``(server, client, update, turn) -> (update, client, report)``: on the client.
+        send: ``(server, client, update, turn) -> (update, client, report)`` on the client.
             ``server`` and ``client`` are this transform's own states; ``report`` is averaged like
             the update.
-        receive: ``(server, mean_update, mean_report, key) -> (server, mean_update)``: on the
-            server.
+        receive: ``(server, mean_update, mean_report, key) -> (server, mean_update)`` on the server.
         init_server: ``update -> server``, from the update's shapes.
-        init_client: ``update -> client``, likewise.
-        stateful: Whether clients keep anything.
-        num_bytes: ``update -> bytes`` that a client sends, from the update's shapes; None where the
+        init_client: ``update -> client``, from the update's shapes.
+        stateful: Whether clients keep a state.
+        num_bytes: ``update -> bytes`` that a client sends, from the update's shapes; None if the
             transform does not change them.
     """
 
@@ -48,34 +47,15 @@ class Transform(NamedTuple):
     num_bytes: Callable[[Tree], int] | None = None
 
 
-class Server(NamedTuple):
-    """The algorithm's server state, and that of each transform."""
+class Chained(NamedTuple):
+    """A state of the algorithm beneath and that of each transform, for server, client or lane."""
 
     inner: Any
     transforms: tuple[Tree, ...]
 
     @property
     def params(self) -> Params:
-        """The global parameters."""
-        return self.inner.params
-
-
-class Client(NamedTuple):
-    """What the algorithm keeps for a client, and what each transform does."""
-
-    inner: Tree
-    transforms: tuple[Tree, ...]
-
-
-class Local(NamedTuple):
-    """A client while it trains, and what its transforms keep."""
-
-    inner: Any
-    transforms: tuple[Tree, ...]
-
-    @property
-    def params(self) -> Params:
-        """The client's parameters."""
+        """The parameters: global on the server, the client's own while it trains."""
         return self.inner.params
 
 
@@ -95,22 +75,22 @@ def with_transforms(base: Algorithm, transforms: Sequence[Transform]) -> Algorit
     def shape(params: Params) -> Tree:
         return update_shape(base, base.init_server(params), base.init_client(params))
 
-    def init_server(params: Params) -> Server:
+    def init_server(params: Params) -> Chained:
         sent = shape(params)
-        return Server(base.init_server(params), tuple(f.init_server(sent) for f in chain))
+        return Chained(base.init_server(params), tuple(f.init_server(sent) for f in chain))
 
-    def init_client(params: Params) -> Client:
+    def init_client(params: Params) -> Chained:
         sent = shape(params)
-        return Client(base.init_client(params), tuple(f.init_client(sent) for f in chain))
+        return Chained(base.init_client(params), tuple(f.init_client(sent) for f in chain))
 
-    def start(server: Server, client: Client) -> Local:
-        return Local(base.start(server.inner, client.inner), client.transforms)
+    def start(server: Chained, client: Chained) -> Chained:
+        return Chained(base.start(server.inner, client.inner), client.transforms)
 
-    def step(server: Server, local: Local, *rest: Any) -> tuple[Local, jax.Array]:
+    def step(server: Chained, local: Chained, *rest: Any) -> tuple[Chained, jax.Array]:
         inner, loss = base.step(server.inner, local.inner, *rest)
-        return Local(inner, local.transforms), loss
+        return Chained(inner, local.transforms), loss
 
-    def end(server: Server, local: Local, turn: Turn) -> tuple[Update, Client]:
+    def end(server: Chained, local: Chained, turn: Turn) -> tuple[Update, Chained]:
         update, kept = base.end(server.inner, local.inner, turn)
         states, reports = [], []
         for i, f in enumerate(chain):
@@ -118,14 +98,14 @@ def with_transforms(base: Algorithm, transforms: Sequence[Transform]) -> Algorit
             update, state, report = f.send(server.transforms[i], local.transforms[i], update, own)
             states.append(state)
             reports.append(report)
-        return Update(update, tuple(reports)), Client(kept, tuple(states))
+        return Update(update, tuple(reports)), Chained(kept, tuple(states))
 
-    def update_server(server: Server, mean: Update, outcome: Outcome) -> Server:
+    def update_server(server: Chained, mean: Update, outcome: Outcome) -> Chained:
         update, states = mean.inner, list(server.transforms)
         for i, f in reversed(list(enumerate(chain))):
             own = fold(outcome.key, "transform", i)
             states[i], update = f.receive(states[i], update, mean.reports[i], own)
-        return Server(base.update_server(server.inner, update, outcome), tuple(states))
+        return Chained(base.update_server(server.inner, update, outcome), tuple(states))
 
     def upload_bytes(update: Update) -> int:
         sizes = [f.num_bytes(update.inner) for f in chain if f.num_bytes]
