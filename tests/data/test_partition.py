@@ -39,7 +39,7 @@ PARTITIONS = {
 
 
 @pytest.mark.parametrize("kind", PARTITIONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(federation=federations(), seed=st.integers(0, 2**32))
 def test_every_record_once_groups_whole_none_empty_same_twice(kind, federation, seed):
     labels, groups, count = federation

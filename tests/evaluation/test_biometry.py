@@ -44,7 +44,7 @@ def perimeter(drawn):
     return integrate.quad(lambda t: np.hypot(a * np.sin(t), b * np.cos(t)), 0, 2 * np.pi)[0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(degrees=ANGLES, ratio=st.floats(0.2, 1.0), shift=st.floats(-1000, 1000))
 def test_points_of_an_ellipse_give_it_back(degrees, ratio, shift):
     true = ellipse((shift, -shift / 3), 40.0, 40 * ratio, degrees)
@@ -96,7 +96,7 @@ def test_holes_islands_and_the_border_do_not_count():
     assert head_circumference(cut, 1.0) == pytest.approx(clean, rel=5e-3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(degrees=ANGLES, ratio=st.floats(0.2, 1.0), angle=st.floats(0, 6.28), away=st.floats(1.05, 9))
 def test_tangents_touch_the_ellipse_in_one_point(degrees, ratio, angle, away):
     true = ellipse((5.0, -3.0), 20.0, 20 * ratio, degrees)
@@ -110,7 +110,7 @@ def test_tangents_touch_the_ellipse_in_one_point(degrees, ratio, angle, away):
         assert distance[200] == pytest.approx(1, abs=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(tilt=st.floats(-70, 70), progression=st.floats(75, 150))
 def test_angle_of_progression_of_a_drawn_pair(tilt, progression):
     # Symphysis from the lower end back along `tilt`; the head is a circle that touches a ray from

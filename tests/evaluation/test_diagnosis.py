@@ -45,7 +45,7 @@ def sklearn_binary(truth, probability, called):
     }
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 10_000), threshold=st.sampled_from([0.0, 0.3, 0.5, 0.8, 1.0]))
 def test_binary_figures_are_those_of_sklearn(seed, threshold):
     probabilities, labels, _ = sample(seed, classes=2)
@@ -61,7 +61,7 @@ def test_binary_figures_are_those_of_sklearn(seed, threshold):
     )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10_000), classes=st.integers(2, 5))
 def test_multiclass_figures_are_those_of_sklearn(seed, classes):
     probabilities, labels, _ = sample(seed, classes=classes)

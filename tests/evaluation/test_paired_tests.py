@@ -78,7 +78,7 @@ def brute_force(positive, scores):
     return [k.mean() for k in kernels], by_positive + by_negative
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), levels=st.sampled_from([2, 5, 1000]))
 def test_the_fast_algorithm_is_brute_force(seed, levels):
     rng = np.random.Generator(np.random.Philox(seed))

@@ -132,7 +132,7 @@ def brute_force(first, second, scale):
     return gaps.min(1), gaps.min(0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     density=st.sampled_from([0.02, 0.5, 0.9]),

@@ -13,7 +13,7 @@ def rates(probability, positive, threshold):
     return called[positive].mean(), (~called[~positive]).mean()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), wanted=st.sampled_from([0.5, 0.8, 0.9, 1.0]))
 def test_the_rule_holds_among_all_thresholds(seed, wanted):
     rng = np.random.Generator(np.random.Philox(seed))

@@ -64,7 +64,7 @@ def make_state(kind="class", grid=(2, 2), patch=4, learned=True):
     channels=st.sampled_from([1, 3]),
     learned=st.booleans(),
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_ours_to_a_file_of_pytorch_and_back_is_bitwise(
     tmp_path_factory, kind, width, depth, grid, patch, channels, learned
 ):

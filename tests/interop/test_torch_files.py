@@ -106,7 +106,7 @@ def test_what_is_cut_short_is_an_error_that_names_the_file(name, tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_damaged_zip_is_refused_or_means_the_same(tmp_path_factory, data):
     content = bytearray((FILES / "checkpoint.pth").read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))

@@ -29,7 +29,7 @@ def save_safetensors(path, kind, shape, data):
 
 
 @given(state=STATES, transpose=st.booleans())
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_what_is_written_is_read_to_the_bit(tmp_path_factory, state, transpose):
     path = tmp_path_factory.getbasetemp() / "weights.safetensors"
     state = {name: array.T if transpose else array for name, array in state.items()}

@@ -48,7 +48,7 @@ _matrix = jax.jit(resample_matrix, static_argnums=(2, 3))
 _random_boxes = jax.jit(jax.vmap(random_box, in_axes=(0, None, None, None)), static_argnums=(2, 3))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(BOXES, BOXES, st.sampled_from([7, 16, 64]))
 def test_crop_equals_pils_of_the_cut_out_box(rows, columns, size):
     image = _picture()
@@ -78,7 +78,7 @@ def test_crop_at_its_own_size_is_the_box_itself():
     np.testing.assert_allclose(result, image[3:19, 4:20], atol=1e-3)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(BOXES, st.sampled_from([1, 7, 64]))
 def test_resampling_weights_sum_to_one_within_the_interval(interval, out_size):
     start, length = interval

@@ -56,7 +56,7 @@ def _border(mask):
     return np.max(shifted, axis=0) != np.min(shifted, axis=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31 - 1))
 def test_a_mask_that_is_its_pictures_threshold_stays_it_up_to_the_border(seed):
     image, mask = (np.asarray(a) for a in _everything(jax.random.key(seed), *_scene()))
@@ -75,7 +75,7 @@ def test_the_alignment_test_would_notice_one_pixel():
     assert shifted > 100
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31 - 1), st.sets(st.integers(0, 254), min_size=2, max_size=5))
 def test_no_class_appears_that_was_not_there(seed, classes):
     rng = np.random.default_rng(seed)

@@ -42,7 +42,7 @@ _value_and_grad = jax.jit(jax.value_and_grad(masked_patch_loss), static_argnums=
 _loss = jax.jit(masked_patch_loss, static_argnums=3)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.booleans())
 def test_seen_patches_have_neither_value_nor_gradient(seed, normalise_target):
     rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def test_seen_patches_have_neither_value_nor_gradient(seed, normalise_target):
     assert np.all(np.abs(gradient[1::2]).max(axis=1) > 0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.floats(0.5, 100), st.floats(-50, 50))
 def test_normalised_targets_do_not_see_brightness_and_contrast(gain, offset):
     target = np.random.default_rng(0).normal(size=(4, 12)).astype(np.float32)

@@ -88,7 +88,7 @@ def test_a_score_that_is_not_finite_counts_as_the_mean():
         np.testing.assert_array_equal(one.restore_ids, other.restore_ids)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**31 - 1),
     arrays(np.float32, 12, elements=st.floats(0, 255, width=32) | st.sampled_from([np.nan])),

@@ -10,7 +10,7 @@ from ufm_jax.ops.normalise import MEAN, STD, denormalise, normalise
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 100))
 def test_denormalise_undoes_normalise(channels, seed):
     image = np.random.default_rng(seed).uniform(0, 255, (2, 3, 4, channels)).astype(np.float32)

@@ -131,7 +131,7 @@ def test_a_line_at_depth_d_becomes_an_arc_of_radius_r_min_plus_d():
     np.testing.assert_allclose(radii, 50 + depth, atol=0.5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     half=st.floats(0.15, 1.2),
     face=st.floats(0.1, 3.0),
@@ -206,7 +206,7 @@ def test_what_the_picture_cuts_off_stays_black():
     assert not middle[r > 112].any()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     kind=st.sampled_from([0, 1, 2]),
     numbers=st.lists(st.floats(-300, 300, width=32), min_size=6, max_size=6),

@@ -83,7 +83,7 @@ def test_an_empty_mask_teaches_to_predict_nothing(classes):
     assert float(dice(logits)) < 0.9 * before
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 4]))
 def test_ignored_pixels_have_no_influence_and_everything_is_finite(seed, classes):
     rng = np.random.default_rng(seed)

@@ -25,7 +25,7 @@ def _by_hand(image, patch_size):
     return np.array(scores)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 100), st.sampled_from([2, 3, 8]))
 def test_equals_the_laplacian_patch_by_patch(seed, patch_size):
     image = np.random.default_rng(seed).uniform(0, 60, (2 * patch_size, 3 * patch_size))

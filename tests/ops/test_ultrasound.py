@@ -39,7 +39,7 @@ def _scan(channels=1):
     return (texture * fan[..., None]).astype(np.uint8), fan
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**31 - 1))
 def test_levels_stay_in_range_and_black_stays_black(seed):
     image, fan = _scan()

@@ -347,7 +347,7 @@ def test_style_is_a_function_of_seed_and_site():
 
 
 @given(st.integers(0, 2**31), st.integers(1, 200), st.integers(50, 5000), st.floats(0.0, 1.5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_site_sizes_have_the_mean_and_no_site_is_empty(seed, num_sites, mean_size, sigma):
     sizes = site_sizes(seed, num_sites, mean_size, sigma)
     assert sizes.dtype == np.int64

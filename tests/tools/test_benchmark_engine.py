@@ -215,7 +215,7 @@ def test_measuring_gives_one_row_a_side_with_ours_as_the_measure(monkeypatch):
     assert any("logreg, loop: one device" in note for note in figures.notes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 50), st.integers(1, 64), st.integers(0, 9))
 def test_every_client_has_whole_batches_and_at_least_one(clients, batch_size, seed):
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -79,7 +79,6 @@ def test_broken_bytes_are_corrupt_and_never_another_exception(data):
     assert " at 0x" not in str(found.value)  # The same file gives the same message twice.
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=40), st.integers(0, 200))
 def test_any_damage_decodes_or_is_corrupt(garbage, where):
     data = bytearray(encode(GREY_FILES["RGB"]))
@@ -100,7 +99,6 @@ def test_first_frame_of_several_is_used_and_the_number_told():
     assert (decoded.pixels == 10).all()
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 512))
 def test_longer_side_fills_the_canvas_and_aspect_is_kept(height, width, size):
     extent = decode.fitted_extent(height, width, size)

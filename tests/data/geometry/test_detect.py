@@ -70,7 +70,7 @@ def test_other_arrays_than_pictures_are_refused(bad):
 # Known fans and rectangles
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     half=st.floats(0.3, 0.75),
     face=st.floats(0.15, 0.8),
@@ -87,7 +87,7 @@ def test_whole_fans_are_recovered(half, face, aside, background, seed):
     assert _iou(found, fan) > 0.95
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     half=st.floats(0.35, 0.6),
     face=st.floats(0.3, 0.9),
@@ -143,7 +143,7 @@ def test_detection_scales_with_the_picture():
     _assert_close(find_scan_area(_picture(large, shape=(384, 512))), large, pixels=5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     top=st.integers(0, 30),
     left=st.integers(0, 60),

@@ -264,7 +264,7 @@ def test_text_and_animations_are_no_masks():
         decode_values(encoded(Image.fromarray(np.ones((2, 2), np.float32) / 2), "TIFF"))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(4, 64), st.integers(0, 2**32 - 1))
 def test_scaling_takes_the_nearest_pixel_and_invents_no_class(height, width, size, seed):
     numbers = np.random.default_rng(seed).choice([0, 1, 5, 9], (height, width)).astype(np.uint8)

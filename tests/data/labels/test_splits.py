@@ -36,7 +36,7 @@ def populations(draw):
     return names, presence
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(populations(), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_drawn_splits_keep_groups_whole_and_ignore_the_order_of_files(population, seed, random):
     names, presence = population
@@ -52,7 +52,7 @@ def test_drawn_splits_keep_groups_whole_and_ignore_the_order_of_files(population
     assert again.tolist() == splits[order].tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(populations(), st.integers(0, 3))
 def test_fractions_of_labels_are_nested_whole_and_show_every_class(population, seed):
     names, presence = population

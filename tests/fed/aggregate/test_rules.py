@@ -155,7 +155,7 @@ def test_equal_updates_come_back(name):
 
 
 @pytest.mark.parametrize("name", ["median", "trimmed_mean", "bulyan"])
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_two_of_eleven_cannot_leave_the_range_of_the_others(name, data):
     number = st.floats(-1e6, 1e6, width=32)

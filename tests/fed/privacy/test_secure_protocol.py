@@ -52,7 +52,7 @@ class Run:
         return self.server.take_unmasking([self.clients[k].unmask(arrived) for k in self.there(3)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_the_sum_is_exact_or_refused_whoever_is_lost(data):
     lost = data.draw(st.lists(st.integers(1, NEVER), min_size=2, max_size=6))
@@ -168,7 +168,7 @@ def test_an_answer_to_another_question_is_refused():
         run.server.take_unmasking(answers)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.binary(min_size=32, max_size=32), st.integers(1, 7), st.data())
 def test_any_t_shares_give_the_secret_and_fewer_do_not(secret, threshold, data):
     holders = range(1, 8)

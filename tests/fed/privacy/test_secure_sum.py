@@ -137,7 +137,7 @@ def all_sent(point, updates, group, masked=True):
 UNMASK = jax.jit(unmask)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sets(st.integers(0, 4), max_size=4), st.integers(0, 2**31 - 1))
 def test_the_masked_sum_is_the_integer_sum_whoever_is_lost(lost, seed):
     group, point = cohort(seed=seed), fixed_point(2.0, 5)
@@ -230,7 +230,7 @@ def test_a_long_update_is_clipped_to_its_norm_and_a_short_one_is_not():
         np.testing.assert_allclose(found, 0.25 * kept * direction, atol=1e-7)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(1e-6, 1e6), st.integers(1, 2000), st.sampled_from([1.0, 1.7]), st.booleans())
 def test_the_largest_sum_fits_and_no_bit_is_wasted(clip, clients, most_weight, negative):
     """All clients at the end of the range in the same number, each rounded away from zero."""

@@ -16,6 +16,7 @@ from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.fed.updates.attacks import (
+    flip_labels,
     inner_product,
     little_is_enough,
     random_noise,
@@ -113,3 +114,10 @@ def test_an_attack_without_hostile_clients_is_none(rows):
         moved(rows, aggregator=stacked(Rule(), attack=inner_product(9.0), hostile=()))[0],
         plain,
     )
+
+
+def test_labels_are_flipped_for_hostile_clients_alone():
+    labels = np.array([0, 1, 2, -1, 0, 2, 1])
+    found = flip_labels(labels, [0, 2, 5, 7], (1,), 3)
+    np.testing.assert_array_equal(found, [0, 1, 0, -1, 2, 2, 1])
+    np.testing.assert_array_equal(labels, [0, 1, 2, -1, 0, 2, 1])

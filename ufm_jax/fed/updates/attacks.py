@@ -2,7 +2,7 @@
 
 A client that acts alone knows its own update: ``sign_flip``, ``random_noise``, ``stale_replay``.
 Colluding clients know all updates, in ``aggregate.stacked``: ``little_is_enough``,
-``inner_product``.
+``inner_product``. ``flip_labels`` poisons data in place of updates.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,6 +10,8 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 
 from ufm_jax.fed.aggregate.stacked import Attack
 from ufm_jax.fed.algorithm import Tree, Turn
@@ -92,6 +94,27 @@ def inner_product(scale: float) -> Attack:
         return jnp.where(hostile[:, None], -scale * _mean(values, honest), values)
 
     return attack
+
+
+def flip_labels(
+    labels: npt.NDArray[np.integer],
+    offsets: npt.ArrayLike,
+    hostile: Sequence[int],
+    num_classes: int,
+) -> npt.NDArray[np.integer]:
+    """Labels [R] in which each label c of a hostile client is C - 1 - c.
+
+    Args:
+        labels: Labels of all clients; negative where unknown.
+        offsets: [K + 1]; client k owns the rows ``offsets[k] .. offsets[k + 1]``.
+        hostile: Numbers of the hostile clients.
+        num_classes: C.
+    """
+    flipped, bounds = labels.copy(), np.asarray(offsets)
+    for k in hostile:
+        own = flipped[bounds[k] : bounds[k + 1]]
+        own[own >= 0] = num_classes - 1 - own[own >= 0]
+    return flipped
 
 
 def _mean(values: jax.Array, among: jax.Array) -> jax.Array:
