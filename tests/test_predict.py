@@ -69,7 +69,10 @@ def test_a_folder_is_predicted_and_what_is_no_image_is_said(tmp_path, run):
     assert done.returncode == 0, done.stderr
     assert "malignant from a probability of 0.3" in done.stdout
     assert "1 of 2 files are predicted" in done.stdout
-    assert sum("b.png: does not decode: no image" in line for line in done.stderr.splitlines()) == 1
+    assert (
+        sum("b.png: does not decode: not an image" in line for line in done.stderr.splitlines())
+        == 1
+    )
     with (out / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["image"] for row in rows] == ["a.png", "b.png"]

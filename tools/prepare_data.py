@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from ufm_jax.config.command import count_argument, count_or_zero, path_argument
 from ufm_jax.data.listing import read_listing
-from ufm_jax.data.records import file_faults
+from ufm_jax.data.screening import file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.array_record import pack
 from ufm_jax.data.sources.tfds_builders import SETS, build

@@ -98,10 +98,14 @@ class AbstractRound(NamedTuple):
 class AbstractPlacement(Placement):
     """A placement on devices that need not be there: arrays on them are shapes."""
 
-    def put(self, tree: Tree, sharding: jax.sharding.NamedSharding) -> Tree:
-        """Shapes in the place of arrays."""
+    def put(self, tree: Tree, shardings: Tree) -> Tree:
+        """Shapes in the place of arrays; see ``Placement.put``."""
         return jax.tree.map(
-            lambda leaf: _shape(np.shape(leaf), np.asarray(leaf).dtype, sharding), tree
+            lambda where, part: jax.tree.map(
+                lambda leaf: _shape(np.shape(leaf), np.asarray(leaf).dtype, where), part
+            ),
+            shardings,
+            tree,
         )
 
 

@@ -1,11 +1,8 @@
 """Records: what is known of an image before it is decoded."""
 
-import functools
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from stat import S_ISREG
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -111,42 +108,3 @@ class Listing:
     root: Path | None = None
     issues: tuple[Issue, ...] = ()
     excluded: Mapping[str, int] = field(default_factory=dict)
-
-
-def file_faults(records: Sequence[Record], root: Path) -> dict[int, Issue]:
-    """The fault of each image file that is missing, empty or outside the root, by position.
-
-    No file is read, and images that are not files are passed over. A file may leave the root
-    neither by '..' nor by a symbolic link.
-    """
-    fault = fault_of_file(root)
-    faults = {}
-    for index, record in enumerate(records):
-        if isinstance(record.image, Path) and (found := fault(record.image)):
-            faults[index] = Issue(found[0], record.client, record.name, found[1])
-    return faults
-
-
-def fault_of_file(root: Path) -> Callable[[Path], tuple[str, str] | None]:
-    """A function that returns a file's kind of fault and the reason, or None if it is sound.
-
-    A file that leaves ``root`` has a fault.
-    """
-    real_root = os.path.realpath(root)
-    real_folder = functools.lru_cache(maxsize=None)(os.path.realpath)
-
-    def fault(path: Path) -> tuple[str, str] | None:
-        try:
-            plain = path.name != ".." and not path.is_symlink()
-            real = os.path.join(real_folder(path.parent), path.name)
-            real = real if plain else os.path.realpath(path)
-            if os.path.commonpath([real_root, real]) != real_root:
-                return "outside", f"lies outside the root {root}, at {real}"
-            stat = os.stat(real)
-        except (OSError, ValueError) as error:
-            return "missing", f"cannot be opened: {getattr(error, 'strerror', None) or error}"
-        if not S_ISREG(stat.st_mode):
-            return "missing", "is not a file"
-        return None if stat.st_size else ("empty", "has 0 bytes")
-
-    return fault

@@ -26,7 +26,7 @@ from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
 from ufm_jax.finetuning.best_round import Selection, check_validation, score
-from ufm_jax.finetuning.layer_decay import finetune_optimizer, freeze_encoder
+from ufm_jax.finetuning.optimizers import finetune_optimizer, freeze_encoder
 from ufm_jax.finetuning.personal import OwnParameters, absent_clients, check_absent
 from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.objectives.task import Objective, make_objective

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ufm_jax.data.records import file_faults
+from ufm_jax.data.screening import file_faults
 from ufm_jax.data.sources.folders import Exclusions, read_folders
 from ufm_jax.data.sources.index_csv import read_index
 from ufm_jax.data.sources.lists import read_lists

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from ufm_jax.data import image_file
-from ufm_jax.data.records import Record, file_faults
+from ufm_jax.data.records import Record
+from ufm_jax.data.screening import file_faults
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 from ufm_jax.prediction.folder.files import (

@@ -17,7 +17,7 @@ from ufm_jax.data.labels.masks.rows import MaskRows, decode_masks, values_in_mas
 from ufm_jax.data.labels.settings import LabelSettings
 from ufm_jax.data.labels.sources import leave_out
 from ufm_jax.data.labels.task import check_classes, read_targets
-from ufm_jax.data.records import Record, file_faults, name_of_source
+from ufm_jax.data.records import Record, name_of_source
 from ufm_jax.files import cache_folder
 
 
@@ -158,7 +158,7 @@ def _mask_faults(
         for file in (record.mask.files if isinstance(record.mask, JoinedMask) else (record.mask,))
         if file is not None
     ]
-    unfit = file_faults([record for _, record in files], root) if root is not None else {}
+    unfit = screening.file_faults([record for _, record in files], root) if root is not None else {}
     return faults | {files[position][0]: issue for position, issue in unfit.items()}
 
 

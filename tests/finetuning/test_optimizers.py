@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from ufm_jax.config.training import OptimizerConfig
-from ufm_jax.finetuning.layer_decay import (
+from ufm_jax.finetuning.optimizers import (
     decays,
     finetune_optimizer,
     freeze_encoder,
