@@ -296,15 +296,6 @@ def test_a_round_larger_than_the_memory_is_refused_before_it_is_allocated(
         built(placement=PlacementConfig(devices=1, **placement), cohort_size=0, **method)
 
 
-def test_a_run_of_the_first_step_of_a_warm_up_alone_is_refused():
-    one_step = {"rounds": 1, "local_epochs": 0, "local_steps": 1}
-    with pytest.raises(ConfigError, match=r"schedule\.warmup_rounds: the run has one step"):
-        built(warmup=1, **one_step)
-    built(warmup=1, **one_step | {"rounds": 2})
-    built(warmup=1, **one_step | {"local_steps": 2})
-    built(**one_step)
-
-
 def test_a_federation_without_rounds_is_built_where_it_is_asked_for():
     clock = ParticipationConfig(step_seconds=1.0)
     run = built(

@@ -91,7 +91,8 @@ class Algorithm(NamedTuple):
         start: ``(server, client) -> local``: the client's training state as its round begins;
             ``local.params`` holds its parameters.
         step: ``(server, local, grad_fn, progress) -> (local, loss)``: one local optimiser step.
-            ``progress`` is the round plus the done fraction of this client's local steps.
+            ``progress`` is the round plus the share of this client's local steps that is done at
+            the middle of this one.
         end: ``(server, local, turn) -> (update, client)``: what the server averages, and what the
             client keeps.
         update_server: ``(server, mean_update, outcome) -> server``.

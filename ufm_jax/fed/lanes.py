@@ -181,7 +181,7 @@ def _step(work: Work, lane: Lanes, row: jax.Array, t: jax.Array) -> Lanes:
     s, client = t - events.first_step[i], jnp.asarray(events.client)[i]
     batch = _batch(work, row, fold(work.key, client, s))
     grad_fn = _grad_fn(work, batch, fold(work.cohort.key, client, "step", s))
-    progress = work.plan.round_index + s / events.num_steps[i]
+    progress = work.plan.round_index + (s + 0.5) / events.num_steps[i]
     local, loss = work.algorithm.step(work.server, lane.local, grad_fn, progress)
     return Lanes(local, i, lane.seen + jnp.stack([loss * batch.size, batch.size]))
 

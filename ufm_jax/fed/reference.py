@@ -81,7 +81,7 @@ def reference_round(
                 loss, gradient = federation.gradient.share(federation.loss_fn, params, batch)
                 return loss, federation.gradient.finish(gradient, key)
 
-            progress = jnp.float32(plan.round_index + s / len(batches))
+            progress = jnp.float32(plan.round_index + (s + 0.5) / len(batches))
             local, loss = algorithm.step(state.server, local, grad_fn, progress)
             total, seen = total + float(loss) * len(rows), seen + len(rows)
         turn = Turn(jnp.int32(k), jnp.float32(weight), jnp.int32(len(losses)), fold(noise, k))

@@ -60,7 +60,7 @@ class RoundRecord:
     Attributes:
         round: The round's number, from zero.
         loss: Loss over the cohort, averaged with the client weights (nan where not finite).
-        lr_factor: What the schedule multiplied the local learning rate with.
+        lr_factor: Factor of the schedule on the local learning rate, in the middle of the round.
         seconds: Wall-clock time of the round.
         images: Images trained on by the whole cohort.
         images_per_second: ``images`` divided by ``seconds``.

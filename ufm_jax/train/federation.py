@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import jax.numpy as jnp
 import optax
 
 from ufm_jax.config.compatibility import check_clients
@@ -15,7 +14,6 @@ from ufm_jax.config.training import PlacementConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import LossFn
-from ufm_jax.fed.algorithms.fedavg import LrFactor
 from ufm_jax.fed.asynchronous.algorithm import Asynchronous, polynomial
 from ufm_jax.fed.asynchronous.federation import AsyncFederation
 from ufm_jax.fed.batches import Batching
@@ -105,7 +103,6 @@ def build_federation(
     memory = memory or device_memory(federation.placement)
     federation = in_chunks(federation, placement, image_bytes, memory)
     _check_memory(federation, placement, image_bytes, memory)
-    _check_rate(federation, factor, method.rounds)
     return federation
 
 
@@ -163,12 +160,3 @@ def _check_memory(
                 f"placement.lanes={placement.lanes}: {what} would take {needed / 1e9:.3g} GB, and "
                 f"there are {available / 1e9:.3g}; lower one of them, local_epochs or local_steps"
             )
-
-
-def _check_rate(federation: Federation, factor: LrFactor, rounds: int) -> None:
-    """Refuses a run whose only step is the first of a warm-up, where the rate is 0."""
-    if rounds == 1 and federation.num_steps.max() == 1 and not factor(jnp.zeros(())):
-        raise ConfigError(
-            "config.schedule.warmup_rounds: the run has one step, the first of the warm-up, where "
-            "the learning rate is 0; set 0, or train for more rounds or local_steps"
-        )

@@ -76,7 +76,8 @@ def warmup_cosine(
         min_factor: Factor when ``progress`` reaches ``rounds``.
 
     Returns:
-        ``progress -> factor``; progress in rounds, continuous over a client's local steps.
+        ``progress -> factor``; progress in rounds. A local step has that of its middle, so that the
+        first step of a warm-up trains; the published code takes its beginning, where the rate is 0.
     """
 
     def factor(progress: jax.Array) -> jax.Array:

@@ -96,7 +96,7 @@ class Recorder:
         return RoundRecord(
             round=plan.round_index,
             loss=self._mean_loss(accepted),
-            lr_factor=float(self._lr_factor(jnp.float32(plan.round_index))),
+            lr_factor=float(self._lr_factor(jnp.float32(plan.round_index + 0.5))),
             seconds=seconds,
             images=images,
             images_per_second=share * images / seconds,

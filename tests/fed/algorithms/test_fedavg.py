@@ -50,10 +50,10 @@ def test_server_optimizer_takes_the_pseudo_gradient():
 
 
 def test_learning_rate_is_continuous_over_local_steps():
-    """Factors at progress 0, 1/2, 1, 3/2: w halves by (1 - 0.5 f) a step."""
+    """Factors at progress 1/4, 3/4, 5/4, 7/4, the middles of the steps: w <- (1 - f / 2) w."""
     seen = fedavg(optax.sgd(0.5), lr_factor=lambda progress: progress)
     w = run_to(seen, a=[1.0], b=[0.0], start=1.0, rounds=2, local_steps=2)
-    assert w == pytest.approx((1 - 0) * (1 - 0.25) * (1 - 0.5) * (1 - 0.75))
+    assert w == pytest.approx((1 - 1 / 8) * (1 - 3 / 8) * (1 - 5 / 8) * (1 - 7 / 8))
 
 
 def test_client_momentum_is_reset_kept_or_averaged():

@@ -99,7 +99,7 @@ def trained(run, start, server, data, plan, client):
     for s, rows in enumerate(batches):
         keys = example_keys(fold(root, plan.round_index, client, s), jnp.arange(len(rows)))
         batch = jax.tree.map(lambda leaf, rows=rows: leaf[rows], data)
-        progress = jnp.float32(plan.round_index + s / len(batches))
+        progress = jnp.float32(plan.round_index + (s + 0.5) / len(batches))
         grad_fn = jax.value_and_grad(lambda p, b=batch, k=keys: loss(p, b, k).mean())
         local, _ = base.step(given, local, grad_fn, progress)
     return local.params
