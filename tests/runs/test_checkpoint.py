@@ -1,5 +1,6 @@
 """Checkpoints: exact, safe from donation, the last few and the best kept."""
 
+import shutil
 import subprocess
 
 import jax
@@ -162,6 +163,14 @@ def test_what_orbax_reads_as_it_opens_the_folder_is_passed_over_too(saved, name,
     (saved / "checkpoints/3" / name).write_text(content)
     with Checkpoints(saved) as checkpoints:
         assert checkpoints.newest(LIKE)[0] == 2
+
+
+def test_what_a_killed_run_left_half_written_is_removed(saved):
+    partial = saved / "checkpoints/4.orbax-checkpoint-tmp"
+    shutil.copytree(saved / "checkpoints/3", partial)
+    with Checkpoints(saved) as checkpoints:
+        assert not partial.exists()
+        assert checkpoints.newest(LIKE)[0] == 3
 
 
 def test_the_best_is_known_after_a_restart(tmp_path):

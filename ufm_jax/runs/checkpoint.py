@@ -148,7 +148,10 @@ class Checkpoints:
             raise RunError(f"{folder} is damaged ({_line(error)})") from error
 
     def _without_damaged(self) -> int | None:
-        """Removes checkpoints that digests show to be damaged; returns the newest whole one."""
+        """Removes damaged checkpoints and half-written ones; returns the newest whole one."""
+        # One command at a time writes here, so that these are of a run that was killed.
+        for partial in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(partial, ignore_errors=True)
         damaged: dict[Path, str] = {}
         steps = {int(path.name): path for path in self._folder.glob("*") if path.name.isdecimal()}
         for step, folder in sorted(steps.items(), reverse=True):
