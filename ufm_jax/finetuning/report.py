@@ -52,7 +52,7 @@ def write_report(
     report = EvaluationReport(
         evaluation=evaluation,
         created=date.today().isoformat(),
-        facts=_facts(config, data, model),
+        facts=_facts(config, data, evaluation, model),
         training=_training(config, workdir, data, model),
         pictures=example_pictures(
             data,
@@ -71,10 +71,15 @@ def write_report(
 
 
 def _facts(
-    config: FinetuneConfig, data: LabelledData, model: TrainedModel | None
+    config: FinetuneConfig,
+    data: LabelledData,
+    evaluation: Evaluation,
+    model: TrainedModel | None,
 ) -> list[tuple[str, str]]:
     """Names and values of what a reader must know of the model and the images."""
     images = ", ".join(f"{name} {len(data.rows(name)):,}" for name in ("train", "val", "test"))
+    if "all" in evaluation.splits:  # The model was trained elsewhere.
+        images = f"test {evaluation.splits['all'].num_rows:,}"
     facts = [
         ("encoder", f"ViT-{config.model.size.capitalize()}/{config.model.patch_size}"),
         ("image", f"{config.model.image_size} pixels"),

@@ -90,9 +90,15 @@ def _report(path: Path, source: _Source, start: Start) -> None:
     for line in (*source.lines, *start.notes):
         _log.info("%s: %s", path, line)
     if start.left_out:
-        parts = sorted({name.split("/")[0] for name in start.left_out})
+        parts = sorted({_part(name) for name in start.left_out})
         _log.info("%s: not needed here: %s", path, ", ".join(parts))
     _log.info("starting from the encoder in %s; new: %s", path, ", ".join(start.new))
+
+
+def _part(name: str) -> str:
+    """The part of a model that a parameter belongs to; parts of the encoder one by one."""
+    first, *rest = name.split("/")
+    return "/".join((first, *rest[:1])) if first == "encoder" else first
 
 
 def _hint(path: Path, config: FinetuneConfig) -> str:

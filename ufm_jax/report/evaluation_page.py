@@ -89,9 +89,10 @@ def _headline(report: EvaluationReport, split: str) -> Markup:
         for name, figure in list(shown.items())[:6]
         if not math.isnan(figure.value) or name in ("auroc", "dice")
     ]
+    where = "in all" if split == "all" else f"in the {split} split"
     text = (
-        f"{count(result.num_rows, 'image')} of {count(result.num_groups, 'group')} (patients) in "
-        f"the {split} split. {result.interval}."
+        f"{count(result.num_rows, 'image')} of {count(result.num_groups, 'group')} (patients) "
+        f"{where}. {result.interval}."
     )
     note = [element("p", evaluation.note, class_="note")] if evaluation.note else []
     return join(
