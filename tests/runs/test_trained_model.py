@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ufm_jax.config.finetuning import FinetuneConfig
+from ufm_jax.config.finetuning import FinetuneConfig, resolve_finetune
 from ufm_jax.config.schema import flatten
 from ufm_jax.data.labels.task import Task
 from ufm_jax.data.settings import DataSettings
@@ -116,17 +116,22 @@ def test_a_run_of_before_digests_is_read_with_a_warning(run, caplog, monkeypatch
     assert load_config(run).seed == 5
 
 
-def test_a_run_of_before_the_images_keys_were_renamed_is_read(run):
+def test_a_run_that_the_first_version_stored_is_read(run):
+    """It had other names for the images' keys, lacked some keys, and had one that is gone."""
     without_digests(run)
     stored = json.loads((run / CONFIG_FILE).read_text())
     images = {f"config.data.{key}" for key in vars(DataSettings())}
     old = {
         key.replace("config.data.", "config.data.data.") if key in images else key: value
         for key, value in stored.items()
+        if key not in trained_model._BEFORE
     }
-    old["config.data.data.root"] = "elsewhere"
+    old |= {"config.data.data.root": "elsewhere", "config.placement.loop": "steps"}
     write_json(run / CONFIG_FILE, old)
-    assert load_config(run).data.root == "elsewhere"
+    config = load_config(run)
+    assert config.data.root == "elsewhere"
+    assert config.client_optimizer.moment_dtype == "float32"
+    resolve_finetune(config)
 
 
 def test_an_encoder_is_not_taken_from_a_damaged_run(run):

@@ -41,8 +41,13 @@ _REMEDY = "restore it from a copy, or fine-tune again, with the same command, in
 _BEFORE: dict[str, Any] = {
     "config.data.exclude_files": (),
     "config.data.value_range": (),
+    "config.client_optimizer.moment_dtype": "float32",
+    "config.server_optimizer.moment_dtype": "float32",
+    "config.placement.chunk_steps": 0,
 }
 """Keys that runs stored before them lack, with the values by which those runs were trained."""
+_GONE = ("config.placement.loop",)
+"""Keys of older runs on which no result depended."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +176,7 @@ def load_config(workdir: Path) -> ConfigDict:
     stored = _BEFORE | {
         key: value
         for key, value in stored_config(path, _REMEDY).items()
-        if key.startswith("config.") and "(" not in key
+        if key.startswith("config.") and "(" not in key and key not in _GONE
     }
     config = finetune_config()
     known = flatten_settings(FinetuneConfig()).keys()
