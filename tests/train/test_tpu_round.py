@@ -2,7 +2,6 @@
 
 import math
 import re
-from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -11,12 +10,13 @@ import pytest
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
+from tools.benchmarks.compile_work import AbstractPlacement
 from ufm_jax.config.model import ModelConfig
 from ufm_jax.config.pretraining import AugmentConfig
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
-from ufm_jax.fed.placement import CLIENTS, DATA, Placement
+from ufm_jax.fed.placement import CLIENTS, DATA
 from ufm_jax.objectives.reconstruction import init_params, make_loss
 
 MODEL = ModelConfig(
@@ -30,14 +30,6 @@ MODEL = ModelConfig(
     decoder_heads=3,
 )
 SIDE, BATCH = 40, 4
-
-
-@dataclass(frozen=True)
-class AbsentDevices(Placement):
-    """A placement on devices that are not there: arrays on them are shapes."""
-
-    def put(self, tree, sharding):
-        return jax.tree.map(lambda leaf: _shape(np.shape(leaf), leaf.dtype, sharding), tree)
 
 
 def _shape(dims, dtype, sharding):
@@ -71,7 +63,7 @@ def _compiled_round(devices, lanes):
         fedavg(optax.adamw(1e-3)),
         offsets=np.arange(2 * lanes * len(devices) + 1) * BATCH,
         batching=Batching(BATCH),
-        placement=AbsentDevices(mesh, lanes),
+        placement=AbstractPlacement(mesh, lanes),
     )
     fields = {"image": ((SIDE, SIDE, 1), np.uint8), "extent": ((2,), np.int32)}
     fields["geometry"] = (7,), np.float32
