@@ -115,7 +115,7 @@ def written(place):
 
 EXPECTED = {
     "pretrained": "config.json data.json metrics.jsonl report.html reconstructions.png",
-    "tuned": "config.json task.json seen.json validation.json evaluation.json metrics.jsonl "
+    "tuned": "config.json task.json seen.json evaluation.json metrics.jsonl "
     "report.html predictions_test.csv predictions_val.csv",
     "evaluated": "evaluation.json predictions_test.csv report.html",
     "predicted": "predictions.csv",

@@ -1,6 +1,5 @@
 """What a model is chosen and judged by is checked before it is trained; none is kept untrained."""
 
-import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,10 +11,11 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.evaluation_json import CompareWith
 from ufm_jax.finetuning import run as pipeline
 from ufm_jax.finetuning import training
-from ufm_jax.finetuning.best_round import Selection, check_validation
+from ufm_jax.finetuning.best_round import check_validation
 from ufm_jax.finetuning.personal import OwnParameters
 from ufm_jax.finetuning.run import Request, check_evaluation, evaluate
 from ufm_jax.runs.trained_model import TrainedModel, head_moved
+from ufm_jax.train.judge import Judge
 
 CLASSES = ("benign", "malignant", "normal")
 
@@ -120,26 +120,17 @@ def test_an_untrained_model_is_never_chosen_however_well_it_scores(tmp_path, mon
 
     monkeypatch.setattr(training, "predict_split", head_of)
     monkeypatch.setattr(training, "score", lambda head, *others: 1 - head / 10)
-    selection = training._selection(
+    judging = training._judging(
         FinetuneConfig(),
         labelled([0, 1]),
         SimpleNamespace(predict=lambda params, batch: None),
         OwnParameters(FinetuneConfig(), None, (), {}),
         lambda params: head_moved(tree(0.0, 0.0), params, ("head/w",)),
-        tmp_path,
     )
-    selection.begin(0, 3)
+    judge = Judge(judging, tmp_path)
+    judge.begin(0, 3)
     for done, head in enumerate(heads, start=1):
-        selection(done, SimpleNamespace(server=SimpleNamespace(params=tree(1.0, head))))
+        judge(done, SimpleNamespace(server=SimpleNamespace(params=tree(1.0, head))), due=False)
     trained = [done for done, head in enumerate(heads, start=1) if head]
-    assert [look.rounds for look in selection.looks if math.isfinite(look.score)] == trained
-    assert (selection.best.rounds if trained else selection.best) == next(iter(trained), None)
-
-
-def test_the_first_of_the_best_defined_looks_is_kept(tmp_path):
-    scores = iter([math.nan, 0.4, 0.7, 0.7])
-    selection = Selection(tmp_path, 1, lambda state: next(scores))
-    selection.begin(0, 4)
-    kept = [selection(done, None) for done in range(1, 5)]
-    assert kept == [None, 0.4, 0.7, None]
-    assert selection.best.rounds == 3
+    assert [look.rounds for look in judge.looks] == trained
+    assert (judge.best.rounds if trained else judge.best) == next(iter(trained), None)

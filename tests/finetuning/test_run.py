@@ -32,8 +32,10 @@ from ufm_jax.finetuning import training as finetuning
 from ufm_jax.finetuning.run import Request, evaluate, finetune
 from ufm_jax.ops.joint import Moves
 from ufm_jax.runs.checkpoint import load_params
+from ufm_jax.runs.history import read_history
 from ufm_jax.runs.seen_images import rows_to_evaluate, seen_images
 from ufm_jax.runs.trained_model import check_trained, load_model
+from ufm_jax.train.judge import Judge
 
 
 def write_images(folder: Path, seed: int = 0) -> Path:
@@ -107,9 +109,8 @@ def test_a_class_is_learnt_from_folders(diagnosed):
     assert overall_of(workdir)["auroc"]["value"] > 0.9
     model = load_model(workdir)
     assert model.task.classes == ("cyst", "mass")
-    looks = json.loads((workdir / "validation.json").read_text())
-    best = max(looks, key=lambda look: look["score"])
-    assert model.round == best["rounds"], "the first of the best rounds on the validation split"
+    best = max(read_history(workdir), key=lambda record: record.validation_score)
+    assert model.round == best.round + 1, "the first of the best rounds on the validation split"
     assert set(model.thresholds) == {"mass"}
 
 
@@ -226,15 +227,15 @@ def test_a_killed_run_goes_on_bit_for_bit(diagnosed, tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
 
-    whole = finetuning.Selection.__call__
+    whole = Judge.__call__
 
-    def dies(self, done, state):
+    def dies(self, done, *others):
         if done == 4:
             raise Killed
-        return whole(self, done, state)
+        return whole(self, done, *others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(finetuning.Selection, "__call__", dies)
+        patch.setattr(Judge, "__call__", dies)
         with pytest.raises(Killed):
             finetune(config, tmp_path)
     with pytest.raises(ConfigError, match="has not finished"):
@@ -245,7 +246,7 @@ def test_a_killed_run_goes_on_bit_for_bit(diagnosed, tmp_path, monkeypatch):
         load_params(tmp_path / "model"),
         load_params(workdir / "model"),
     )
-    for name in ("validation.json", "predictions_test.csv", "evaluation.json"):
+    for name in ("predictions_test.csv", "evaluation.json"):
         assert (tmp_path / name).read_bytes() == (workdir / name).read_bytes()
 
 

@@ -146,6 +146,46 @@ def test_the_summary_has_the_run_in_numbers():
         assert phrase in text
 
 
+def judged(every: int = 1) -> list[RoundRecord]:
+    """Looks whose loss falls, and rises at the end."""
+    losses = [0.9, 0.6, 0.5, 0.45, 0.4, 0.42]
+    return [
+        dataclasses.replace(
+            record,
+            held_out_loss=loss,
+            held_out={"site-0": loss, NASTY: 2 * loss},
+            judging_seconds=0.03 * every,
+        )
+        if record.round % every == every - 1
+        else record
+        for record, loss in zip(history(), losses, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_shared_models_loss_is_the_first_curve_and_says_what_it_is(every):
+    rows = [dict(row, held_out=4 if k < 2 else 0) for k, row in enumerate(data())]
+    text = render(RUN, judged(every), rows, NO_ISSUES, None).replace("\N{NO-BREAK SPACE}", " ")
+    assert Page(text).headings[:2] == ["The shared model", "Training"]
+    first = 0.9 if every == 1 else 0.5
+    for phrase in (
+        f"the shared model’s loss went from {first:.3f} to 0.420, and was lowest after round",
+        "The clients’ training loss went from 1.000 to 0.167",
+        "on 8 images of 2 clients that nobody trains on",
+        "includes what each client has just learned about its own images",
+        "Judging took 1.0 % of the time of the rounds.",
+        ">held-out loss<",
+        '<td class="number">0.840</td>',
+    ):
+        assert phrase in text, phrase
+
+
+def test_a_run_that_nothing_judged_does_not_speak_of_it():
+    text = render(RUN, history(), data(), NO_ISSUES, None)
+    assert "The shared model" not in Page(text).headings
+    assert "held" not in re.sub(r"<style>.*</style>", "", text, flags=re.S)
+
+
 def test_issues_are_counted_by_kind_and_long_lists_say_that_they_are_cut():
     found = [{"client": "a", "path": f"{i}.png", "reason": "empty"} for i in range(100)]
     text = render(RUN, history(), data(), {"issues": {"corrupt": found}}, None)

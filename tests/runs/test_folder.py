@@ -20,6 +20,7 @@ DATA = SimpleNamespace(
     fingerprint="x",
     issues=SimpleNamespace(to_json=dict),
     summary=list,
+    held_out=None,
 )
 
 

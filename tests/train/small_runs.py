@@ -11,6 +11,7 @@ QUICKSTART = {
     "federation.batch_size": 4,
     "data.num_sites": 6,
     "data.mean_size": 12,
+    "data.holdout_fraction": 0.1,
     "data.working_size": 40,
     "model.image_size": 32,
     "model.decoder_width": 48,
@@ -30,7 +31,8 @@ def rounds_written(workdir):
 
 def losses_of(workdir):
     return [
-        (r.round, r.loss, [(c.client, c.loss) for c in r.clients]) for r in read_history(workdir)
+        (r.round, r.loss, [(c.client, c.loss) for c in r.clients], str(r.held_out))
+        for r in read_history(workdir)
     ]
 
 

@@ -11,7 +11,7 @@ from ufm_jax.config.model import ModelConfig
 from ufm_jax.config.pretraining import AugmentConfig, PretrainConfig
 from ufm_jax.config.training import PlacementConfig, ScheduleConfig
 from ufm_jax.data.federated import load_federated
-from ufm_jax.data.settings import DataSettings
+from ufm_jax.data.settings import PretrainingSettings
 from ufm_jax.objectives.reconstruction import FIELDS, init_params
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.pretraining import federate
@@ -20,7 +20,7 @@ from ufm_jax.train.pretraining import federate
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
     return PretrainConfig(
-        data=DataSettings(
+        data=PretrainingSettings(
             source="synthetic",
             num_sites=4,
             mean_size=8,

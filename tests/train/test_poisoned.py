@@ -49,6 +49,7 @@ def _config(root, tmp_path, **data):
         working_size=40,
         on_bad="skip",
         duplicates="skip",
+        holdout_fraction=0.0,
         **data,
     )
     config.model.update(

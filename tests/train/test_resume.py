@@ -165,7 +165,7 @@ class Run:
         losses = losses_of(self.workdir)
         assert losses == losses_of(other.workdir)
         assert [r for r, *_ in losses] == list(range(self.kind.rounds))
-        for name in ("validation.json", "predictions_test.csv", "evaluation.json", "privacy.json"):
+        for name in ("predictions_test.csv", "evaluation.json", "privacy.json"):
             if (other.workdir / name).exists():
                 assert (self.workdir / name).read_bytes() == (other.workdir / name).read_bytes()
 

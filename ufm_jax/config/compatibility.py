@@ -30,7 +30,12 @@ def check_training(config: "PretrainConfig | FinetuneConfig") -> None:
         ConfigError: Naming the key, and what to set.
     """
     federation = config.federation
-    _refuse(_warmup(config.schedule, federation.rounds), _microbatch(federation, config.placement))
+    _refuse(
+        _warmup(config.schedule, federation.rounds),
+        _patience(config.schedule, federation),
+        _microbatch(federation, config.placement),
+        _training(federation),
+    )
     check_method(
         federation, config.client_optimizer, config.server_optimizer, federation.personal_paths
     )
@@ -116,6 +121,22 @@ def _warmup(schedule: ScheduleConfig, rounds: int) -> Iterator[str]:
     if schedule.warmup_rounds > rounds:
         yield (
             f"schedule.warmup_rounds={schedule.warmup_rounds}: there are {rounds} rounds; lower it"
+        )
+
+
+def _training(config: FederationConfig) -> Iterator[str]:
+    if config.personal and config.training != "federated":
+        yield (
+            f"federation.personal={config.personal}: it is for training='federated', not "
+            f"{config.training!r}; leave it empty"
+        )
+
+
+def _patience(schedule: ScheduleConfig, config: FederationConfig) -> Iterator[str]:
+    if schedule.patience and config.privacy.level == "client":
+        yield (
+            f"schedule.patience={schedule.patience}: when training ends would tell of clients' "
+            "images, which federation.privacy.level='client' does not account for; set 0"
         )
 
 
@@ -322,18 +343,13 @@ def _sizes(config: FederationConfig) -> Iterator[str]:
 
 def _finetuning(config: "FinetuneConfig") -> Iterator[str]:
     segments, probes = config.data.kind == "segment", config.method.endswith("_probe")
-    federation, select = config.federation, config.evaluation.select
-    if federation.personal and federation.training != "federated":
-        yield (
-            f"federation.personal={federation.personal}: it is for training='federated', not "
-            f"{federation.training!r}; leave it empty"
-        )
+    training, select = config.federation.training, config.evaluation.select
     if segments and probes:
         yield (
             f"method={config.method!r} is for diagnosis; to probe an encoder for segmentation use "
             "method='frozen' with config.model.decoder='linear'"
         )
-    if probes and federation.training != "centralised":
+    if probes and training != "centralised":
         yield (
             f"method={config.method!r} trains nothing in rounds: set "
             "config.federation.training='centralised'"
@@ -347,6 +363,11 @@ def _finetuning(config: "FinetuneConfig") -> Iterator[str]:
         yield (
             f"evaluation.measurement={config.evaluation.measurement!r} is taken on masks: set "
             "config.data.kind='segment'"
+        )
+    if config.schedule.patience and (select == "last" or probes):
+        yield (
+            f"schedule.patience={config.schedule.patience}: nothing judges the rounds; set 0, or "
+            "choose a round by evaluation.select='auto'"
         )
     if config.placement.lanes < 1:
         yield "placement.lanes=0: measuring is for pretraining; set 1 or more"

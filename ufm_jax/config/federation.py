@@ -223,6 +223,9 @@ class FederationConfig(Checked):
         privacy: Differential privacy.
         participation: Who takes part in a round.
         asynchronous: Training without rounds.
+        training: ``federated`` shares parameters between clients; ``centralised`` puts all images
+            into one client, so that a round is an epoch; ``local`` trains each client alone,
+            nothing shared. All three see each image as often.
         rounds: Rounds of the run.
         cohort_size: Clients drawn for each round; 0 takes all.
         batch_size: B, of every client.
@@ -244,6 +247,7 @@ class FederationConfig(Checked):
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     participation: ParticipationConfig = field(default_factory=ParticipationConfig)
     asynchronous: AsyncConfig = field(default_factory=AsyncConfig)
+    training: Literal["federated", "centralised", "local"] = "federated"
     rounds: AtLeastOne = 300
     cohort_size: Count = 0
     batch_size: Annotated[int, Range(1, 65_536)] = 64
@@ -265,5 +269,5 @@ class FederationConfig(Checked):
 
     @property
     def personal_paths(self) -> tuple[str, ...]:
-        """Paths of the parameters that stay with each client, as regular expressions."""
-        return self.personal
+        """Paths of the parameters that stay with each client: all of them in a local run."""
+        return (".*",) if self.training == "local" else self.personal

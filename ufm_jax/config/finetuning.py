@@ -98,23 +98,11 @@ class LossConfig(Checked):
 
 @dataclass(frozen=True)
 class FinetuneFederationConfig(FederationConfig):
-    """Who trains together; further keys as for pretraining.
+    """Who trains together: keys as for pretraining, with the usual values of fine-tuning."""
 
-    Attributes:
-        training: ``centralised`` puts all training images into one client, so that a round is an
-            epoch; ``federated`` shares parameters between clients; ``local`` trains each client
-            alone, nothing shared.
-    """
-
+    training: Literal["federated", "centralised", "local"] = "centralised"
     rounds: AtLeastOne = 50
     batch_size: Annotated[int, Range(1, 65_536)] = 32
-    client_state: Literal["reset", "persist", "average"] = "persist"
-    training: Literal["centralised", "federated", "local"] = "centralised"
-
-    @property
-    def personal_paths(self) -> tuple[str, ...]:
-        """See ``FederationConfig``; in a local run all parameters stay with their client."""
-        return (".*",) if self.training == "local" else self.personal
 
 
 @dataclass(frozen=True)

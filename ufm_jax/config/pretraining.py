@@ -15,11 +15,12 @@ from ufm_jax.config.model import ModelConfig
 from ufm_jax.config.schema import from_config_dict, to_config_dict
 from ufm_jax.config.training import (
     CheckpointConfig,
+    HeldOutConfig,
     OptimizerConfig,
     PlacementConfig,
     ScheduleConfig,
 )
-from ufm_jax.data.settings import DataSettings
+from ufm_jax.data.settings import PretrainingSettings
 from ufm_jax.ranges import Checked, Factors, Parts, Seed, Share
 
 
@@ -49,7 +50,7 @@ class PretrainConfig(Checked):
 
     name: str = "pretrain"
     seed: Seed = 0
-    data: DataSettings = field(default_factory=DataSettings)
+    data: PretrainingSettings = field(default_factory=PretrainingSettings)
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
@@ -60,6 +61,7 @@ class PretrainConfig(Checked):
         )
     )
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    evaluation: HeldOutConfig = field(default_factory=HeldOutConfig)
     placement: PlacementConfig = field(default_factory=PlacementConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)

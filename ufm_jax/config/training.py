@@ -54,10 +54,13 @@ class ScheduleConfig(Checked):
     Attributes:
         warmup_rounds: Rounds of linear warm-up from 0.
         min_factor: Factor at the last round.
+        patience: Training ends when so many rounds have brought no better model, by the images
+            that are held out or by the validation split; 0 for never. The best one is then taken.
     """
 
     warmup_rounds: Count = 40
     min_factor: Share = 0.0
+    patience: Count = 0
 
 
 @dataclass(frozen=True)
@@ -103,3 +106,17 @@ class CheckpointConfig(Checked):
     every_rounds: AtLeastOne = 10
     every_seconds: Amount = 600.0
     keep: AtLeastOne = 2
+
+
+@dataclass(frozen=True)
+class HeldOutConfig(Checked):
+    """How the shared model is judged while it pretrains, on the images that clients hold out.
+
+    Attributes:
+        every_rounds: Rounds between looks; 0 takes so many that a look costs 3 % of the training
+            at most. Every checkpoint and the last round have a look.
+        batch_size: Images a forward pass, on all devices together.
+    """
+
+    every_rounds: Count = 0
+    batch_size: Annotated[int, Range(1, 65_536)] = 64

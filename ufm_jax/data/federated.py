@@ -12,15 +12,16 @@ A row of the store is one decoded image:
 """
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 
 from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
-from ufm_jax.data.cache.store import CachedStore, RowStore
+from ufm_jax.data.cache.store import CachedStore, RowStore, SubsetStore
 from ufm_jax.data.copies import repeated_images
 from ufm_jax.data.decoding import Decoded, decode_records, faults_of_decoding
 from ufm_jax.data.issues import DataIssues, Issue, refuse_empty, stop_on_faults
@@ -29,6 +30,9 @@ from ufm_jax.data.partition import assign, rows_of_clients, unit_ids
 from ufm_jax.data.screening import faults_before_decoding, screen
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.files import cache_folder
+
+TOGETHER = "all"
+"""The name of the one client of a centralised run."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,11 @@ class FederatedData:
         labels: int32 [R], -1 = none; given empty, all are -1.
         label_names: Name of each label; given empty, the labels' numbers.
         groups: int64 [R], equal for rows of one group (patient); given empty, all differ.
+        images: Name of each row's image; given empty, the rows' numbers.
+        contents: uint64 [R], a digest of each row's pixels; given empty, all differ.
+        splits: str [R], the split that the source names, '' = none; given empty, all are ''.
         fingerprint: Changes whenever pixels, their order or their owners change; '' = not known.
+        held_out: Images of these clients, or of others, that nobody trains on; None without any.
     """
 
     names: tuple[str, ...]
@@ -53,7 +61,11 @@ class FederatedData:
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     label_names: tuple[str, ...] = ()
     groups: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    images: tuple[str, ...] = ()
+    contents: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
+    splits: np.ndarray = field(default_factory=lambda: np.zeros(0, str))
     fingerprint: str = ""
+    held_out: "FederatedData | None" = None
 
     def __post_init__(self) -> None:
         offsets = np.asarray(self.offsets, np.int64)
@@ -66,17 +78,24 @@ class FederatedData:
         if (np.diff(offsets) < 0).any():
             raise ValueError(f"offsets {offsets.tolist()} must not decrease")
         labels = self.labels if len(self.labels) else np.full(total, -1, np.int32)
-        groups = self.groups if len(self.groups) else np.arange(total)
-        if len(labels) != total or len(groups) != total:
-            raise ValueError(f"labels and groups must have one entry for each of {total} rows")
+        numbers = np.arange(total)
+        by_row: dict[str, Sized] = {
+            "labels": labels.astype(np.int32),
+            "groups": (self.groups if len(self.groups) else numbers).astype(np.int64),
+            "images": self.images or tuple(map(str, range(total))),
+            "contents": (self.contents if len(self.contents) else numbers).astype(np.uint64),
+            "splits": self.splits if len(self.splits) else np.full(total, ""),
+        }
+        for name, values in by_row.items():
+            if len(values) != total:
+                raise ValueError(f"{name} must have one entry for each of {total} rows")
+            object.__setattr__(self, name, values)
         needed = int(labels.max(initial=-1)) + 1
         names = self.label_names or tuple(str(label) for label in range(needed))
         if len(names) < needed:
             raise ValueError(f"label {needed - 1} has no name among {names}")
         object.__setattr__(self, "label_names", names)
         object.__setattr__(self, "offsets", offsets)
-        object.__setattr__(self, "labels", labels.astype(np.int32))
-        object.__setattr__(self, "groups", groups.astype(np.int64))
 
     @property
     def num_clients(self) -> int:
@@ -93,10 +112,35 @@ class FederatedData:
         """Images of each client, int64 [K]."""
         return np.diff(self.offsets)
 
+    def together(self) -> "FederatedData":
+        """All images in one client, as a centralised training has them."""
+        return replace(self, names=(TOGETHER,), offsets=np.array([0, self.num_rows]))
+
+    def take(self, rows: np.ndarray) -> "FederatedData":
+        """Some rows, int64 [n] ascending, without the clients that hold none of them."""
+        owner = np.repeat(np.arange(self.num_clients), self.sizes)[rows]
+        names, offsets = rows_of_clients(self.names, owner)
+        identity = hashlib.sha256(self.fingerprint.encode() + rows.tobytes())
+        return replace(
+            self,
+            names=names,
+            offsets=offsets,
+            store=SubsetStore(self.store, rows),
+            labels=self.labels[rows],
+            groups=self.groups[rows],
+            images=tuple(self.images[row] for row in rows),
+            contents=self.contents[rows],
+            splits=self.splits[rows],
+            fingerprint=identity.hexdigest() if self.fingerprint else "",
+        )
+
     def summary(self) -> Iterator["ClientSummary"]:
-        """One row a client, in order."""
-        for k, name in enumerate(self.names):
-            rows = slice(int(self.offsets[k]), int(self.offsets[k + 1]))
+        """One row a client, in order; those that only hold out images come last."""
+        judges = self.held_out
+        held = dict(zip(judges.names, judges.sizes.tolist(), strict=True)) if judges else {}
+        bounds = dict(zip(self.names, pairwise(self.offsets.tolist()), strict=True))
+        for name in dict.fromkeys((*self.names, *held)):
+            rows = slice(*bounds.get(name, (0, 0)))
             labels = self.labels[rows]
             histogram = np.bincount(labels[labels >= 0], minlength=len(self.label_names))
             yield ClientSummary(
@@ -106,12 +150,16 @@ class FederatedData:
                 labels={n: int(c) for n, c in zip(self.label_names, histogram, strict=True)},
                 unlabelled=int((labels < 0).sum()),
                 share=len(labels) / max(1, self.num_rows),
+                held_out=held.get(name, 0),
             )
 
 
 @dataclass(frozen=True)
 class ClientSummary:
-    """One client in numbers; ``share`` is its part of all images, its weight in a full cohort."""
+    """One client in numbers; ``share`` is its part of all images, its weight in a full cohort.
+
+    Images that it holds out are counted in ``held_out`` alone.
+    """
 
     client: str
     images: int
@@ -119,6 +167,7 @@ class ClientSummary:
     labels: dict[str, int]
     unlabelled: int
     share: float
+    held_out: int = 0
 
 
 def load_federated(
@@ -170,6 +219,11 @@ def load_federated(
         labels=labels[order],
         label_names=label_names,
         groups=groups[order],
+        images=tuple(decoded.records[index].name for index in order),
+        contents=np.ascontiguousarray(decoded.cached.digests[decoded.rows[order], :8]).view(
+            np.uint64
+        )[:, 0],
+        splits=np.array([decoded.records[index].split for index in order], str),
         fingerprint=identity.hexdigest(),
     )
 

@@ -32,6 +32,7 @@ KINDS: Mapping[str, str] = {
     "empty_class": "folders of a class without an image",
     "absent_class": "classes that are absent from a split",
     "no_train": "clients without an image to train on",
+    "held_out_seen": "images to be held out whose group, or a copy, is trained on",
 }
 _UNLABELLED = ("no_label", "no_mask")
 _BAD = ("missing", "empty", "outside", "corrupt", "no_client", "empty_client", "mask_size")

@@ -136,3 +136,18 @@ class DataSettings(Checked):
                 raise DataError(f"exclude: {entry!r} is not 'column=value' or 'set:column=value'")
             rules.append((of_set, column, value))
         return tuple(rules)
+
+
+@dataclass(frozen=True)
+class PretrainingSettings(DataSettings):
+    """The images to pretrain on, and those that are held out to judge the model.
+
+    Attributes:
+        holdout_fraction: Share of each client's images that is held out, in whole groups; 0 for
+            none.
+        holdout_splits: Hold out the records of these splits instead. They are read even where
+            ``splits`` names others.
+    """
+
+    holdout_fraction: Annotated[float, Range(0, 0.9)] = 0.05
+    holdout_splits: tuple[str, ...] = ()

@@ -2,9 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,64 +13,9 @@ from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.evaluation_json import evaluate_diagnosis, evaluate_segmentation
 from ufm_jax.evaluation.predictions import DiagnosisPredictions, Predictions
 from ufm_jax.evaluation.segmentation import pooled_dice
-from ufm_jax.fed.engine import FederationState
-from ufm_jax.files import write_json
 from ufm_jax.prediction.split import diagnosis_of
-from ufm_jax.runs.stored import as_json, read_as
-
-VALIDATION_FILE = "validation.json"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Look:
-    """A look at the validation split: the rounds done by then, and the score (higher is better)."""
-
-    rounds: int
-    score: float
-
-
-class Selection:
-    """Scores the model after each round, and remembers the best."""
-
-    def __init__(
-        self, workdir: Path, every: int, score: Callable[[FederationState], float]
-    ) -> None:
-        """Begins without a look.
-
-        Args:
-            workdir: The run's folder, where a file keeps the looks.
-            every: Rounds between looks.
-            score: ``state -> score``; nan = undefined, or nothing is trained yet.
-        """
-        self._workdir, self._every, self._score = workdir, every, score
-        self._rounds = 0
-        self.looks: list[Look] = []
-
-    def begin(self, done: int, rounds: int) -> None:
-        """Takes up the looks of an interrupted run; see ``rounds.Judge``."""
-        self._rounds = rounds
-        # Looks after the checkpoint that the run goes on from are taken again.
-        self.looks = [look for look in read_looks(self._workdir) if look.rounds <= done]
-
-    @property
-    def best(self) -> Look | None:
-        """The first of the highest looks; None if no score was defined."""
-        defined = [look for look in self.looks if math.isfinite(look.score)]
-        return max(defined, key=lambda look: look.score, default=None)
-
-    def __call__(self, done: int, state: FederationState) -> float | None:
-        """The score if the model is the best so far, else None; see ``rounds.Judge``."""
-        if done % self._every and done != self._rounds:
-            return None
-        before = self.best
-        look = Look(done, self._score(state))
-        self.looks.append(look)
-        write_json(self._workdir / VALIDATION_FILE, as_json(self.looks))
-        _log.info("after round %d: validation score %.4f", done, look.score)
-        better = math.isfinite(look.score) and (before is None or look.score > before.score)
-        return look.score if better else None
 
 
 def check_validation(data: LabelledData, settings: EvaluationConfig) -> None:
@@ -101,17 +44,6 @@ def check_validation(data: LabelledData, settings: EvaluationConfig) -> None:
             "round will be taken; split otherwise, or set select='last'",
             *(settings.select, figure, found.note),
         )
-
-
-def read_looks(workdir: Path) -> list[Look]:
-    """All looks of the run in ``workdir``, in order.
-
-    Raises:
-        RunError: If its file is damaged.
-    """
-    path = workdir / VALIDATION_FILE
-    remedy = "restore it, or delete it: the best round is then chosen among those to come"
-    return read_as(list[Look], path, remedy) if path.exists() else []
 
 
 def figure_of(settings: EvaluationConfig, task: Task) -> str:

@@ -1,5 +1,6 @@
 """Puts a run's figures, pictures and facts together for its report."""
 
+import math
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -13,7 +14,7 @@ from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.evaluation.evaluation_json import Evaluation
 from ufm_jax.evaluation.predictions import Predictions, SegmentationPredictions
 from ufm_jax.fed.algorithm import Params
-from ufm_jax.finetuning.best_round import figure_of, read_looks
+from ufm_jax.finetuning.best_round import figure_of
 from ufm_jax.finetuning.report_examples import HeatOf, MaskOf, example_pictures
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.native_masks import native_mask
@@ -101,11 +102,11 @@ def _training(
     history = read_history(workdir)
     if model is None or not history:
         return None
-    looks = read_looks(workdir)
+    looks = [record for record in history if math.isfinite(record.validation_score)]
     return Training(
         losses=[record.loss for record in history],
-        looks=[look.rounds for look in looks],
-        scores=[look.score for look in looks],
+        looks=[record.round + 1 for record in looks],
+        scores=[record.validation_score for record in looks],
         score_name=figure_of(config.evaluation, data.task),
         chosen=model.round,
     )

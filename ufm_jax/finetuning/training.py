@@ -18,31 +18,28 @@ import numpy as np
 from ufm_jax.config.compatibility import check_personal
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import as_config_errors
-from ufm_jax.data.federated import FederatedData
+from ufm_jax.data.federated import TOGETHER, FederatedData
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.engine import FederationState
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
-from ufm_jax.finetuning.best_round import Selection, check_validation, score
+from ufm_jax.finetuning.best_round import check_validation, score
 from ufm_jax.finetuning.optimizers import finetune_optimizer, freeze_encoder
 from ufm_jax.finetuning.personal import OwnParameters, absent_clients, check_absent
 from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.objectives.task import Objective, make_objective
 from ufm_jax.prediction.predictor import Predictor
 from ufm_jax.prediction.split import predict_split
-from ufm_jax.runs.resume import RunCheckpoints
 from ufm_jax.runs.trained_model import TrainedModel, check_trained, head_moved
 from ufm_jax.train import run
 from ufm_jax.train.federation import build_federation
+from ufm_jax.train.judge import Judging
 from ufm_jax.train.optimizers import make_optimizer
 from ufm_jax.train.progress import decoding
 
 _log = logging.getLogger(__name__)
-
-TOGETHER = "all"
-"""The name of the one client of a centralised run."""
 
 
 class Trained(NamedTuple):
@@ -98,7 +95,9 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     initial = objective.init(fold(jax.random.key(config.seed), "init"))
     beginning = start_params(config, initial)
     check_personal(config.federation.personal, initial)
-    clients = _clients(config, part)
+    clients = part.federated()
+    if config.federation.training == "centralised":
+        clients = clients.together()
     absent = absent_clients(data, clients.names)
     with as_config_errors():
         federation = federate(config, objective, clients)
@@ -106,23 +105,19 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     if own.began:
         check_absent(config, absent)
     moved = partial(head_moved, initial, new=beginning.new)
-    selection = _selection(config, data, objective, own, moved, workdir)
+    judging = _judging(config, data, objective, own, moved)
     ended = run.train(
-        *(config, workdir, federation, clients, beginning.params, objective.fields, selection)
+        *(config, workdir, federation, clients, beginning.params, objective.fields, judging)
     )
     if ended.stopped_by:
         return Trained(None, ended.stopped_by, ended.rounds_done)
-    state, chosen = ended.state, ended.rounds_done
-    if selection and selection.best and selection.best.rounds != chosen:
-        chosen = selection.best.rounds
-        with RunCheckpoints(workdir, config.checkpoint.keep) as checkpoints:
-            state = checkpoints.restore(chosen, state)
+    state = run.best_state(ended, workdir, config.checkpoint.keep)
     model = TrainedModel(
         params=jax.device_get(state.server.params),
         task=data.task,
         personal=own.stacked(state, (*clients.names, *absent)),
         clients=(*clients.names, *absent) if own.began else (),
-        round=chosen,
+        round=ended.best,
     )
     for client in model.clients or (TOGETHER,):
         check_trained(initial, model.params_of(client), beginning.new)
@@ -144,33 +139,26 @@ def federate(config: FinetuneConfig, objective: Objective, clients: FederatedDat
     return build_federation(on_busy, clients, objective.loss_fn, local, server)
 
 
-def _clients(config: FinetuneConfig, part: LabelledData) -> FederatedData:
-    """The training images as the engine takes them; those of one client in a centralised run."""
-    clients = part.federated()
-    if config.federation.training != "centralised":
-        return clients
-    return replace(clients, names=(TOGETHER,), offsets=np.array([0, clients.num_rows]))
-
-
-def _selection(
+def _judging(
     config: FinetuneConfig,
     data: LabelledData,
     objective: Objective,
     own: OwnParameters,
     moved: Callable[[Params], bool],
-    workdir: Path,
-) -> Selection | None:
-    """Chooses the round; None if the last one is taken."""
+) -> Judging | None:
+    """Judges by the validation split; None if the last round is taken."""
     settings, rows = config.evaluation, data.rows("val")
     if settings.select == "last":
         return None
     predictor = Predictor(objective.predict, settings.batch_size)
 
-    def look(state: FederationState) -> float:
+    def look(state: FederationState) -> dict[str, float]:
         trained = own.trained(state)
         params_of = own.params_of(state, trained)
-        if not any(moved(params_of(client)) for client in (trained or (TOGETHER,))):
-            return math.nan  # The rate was 0, or every update was refused.
-        return score(predict_split(predictor, params_of, data, rows, settings), data.task, settings)
+        found = math.nan  # The rate was 0, or every update was refused.
+        if any(moved(params_of(client)) for client in (trained or (TOGETHER,))):
+            predicted = predict_split(predictor, params_of, data, rows, settings)
+            found = score(predicted, data.task, settings)
+        return {"validation_score": found}
 
-    return Selection(workdir, settings.every_rounds, look)
+    return Judging(look, "validation_score", 1, settings.every_rounds, config.schedule.patience)

@@ -1,6 +1,6 @@
 """Reconstructions of a few images, as pictures for the report."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -8,7 +8,7 @@ import numpy as np
 
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.data.federated import FederatedData
-from ufm_jax.fed.algorithm import Params
+from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.objectives.reconstruction import (
     FIELDS,
@@ -79,7 +79,10 @@ class Pictures:
 
 
 def make_pictures(
-    config: PretrainConfig, data: FederatedData, params: Params, count: int = 8
+    config: PretrainConfig,
+    data: FederatedData,
+    params_of: Callable[[str], Params],
+    count: int = 8,
 ) -> Pictures:
     """Reconstructions of one image of each of ``count`` clients, spread over the federation.
 
@@ -87,25 +90,30 @@ def make_pictures(
 
     Args:
         config: The run's configuration.
-        data: Its images.
-        params: The model's parameters.
+        data: Its images; those that are held out are shown, where there are any.
+        params_of: The parameters of the model that a client uses, by its name.
         count: Images at most.
     """
-    clients = np.unique(np.linspace(0, data.num_clients - 1, count).round().astype(int))
-    rows = np.array([_a_row(data, client) for client in clients])
-    stored = data.store.read(rows)
-    batch = {name: stored[name] for name in FIELDS}
+    shown = data.held_out or data
+    clients = np.unique(np.linspace(0, shown.num_clients - 1, count).round().astype(int))
+    rows = np.array([_a_row(shown, client) for client in clients])
+    stored = shown.store.read(rows)
     key = fold(jax.random.key(config.seed), "pictures")
 
     @jax.jit
-    def run(params: Params, batch: dict[str, jax.Array]) -> tuple[View, jax.Array]:
-        keys = jax.random.split(key, len(rows))
-        views = jax.vmap(lambda k, x: make_view(k, x, config.model, config.augment))(keys, batch)
-        return views, _to_images(
-            config, reconstruct(make_model(config.model), config.model, params, views), views
-        )
+    def run(params: Params, key: jax.Array, example: Tree) -> tuple[View, jax.Array]:
+        view = make_view(key, example, config.model, config.augment)
+        views = jax.tree.map(lambda leaf: leaf[None], view)
+        prediction = reconstruct(make_model(config.model), config.model, params, views)
+        return view, _to_images(config, prediction, views)[0]
 
-    views, reconstruction = jax.device_get(run(params, batch))
+    found = []
+    for n, (client, own_key) in enumerate(
+        zip(clients, jax.random.split(key, len(rows)), strict=True)
+    ):
+        example = {name: stored[name][n] for name in FIELDS}
+        found.append(jax.device_get(run(params_of(shown.names[client]), own_key, example)))
+    views, reconstruction = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
     grid = (config.model.image_size // config.model.patch_size,) * 2
     hidden = _spread(views.masking.mask.reshape(-1, *grid), config.model.patch_size)
     thumbnails = data.store.read(data.offsets[:-1])
@@ -116,7 +124,7 @@ def make_pictures(
         clean=_picture(views.clean),
         texture_score=views.scores.reshape(-1, *grid),
         mask=views.masking.mask.reshape(-1, *grid),
-        captions=[data.names[client] for client in clients],
+        captions=[shown.names[client] for client in clients],
         thumbnails={
             name: _picture(image[: extent[0], : extent[1]])
             for name, image, extent in zip(

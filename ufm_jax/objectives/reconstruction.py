@@ -5,6 +5,7 @@ Digital Medicine 8:714, 2025) changes it: the encoder sees a degraded image, the
 one, and textured patches are hidden more often. Everything here runs inside the compiled round.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,6 +17,7 @@ from ufm_jax.fed.algorithm import LossFn, Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.mae import MAE
 from ufm_jax.models.sizes import SIZES
+from ufm_jax.objectives.views import plain_views
 from ufm_jax.ops.crop import random_flip, random_resized_crop
 from ufm_jax.ops.degrade import degrade
 from ufm_jax.ops.losses import masked_patch_loss
@@ -119,10 +121,52 @@ def make_loss(model: ModelConfig, augment: AugmentConfig) -> LossFn:
 
     def loss_fn(params: Params, batch: Tree, keys: jax.Array) -> jax.Array:
         views = jax.vmap(lambda k, example: make_view(k, example, model, augment))(keys, batch)
-        prediction = reconstruct(network, model, params, views)
-        target = to_patches(views.clean, model)
-        return jax.vmap(
-            lambda p, t, m: masked_patch_loss(p, t, m, normalise_target=model.normalise_target)
-        )(prediction, target, views.masking.mask)
+        return _losses(network, model, params, views)
 
     return loss_fn
+
+
+def make_held_out_loss(model: ModelConfig) -> Callable[[Params, Tree], jax.Array]:
+    """What judges a model: ``(params, batch) -> losses [B]`` of whole pictures.
+
+    Nothing is augmented, and the mask of an image is a function of its stored pixels. Losses of one
+    image therefore differ by the parameters alone.
+    """
+    network = make_model(model)
+
+    def losses(params: Params, batch: Tree) -> jax.Array:
+        return _losses(network, model, params, held_out_views(batch, model))
+
+    return losses
+
+
+def held_out_views(batch: Tree, model: ModelConfig) -> View:
+    """Whole pictures, squeezed into squares, each masked by a key that its own pixels give.
+
+    Args:
+        batch: 'image' uint8 [B, S, S, C] and 'extent' int32 [B, 2].
+        model: Sizes and masking.
+    """
+    clean = plain_views(batch, model.image_size)
+    scores = jax.vmap(lambda picture: texture_scores(picture, model.patch_size))(clean)
+
+    def mask(image: jax.Array, scores: jax.Array) -> Masking:
+        key = fold(jax.random.key(0), "held out", _pixel_sum(image))
+        return texture_mask(key, scores, model.mask_ratio, model.texture_strength)
+
+    return View(clean, clean, scores, jax.vmap(mask)(batch["image"], scores))
+
+
+def _losses(network: MAE, model: ModelConfig, params: Params, views: View) -> jax.Array:
+    """Each view's loss [B]."""
+    prediction = reconstruct(network, model, params, views)
+    target = to_patches(views.clean, model)
+    return jax.vmap(
+        lambda p, t, m: masked_patch_loss(p, t, m, normalise_target=model.normalise_target)
+    )(prediction, target, views.masking.mask)
+
+
+def _pixel_sum(image: jax.Array) -> jax.Array:
+    """uint32: the sum of the pixels, each times an odd number that tells its place, modulo 2^32."""
+    odd = 2 * jnp.arange(image.size, dtype=jnp.uint32) + 1
+    return jnp.sum(image.ravel().astype(jnp.uint32) * odd, dtype=jnp.uint32)

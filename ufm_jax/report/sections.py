@@ -31,13 +31,17 @@ def summary(
 ) -> Markup:
     """The run in six figures, one paragraph, and the caller's notes."""
     images = sum(row["images"] for row in data)
+    looks = looked(history)
+    judged, loss = (
+        ("held-out loss", looks[-1].held_out_loss) if looks else ("final loss", history[-1].loss)
+    )
     speed = _median(record.images_per_second for record in history)
     useful = _median(record.useful_fraction for record in history)
     figures = [
         ("clients", f"{len(data):,}"),
         ("images", f"{images:,}"),
         ("rounds", f"{len(history):,}"),
-        ("final loss", fixed(history[-1].loss, 3)),
+        (judged, fixed(loss, 3)),
         ("images / s", fixed(speed, 0)),
         ("slots in use", percent(useful)),
     ]
@@ -46,7 +50,8 @@ def summary(
         f"{count(len(data), 'client')} with {count(images, 'image')} trained "
         f"{parameters(run.num_parameters)} for {count(len(history), 'round')} on "
         f"{count(run.num_devices, 'device')} ({run.device}) with {count(run.lanes, 'lane')}{each}. "
-        f"{_loss_sentence(history[0].loss, history[-1].loss)} The median round took "
+        f"{_judged_sentence(looks)}{_loss_sentence(history[0].loss, history[-1].loss)} "
+        "The median round took "
         f"{duration(_median(record.seconds for record in history))} at {fixed(speed, 0)} "
         f"images/s, with {percent(useful)} of the lanes’ step slots in use. Compiling took "
         f"{duration(run.compile_seconds)} ({count(run.compilations, 'compilation')}). "
@@ -55,6 +60,44 @@ def summary(
     notes = [element("p", note, class_="note") for note in run.notes]
     tiles = definitions(figures, "figures", of_each="figure")
     return join(tiles, element("p", text, class_="lead"), *notes)
+
+
+def looked(history: Sequence[RoundRecord]) -> list[RoundRecord]:
+    """The rounds after which the shared model was judged on images that are held out."""
+    return [record for record in history if np.isfinite(record.held_out_loss)]
+
+
+def shared_model(history: Sequence[RoundRecord], data: Sequence[Mapping[str, Any]]) -> Markup:
+    """The loss on images that nobody trains on, the training loss thin beside it; '' without."""
+    looks = looked(history)
+    if not looks:
+        return Markup("")
+    loss = np.array([record.held_out_loss for record in looks])
+    seconds = sum(record.judging_seconds for record in looks)
+    share = seconds / sum(record.seconds for record in history)
+    chart = LineChart(
+        rounds=np.array([record.round for record in looks]),
+        values=loss,
+        labels=[
+            f"round {record.round}: held out {fixed(record.held_out_loss, 4)}, training "
+            f"{fixed(record.loss, 4)}"
+            for record in looks
+        ],
+        y_label="held-out loss",
+        description=f"Held-out loss by round, {fixed(loss[0], 3)} to {fixed(loss[-1], 3)}",
+        lines=np.array([[record.loss for record in looks]]),
+    )
+    held = sum(row.get("held_out", 0) for row in data)
+    holders = sum(row.get("held_out", 0) > 0 for row in data)
+    legend = (
+        f"Thick line: the shared model after a round, on {count(held, 'image')} of "
+        f"{count(holders, 'client')} that nobody trains on: whole pictures, always masked alike, "
+        "so that only the model changes. Thin line: the clients’ training loss, on crops and "
+        "degraded pictures, which includes what each client has just learned about its own images. "
+        f"Judging took {percent(share, 1)} of the time of the rounds."
+    )
+    figure = element("figure", responsive_line_chart(chart, 340), element("figcaption", legend))
+    return section("The shared model", figure)
 
 
 def training(history: Sequence[RoundRecord], curves: ClientCurves) -> Markup:
@@ -180,9 +223,21 @@ def _loss_sentence(first: float, last: float) -> str:
     """First and last loss and the relative change, or which of them was not finite."""
     bad = [name for name, loss in (("first", first), ("last", last)) if not np.isfinite(loss)]
     if bad:
-        return f"The federation’s loss was not finite in the {' and the '.join(bad)} round."
+        return f"The training loss was not finite in the {' and the '.join(bad)} round."
     change = f" ({'−' if last < first else '+'}{percent(abs(last / first - 1))})" if first else ""
-    return f"The federation’s loss went from {fixed(first, 3)} to {fixed(last, 3)}{change}."
+    return f"The clients’ training loss went from {fixed(first, 3)} to {fixed(last, 3)}{change}."
+
+
+def _judged_sentence(looks: Sequence[RoundRecord]) -> str:
+    if not looks:
+        return ""
+    first, last = looks[0].held_out_loss, looks[-1].held_out_loss
+    lowest = min(looks, key=lambda record: record.held_out_loss)
+    return (
+        f"On images that are held out, the shared model’s loss went from {fixed(first, 3)} to "
+        f"{fixed(last, 3)}, and was lowest after round {lowest.round} "
+        f"({fixed(lowest.held_out_loss, 3)}). "
+    )
 
 
 def _rejection_sentence(history: Sequence[RoundRecord]) -> str:

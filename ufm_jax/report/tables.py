@@ -74,6 +74,8 @@ def client_table(
         Column("steps", lambda row: fixed(row["steps"], 0)),
         Column("loss", lambda row: f"{fixed(row['first'], 3)} → {fixed(row['last'], 3)}"),
         Column("loss by round", lambda row: sparkline(rounds, row["curve"], y_range), text=True),
+        Column("held out", lambda row: f"{row['held_out']:,}"),
+        Column("held-out loss", lambda row: fixed(row["judged"], 3)),
         Column("update norm", lambda row: significant(row["norm"])),
         Column("rejected", lambda row: _rejections(row["rejected"])),
     ]
@@ -82,9 +84,13 @@ def client_table(
         absent.add("labels")
     if all(row["groups"] in (None, row["images"]) for row in rows):
         absent.add("groups")
+    if not any(row["held_out"] for row in rows):
+        absent |= {"held out", "held-out loss"}
     note = (
         "Share: of all images. Steps and update norm: in the client’s last round. Loss: in its "
         "first and last. The small curves share one scale."
+        + " Held out: images that nobody trains on, and the model’s loss on them at its last look."
+        * ("held out" not in absent)
     )
     return join(
         table([column for column in columns if column.heading not in absent], rows),
@@ -149,6 +155,8 @@ def _client_row(
         "first": losses[0] if losses.size else np.nan,
         "last": _last(losses),
         "curve": curves.loss[k],
+        "held_out": entry.get("held_out", 0),
+        "judged": next((r.held_out[name] for r in reversed(history) if name in r.held_out), np.nan),
         "norm": _last(_finite(curves.update_norm[k])),
         "rejected": sum(name in record.rejected for record in history),
     }

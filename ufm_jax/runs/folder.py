@@ -116,7 +116,10 @@ def _claim(workdir: Path, config: Any, data: FederatedData, placement: Placement
     private_folder(workdir)
     write_json(path, facts)
     clients = [vars(client) for client in data.summary()]
-    write_json(workdir / "data.json", {"clients": clients, "issues": data.issues.to_json()})
+    facts = {"clients": clients, "issues": data.issues.to_json()}
+    if data.held_out is not None:
+        facts["held_out"] = data.held_out.images
+    write_json(workdir / "data.json", facts)
 
 
 def _facts_of(path: Path) -> dict[str, Any]:

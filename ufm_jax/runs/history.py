@@ -61,7 +61,7 @@ class RoundRecord:
         round: The round's number, from zero.
         loss: Loss over the cohort, averaged with the client weights (nan where not finite).
         lr_factor: Factor of the schedule on the local learning rate, in the middle of the round.
-        seconds: Wall-clock time of the round.
+        seconds: Wall-clock time of the round, without ``judging_seconds``.
         images: Images trained on by the whole cohort.
         images_per_second: ``images`` divided by ``seconds``.
         useful_fraction: Share of the lanes' step slots in which a client trained, 0..1.
@@ -74,6 +74,11 @@ class RoundRecord:
         late: Names of the clients that were asked and did not answer in time.
         virtual_seconds: What the round took on the virtual clock; nan without a clock.
         skipped: Whether too few updates came in for the aggregation rule, and nothing was updated.
+        held_out_loss: Pretraining: mean loss of the model after the round over the images that are
+            held out; nan in rounds without a look.
+        held_out: That mean for each client that holds out images.
+        validation_score: Fine-tuning: what the round is chosen by, on the validation split.
+        judging_seconds: Wall-clock time of judging the model after the round.
     """
 
     round: int
@@ -92,6 +97,10 @@ class RoundRecord:
     late: list[str] = dataclasses.field(default_factory=list)
     virtual_seconds: float = math.nan
     skipped: bool = False
+    held_out_loss: float = math.nan
+    held_out: dict[str, float] = dataclasses.field(default_factory=dict)
+    validation_score: float = math.nan
+    judging_seconds: float = 0.0
 
 
 _ROUND_SCALARS = tuple(
@@ -223,6 +232,8 @@ def _scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
     for client in record.clients:
         for name in _CLIENT_SCALARS:
             yield f"client/{client.client}/{name}", float(getattr(client, name))
+    for name, loss in record.held_out.items():
+        yield f"client/{name}/held_out_loss", loss
 
 
 def _to_json(record: RoundRecord) -> str:

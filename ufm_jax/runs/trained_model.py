@@ -260,9 +260,8 @@ def _require_trained(workdir: Path) -> None:
         raise ConfigError(f"--run={workdir}: there is no such folder")
     if (workdir / EVALUATION_FILE).is_file():
         holds = "a run without a model, such as of nearest neighbours; its own evaluation is there"
-    elif (workdir / "validation.json").is_file() or (
-        (workdir / CONFIG_FILE).is_file()
-        and "config.method" in read_as(dict[str, Any], workdir / CONFIG_FILE, _REMEDY)
+    elif (workdir / CONFIG_FILE).is_file() and "config.method" in read_as(
+        dict[str, Any], workdir / CONFIG_FILE, _REMEDY
     ):
         holds = "a fine-tuning run that has not finished; the same command goes on with it"
     elif (workdir / CONFIG_FILE).is_file() or has_checkpoint(workdir):

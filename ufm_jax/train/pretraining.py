@@ -11,18 +11,23 @@ from ufm_jax.cluster import hosts
 from ufm_jax.config.compatibility import check_personal
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import as_config_errors
-from ufm_jax.data.federated import FederatedData, load_federated
+from ufm_jax.data.federated import FederatedData
+from ufm_jax.data.holdout import describe, load_with_holdout
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.keys import fold
 from ufm_jax.objectives.reconstruction import FIELDS, init_params, make_loss
 from ufm_jax.runs.checkpoint import export_params
 from ufm_jax.runs.folder import check_same_run, lanes_begun_with
 from ufm_jax.train.federation import build_federation, build_placement
+from ufm_jax.train.held_out import judging
 from ufm_jax.train.lanes.choose import choose_lanes
 from ufm_jax.train.optimizers import make_optimizer
 from ufm_jax.train.participation import check_trace
 from ufm_jax.train.progress import decoding
-from ufm_jax.train.run import Ended, train
+from ufm_jax.train.run import Ended, best_state, train
+
+CLIENT_MODELS = "client_models"
+"""The folder of the models of a local run, by the clients' numbers in the order of data.json."""
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +43,8 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Ended:
     """
     check_trace(config.federation.participation.trace)
     data = load_data(config)
+    if config.federation.training == "centralised":
+        data = data.together()
     check_same_run(config, data)
     with as_config_errors():
         mesh = build_placement(with_lanes(config, 1).placement).mesh
@@ -47,9 +54,22 @@ def pretrain(config: PretrainConfig, workdir: Path) -> Ended:
         federation = federate(config, data)
     params = init_params(config.model, fold(jax.random.key(config.seed), "init"))
     check_personal(config.federation.personal, params)
-    ended = train(config, workdir, federation, data, params, FIELDS)
-    export_params(workdir / "model", ended.state.server.params)
+    judge = judging(config, data, federation)
+    ended = train(config, workdir, federation, data, params, FIELDS, judge)
+    if config.schedule.patience and not ended.stopped_by:
+        ended = ended._replace(state=best_state(ended, workdir, config.checkpoint.keep))
+    _export(config, ended, workdir)
     return ended
+
+
+def _export(config: PretrainConfig, ended: Ended, workdir: Path) -> None:
+    """Exports the shared model, or those of the clients where nothing is shared."""
+    if config.federation.training != "local":
+        export_params(workdir / "model", ended.state.server.params)
+        return
+    for k in range(ended.data.num_clients):
+        params = ended.federation.client_params(ended.state, k)
+        export_params(workdir / CLIENT_MODELS / str(k), params)
 
 
 def load_data(config: PretrainConfig) -> FederatedData:
@@ -60,9 +80,13 @@ def load_data(config: PretrainConfig) -> FederatedData:
     """
     share = (jax.process_index(), jax.process_count())
     with hosts.together("reading the data"), decoding(shown=hosts.is_first()) as bar:
-        data = load_federated(config.data, bar, share)
+        data = load_with_holdout(config.data, bar, share)
     for line in data.issues.summary():
         _log.warning("%s", line)
+    if data.held_out is not None:
+        _log.info("%s", describe(data))
+    elif config.data.holdout_fraction or config.data.holdout_splits:
+        _log.warning("%s", describe(data))
     return data
 
 

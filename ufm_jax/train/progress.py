@@ -128,9 +128,11 @@ def decoding(shown: bool = True) -> Iterator[Callable[[int, int], None]]:
 
 
 def describe(record: RoundRecord, left: float) -> str:
-    """One round in a few words, e.g. ``loss 0.512, 153 images/s, 2:05 left``."""
+    """One round in a few words, e.g. ``loss 0.512, held out 0.498, 153 images/s, 2:05 left``."""
+    judged = {"held out": record.held_out_loss, "validation score": record.validation_score}
+    seen = "".join(f"{k} {v:.4f}, " for k, v in judged.items() if math.isfinite(v))
     speed = f"{record.images_per_second:,.0f}" if math.isfinite(record.images_per_second) else "?"
-    return f"loss {record.loss:.4f}, {speed} images/s, {clock(left)} left"
+    return f"loss {record.loss:.4f}, {seen}{speed} images/s, {clock(left)} left"
 
 
 def rejection(record: RoundRecord) -> str:

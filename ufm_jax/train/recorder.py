@@ -1,8 +1,9 @@
 """Reads a round's metrics while the next one runs, so that the devices never wait for the host."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +50,7 @@ class Recorder:
         self._federation, self._names, self._lr_factor = federation, names, lr_factor
         self._traffic, self._sinks = traffic, sinks
         self._pending: tuple[HostPlan, RoundMetrics, int] | None = None
+        self._figures: Mapping[str, Any] = {}
         self._clock = time.perf_counter()
 
     def put(self, plan: HostPlan, metrics: RoundMetrics, first_step: int = 0) -> None:
@@ -63,17 +65,21 @@ class Recorder:
             raise RuntimeError("a round is pending: flush it before the next one is put")
         self._pending = plan, metrics, first_step
 
+    def judged(self, figures: Mapping[str, Any]) -> None:
+        """Takes what a judge found after the pending round, as fields of its record."""
+        self._figures = figures
+
     def flush(self) -> RoundRecord | None:
         """Waits for the pending round, records it, and returns the record; None if none is."""
         if self._pending is None:
             return None
         plan, metrics, first_step = self._pending
-        self._pending = None
+        self._pending, figures, self._figures = None, self._figures, {}
         results = self._federation.results(plan, metrics)
         now = time.perf_counter()
-        seconds, self._clock = now - self._clock, now
+        seconds, self._clock = now - self._clock - figures.get("judging_seconds", 0.0), now
         share = 1 - first_step / max(plan.schedule.makespan, 1)
-        record = self._record(plan, results, metrics, seconds, share)
+        record = replace(self._record(plan, results, metrics, seconds, share), **figures)
         for sink in self._sinks.records:
             sink(record)
         return record

@@ -8,6 +8,7 @@ import jax
 from ufm_jax.cluster import hosts
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import to_config_dict
+from ufm_jax.fed.algorithm import Params
 from ufm_jax.objectives.pictures import make_pictures
 from ufm_jax.report.page import render, write_page
 from ufm_jax.report.reconstruction_png import write_reconstruction_png
@@ -51,9 +52,18 @@ def _write_run_report(
     """Writes report and picture of reconstructions; returns the path. For arguments see above."""
     # This process's copy: the others compute nothing here.
     params = jax.tree.map(lambda leaf: leaf.addressable_data(0), run.state.server.params)
+    numbers = {name: k for k, name in enumerate(run.data.names)}
+    if not config.federation.personal_paths or jax.process_count() > 1:
+        numbers = {}
+
+    def params_of(client: str) -> Params:
+        if client not in numbers:
+            return params
+        return run.federation.client_params(run.state, numbers[client])
+
     placement = run.federation.placement
     notes = [_BORROWED] if config.model.normalise_target else []
-    pictures = make_pictures(config, run.data, params)
+    pictures = make_pictures(config, run.data, params_of)
     info = RunInfo(
         name=config.name,
         created=date.today().isoformat(),

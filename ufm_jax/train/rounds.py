@@ -2,27 +2,16 @@
 
 import math
 import time
-from typing import Protocol
 
 import jax
 
 from ufm_jax.cluster.process import StopSignal
 from ufm_jax.config.training import CheckpointConfig
-from ufm_jax.fed.engine import FederationState
 from ufm_jax.runs.resume import Point, RunCheckpoints
 from ufm_jax.train.feed import Feed
+from ufm_jax.train.judge import Judge
 from ufm_jax.train.privacy_ledger import Spending
 from ufm_jax.train.recorder import Recorder
-
-
-class Judge(Protocol):
-    """Looks at the model after each round."""
-
-    def begin(self, done: int, rounds: int) -> None:
-        """Takes up a run of ``rounds`` rounds, ``done`` of which are done."""
-
-    def __call__(self, done: int, state: FederationState) -> float | None:
-        """The score after ``done`` rounds where the model is the best so far, else None."""
 
 
 def run_rounds(
@@ -42,7 +31,7 @@ def run_rounds(
         saving: When checkpoints are written, and how many rounds there are.
         stop: Says whether a signal has come.
         point: Where to begin; its state is donated.
-        judge: Looks at the model after each round; the best so far is always saved.
+        judge: Looks at the model, and says when it is good enough.
         spending: Keeps the privacy ledger.
 
     Returns:
@@ -51,7 +40,7 @@ def run_rounds(
     federation, before = feed.federation, None
     done, step, state, ledger = point
     first_step = step
-    while done < saving.rounds and not stop.stopped_by:
+    while done < saving.rounds and not stop.stopped_by and not (judge and judge.enough):
         chunk = feed.take(done, step)
         state, metrics = federation.run_chunk(state, *chunk)
         done, step = feed.following(chunk)
@@ -68,20 +57,23 @@ def run_rounds(
         before = metrics
         point = Point(done, step, state, ledger)
         save = stop.ask(saving.late())
-        if ended:
-            recorder.put(chunk.plan, metrics, first_step)
-            first_step = 0
-            score = judge(done, state) if judge else None
-            if save or saving.due(done) or score is not None:
-                record = recorder.flush()
-                cost = record.loss if record else math.inf
-                if judge is not None:
-                    cost = math.inf if score is None else -score
-                saving.save(point, cost)
-        else:
+        if not ended:
             recorder.advance(chunk.plan, step)
             if save:
                 saving.save(point, math.inf)
+            continue
+        recorder.put(chunk.plan, metrics, first_step)
+        first_step = 0
+        save = save or saving.due(done)
+        verdict = judge(done, state, save) if judge else None
+        if verdict is not None:
+            recorder.judged(verdict.figures)
+        if save or (verdict and verdict.keep) or (judge and judge.enough):
+            record = recorder.flush()
+            cost = verdict.cost if verdict else math.inf
+            if judge is None and record is not None:
+                cost = record.loss
+            saving.save(point, cost)
     feed.close()
     return point
 

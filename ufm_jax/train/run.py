@@ -21,11 +21,12 @@ from ufm_jax.runs.history import MetricWriter
 from ufm_jax.runs.noise_key import noise_words
 from ufm_jax.runs.resume import Point, RunCheckpoints
 from ufm_jax.train.feed import Feed
+from ufm_jax.train.judge import Judge, Judging
 from ufm_jax.train.optimizers import lr_factor
 from ufm_jax.train.privacy_ledger import begin_spending
 from ufm_jax.train.progress import Progress
 from ufm_jax.train.recorder import Recorder, Sinks
-from ufm_jax.train.rounds import Judge, Saving, run_rounds
+from ufm_jax.train.rounds import Saving, run_rounds
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Ended(NamedTuple):
         rounds_done: Rounds that the last checkpoint holds.
         stopped_by: The signal that ended it early; 0 where it ran to the end.
         promise: What may be said of its privacy; '' where it makes none.
+        best: The rounds done when the judge found the model best; all where nothing judged it.
     """
 
     federation: Federation
@@ -48,6 +50,7 @@ class Ended(NamedTuple):
     rounds_done: int
     stopped_by: int
     promise: str
+    best: int
 
 
 def stopped_line(rounds_done: int) -> str:
@@ -62,7 +65,7 @@ def train(
     data: FederatedData,
     params: Params,
     fields: tuple[str, ...],
-    judge: Judge | None = None,
+    judging: Judging | None = None,
 ) -> Ended:
     """Trains, from the newest checkpoint in ``workdir`` where there is one.
 
@@ -75,7 +78,7 @@ def train(
         data: The clients' images.
         params: Parameters to begin with.
         fields: What the loss takes of each stored row.
-        judge: Looks at the model after each round.
+        judging: How the model is judged while it trains; None for not at all.
 
     Raises:
         ConfigError: If ``workdir`` holds another run, or the privacy budget allows no round.
@@ -90,6 +93,7 @@ def train(
         noise = noise_words(config.federation.privacy, workdir, begun=point.begun)
         federation = replace(federation, noise=noise)
         spending, rounds = begin_spending(config.federation, federation, point.done, point.ledger)
+        judge = Judge(judging, workdir) if judging else None
         if judge is not None:
             judge.begin(point.done, rounds)
         with _sinks(workdir, point.done, rounds) as sinks:
@@ -102,7 +106,16 @@ def train(
         "the round was compiled %d time(s) for %d rounds", federation.compilations, point.done
     )
     promise = spending.write(workdir, data.names) if spending else ""
-    return Ended(federation, data, point.state, point.done, stop.stopped_by, promise)
+    best = judge.best.rounds if judge and judge.best else point.done
+    return Ended(federation, data, point.state, point.done, stop.stopped_by, promise, best)
+
+
+def best_state(ended: Ended, workdir: Path, keep: int) -> FederationState:
+    """The state that the judge of a run found best, from its checkpoint."""
+    if ended.best == ended.rounds_done:
+        return ended.state
+    with RunCheckpoints(workdir, keep) as checkpoints:
+        return checkpoints.restore(ended.best, ended.state)
 
 
 def _resume(checkpoints: RunCheckpoints, state: FederationState, rounds: int) -> Point:

@@ -24,7 +24,7 @@ from ufm_jax.config.training import (
     ScheduleConfig,
 )
 from ufm_jax.data.federated import load_federated
-from ufm_jax.data.settings import DataSettings
+from ufm_jax.data.settings import PretrainingSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import tree_bytes
 from ufm_jax.fed.algorithms.fedavg import fedavg
@@ -350,7 +350,8 @@ def test_a_device_without_a_limit_of_its_own_has_a_share_of_the_machine(monkeypa
 @pytest.fixture
 def run_config(tmp_path):
     return PretrainConfig(
-        data=DataSettings(
+        data=PretrainingSettings(
+            holdout_fraction=0.0,
             source="synthetic",
             num_sites=4,
             mean_size=6,
