@@ -16,10 +16,10 @@ from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.store import LabelledStore
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
+from ufm_jax.evaluation.probes.neighbours import vote
 from ufm_jax.finetuning.probes import linear_knn
 from ufm_jax.finetuning.probes.hyperparameter import figures_of, validation_of
 from ufm_jax.finetuning.probes.linear_knn import features, knn_probe, linear_probe
-from ufm_jax.finetuning.probes.neighbours import vote
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.predictor import Predictor, predict_rows
 

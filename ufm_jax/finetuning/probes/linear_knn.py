@@ -18,6 +18,8 @@ import numpy as np
 from ufm_jax.config.finetuning import FinetuneConfig, NetworkConfig
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.errors import ConfigError
+from ufm_jax.evaluation.probes.neighbours import vote
+from ufm_jax.evaluation.probes.regression import Head, Kind, fit_heads
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.finetuning.probes.hyperparameter import (
     Record,
@@ -25,8 +27,6 @@ from ufm_jax.finetuning.probes.hyperparameter import (
     tells_apart,
     validation_of,
 )
-from ufm_jax.finetuning.probes.neighbours import vote
-from ufm_jax.finetuning.probes.regression import Head, Kind, fit_heads
 from ufm_jax.models.classifier import Classifier
 from ufm_jax.objectives.views import patches_of, plain_views
 from ufm_jax.prediction.predictor import Predictor, predict_rows

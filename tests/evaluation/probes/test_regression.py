@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ufm_jax.finetuning.probes.regression import fit_heads
+from ufm_jax.evaluation.probes.regression import fit_heads
 
 
 @pytest.mark.parametrize(("balance", "named"), [(0.0, None), (1.0, "balanced")])

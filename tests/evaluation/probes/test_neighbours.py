@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ufm_jax.finetuning.probes.neighbours import vote
+from ufm_jax.evaluation.probes.neighbours import vote
 
 
 def test_votes_agree_with_a_search_by_hand():

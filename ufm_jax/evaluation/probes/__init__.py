@@ -1,0 +1,1 @@
+"""Probes of features: logistic regressions and nearest neighbours, on arrays."""
