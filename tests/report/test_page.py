@@ -180,6 +180,22 @@ def test_the_shared_models_loss_is_the_first_curve_and_says_what_it_is(every):
         assert phrase in text, phrase
 
 
+def test_probes_are_shown_from_the_first_to_the_last():
+    figures = [f"{a}_{b}" for a in ("linear", "knn") for b in ("auroc", "balanced_accuracy")]
+    records = [
+        dataclasses.replace(
+            record, probe={NASTY: dict.fromkeys(figures, 0.5 + 0.05 * record.round)}
+        )
+        if record.round in (1, 5)
+        else record
+        for record in judged()
+    ]
+    text = render(RUN, records, data(), NO_ISSUES, None)
+    assert text.count('<td class="number">0.55 → 0.75</td>') == 4
+    assert "after rounds 1 and 5" in text
+    assert NASTY not in text
+
+
 def test_a_run_that_nothing_judged_does_not_speak_of_it():
     text = render(RUN, history(), data(), NO_ISSUES, None)
     assert "The shared model" not in Page(text).headings

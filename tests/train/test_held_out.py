@@ -32,7 +32,7 @@ from ufm_jax.objectives.reconstruction import held_out_views
 from ufm_jax.runs.checkpoint import load_params
 from ufm_jax.runs.history import read_history
 from ufm_jax.train import held_out, pretraining
-from ufm_jax.train.held_out import Losses
+from ufm_jax.train.image_function import ImageFunction
 
 
 def images(count, names=("a",)):
@@ -58,7 +58,7 @@ def test_each_image_has_its_loss_whatever_the_batches_and_devices(
     devices, data_parallel, size, resident
 ):
     placement = make_placement(devices, data_parallel=data_parallel)
-    losses = Losses(brightness(), images(11), placement, size, resident)
+    losses = ImageFunction(brightness(), images(11), placement, size, resident)
     for w in (2.0, 3.0):
         found = losses(placement.put({"w": np.float32(w)}, placement.replicated))
         np.testing.assert_array_equal(found, w * np.arange(11))
@@ -69,7 +69,7 @@ def test_each_image_has_its_loss_whatever_the_batches_and_devices(
 
 def test_a_batch_is_cut_over_all_devices():
     placement = make_placement(8, data_parallel=2)
-    losses = Losses(brightness(), images(11), placement, 16, resident=True)
+    losses = ImageFunction(brightness(), images(11), placement, 16, resident=True)
     losses(placement.put({"w": np.float32(1)}, placement.replicated))
     (batch,) = losses._held.values()
     assert {shard.data.shape for shard in batch["image"].addressable_shards} == {(2, 4, 4, 1)}

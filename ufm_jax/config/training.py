@@ -116,7 +116,10 @@ class HeldOutConfig(Checked):
         every_rounds: Rounds between looks; 0 takes so many that a look costs 3 % of the training
             at most. Every checkpoint and the last round have a look.
         batch_size: Images a forward pass, on all devices together.
+        probe_looks: How often in a run frozen features are probed, where images have labels; 0 for
+            never.
     """
 
     every_rounds: Count = 0
     batch_size: Annotated[int, Range(1, 65_536)] = 64
+    probe_looks: Count = 5

@@ -12,7 +12,7 @@ A row of the store is one decoded image:
 """
 
 import hashlib
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
@@ -46,6 +46,8 @@ class FederatedData:
         issues: What was left out or is doubtful, by file and client.
         labels: int32 [R], -1 = none; given empty, all are -1.
         label_names: Name of each label; given empty, the labels' numbers.
+        tasks: Sets of labels, by number, that exclude each other: those of one site, joined where
+            sites share a label; given empty, all labels are of one task.
         groups: int64 [R], equal for rows of one group (patient); given empty, all differ.
         images: Name of each row's image; given empty, the rows' numbers.
         contents: uint64 [R], a digest of each row's pixels; given empty, all differ.
@@ -60,6 +62,7 @@ class FederatedData:
     issues: DataIssues = field(default_factory=DataIssues)
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     label_names: tuple[str, ...] = ()
+    tasks: tuple[tuple[int, ...], ...] = ()
     groups: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     images: tuple[str, ...] = ()
     contents: np.ndarray = field(default_factory=lambda: np.zeros(0, np.uint64))
@@ -95,6 +98,7 @@ class FederatedData:
         if len(names) < needed:
             raise ValueError(f"label {needed - 1} has no name among {names}")
         object.__setattr__(self, "label_names", names)
+        object.__setattr__(self, "tasks", self.tasks or (tuple(range(len(names))),))
         object.__setattr__(self, "offsets", offsets)
 
     @property
@@ -218,6 +222,7 @@ def load_federated(
         issues=DataIssues(tuple(issues), excluded),
         labels=labels[order],
         label_names=label_names,
+        tasks=_tasks([record.client for record in decoded.records], labels),
         groups=groups[order],
         images=tuple(decoded.records[index].name for index in order),
         contents=np.ascontiguousarray(decoded.cached.digests[decoded.rows[order], :8]).view(
@@ -234,6 +239,16 @@ def _number_labels(decoded: Decoded) -> tuple[tuple[str, ...], np.ndarray]:
     names = tuple(sorted({label for label in labels if label is not None}))
     number = {name: index for index, name in enumerate(names)}
     return names, np.array([-1 if x is None else number[x] for x in labels], np.int32)
+
+
+def _tasks(sites: Sequence[str], labels: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """Labels [R] that occur at one site belong to one task, and so on from site to site."""
+    tasks: list[set[int]] = []
+    for site in dict.fromkeys(sites):
+        mine = {int(x) for x, own in zip(labels, sites, strict=True) if own == site and x >= 0}
+        joined = mine.union(*(task for task in tasks if task & mine))
+        tasks = [task for task in tasks if not task & mine] + [joined] * bool(mine)
+    return tuple(tuple(sorted(task)) for task in tasks)
 
 
 def _assign(

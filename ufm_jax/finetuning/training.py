@@ -152,7 +152,8 @@ def _judging(
         return None
     predictor = Predictor(objective.predict, settings.batch_size)
 
-    def look(state: FederationState) -> dict[str, float]:
+    def look(state: FederationState, done: int) -> dict[str, float]:
+        del done
         trained = own.trained(state)
         params_of = own.params_of(state, trained)
         found = math.nan  # The rate was 0, or every update was refused.

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from ufm_jax.config.finetuning import NetworkConfig
+from ufm_jax.config.model import EncoderConfig
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.keys import fold
 from ufm_jax.models.classifier import Classifier
@@ -25,7 +25,7 @@ def plain_views(batch: Tree, size: int) -> jax.Array:
     )
 
 
-def patches_of(pictures: jax.Array, model: NetworkConfig) -> jax.Array:
+def patches_of(pictures: jax.Array, model: EncoderConfig) -> jax.Array:
     """Normalised patches [B, N, P * P * channels] of pictures [B, H, W, C] in 0..255."""
     return patchify(normalise(pictures, model.channels), model.patch_size)
 

@@ -1,6 +1,7 @@
 """The report's sections: each a pure function from the run's facts to markup."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from ufm_jax.report.gantt import gantt
 from ufm_jax.report.markup import Markup, definitions, element, join
 from ufm_jax.report.numbers import count, duration, fixed, parameters, percent, significant
 from ufm_jax.report.run_info import RunInfo
+from ufm_jax.report.tables import Column, table
 from ufm_jax.runs.history import RoundRecord
 
 _MOST_LINES = 40
@@ -73,6 +75,8 @@ def shared_model(history: Sequence[RoundRecord], data: Sequence[Mapping[str, Any
     if not looks:
         return Markup("")
     loss = np.array([record.held_out_loss for record in looks])
+    # Where training begins, its loss would flatten the curve that the chart is about.
+    trained = np.array([record.loss for record in looks])
     seconds = sum(record.judging_seconds for record in looks)
     share = seconds / sum(record.seconds for record in history)
     chart = LineChart(
@@ -85,7 +89,7 @@ def shared_model(history: Sequence[RoundRecord], data: Sequence[Mapping[str, Any
         ],
         y_label="held-out loss",
         description=f"Held-out loss by round, {fixed(loss[0], 3)} to {fixed(loss[-1], 3)}",
-        lines=np.array([[record.loss for record in looks]]),
+        lines=np.where(trained < 1.5 * loss.max(), trained, np.nan)[None],
     )
     held = sum(row.get("held_out", 0) for row in data)
     holders = sum(row.get("held_out", 0) > 0 for row in data)
@@ -97,7 +101,33 @@ def shared_model(history: Sequence[RoundRecord], data: Sequence[Mapping[str, Any
         f"Judging took {percent(share, 1)} of the time of the rounds."
     )
     figure = element("figure", responsive_line_chart(chart, 340), element("figcaption", legend))
-    return section("The shared model", figure)
+    return section("The shared model", figure, _probes(history))
+
+
+def _probes(history: Sequence[RoundRecord]) -> Markup:
+    """What frozen features told of labels, at the first probe and at the last; '' without."""
+    probed = [record for record in history if record.probe]
+    if not probed:
+        return Markup("")
+
+    def change(name: str, task: str) -> str:
+        values = [fixed(record.probe[task][name], 2) for record in (probed[0], probed[-1])]
+        return " → ".join(dict.fromkeys(values))
+
+    names = {
+        "linear_auroc": "AUROC, linear",
+        "knn_auroc": "AUROC, neighbours",
+        "linear_balanced_accuracy": "balanced accuracy, linear",
+        "knn_balanced_accuracy": "balanced accuracy, neighbours",
+    }
+    columns = [Column("labels", lambda task: task, text=True)]
+    columns += [Column(heading, partial(change, name)) for name, heading in names.items()]
+    note = (
+        "Probes: the encoder frozen, a logistic regression and the nearest neighbours on features "
+        "of training images, asked for the labels of the images that are held out; after rounds "
+        f"{probed[0].round} and {probed[-1].round}. So few images serve to watch a run by."
+    )
+    return join(table(columns, list(probed[-1].probe)), element("p", note, class_="note"))
 
 
 def training(history: Sequence[RoundRecord], curves: ClientCurves) -> Markup:

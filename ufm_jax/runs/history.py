@@ -77,6 +77,8 @@ class RoundRecord:
         held_out_loss: Pretraining: mean loss of the model after the round over the images that are
             held out; nan in rounds without a look.
         held_out: That mean for each client that holds out images.
+        probe: Pretraining: what frozen features tell of the labels of images that are held out, by
+            task and figure; empty in rounds without a probe.
         validation_score: Fine-tuning: what the round is chosen by, on the validation split.
         judging_seconds: Wall-clock time of judging the model after the round.
     """
@@ -99,6 +101,7 @@ class RoundRecord:
     skipped: bool = False
     held_out_loss: float = math.nan
     held_out: dict[str, float] = dataclasses.field(default_factory=dict)
+    probe: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     validation_score: float = math.nan
     judging_seconds: float = 0.0
 
@@ -234,6 +237,9 @@ def _scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
             yield f"client/{client.client}/{name}", float(getattr(client, name))
     for name, loss in record.held_out.items():
         yield f"client/{name}/held_out_loss", loss
+    for task, figures in record.probe.items():
+        for name, value in figures.items():
+            yield f"probe/{task}/{name}", value
 
 
 def _to_json(record: RoundRecord) -> str:

@@ -40,20 +40,23 @@ class Judging:
     """How a model is judged.
 
     Attributes:
-        look: ``state -> fields of the round's record``, among them ``figure``.
+        look: ``(state, done) -> fields of the round's record``, among them ``figure``; done are the
+            rounds that are done.
         figure: The field that decides; nan where it is undefined, or nothing is trained yet.
         sign: 1 if higher values of it are better, -1 if lower ones are.
-        every: Rounds between looks; the last round has one.
+        every: Rounds between looks; the last round has one, and those that ``also`` names.
         patience: Training ends when so many rounds brought nothing better; 0 for never.
         saves_best: Whether the best model so far is saved at once. Else each checkpoint has a look.
+        also: Whether there is a look after so many rounds, whatever ``every`` says.
     """
 
-    look: Callable[[FederationState], Mapping[str, Any]]
+    look: Callable[[FederationState, int], Mapping[str, Any]]
     figure: str
     sign: int
     every: int
     patience: int = 0
     saves_best: bool = True
+    also: Callable[[int], bool] = lambda done: False
 
 
 class Judge:
@@ -96,18 +99,21 @@ class Judge:
             due: Whether a checkpoint is due, which shall know its score.
         """
         self._done = done
-        due = due and not self._judging.saves_best
-        if done % self._judging.every and done != self._rounds and not due:
+        judging = self._judging
+        due = (due and not judging.saves_best) or done == self._rounds or judging.also(done)
+        if done % judging.every and not due:
             return None
         jax.block_until_ready(state)
         begin = time.perf_counter()
-        figures = self._judging.look(state)
-        score = self._judging.sign * figures[self._judging.figure]
+        figures = judging.look(state, done)
+        score = judging.sign * figures[judging.figure]
         seconds = time.perf_counter() - begin
         best = math.isfinite(score) and (self.best is None or score > self.best.score)
         if math.isfinite(score):
             self.looks.append(Look(done, score))
-        saves_best = self._judging.saves_best
         # Of equal looks the first is the best, and its checkpoint must stay.
-        cost = -score if best or (math.isfinite(score) and not saves_best) else math.inf
-        return Verdict({**figures, "judging_seconds": seconds}, cost, best and saves_best)
+        comparable = best or (math.isfinite(score) and not judging.saves_best)
+        cost = -score if comparable else math.inf
+        return Verdict(
+            {**figures, "judging_seconds": seconds}, cost, keep=best and judging.saves_best
+        )
