@@ -101,3 +101,54 @@ def test_every_optimizer_descends(name):
         updates, state = optimizer.update(params, state, params)  # gradient of |w|^2 / 2
         params = optax.apply_updates(params, updates)
     assert float(jnp.linalg.norm(params["w"])) < 1.0
+
+
+def test_nesterov_is_that_of_the_paper_by_hand():
+    """m = 0.9 m + g; the step is 0.9 m + g: for g = 1 twice, 1.9 and then 0.9 * 1.9 + 1."""
+    config = OptimizerConfig(
+        name="sgd", learning_rate=0.7, scale_by_batch=False, betas=(0.9, 0.0), nesterov=True,
+        weight_decay=0.0,
+    )  # fmt: skip
+    optimizer = make_optimizer(config, 64)
+    params = {"w": jnp.zeros(())}
+    state = optimizer.init(params)
+    for expected in (1.9, 2.71):
+        update, state = optimizer.update({"w": jnp.ones(())}, state, params)
+        assert float(update["w"]) == pytest.approx(-0.7 * expected)
+
+
+@pytest.mark.parametrize("wrong", [{"name": "adamw"}, {"name": "sgd", "betas": (0.0, 0.0)}])
+def test_nesterov_without_sgds_momentum_is_refused(wrong):
+    with pytest.raises(ConfigError, match="nesterov=True"):
+        OptimizerConfig(nesterov=True, **wrong)
+
+
+def test_muon_makes_the_steps_of_the_blocks_matrices_orthogonal_stacked_or_not():
+    """All singular values of a step are alike, to what five iterations give; others are Adam's."""
+    config = OptimizerConfig(
+        name="muon", learning_rate=1.0, scale_by_batch=False, betas=(0.95, 0.95), weight_decay=0.0
+    )
+    optimizer, rng = make_optimizer(config, 64), np.random.default_rng(0)
+    kernels = jnp.asarray(rng.normal(size=(3, 8, 16)), jnp.float32) * jnp.logspace(0, -2, 16)
+    blocks = {"blocks": {"block": {"kernel": kernels, "bias": kernels[:, 0]}}}
+    apart = {"blocks": {f"block_{n}": {"kernel": k, "bias": k[0]} for n, k in enumerate(kernels)}}
+    outer = {"patch_embed": {"kernel": kernels[0]}}
+    steps = {}
+    for name, params in (("stacked", blocks | outer), ("apart", apart | outer)):
+        steps[name], _ = optimizer.update(params, optimizer.init(params), params)
+    stacked = steps["stacked"]["blocks"]["block"]["kernel"]
+    for n, step in enumerate(stacked):
+        np.testing.assert_allclose(
+            step, steps["apart"]["blocks"][f"block_{n}"]["kernel"], rtol=1e-4, atol=1e-6
+        )
+        values = np.linalg.svd(np.asarray(step), compute_uv=False)
+        assert values.max() < 2.5 * values.min()
+        # 0.2 of root mean square, as Adam's steps are taken to have, and against the gradient.
+        assert np.sqrt(np.square(step).mean()) == pytest.approx(0.2, rel=0.35)
+        assert float((step * kernels[n]).sum()) < 0
+    adam = optax.scale_by_adam(0.95, 0.95, nesterov=True)
+    expected, _ = adam.update(outer, adam.init(outer))
+    for name in steps:
+        np.testing.assert_allclose(
+            steps[name]["patch_embed"]["kernel"], -expected["patch_embed"]["kernel"], rtol=1e-5
+        )

@@ -14,12 +14,15 @@ class OptimizerConfig(Checked):
     """An optimiser.
 
     Attributes:
-        name: ``adamw``, ``sgd``, ``adam``, ``yogi`` or ``adagrad``; for the server also
-            ``fedadam``, ``fedyogi`` and ``fedadagrad`` (Reddi et al. 2021), which have no bias
-            correction and whose tau is ``eps``.
+        name: ``adamw``, ``sgd``, ``adam``, ``yogi``, ``adagrad`` or ``muon`` (Jordan 2024: the
+            momentum of the blocks' matrices is made orthogonal; the other parameters take NAdam's
+            steps, and all steps have one size); for the server also ``fedadam``, ``fedyogi`` and
+            ``fedadagrad`` (Reddi et al. 2021), which have no bias correction and whose tau is
+            ``eps``.
         learning_rate: At its peak, for a batch of 256 where ``scale_by_batch`` says so.
         scale_by_batch: Multiply the rate by batch / 256 (Goyal et al. 2017), as MAE does.
-        betas: Of Adam's kind; the first is SGD's momentum.
+        betas: Of Adam's kind; the first is also the momentum of SGD and Muon.
+        nesterov: Whether SGD's momentum looks ahead (Nesterov 1983).
         eps: Of Adam's kind.
         weight_decay: Decoupled; biases, norms and tokens (fewer than two axes) are left out.
         clip_norm: Global gradient norm is clipped to this; 0 for no clipping.
@@ -27,12 +30,13 @@ class OptimizerConfig(Checked):
             seventh of the bytes that an update moves, and rounds the moment at each step.
     """
 
-    name: Literal["adamw", "sgd", "adam", "yogi", "adagrad", "fedadam", "fedyogi", "fedadagrad"] = (
-        "adamw"
-    )
+    name: Literal[
+        "adamw", "sgd", "adam", "yogi", "adagrad", "muon", "fedadam", "fedyogi", "fedadagrad"
+    ] = "adamw"
     learning_rate: Annotated[float, Range(1e-12)] = 1.5e-4
     scale_by_batch: bool = True
     betas: tuple[Decay, Decay] = (0.9, 0.95)
+    nesterov: bool = False
     eps: Amount = 1e-8
     weight_decay: Amount = 0.05
     clip_norm: Amount = 0.0
@@ -40,6 +44,11 @@ class OptimizerConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.nesterov and (self.name != "sgd" or not self.betas[0]):
+            raise ConfigError(
+                f"nesterov=True with name={self.name!r}, betas={self.betas}: it is a form of SGD's "
+                "momentum; set name='sgd' and betas=(0.9, 0.0), or nesterov=False"
+            )
         if self.moment_dtype != "float32" and self.name not in ("adamw", "adam"):
             raise ConfigError(
                 f"moment_dtype={self.moment_dtype!r}: name={self.name!r} keeps float32; set it, or "

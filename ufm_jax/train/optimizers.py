@@ -1,14 +1,20 @@
 """Optimisers and the learning-rate schedule, from their configuration."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from optax.contrib import MuonDimensionNumbers
 
 from ufm_jax.config.training import OptimizerConfig, ScheduleConfig
 from ufm_jax.fed.algorithm import Params, Tree
 from ufm_jax.fed.algorithms.fedopt import adaptive
+
+_RMS_OF_ADAM = 0.2
+"""Root mean square of Adam's steps, to which Muon's are scaled (Liu et al. 2025), so that one
+learning rate serves both."""
 
 
 def decays(params: Params) -> Tree:
@@ -45,7 +51,17 @@ def make_optimizer(
         "fedadam": lambda: adaptive("adam", first, second, config.eps),
         "fedyogi": lambda: adaptive("yogi", first, second, config.eps),
         "fedadagrad": lambda: adaptive("adagrad", first, second, config.eps),
-        "sgd": lambda: optax.trace(momentum) if momentum else optax.identity(),
+        "sgd": lambda: optax.trace(momentum, config.nesterov) if momentum else optax.identity(),
+        # The sign turns at the end of the chain.
+        "muon": lambda: optax.contrib.muon(
+            -1.0,
+            beta=first,
+            adam_b1=first,
+            adam_b2=second,
+            eps=config.eps,
+            consistent_rms=_RMS_OF_ADAM,
+            muon_weight_dimension_numbers=_block_matrices,
+        ),
     }[config.name]()
     chain = [scale]
     if config.clip_norm:
@@ -53,6 +69,16 @@ def make_optimizer(
     if config.weight_decay:
         chain.append(optax.add_decayed_weights(config.weight_decay, mask=mask))
     return optax.chain(*chain, optax.scale(-peak_rate(config, batch_size)))
+
+
+def _block_matrices(params: Params) -> Tree:
+    """Where Muon acts: the kernels [..., I, O] of the blocks; None elsewhere."""
+
+    def numbers(path: tuple[Any, ...], leaf: jax.Array) -> MuonDimensionNumbers | None:
+        inside = any(entry.key == "blocks" for entry in path) and path[-1].key == "kernel"
+        return MuonDimensionNumbers(leaf.ndim - 2, leaf.ndim - 1) if inside else None
+
+    return jax.tree_util.tree_map_with_path(numbers, params)
 
 
 def peak_rate(config: OptimizerConfig, batch_size: int) -> float:
