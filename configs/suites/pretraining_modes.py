@@ -46,9 +46,7 @@ def get_suite(argument: str) -> Suite:
     if argument:
         raise ValueError("this suite takes no argument")
     modes, seeds = tuple(_MODES), (0, 1, 2)
-    tried = grid(
-        task=tuple(_FIRST_CLIENT), method=("probe", "finetune"), encoder=modes, seed=seeds
-    )
+    tried = grid(task=tuple(_FIRST_CLIENT), method=("probe", "finetune"), encoder=modes, seed=seeds)
     judged = grid(task=(_JUDGED,), method=("pretraining",), encoder=modes, seed=seeds)
     others = [mode for mode in modes if mode != "federated"]
     return Suite(

@@ -11,6 +11,9 @@ from ufm_jax.errors import ConfigError
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
+UNIFORM = {"federation.client_weights": "uniform"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -23,10 +26,13 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
             "images cannot be mixed",
         ),
         (
-            {"federation.privacy.level": "client", "loss.class_weights": 0.5},
+            UNIFORM | {"federation.privacy.level": "client", "loss.class_weights": 0.5},
             "counted without noise",
         ),
-        ({"federation.privacy.level": "client", "method": "linear_probe"}, "adds no noise"),
+        (
+            UNIFORM | {"federation.privacy.level": "client", "method": "linear_probe"},
+            "adds no noise",
+        ),
         ({"method": "knn_probe", "federation.training": "local"}, "trains nothing in rounds"),
         ({"federation.personal": ("head/.*",)}, "it is for training='federated'"),
         ({"evaluation.select": "dice"}, "does not fit config.data.kind='single'"),

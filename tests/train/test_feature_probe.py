@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ufm_jax.config.model import ModelConfig
-from ufm_jax.config.pretraining import PretrainConfig
-from ufm_jax.config.training import HeldOutConfig
+from ufm_jax.config.pretraining import HeldOutConfig, PretrainConfig
 from ufm_jax.data.cache.store import ArrayStore
 from ufm_jax.data.federated import FederatedData, _tasks
 from ufm_jax.fed.placement import make_placement

@@ -12,10 +12,9 @@ from PIL import Image
 
 from ufm_jax.config.federation import FederationConfig
 from ufm_jax.config.model import ModelConfig
-from ufm_jax.config.pretraining import PretrainConfig
+from ufm_jax.config.pretraining import HeldOutConfig, PretrainConfig
 from ufm_jax.config.training import (
     CheckpointConfig,
-    HeldOutConfig,
     OptimizerConfig,
     PlacementConfig,
     ScheduleConfig,

@@ -7,14 +7,18 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ufm_jax.config.federation import FederationConfig
-from ufm_jax.config.training import OptimizerConfig, PlacementConfig, ScheduleConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.paths import split_by_path
 
 if TYPE_CHECKING:
     from ufm_jax.config.finetuning import FinetuneConfig
-    from ufm_jax.config.pretraining import PretrainConfig
+    from ufm_jax.config.training import (
+        OptimizerConfig,
+        PlacementConfig,
+        ScheduleConfig,
+        TrainingConfig,
+    )
 
 _LOCAL_OBJECTIVES = ("fedavg", "fedprox", "fedsam")
 _MOMENTS_DECAY = ("adam", "adamw", "yogi", "fedadam", "fedyogi")
@@ -23,7 +27,7 @@ _BY_COORDINATE = ("mean", "median", "trimmed_mean")
 _COLLUDING = ("little_is_enough", "inner_product")
 
 
-def check_training(config: "PretrainConfig | FinetuneConfig") -> None:
+def check_training(config: "TrainingConfig") -> None:
     """Checks what pretraining and fine-tuning have in common.
 
     Raises:
@@ -52,8 +56,8 @@ def check_finetuning(config: "FinetuneConfig") -> None:
 
 def check_method(
     config: FederationConfig,
-    client: OptimizerConfig,
-    server: OptimizerConfig,
+    client: "OptimizerConfig",
+    server: "OptimizerConfig",
     personal: Sequence[str],
 ) -> None:
     """Checks a federated method.
@@ -117,7 +121,7 @@ def _refuse(*checks: Iterator[str]) -> None:
             raise ConfigError(f"config.{problem}")
 
 
-def _warmup(schedule: ScheduleConfig, rounds: int) -> Iterator[str]:
+def _warmup(schedule: "ScheduleConfig", rounds: int) -> Iterator[str]:
     if schedule.warmup_rounds > rounds:
         yield (
             f"schedule.warmup_rounds={schedule.warmup_rounds}: there are {rounds} rounds; lower it"
@@ -132,7 +136,7 @@ def _training(config: FederationConfig) -> Iterator[str]:
         )
 
 
-def _patience(schedule: ScheduleConfig, config: FederationConfig) -> Iterator[str]:
+def _patience(schedule: "ScheduleConfig", config: FederationConfig) -> Iterator[str]:
     if schedule.patience and config.privacy.level == "client":
         yield (
             f"schedule.patience={schedule.patience}: when training ends would tell of clients' "
@@ -140,7 +144,7 @@ def _patience(schedule: ScheduleConfig, config: FederationConfig) -> Iterator[st
         )
 
 
-def _microbatch(config: FederationConfig, placement: PlacementConfig) -> Iterator[str]:
+def _microbatch(config: FederationConfig, placement: "PlacementConfig") -> Iterator[str]:
     """Microbatches divide what a device holds of a batch; Poisson's are made to fit."""
     part, size = config.batch_size // placement.data_parallel, config.privacy.microbatch
     if config.batch_sampling != "poisson" and size and part % size:
@@ -174,7 +178,7 @@ def _personal(config: FederationConfig, personal: Sequence[str]) -> Iterator[str
 
 
 def _optimizers(
-    config: FederationConfig, client: OptimizerConfig, server: OptimizerConfig
+    config: FederationConfig, client: "OptimizerConfig", server: "OptimizerConfig"
 ) -> Iterator[str]:
     name = config.algorithm.name
     if name in ("fednova", "mimelite") and config.client_state != "reset":
@@ -206,7 +210,7 @@ def _optimizers(
         )
 
 
-def _plain(optimizer: OptimizerConfig) -> bool:
+def _plain(optimizer: "OptimizerConfig") -> bool:
     return optimizer.name == "sgd" and not optimizer.clip_norm and not optimizer.weight_decay
 
 
@@ -311,7 +315,7 @@ def _without_rounds(config: FederationConfig) -> Iterator[str]:
     if not config.asynchronous.concurrency:
         return
     needs = {
-        "algorithm.name": config.algorithm.name in ("fedavg", "fedprox", "fedsam"),
+        "algorithm.name": config.algorithm.name in _LOCAL_OBJECTIVES,
         "aggregation.rule": config.aggregation.rule == "mean",
         "compression.kind": config.compression.kind == "none",
         "attack.kind": config.attack.kind == "none",

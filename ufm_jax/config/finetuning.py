@@ -9,23 +9,18 @@ from typing import Annotated, Literal
 
 from ml_collections import ConfigDict
 
-from ufm_jax.config.compatibility import check_finetuning, check_training
+from ufm_jax.config.compatibility import check_finetuning
 from ufm_jax.config.federation import FederationConfig
 from ufm_jax.config.model import EncoderConfig
 from ufm_jax.config.schema import from_config_dict, to_config_dict
-from ufm_jax.config.training import (
-    CheckpointConfig,
-    OptimizerConfig,
-    PlacementConfig,
-    ScheduleConfig,
-)
+from ufm_jax.config.training import OptimizerConfig, ScheduleConfig, TrainingConfig
 from ufm_jax.data.labels.settings import LabelSettings
 from ufm_jax.models.classifier import Pool
 from ufm_jax.models.segmenter import DecoderName
 from ufm_jax.ops.joint import Moves
 from ufm_jax.ops.mixing import Mixing
 from ufm_jax.ops.ultrasound import UltrasoundStrengths
-from ufm_jax.ranges import Amount, AtLeastOne, Checked, Count, Part, Range, Seed, Share
+from ufm_jax.ranges import Amount, AtLeastOne, Checked, Count, Part, Range, Share
 
 
 @dataclass(frozen=True)
@@ -148,12 +143,10 @@ class EvaluationConfig(Checked):
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(Checked):
+class FinetuneConfig(TrainingConfig):
     """Everything that decides a fine-tuning run.
 
     Attributes:
-        name: Title of the report.
-        seed: Everything random is folded from it.
         method: ``finetune`` trains encoder and head; ``frozen`` the head alone, by the same loop;
             ``linear_probe`` fits a logistic regression, and ``knn_probe`` looks up the nearest
             training images, on features of the encoder as it is (diagnosis).
@@ -163,7 +156,6 @@ class FinetuneConfig(Checked):
     """
 
     name: str = "finetune"
-    seed: Seed = 0
     method: Literal["finetune", "frozen", "linear_probe", "knn_probe"] = "finetune"
     label_fraction: Part = 1.0
     layer_decay: Part = 0.75
@@ -176,22 +168,14 @@ class FinetuneConfig(Checked):
     client_optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(learning_rate=1e-3, betas=(0.9, 0.999))
     )
-    server_optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(
-            name="sgd", learning_rate=1.0, scale_by_batch=False, betas=(0.0, 0.0), weight_decay=0.0
-        )
-    )
     schedule: ScheduleConfig = field(
         default_factory=lambda: ScheduleConfig(warmup_rounds=5, min_factor=1e-3)
     )
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    placement: PlacementConfig = field(default_factory=PlacementConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_finetuning(self)
-        check_training(self)
 
 
 def finetune_config() -> ConfigDict:

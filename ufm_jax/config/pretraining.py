@@ -5,23 +5,16 @@ plain typed values.
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from ml_collections import ConfigDict
 
 from ufm_jax.config.cluster import ClusterConfig
-from ufm_jax.config.compatibility import check_training
-from ufm_jax.config.federation import FederationConfig
 from ufm_jax.config.model import ModelConfig
 from ufm_jax.config.schema import from_config_dict, to_config_dict
-from ufm_jax.config.training import (
-    CheckpointConfig,
-    HeldOutConfig,
-    OptimizerConfig,
-    PlacementConfig,
-    ScheduleConfig,
-)
+from ufm_jax.config.training import TrainingConfig
 from ufm_jax.data.settings import PretrainingSettings
-from ufm_jax.ranges import Checked, Factors, Parts, Seed, Share
+from ufm_jax.ranges import Checked, Count, Factors, Parts, Range, Share
 
 
 @dataclass(frozen=True)
@@ -45,30 +38,32 @@ class AugmentConfig(Checked):
 
 
 @dataclass(frozen=True)
-class PretrainConfig(Checked):
+class HeldOutConfig(Checked):
+    """How the shared model is judged while it pretrains, on the images that clients hold out.
+
+    Attributes:
+        every_rounds: Rounds between looks; 0 takes so many that a look costs 3 % of the training
+            at most. Every checkpoint and the last round have a look.
+        batch_size: Images a forward pass, on all devices together.
+        probe_looks: How often in a run frozen features are probed, where images have labels; 0 for
+            never.
+    """
+
+    every_rounds: Count = 0
+    batch_size: Annotated[int, Range(1, 65_536)] = 64
+    probe_looks: Count = 5
+
+
+@dataclass(frozen=True)
+class PretrainConfig(TrainingConfig):
     """Everything that decides a pretraining run."""
 
     name: str = "pretrain"
-    seed: Seed = 0
     data: PretrainingSettings = field(default_factory=PretrainingSettings)
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    federation: FederationConfig = field(default_factory=FederationConfig)
-    client_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    server_optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(
-            name="sgd", learning_rate=1.0, scale_by_batch=False, betas=(0.0, 0.0), weight_decay=0.0
-        )
-    )
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     evaluation: HeldOutConfig = field(default_factory=HeldOutConfig)
-    placement: PlacementConfig = field(default_factory=PlacementConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_training(self)
 
 
 def pretrain_config() -> ConfigDict:

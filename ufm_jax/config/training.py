@@ -1,10 +1,12 @@
-"""What can be configured of any training: optimisers, schedule, devices, checkpoints."""
+"""What can be configured of any training: method, optimisers, schedule, devices, checkpoints."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from ufm_jax.config.compatibility import check_training
+from ufm_jax.config.federation import FederationConfig
 from ufm_jax.errors import ConfigError
-from ufm_jax.ranges import Amount, AtLeastOne, Checked, Count, Range, Share
+from ufm_jax.ranges import Amount, AtLeastOne, Checked, Count, Range, Seed, Share
 
 Decay = Annotated[float, Range(0, 1, below=True)]
 
@@ -118,17 +120,27 @@ class CheckpointConfig(Checked):
 
 
 @dataclass(frozen=True)
-class HeldOutConfig(Checked):
-    """How the shared model is judged while it pretrains, on the images that clients hold out.
+class TrainingConfig(Checked):
+    """What decides any run of training in rounds.
 
     Attributes:
-        every_rounds: Rounds between looks; 0 takes so many that a look costs 3 % of the training
-            at most. Every checkpoint and the last round have a look.
-        batch_size: Images a forward pass, on all devices together.
-        probe_looks: How often in a run frozen features are probed, where images have labels; 0 for
-            never.
+        name: Title of the report.
+        seed: Everything random is folded from it.
     """
 
-    every_rounds: Count = 0
-    batch_size: Annotated[int, Range(1, 65_536)] = 64
-    probe_looks: Count = 5
+    name: str = "run"
+    seed: Seed = 0
+    federation: FederationConfig = field(default_factory=FederationConfig)
+    client_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    server_optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            name="sgd", learning_rate=1.0, scale_by_batch=False, betas=(0.0, 0.0), weight_decay=0.0
+        )
+    )
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    placement: PlacementConfig = field(default_factory=PlacementConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_training(self)

@@ -8,9 +8,7 @@ from functools import partial
 import optax
 
 from ufm_jax.config.compatibility import check_clients
-from ufm_jax.config.finetuning import FinetuneConfig
-from ufm_jax.config.pretraining import PretrainConfig
-from ufm_jax.config.training import PlacementConfig
+from ufm_jax.config.training import PlacementConfig, TrainingConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import LossFn
@@ -42,7 +40,7 @@ def build_placement(config: PlacementConfig) -> Placement:
 
 
 def build_federation(
-    config: PretrainConfig | FinetuneConfig,
+    config: TrainingConfig,
     data: FederatedData,
     loss_fn: LossFn,
     client: optax.GradientTransformation,

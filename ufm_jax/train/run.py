@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from ufm_jax.cluster import hosts
 from ufm_jax.cluster.hosts import stop_signal
-from ufm_jax.config.finetuning import FinetuneConfig
-from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.config.schema import as_config_errors
+from ufm_jax.config.training import TrainingConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.engine import FederationState
@@ -59,7 +58,7 @@ def stopped_line(rounds_done: int) -> str:
 
 
 def train(
-    config: PretrainConfig | FinetuneConfig,
+    config: TrainingConfig,
     workdir: Path,
     federation: Federation,
     data: FederatedData,
