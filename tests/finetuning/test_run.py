@@ -16,6 +16,7 @@ from ufm_jax.config.finetuning import (
     FinetuneConfig,
     FinetuneFederationConfig,
     NetworkConfig,
+    StartConfig,
     TrainingViewConfig,
 )
 from ufm_jax.config.training import (
@@ -112,6 +113,25 @@ def test_a_class_is_learnt_from_folders(diagnosed):
     best = max(read_history(workdir), key=lambda record: record.validation_score)
     assert model.round == best.round + 1, "the first of the best rounds on the validation split"
     assert set(model.thresholds) == {"mass"}
+
+
+def test_a_head_that_starts_as_the_probe_begins_where_the_probe_ends(images, tmp_path):
+    cache = tmp_path / "cache"
+    finetune(settings(images, cache, method="linear_probe"), tmp_path / "probe")
+    unmoved = OptimizerConfig(learning_rate=1e-12, weight_decay=0.0)
+    started = settings(
+        images,
+        cache,
+        start=StartConfig(head="probe"),
+        federation=FinetuneFederationConfig(rounds=1, batch_size=4),
+        client_optimizer=unmoved,
+    )
+    finetune(started, tmp_path / "run")
+    tables = [read_table(tmp_path / name / "predictions_test.csv") for name in ("probe", "run")]
+    np.testing.assert_allclose(
+        tables[1].probabilities, tables[0].probabilities, atol=1e-5, rtol=1e-4
+    )
+    assert tables[0].probabilities.std(0).max() > 0.1
 
 
 def test_evaluating_again_gives_the_same_figures(diagnosed, tmp_path):

@@ -358,6 +358,13 @@ def _finetuning(config: "FinetuneConfig") -> Iterator[str]:
             f"method={config.method!r} trains nothing in rounds: set "
             "config.federation.training='centralised'"
         )
+    if config.start.head == "probe" and (
+        segments or config.method != "finetune" or training != "centralised"
+    ):
+        yield (
+            "start.head='probe' is for method='finetune' of a diagnosis with federation."
+            "training='centralised', since the regression takes all features at once; set 'new'"
+        )
     if segments and config.augment.mixing.mixup:
         yield (
             f"augment.mixing.mixup={config.augment.mixing.mixup}: masks cannot be blended; set 0, "
@@ -384,6 +391,10 @@ def _finetuning(config: "FinetuneConfig") -> Iterator[str]:
 
 def _private_finetuning(config: "FinetuneConfig") -> Iterator[str]:
     level, mixing = config.federation.privacy.level, config.augment.mixing
+    if level != "none" and config.start.head == "probe":
+        yield (
+            f"start.head='probe' adds no noise, whatever privacy.level={level!r} says: set 'new'"
+        )
     if level != "none" and config.method.endswith("_probe"):
         yield (
             f"method={config.method!r} adds no noise, whatever privacy.level={level!r} says: set "

@@ -25,17 +25,22 @@ from ufm_jax.ranges import Amount, AtLeastOne, Checked, Count, Part, Range, Shar
 
 @dataclass(frozen=True)
 class StartConfig(Checked):
-    """What the encoder starts from.
+    """What training starts from.
 
     Attributes:
         weights: '' for random; the folder of a run of ours, or of exported parameters; a .pth or
             .safetensors file of UltraFedFM, MAE or timm.
         part: The entry of a PyTorch checkpoint to take, such as 'model'; '' finds it.
+        head: Diagnosis: the head begins ``new``, all but zero, or as the ``probe`` of the encoder,
+            a logistic regression on the features of the training images, whose strength the
+            validation split chooses (Kumar et al. 2022): then fine-tuning begins where the linear
+            probe ends. For ``training='centralised'``.
         antialias: How position embeddings are resampled; see ``interop.resample``.
     """
 
     weights: str = ""
     part: str = ""
+    head: Literal["new", "probe"] = "new"
     antialias: bool = True
 
 

@@ -28,7 +28,9 @@ from ufm_jax.fed.keys import fold
 from ufm_jax.finetuning.best_round import check_validation, score
 from ufm_jax.finetuning.optimizers import finetune_optimizer, freeze_encoder
 from ufm_jax.finetuning.personal import OwnParameters, absent_clients, check_absent
+from ufm_jax.finetuning.probes.linear_knn import linear_probe
 from ufm_jax.finetuning.start_weights import start_params
+from ufm_jax.models.classifier import Classifier
 from ufm_jax.objectives.task import Objective, make_objective
 from ufm_jax.prediction.predictor import Predictor
 from ufm_jax.prediction.split import predict_split
@@ -94,6 +96,13 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     objective = make_objective(config, data.task, weights)
     initial = objective.init(fold(jax.random.key(config.seed), "init"))
     beginning = start_params(config, initial)
+    if config.start.head == "probe":
+        network, rows = objective.network, training_rows(config, data)
+        assert isinstance(network, Classifier)
+        probed = linear_probe(network, beginning.params, data, rows, config)
+        assert probed.params is not None
+        _log.info("the head starts as the linear probe with %s", probed.chosen)
+        beginning = beginning._replace(params=probed.params)
     check_personal(config.federation.personal, initial)
     clients = part.federated()
     if config.federation.training == "centralised":
