@@ -62,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--encoder_only", action="store_true", help="leave out the decoder and the head"
     )
     parser.add_argument(
+        "--float16", action="store_true", help="halve the bytes of a .safetensors file"
+    )
+    parser.add_argument(
         "--antialias",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -84,6 +87,8 @@ def convert(options: argparse.Namespace) -> list[str]:
         Lines on what was read, changed, left out and written.
     """
     _check_output(options.output, options.to)
+    if options.float16 and options.to == "ours":
+        raise ValueError("--float16 is for --to=torch: folders of ours keep float32")
     read = _read_folder if options.input.is_dir() else _read_file
     source = read(options)
     architecture = describe(source.state, source.grid)
@@ -91,6 +96,9 @@ def convert(options: argparse.Namespace) -> list[str]:
     new_grid, patch_size = _wanted(options, architecture)
     state, notes = resized(source.state, architecture.grid, new_grid, patch_size, options.antialias)
     lines += [f"changed: {note}" for note in notes]
+    if options.float16:
+        state, note = _halved(state)
+        lines.append(note)
     # Both ways: a missing or unexpected parameter is found whichever way is written.
     params = params_from_torch(state, describe(state, new_grid))
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -166,6 +174,21 @@ def _grid_of(image_size: Sequence[int], patch_size: int) -> Grid:
             "--image_size or --patch_size otherwise"
         )
     return height // patch_size, width // patch_size
+
+
+def _halved(state: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str]:
+    """The state in float16, and what that changes, in words.
+
+    Raises:
+        ValueError: If a number is too large for float16.
+    """
+    largest = np.finfo(np.float16).max
+    for name, array in state.items():
+        if np.abs(array).max(initial=0) > largest:
+            raise ValueError(f"--float16: {name} holds numbers beyond {largest}; leave it out")
+    halved = {name: array.astype(np.float16) for name, array in state.items()}
+    error = max(float(np.abs(halved[name] - array).max(initial=0)) for name, array in state.items())
+    return halved, f"changed: float16, which moves no number by more than {error:.2g}"
 
 
 def _size_name(architecture: Architecture) -> str:

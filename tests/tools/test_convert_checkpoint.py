@@ -12,6 +12,7 @@ import pytest
 from tests.interop.test_torch_files import save_zip, state_pickle, storages
 from tools import convert_checkpoint
 from ufm_jax.errors import ConfigError
+from ufm_jax.interop.architecture import describe
 from ufm_jax.interop.convert import params_to_torch
 from ufm_jax.interop.weights_file import read_weights, write_weights
 from ufm_jax.models.classifier import Classifier
@@ -92,6 +93,25 @@ def test_the_encoder_alone_at_another_size_leaves_out_the_rest_and_says_so(
     said = capsys.readouterr().out
     assert "left out, as --encoder_only says: head, norm" in said
     assert "changed: pos_embed: resampled from 2 x 2 to 3 x 2 patches" in said
+
+
+def test_half_the_bytes_keep_what_the_model_is_and_its_numbers_to_a_thousandth(
+    mae, tmp_path, capsys
+):
+    export_params(tmp_path / "model", mae)
+    common = (tmp_path / "model", "--to=torch", "--encoder_only", "--image_size", 8)
+    convert(*common[:1], tmp_path / "whole.safetensors", *common[1:])
+    convert(*common[:1], tmp_path / "half.safetensors", *common[1:], "--float16")
+    whole, half = (read_weights(tmp_path / f"{n}.safetensors") for n in ("whole", "half"))
+    assert {array.dtype for array in half.state.values()} == {np.dtype(np.float16)}
+    for name, array in whole.state.items():
+        np.testing.assert_allclose(half.state[name], array, rtol=2e-3, atol=1e-4)
+    assert describe(half.state) == describe(whole.state)
+    assert "changed: float16, which moves no number by more than 0.00" in capsys.readouterr().out
+    large = jax.tree.map(lambda leaf: 1e5 * leaf, mae)
+    export_params(tmp_path / "large", large)
+    with pytest.raises(ConfigError, match=r"holds numbers beyond 65504\.0"):
+        convert(tmp_path / "large", tmp_path / "x.safetensors", *common[1:], "--float16")
 
 
 def test_what_stands_beside_the_weights_is_named_and_never_written(mae, tmp_path, capsys):

@@ -158,6 +158,7 @@ def test_what_is_recorded_is_the_mean_loss_of_the_images_that_are_held_out(toy, 
     by_client = {"a": losses[:2].mean(), "b": losses[2:].mean()}
     assert last.held_out == pytest.approx(by_client, rel=1e-6)
     assert all(record.judging_seconds > 0 for record in history)
+    assert not any(record.probe for record in history)  # There are no labels.
     listed = json.loads((tmp_path / "run" / "data.json").read_text())
     assert listed["held_out"] == list(held.images)
     assert [row["held_out"] for row in listed["clients"]] == [2, 2, 0]
