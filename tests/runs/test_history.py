@@ -177,6 +177,30 @@ def test_tensorboard_holds_the_scalars_of_round_and_client(tmp_path):
     assert scalars["client/oslo/steps"] == [(0, 2.0)]
 
 
+def test_tensorboard_and_the_history_hold_what_the_judge_found(tmp_path):
+    found = record(
+        1,
+        held_out_loss=0.4,
+        held_out={"turin": 0.3, "oslo": math.nan},
+        probe={"benign, malignant": {"knn_auroc": 0.75}},
+        judging_seconds=0.5,
+    )
+    with MetricWriter(tmp_path, 0) as writer:
+        writer.write(record(0))
+        writer.write(found)
+    scalars = _tensorboard(tmp_path)
+    assert scalars["round/held_out_loss"] == [(1, pytest.approx(0.4))]
+    assert scalars["client/turin/held_out_loss"] == [(1, pytest.approx(0.3))]
+    assert "client/oslo/held_out_loss" not in scalars
+    (tag,) = (tag for tag in scalars if tag.startswith("probe/"))
+    assert tag.endswith("/knn_auroc")
+    assert scalars[tag] == [(1, 0.75)]
+    read = read_history(tmp_path)[1]
+    assert read.held_out["turin"] == 0.3
+    assert math.isnan(read.held_out["oslo"])
+    assert read.probe == found.probe
+
+
 def _line(item: RoundRecord) -> str:
     return json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n"
 
