@@ -15,16 +15,30 @@ Expect of it: 24 rounds over 7,747 images in 20 minutes on 2 cores; the loss fal
 (see docs/pretraining.md). The variant `held_out` leaves out the images on which
 configs/finetune_public.py tests, and trains 80 rounds over the other 6,354 in an hour: the encoder
 of docs/downstream.md.
+
+The variant `shipped` is for an encoder that anybody may use: of the images of `held_out` those
+under CC BY or MIT, and 2,000 phantoms, 300 rounds. Make the phantoms in FOLDER first:
+
+    python -m tools.prepare_data phantoms --out FOLDER/phantoms --images 500 --seed 16
 """
 
 from ml_collections import ConfigDict
 
 from ufm_jax.config.pretraining import pretrain_config
 
+_NOT_FOR_ALL = (
+    "CC BY-NC 4.0; probe=convex",
+    "CC BY-NC 4.0; probe=linear",
+    "CC BY-NC -SA 4.0; probe=convex",
+    "CC BY-NC -SA 4.0; probe=linear",
+    "CC BY-NC -SA 3.0; probe=convex",
+)
+"""Notes of lung images that a shared encoder may not have seen."""
+
 
 def get_config(variant: str = "folders") -> ConfigDict:
-    if variant not in ("folders", "public", "held_out"):
-        raise ValueError(f"variant {variant!r}: choose 'folders', 'public' or 'held_out'")
+    if variant not in ("folders", "public", "held_out", "shipped"):
+        raise ValueError(f"variant {variant!r}: choose folders, public, held_out or shipped")
     config = pretrain_config()
     config.name = "pretrain_sites"
     config.data.source = "folders"
@@ -52,7 +66,7 @@ def get_config(variant: str = "folders") -> ConfigDict:
             "pocus_lung:3",
             "rus_abdomen:2",
         )
-    if variant == "held_out":
+    if variant in ("held_out", "shipped"):
         config.federation.rounds = 80
         config.data.exclude = (
             "busi_breast:fold5=0",
@@ -60,4 +74,26 @@ def get_config(variant: str = "folders") -> ConfigDict:
             "hc18_fetal_head:fold5=0",
             "gb_biliary_atresia:split=test",
         )
+    if variant == "shipped":
+        config.name = "ufm_ti16"
+        config.data.index = (
+            "busi_breast/index.csv",
+            "hc18_fetal_head/index.csv",
+            "gb_biliary_atresia/index.csv",
+            "pocus_lung/index.csv",
+            "phantoms/index.csv",
+        )
+        config.data.clients_per_set = (
+            "busi_breast:4",
+            "hc18_fetal_head:3",
+            "gb_biliary_atresia:4",
+            "pocus_lung:2",
+            "phantoms:3",
+        )
+        licences = tuple(f"pocus_lung:notes=licence={name}" for name in _NOT_FOR_ALL)
+        config.data.exclude = (*licences, *config.data.exclude)
+        config.federation.rounds = 300
+        config.federation.batch_size = 16
+        config.schedule.warmup_rounds = 15
+        config.checkpoint.every_rounds = 10
     return config

@@ -177,7 +177,7 @@ def test_every_shipped_configuration_resolves(path):
         ("--config.federation.cohort_size=99", "cohort_size=99: the data has 16 clients"),
         ("--config.placement.devices=99", "placement.devices=99: this machine has"),
         ("--config=configs/nowhere.py", "configs/nowhere.py: no such file"),
-        ("--config=configs/pretrain_sites.py:two", "choose 'folders', 'public' or 'held_out'"),
+        ("--config=configs/pretrain_sites.py:two", "choose folders, public, held_out or shipped"),
     ],
 )
 def test_the_command_line_says_it_in_one_line(tmp_path, flag, message):

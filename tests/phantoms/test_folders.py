@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ufm_jax.data.federated import load_federated
 from ufm_jax.data.labels.load import load_labelled
 from ufm_jax.data.labels.settings import LabelSettings, SplitSettings
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 from ufm_jax.phantoms.folders import write_phantoms
 
@@ -30,6 +32,16 @@ def test_folders_load_for_every_task_and_no_image_is_in_two(tmp_path):
             )
         )
         assert data.num_rows == 18
+    index = DataSettings(
+        source="index",
+        root=str(out.parent),
+        index=("made/index.csv",),
+        client_columns=("site",),
+        working_size=48,
+        cache_dir=str(tmp_path / "cache"),
+    )
+    listed = load_federated(index)
+    assert (listed.names, listed.sizes.tolist()) == (("site0", "site1", "site2"), [6, 6, 6])
     found = pixels(out)
     trained = {a.tobytes() for p, a in found.items() if p.parts[0] in ("institutions", "diagnosis")}
     others = {a.tobytes() for p, a in found.items() if p.parts[0] in ("elsewhere", "unlabelled")}

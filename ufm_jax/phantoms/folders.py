@@ -1,6 +1,7 @@
 """Simulated images as folders of files, laid out as a user's own would be, to try every command.
 
 institutions/SITE/*.png     without labels, a folder an institution: to pretrain on
+index.csv                   lists these, so that the whole may serve as one set among others
 diagnosis/CLASS/*.png       a folder a class: to fine-tune on
 segmentation/image/*.png    and segmentation/mask/*.png, equal names: to fine-tune on
 elsewhere/CLASS/*.png       from institutions that gave no other image: to evaluate on
@@ -16,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ufm_jax.errors import DataError
+from ufm_jax.files import write_text
 from ufm_jax.phantoms.generate import phantom
 from ufm_jax.phantoms.lesion import LABEL_NAMES
 from ufm_jax.threads import map_in_order
@@ -72,7 +74,11 @@ def write_phantoms(
         return tuple(place.split("/")[0] for place in places)
 
     placed = map_in_order(make, plans, workers or os.cpu_count() or 1)
-    return dict(Counter(chain.from_iterable(placed)))
+    counts = Counter(chain.from_iterable(placed))
+    found = sorted((out / "institutions").glob("*/*.png"))
+    lines = [f"{path.relative_to(out).as_posix()},{path.parent.name}" for path in found]
+    write_text(out / "index.csv", "\n".join(["image,site", *lines, ""]))
+    return dict(counts)
 
 
 def _save(path: Path, pixels: np.ndarray) -> None:
