@@ -9,12 +9,11 @@ import numpy as np
 from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.data.federated import FederatedData
 from ufm_jax.fed.algorithm import Params, Tree
-from ufm_jax.fed.keys import fold
 from ufm_jax.objectives.reconstruction import (
     FIELDS,
     View,
+    held_out_views,
     make_model,
-    make_view,
     reconstruct,
     to_patches,
 )
@@ -32,18 +31,16 @@ class Pictures:
     Images are uint8, [n, H, W] grey or [n, H, W, 3] colour, all of one H and W.
 
     Attributes:
-        input: The degraded, augmented images that the encoder sees before masking.
-        masked: ``input`` with the hidden patches blanked.
+        masked: ``clean`` with the hidden patches blanked: what the encoder sees.
         reconstruction: The model's output, in the original grey scale, in the hidden patches, and
             ``clean`` in the others.
-        clean: The targets: the images before degradation.
+        clean: The whole pictures, squeezed into squares.
         texture_score: float [n, gh, gw], the texture score of each patch of ``clean``.
         mask: [n, gh, gw], 1 = hidden.
         captions: n texts, usually the clients' names.
         thumbnails: Client name -> uint8 [h, w] or [h, w, 3], the client's first image.
     """
 
-    input: np.ndarray
     masked: np.ndarray
     reconstruction: np.ndarray
     clean: np.ndarray
@@ -59,7 +56,7 @@ class Pictures:
             ValueError: If a field's type or shape does not fit; names the field.
         """
         count, size = len(self.captions), self.clean.shape[1:3]
-        for name in ("input", "masked", "reconstruction", "clean"):
+        for name in ("masked", "reconstruction", "clean"):
             image = getattr(self, name)
             _check_image(f"Pictures.{name}", image, leading=1)
             if image.shape[0] != count or image.shape[1:3] != size:
@@ -86,7 +83,7 @@ def make_pictures(
 ) -> Pictures:
     """Reconstructions of one image of each of ``count`` clients, spread over the federation.
 
-    Every call of one run draws, crops and masks the same images in the same way.
+    Whole pictures, masked as they are where the model is judged: always alike.
 
     Args:
         config: The run's configuration.
@@ -94,36 +91,29 @@ def make_pictures(
         params_of: The parameters of the model that a client uses, by its name.
         count: Images at most.
     """
-    shown = data.held_out or data
+    shown, model = data.held_out or data, config.model
     clients = np.unique(np.linspace(0, shown.num_clients - 1, count).round().astype(int))
-    rows = np.array([_a_row(shown, client) for client in clients])
-    stored = shown.store.read(rows)
-    key = fold(jax.random.key(config.seed), "pictures")
+    stored = shown.store.read(np.array([_a_row(shown, client) for client in clients]))
 
     @jax.jit
-    def run(params: Params, key: jax.Array, example: Tree) -> tuple[View, jax.Array]:
-        view = make_view(key, example, config.model, config.augment)
-        views = jax.tree.map(lambda leaf: leaf[None], view)
-        prediction = reconstruct(make_model(config.model), config.model, params, views)
-        return view, _to_images(config, prediction, views)[0]
+    def run(params: Params, batch: Tree) -> tuple[View, jax.Array]:
+        views = held_out_views(batch, model)
+        prediction = reconstruct(make_model(model), model, params, views)
+        return views, _to_images(config, prediction, views)
 
     found = []
-    for n, (client, own_key) in enumerate(
-        zip(clients, jax.random.split(key, len(rows)), strict=True)
-    ):
-        example = {name: stored[name][n] for name in FIELDS}
-        found.append(jax.device_get(run(params_of(shown.names[client]), own_key, example)))
-    views, reconstruction = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
-    grid = (config.model.image_size // config.model.patch_size,) * 2
-    hidden = _spread(views.masking.mask.reshape(-1, *grid), config.model.patch_size)
+    for n, client in enumerate(clients):
+        one = {name: stored[name][n : n + 1] for name in FIELDS}
+        found.append(jax.device_get(run(params_of(shown.names[client]), one)))
+    views, reconstruction = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    hidden = _spread(views.masking.mask.reshape(-1, *model.grid), model.patch_size)[..., None] > 0
     thumbnails = data.store.read(data.offsets[:-1])
     return Pictures(
-        input=_picture(views.degraded),
-        masked=_picture(np.where(hidden[..., None] > 0, _HIDDEN_GREY, views.degraded)),
-        reconstruction=_picture(np.where(hidden[..., None] > 0, reconstruction, views.clean)),
+        masked=_picture(np.where(hidden, _HIDDEN_GREY, views.clean)),
+        reconstruction=_picture(np.where(hidden, reconstruction, views.clean)),
         clean=_picture(views.clean),
-        texture_score=views.scores.reshape(-1, *grid),
-        mask=views.masking.mask.reshape(-1, *grid),
+        texture_score=views.scores.reshape(-1, *model.grid),
+        mask=views.masking.mask.reshape(-1, *model.grid),
         captions=[shown.names[client] for client in clients],
         thumbnails={
             name: _picture(image[: extent[0], : extent[1]])

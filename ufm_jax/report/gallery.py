@@ -23,7 +23,7 @@ _LONGEST, _THUMBNAIL = 256, 128
 
 
 def reconstructions(pictures: Pictures) -> Markup:
-    """Rows of input, masked, reconstruction and original."""
+    """Rows of kept patches, reconstruction and original."""
     total = len(pictures.captions)
     rows = [
         _strip(
@@ -33,9 +33,9 @@ def reconstructions(pictures: Pictures) -> Markup:
         for index in range(min(total, _MOST_EXAMPLES))
     ]
     text = (
-        "Input: the image as the encoder saw it, degraded. Masked: the patches it was given. "
-        "Reconstruction: the model’s output where patches were hidden, the original elsewhere."
-        + _shown(len(rows), total, "examples")
+        "Whole pictures, of those that are held out where there are any. The encoder sees the "
+        "patches on the left; the reconstruction is the model’s output where patches were hidden, "
+        "the original elsewhere." + _shown(len(rows), total, "examples")
     )
     return section("Reconstructions", element("p", text), element("div", *rows, class_="strips"))
 
@@ -92,7 +92,7 @@ def _strip(panels: list[tuple[str, np.ndarray]], caption: str) -> Markup:
     return element(
         "figure",
         element("figcaption", caption),
-        element("div", *cells, class_=f"panels panels{len(cells)}"),
+        element("div", *cells, class_="panels"),
         class_="strip",
     )
 

@@ -10,8 +10,7 @@ from ufm_jax.files import replacing
 from ufm_jax.objectives.pictures import Pictures
 
 COLUMNS = (
-    ("input", "input"),
-    ("masked", "masked"),
+    ("masked", "what the encoder sees"),
     ("reconstruction", "reconstruction"),
     ("clean", "original"),
 )
