@@ -1,7 +1,8 @@
 """Sixteen synthetic institutions train a small masked autoencoder on a CPU, in minutes.
 
-Expect: about 3 minutes on 2 cores; the loss falls from 2 to 0.4. Pixels are not normalised patch by
-patch here, so that the reconstructions in the report are all the model's own.
+Expect: about 2 minutes on 2 cores; the shared model's loss on images that are held out falls from
+0.7 to 0.35. Pixels are not normalised patch by patch here, so that the reconstructions in the report
+are all the model's own.
 
     python -m ufm_jax.pretrain --config=configs/quickstart.py --workdir=runs/quickstart
 """
@@ -25,10 +26,13 @@ def get_config() -> ConfigDict:
     config.model.decoder_width = 96
     config.model.decoder_depth = 2
     config.model.decoder_heads = 3
-    config.federation.rounds = 80
-    config.federation.batch_size = 8
-    config.federation.local_epochs = 2
+    # Few steps a round, from moments that all share: so the federation learns as one place would.
+    config.federation.rounds = 300
+    config.federation.batch_size = 4
+    config.federation.local_epochs = 0
+    config.federation.local_steps = 4
+    config.federation.client_state = "average"
     config.client_optimizer.learning_rate = 3e-3
     config.client_optimizer.scale_by_batch = False
-    config.schedule.warmup_rounds = 4
+    config.schedule.warmup_rounds = 20
     return config

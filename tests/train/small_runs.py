@@ -8,6 +8,9 @@ from ufm_jax.runs.history import HISTORY_FILE, read_history
 
 QUICKSTART = {
     "federation.cohort_size": 4,
+    "federation.client_state": "persist",
+    "federation.local_epochs": 2,
+    "federation.local_steps": 0,
     "federation.batch_size": 4,
     "data.num_sites": 6,
     "data.mean_size": 12,
