@@ -1,8 +1,8 @@
 """Sixteen synthetic institutions train a small masked autoencoder on a CPU, in minutes.
 
 Expect: about 2 minutes on 2 cores; the shared model's loss on images that are held out falls from
-0.7 to 0.35. Pixels are not normalised patch by patch here, so that the reconstructions in the report
-are all the model's own.
+0.7 to 0.35. Pixels are not normalised patch by patch here, so that the reconstructions in the
+report are all the model's own.
 
     python -m ufm_jax.pretrain --config=configs/quickstart.py --workdir=runs/quickstart
 """

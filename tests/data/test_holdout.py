@@ -109,7 +109,7 @@ def test_a_client_of_one_large_patient_gives_nothing_and_burdens_nobody_else():
     found = hold_out(federation([60, 40], groups), settings())
     assert found.held_out.names == ("c1",)
     assert found.held_out.num_rows == 2
-    assert describe(found) == "2 of 100 images are held out, at 1 clients; none at c0"
+    assert describe(found) == "2 of 100 images are held out, at 1 of 2 clients; none at c0"
 
 
 def test_the_draw_of_an_image_does_not_depend_on_the_order_of_files_nor_on_their_names():

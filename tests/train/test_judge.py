@@ -115,6 +115,13 @@ def test_training_ends_when_patience_does_and_its_last_round_is_recorded_and_sav
     assert saved == [(1, -0.1), (2, -0.3), (5, math.inf)]
 
 
+def test_only_a_look_ends_the_training_however_patient_it_is(tmp_path, clock):
+    made = Judge(judging([0.3, 0.4, 0.1], every=4, patience=2), tmp_path)
+    records, _ = run(clock, made, rounds=20)
+    # The looks are after 4, 8 and 12 rounds; nothing is known of the rounds between.
+    assert len(records) == 12
+
+
 def test_a_run_that_patience_ended_does_not_go_on(tmp_path):
     write_history(tmp_path, [0.3, 0.2, 0.1])
     made = Judge(judging([], patience=2), tmp_path)

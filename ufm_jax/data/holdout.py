@@ -74,8 +74,11 @@ def describe(data: FederatedData) -> str:
     held = data.held_out
     none = [name for name in data.names if name not in held.names]
     but = f"; none at {', '.join(none[:5])}{' and others' * (len(none) > 5)}" if none else ""
-    total = held.num_rows + data.num_rows
-    return f"{held.num_rows:,} of {total:,} images are held out, at {held.num_clients} clients{but}"
+    total, clients = held.num_rows + data.num_rows, len({*data.names, *held.names})
+    return (
+        f"{held.num_rows:,} of {total:,} images are held out, at {held.num_clients:,} of "
+        f"{clients:,} clients{but}"
+    )
 
 
 def _drawn(data: FederatedData, fraction: float, seed: int) -> np.ndarray:

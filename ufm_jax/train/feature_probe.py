@@ -8,7 +8,6 @@ watching a run, those of ``finetune --config.method=linear_probe`` for telling.
 
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 
 from ufm_jax.config.pretraining import PretrainConfig
@@ -95,7 +94,7 @@ class FeatureProbe:
         self._bank = np.unique(np.concatenate([task.bank for task in tasks]))
         self._asked = np.unique(np.concatenate([task.asked for task in tasks]))
         parts = data.take(self._bank), data.held_out.take(self._asked)
-        function = jax.jit(make_features(config.model), out_shardings=placement.replicated)
+        function = make_features(config.model)
         resident = config.placement.data_home == "device"
         size = config.evaluation.batch_size
         self._features = [

@@ -65,14 +65,15 @@ class Judge:
     def __init__(self, judging: Judging, workdir: Path) -> None:
         """Begins without a look; ``workdir`` holds the run's history."""
         self._judging, self._workdir = judging, workdir
-        self._rounds, self._done = 0, 0
+        self._rounds, self._looked = 0, 0
         self.looks: list[Look] = []
 
     def begin(self, done: int, rounds: int) -> None:
         """Takes up a run of ``rounds`` rounds, ``done`` of which are done, with their looks."""
-        self._rounds, self._done = rounds, done
+        self._rounds = rounds
         with hosts.together("reading the history"):
             self.looks = self._of_history(done)
+        self._looked = self.looks[-1].rounds if self.looks else 0
 
     def _of_history(self, done: int) -> list[Look]:
         records = read_history(self._workdir, done)
@@ -88,7 +89,7 @@ class Judge:
     def enough(self) -> bool:
         """Whether training may end, as too many rounds brought nothing better."""
         patience, best = self._judging.patience, self.best
-        return bool(patience and best and self._done - best.rounds >= patience)
+        return bool(patience and best and self._looked - best.rounds >= patience)
 
     def __call__(self, done: int, state: FederationState, due: bool) -> Verdict | None:
         """Looks at the model after ``done`` rounds, if it is time to.
@@ -98,11 +99,11 @@ class Judge:
             state: The state after them.
             due: Whether a checkpoint is due, which shall know its score.
         """
-        self._done = done
         judging = self._judging
         due = (due and not judging.saves_best) or done == self._rounds or judging.also(done)
         if done % judging.every and not due:
             return None
+        self._looked = done
         jax.block_until_ready(state)
         begin = time.perf_counter()
         figures = judging.look(state, done)
