@@ -1,8 +1,9 @@
 """Sixteen synthetic institutions train a small masked autoencoder on a CPU, in minutes.
 
 Expect: about 2 minutes on 2 cores; the shared model's loss on images that are held out falls from
-0.7 to 0.35. Pixels are not normalised patch by patch here, so that the reconstructions in the
-report are all the model's own.
+1.3 to 0.28. Pixels are not normalised patch by patch here, so that the reconstructions in the
+report are all the model's own; more patches are kept, and pictures less changed, than the published
+recipe says, so that these minutes are enough to show something.
 
     python -m ufm_jax.pretrain --config=configs/quickstart.py --workdir=runs/quickstart
 """
@@ -23,9 +24,14 @@ def get_config() -> ConfigDict:
     config.model.patch_size = 8
     config.model.channels = 1
     config.model.normalise_target = False
+    config.model.mask_ratio = 0.6
+    config.model.texture_strength = 0.5
     config.model.decoder_width = 96
     config.model.decoder_depth = 2
     config.model.decoder_heads = 3
+    config.augment.crop_area = (0.5, 1.0)
+    config.augment.degrade = 0.25
+    config.augment.scan_conversion = 0.25
     # Few steps a round, from moments that all share: so the federation learns as one place would.
     config.federation.rounds = 300
     config.federation.batch_size = 4
