@@ -64,7 +64,7 @@ KINDS = {
         30,
         10,
     ),
-    "chunks": Kind("pretrain:quickstart", QUICKSTART | CHUNKS, 14, 10),
+    "chunks": Kind("pretrain:quickstart", QUICKSTART | CHUNKS, 30, 10),
     "finetune": Kind(
         "finetune:finetune",
         {
