@@ -80,6 +80,32 @@ def test_shuffling_is_uniform():
     assert np.abs(counts - 400).max() < 4.5 * 18
 
 
+@given(SIZES, st.integers(1, 9), st.floats(0.01, 0.99), st.sampled_from(["weight", "drop"]))
+def test_a_share_of_an_epoch_is_that_share_of_the_batches_and_one_at_least(
+    sizes, batch_size, share, partial
+):
+    batching = Batching(batch_size, local_epochs=share, partial_batch=partial)
+    whole = batching.steps_per_epoch(sizes)
+    expected = [max(round(share * steps), 1) if steps else 0 for steps in whole]
+    assert batching.num_steps(sizes).tolist() == expected
+    held = [k for k, steps in enumerate(expected) if steps]
+    schedule, rows = _plan([sizes[k] for k in held], batching)
+    for client in range(len(held)):
+        drawn = _of_client(schedule, rows, client)
+        taken = drawn[drawn != EMPTY]
+        assert len(set(taken.tolist())) == len(taken), "no image comes twice in a round"
+
+
+def test_shares_of_an_epoch_see_all_images_in_the_end_each_as_often_on_average():
+    batching = Batching(2, local_epochs=0.1)
+    seen = np.zeros(40, int)
+    for round_index in range(2000):
+        _, rows = _plan([40], batching, round_index=round_index)
+        seen += np.bincount(rows[rows != EMPTY], minlength=40)
+    assert seen.sum() == 2000 * 4
+    assert (abs(seen - 200) < 5 * np.sqrt(200)).all()
+
+
 def test_only_full_batches_are_left_where_partial_ones_are_dropped():
     batching = Batching(4, partial_batch="drop")
     schedule, rows = _plan([11, 4], batching)

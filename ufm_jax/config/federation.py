@@ -229,7 +229,8 @@ class FederationConfig(Checked):
         rounds: Rounds of the run.
         cohort_size: Clients drawn for each round; 0 takes all.
         batch_size: B, of every client.
-        local_epochs: Passes over a client's data a round; 0 where ``local_steps`` is set.
+        local_epochs: Passes over a client's data a round; 0.1 is a tenth of its batches, and one
+            at least; 0 where ``local_steps`` is set.
         local_steps: Local steps a round, the same for all; 0 where epochs are counted.
         partial_batch: What becomes of an epoch's last, smaller batch.
         batch_sampling: ``shuffle`` passes over a client's data in a new order each epoch;
@@ -251,7 +252,7 @@ class FederationConfig(Checked):
     rounds: AtLeastOne = 300
     cohort_size: Count = 0
     batch_size: Annotated[int, Range(1, 65_536)] = 64
-    local_epochs: Annotated[int, Range(0, 10_000)] = 1
+    local_epochs: Annotated[float, Range(0, 10_000)] = 1
     local_steps: Annotated[int, Range(0, 1_000_000)] = 0
     partial_batch: Literal["weight", "drop"] = "weight"
     batch_sampling: Literal["shuffle", "poisson"] = "shuffle"
@@ -263,7 +264,7 @@ class FederationConfig(Checked):
         super().__post_init__()
         if (self.local_epochs > 0) == (self.local_steps > 0):
             raise ConfigError(
-                f"config.federation.local_epochs={self.local_epochs}, local_steps="
+                f"config.federation.local_epochs={self.local_epochs:g}, local_steps="
                 f"{self.local_steps}: set one of them above 0 and the other to 0"
             )
 

@@ -28,7 +28,8 @@ class Batching:
 
     Attributes:
         batch_size: B.
-        local_epochs: Passes over a client's data in a round; None where ``local_steps`` is set.
+        local_epochs: Passes over a client's data in a round, or the share of one, for which images
+            are drawn anew in each round; None where ``local_steps`` is set.
         local_steps: Steps in a round, the same for every client; None where epochs are counted.
         partial_batch: ``weight`` keeps an epoch's last, smaller batch, whose loss is the mean over
             its examples; ``drop`` leaves it out.
@@ -40,7 +41,7 @@ class Batching:
     """
 
     batch_size: int
-    local_epochs: int | None = 1
+    local_epochs: float | None = 1
     local_steps: int | None = None
     partial_batch: PartialBatch = "weight"
     sampling: BatchSampling = "shuffle"
@@ -51,8 +52,8 @@ class Batching:
             raise ValueError(f"batch_size={self.batch_size}: it must be at least 1")
         if (self.local_epochs is None) == (self.local_steps is None):
             raise ValueError("set one of local_epochs and local_steps, and leave the other None")
-        if (self.local_epochs or self.local_steps or 0) < 1:
-            raise ValueError("local_epochs and local_steps must be at least 1")
+        if not (self.local_epochs or self.local_steps or 0) > 0:
+            raise ValueError("local_epochs and local_steps must be above 0")
         if self.partial_batch not in ("weight", "drop"):
             raise ValueError(f"partial_batch={self.partial_batch!r}: choose 'weight' or 'drop'")
         if self.sampling not in ("shuffle", "poisson"):
@@ -78,7 +79,7 @@ class Batching:
         if self.local_steps is not None:
             return np.where(per_epoch > 0, self.local_steps, 0)
         assert self.local_epochs is not None
-        return per_epoch * self.local_epochs
+        return np.maximum(np.round(per_epoch * self.local_epochs), per_epoch > 0).astype(np.int64)
 
 
 def round_rows(
