@@ -32,11 +32,10 @@ def get_config() -> ConfigDict:
     config.augment.crop_area = (0.5, 1.0)
     config.augment.degrade = 0.25
     config.augment.scan_conversion = 0.25
-    # Few steps a round, from moments that all share: so the federation learns as one place would.
+    # Short rounds, from moments that all share: see "How near to one place" in docs/pretraining.md.
     config.federation.rounds = 300
     config.federation.batch_size = 4
-    config.federation.local_epochs = 0
-    config.federation.local_steps = 4
+    config.federation.local_epochs = 0.25
     config.federation.client_state = "average"
     config.client_optimizer.learning_rate = 3e-3
     config.client_optimizer.scale_by_batch = False

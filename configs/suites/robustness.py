@@ -54,7 +54,6 @@ def _run(point: dict[str, Label]) -> Run:
         "federation.client_state": "persist",  # Averaged moments are refused beside rules.
         "federation.batch_size": 8,
         "federation.local_epochs": 1,
-        "federation.local_steps": 0,
         "federation.client_weights": "uniform",  # As robust rules count clients.
         "data.mean_size": 40,
     }

@@ -10,7 +10,6 @@ QUICKSTART = {
     "federation.cohort_size": 4,
     "federation.client_state": "persist",
     "federation.local_epochs": 2,
-    "federation.local_steps": 0,
     "federation.batch_size": 4,
     "data.num_sites": 6,
     "data.mean_size": 12,
