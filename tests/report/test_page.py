@@ -166,10 +166,10 @@ def judged(every: int = 1) -> list[RoundRecord]:
 def test_the_shared_models_loss_is_the_first_curve_and_says_what_it_is(every):
     rows = [dict(row, held_out=4 if k < 2 else 0) for k, row in enumerate(data())]
     text = render(RUN, judged(every), rows, NO_ISSUES, None).replace("\N{NO-BREAK SPACE}", " ")
-    assert Page(text).headings[:2] == ["The shared model", "Training"]
+    assert Page(text).headings[:2] == ["Images that are held out", "Training"]
     first = 0.9 if every == 1 else 0.5
     for phrase in (
-        f"the shared model’s loss went from {first:.3f} to 0.420, and was lowest after round",
+        f"the loss of the shared model went from {first:.3f} to 0.420, and was lowest after round",
         "The clients’ training loss went from 1.000 to 0.167",
         "on 8 images of 2 clients that nobody trains on",
         "includes what each client has just learned about its own images",
@@ -178,6 +178,14 @@ def test_the_shared_models_loss_is_the_first_curve_and_says_what_it_is(every):
         '<td class="number">0.840</td>',
     ):
         assert phrase in text, phrase
+
+
+@pytest.mark.parametrize("federation", [{"training": "local"}, {"personal": (".*norm.*",)}])
+def test_models_of_the_clients_own_are_not_called_shared(federation):
+    run = dataclasses.replace(RUN, config={"federation": federation})
+    text = render(run, judged(), data(), NO_ISSUES, None)
+    assert "the loss of the model of each client went" in text
+    assert "shared model" not in text
 
 
 def test_probes_are_shown_from_the_first_to_the_last():
@@ -198,7 +206,7 @@ def test_probes_are_shown_from_the_first_to_the_last():
 
 def test_a_run_that_nothing_judged_does_not_speak_of_it():
     text = render(RUN, history(), data(), NO_ISSUES, None)
-    assert "The shared model" not in Page(text).headings
+    assert "Images that are held out" not in Page(text).headings
     assert "held" not in re.sub(r"<style>.*</style>", "", text, flags=re.S)
 
 

@@ -30,7 +30,7 @@ from ufm_jax.fed.placement import make_placement
 from ufm_jax.objectives.reconstruction import held_out_views
 from ufm_jax.runs.checkpoint import load_params
 from ufm_jax.runs.history import read_history
-from ufm_jax.train import held_out, pretraining
+from ufm_jax.train import feature_probe, held_out, pretraining
 from ufm_jax.train.image_function import ImageFunction
 
 
@@ -281,3 +281,41 @@ def test_each_way_to_train_sees_the_same_images_as_often_and_is_judged_on_the_sa
         float(np.asarray(_squared(models[0], rows)).mean()), rel=1e-6
     )
     assert not (tmp_path / "local" / "model").exists()
+
+
+@pytest.fixture
+def labelled(config, tmp_path, monkeypatch):
+    """Two sites whose bright and dark images have labels; features are an image's brightness."""
+    rng = np.random.default_rng(0)
+    for site in ("north", "south"):
+        (tmp_path / "sets" / site).mkdir(parents=True)
+        rows = ["image,label"]
+        for n in range(40):
+            pixels = rng.integers(0, 100, (32, 32), np.uint8) + 150 * (n % 2)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "sets" / site / f"{n}.png")
+            rows.append(f"{n}.png,{('dark', 'bright')[n % 2]}")
+        (tmp_path / "sets" / site / "index.csv").write_text("\n".join(rows))
+
+    def features(params, batch):
+        brightness = batch["image"].astype(jnp.float32).mean((1, 2, 3)) / 255
+        return jnp.stack([brightness, 1 - brightness], 1) + 0 * params["mean"]
+
+    monkeypatch.setattr(feature_probe, "make_features", lambda model: features)
+    data = dataclasses.replace(config.data, source="index", root=str(tmp_path / "sets"))
+    evaluation = HeldOutConfig(every_rounds=3, probe_looks=2)
+    return dataclasses.replace(config, data=data, evaluation=evaluation)
+
+
+@pytest.mark.parametrize("training", ["federated", "local"])
+def test_features_are_probed_so_often_in_a_run_and_after_its_last_round(
+    toy, labelled, tmp_path, training
+):
+    _, _, history = trained(with_training(labelled, training), tmp_path / "run")
+    assert [bool(record.probe) for record in history] == [False, True, True]
+    assert [np.isfinite(record.held_out_loss) for record in history] == [False, True, True]
+    assert history[-1].probe["bright, dark"]["linear_auroc"] == pytest.approx(1.0)
+
+
+def test_probes_of_several_encoders_are_averaged():
+    found = held_out._mean(iter([{"a": {"x": 0.5}}, {"a": {"x": 0.7}}, {"a": {"x": 0.9}}]))
+    assert found == {"a": {"x": pytest.approx(0.7)}}

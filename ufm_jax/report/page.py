@@ -43,7 +43,7 @@ def render(
         run.name,
         f"Training report, {run.created}",
         sections.summary(run, history, data),
-        sections.shared_model(history, data),
+        sections.held_out(run, history, data),
         sections.training(history, curves),
         sections.section("Clients", client_table(history, curves, data)),
         sections.schedule(run, history[-1]),

@@ -52,7 +52,7 @@ def summary(
         f"{count(len(data), 'client')} with {count(images, 'image')} trained "
         f"{parameters(run.num_parameters)} for {count(len(history), 'round')} on "
         f"{count(run.num_devices, 'device')} ({run.device}) with {count(run.lanes, 'lane')}{each}. "
-        f"{_judged_sentence(looks)}{_loss_sentence(history[0].loss, history[-1].loss)} "
+        f"{_judged_sentence(run, looks)}{_loss_sentence(history[0].loss, history[-1].loss)} "
         "The median round took "
         f"{duration(_median(record.seconds for record in history))} at {fixed(speed, 0)} "
         f"images/s, with {percent(useful)} of the lanes’ step slots in use. Compiling took "
@@ -69,7 +69,9 @@ def looked(history: Sequence[RoundRecord]) -> list[RoundRecord]:
     return [record for record in history if np.isfinite(record.held_out_loss)]
 
 
-def shared_model(history: Sequence[RoundRecord], data: Sequence[Mapping[str, Any]]) -> Markup:
+def held_out(
+    run: RunInfo, history: Sequence[RoundRecord], data: Sequence[Mapping[str, Any]]
+) -> Markup:
     """The loss on images that nobody trains on, the training loss thin beside it; '' without."""
     looks = looked(history)
     if not looks:
@@ -94,14 +96,14 @@ def shared_model(history: Sequence[RoundRecord], data: Sequence[Mapping[str, Any
     held = sum(row.get("held_out", 0) for row in data)
     holders = sum(row.get("held_out", 0) > 0 for row in data)
     legend = (
-        f"Thick line: the shared model after a round, on {count(held, 'image')} of "
+        f"Thick line: {_judged(run)} after a round, on {count(held, 'image')} of "
         f"{count(holders, 'client')} that nobody trains on: whole pictures, always masked alike, "
         "so that only the model changes. Thin line: the clients’ training loss, on crops and "
         "degraded pictures, which includes what each client has just learned about its own images. "
         f"Judging took {percent(share, 1)} of the time of the rounds."
     )
     figure = element("figure", responsive_line_chart(chart, 340), element("figcaption", legend))
-    return section("The shared model", figure, _probes(history))
+    return section("Images that are held out", figure, _probes(history))
 
 
 def _probes(history: Sequence[RoundRecord]) -> Markup:
@@ -258,13 +260,20 @@ def _loss_sentence(first: float, last: float) -> str:
     return f"The clients’ training loss went from {fixed(first, 3)} to {fixed(last, 3)}{change}."
 
 
-def _judged_sentence(looks: Sequence[RoundRecord]) -> str:
+def _judged(run: RunInfo) -> str:
+    """Which model is judged, in words."""
+    federation = run.config.get("federation", {})
+    own = federation.get("training") == "local" or federation.get("personal")
+    return "the model of each client" if own else "the shared model"
+
+
+def _judged_sentence(run: RunInfo, looks: Sequence[RoundRecord]) -> str:
     if not looks:
         return ""
     first, last = looks[0].held_out_loss, looks[-1].held_out_loss
     lowest = min(looks, key=lambda record: record.held_out_loss)
     return (
-        f"On images that are held out, the shared model’s loss went from {fixed(first, 3)} to "
+        f"On images that are held out, the loss of {_judged(run)} went from {fixed(first, 3)} to "
         f"{fixed(last, 3)}, and was lowest after round {lowest.round} "
         f"({fixed(lowest.held_out_loss, 3)}). "
     )

@@ -1,5 +1,6 @@
 """Judges a model that pretrains, on the images that its clients hold out: on all devices."""
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
@@ -16,6 +17,8 @@ from ufm_jax.objectives.reconstruction import make_held_out_loss
 from ufm_jax.train.feature_probe import FeatureProbe, probe_tasks
 from ufm_jax.train.image_function import ImageFunction
 from ufm_jax.train.judge import Judging
+
+_log = logging.getLogger(__name__)
 
 _MOST_COST = 0.03
 """Share of the training's cost that a look may take, where the configuration leaves it open."""
@@ -37,6 +40,8 @@ def judging(config: PretrainConfig, data: FederatedData, federation: Federation)
     own = bool(config.federation.personal_paths)
     if held is not None and own:
         trains = [k for k, name in enumerate(held.names) if name in data.names]
+        for name in sorted(set(held.names) - set(data.names)):
+            _log.warning("%s: trains nothing, so that no model of its own could be judged", name)
         rows = [np.arange(*held.offsets[k : k + 2]) for k in trains]
         held = held.take(np.concatenate(rows)) if rows else None
     if held is None:
