@@ -1,7 +1,7 @@
 """Sixteen synthetic institutions train a small masked autoencoder on a CPU, in minutes.
 
 Expect: about 2 minutes on 2 cores; the shared model's loss on images that are held out falls from
-1.3 to 0.28. Pixels are not normalised patch by patch here, so that the reconstructions in the
+0.9 to 0.28. Pixels are not normalised patch by patch here, so that the reconstructions in the
 report are all the model's own; more patches are kept, and pictures less changed, than the published
 recipe says, so that these minutes are enough to show something.
 

@@ -290,7 +290,7 @@ def test_another_configuration_is_refused_and_the_difference_named(undisturbed):
         cwd=ROOT,
     )
     assert process.returncode == 2
-    assert "config.model.mask_ratio: 0.75 there, 0.5 here" in process.stderr
+    assert "config.model.mask_ratio: 0.6 there, 0.5 here" in process.stderr
     assert "Traceback" not in process.stderr
 
 

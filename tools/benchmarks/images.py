@@ -21,7 +21,7 @@ from ufm_jax.data.federated import FederatedData, load_federated
 from ufm_jax.data.listing import read_listing
 from ufm_jax.data.partition import split_sites
 from ufm_jax.data.records import Record
-from ufm_jax.data.settings import DataSettings
+from ufm_jax.data.settings import DataSettings, PretrainingSettings
 
 _PRESET = Path(__file__).resolve().parents[2] / "configs" / "pretrain_sites.py"
 _CLIENTS = 16
@@ -108,7 +108,7 @@ def _real(
     """Real images of the sixteen institutions of ``configs/pretrain_sites.py:public``."""
     preset = runpy.run_path(str(_PRESET))["get_config"]("public").data
     preset.update(root=str(root), working_size=side)
-    settings = DataSettings(**preset)
+    settings = PretrainingSettings(**preset)
     records = _sample(read_listing(settings).records, settings, images, batch_size)
     _write_lists(folder, root, records)
     decoded = [0]
