@@ -62,7 +62,7 @@ def test_a_task_needs_two_classes_to_learn_from_and_two_to_be_asked_for():
     assert (task.name, task.classes) == ("benign, malignant", ("benign", "malignant"))
     assert task.bank.tolist() == [0, 1, 6]
     assert task.asked.tolist() == [0, 1]
-    assert task.bank_targets.tolist() == [[1, 0], [0, 1], [1, 0]]
+    assert task.targets.tolist() == [[1, 0], [0, 1], [1, 0]]
     assert not probe_tasks(part([0, 1]))
 
 
@@ -71,7 +71,7 @@ def test_a_bank_has_a_bound_and_an_even_share_of_the_classes():
     object.__setattr__(data, "contents", np.random.default_rng(0).permutation(4000))
     (task,) = probe_tasks(data)
     assert len(task.bank) == feature_probe._BANK
-    assert 0.4 < task.bank_targets.mean(0)[0] < 0.6
+    assert 0.4 < task.targets.mean(0)[0] < 0.6
 
 
 @pytest.fixture

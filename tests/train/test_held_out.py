@@ -63,6 +63,9 @@ def test_each_image_has_its_loss_whatever_the_batches_and_devices(
         np.testing.assert_array_equal(found, w * np.arange(11))
     part = losses(placement.put({"w": np.float32(1)}, placement.replicated), 3, 7)
     np.testing.assert_array_equal(part, [3, 4, 5, 6])
+    # What was kept of a part serves a longer one that begins there.
+    longer = losses(placement.put({"w": np.float32(1)}, placement.replicated), 3, 11)
+    np.testing.assert_array_equal(longer, np.arange(3, 11))
     assert losses.compilations == 1
 
 

@@ -116,14 +116,18 @@ class FederatedData:
         """Images of each client, int64 [K]."""
         return np.diff(self.offsets)
 
+    @property
+    def owner(self) -> np.ndarray:
+        """The client of each row, int64 [R]."""
+        return np.repeat(np.arange(self.num_clients), self.sizes)
+
     def together(self) -> "FederatedData":
         """All images in one client, as a centralised training has them."""
         return replace(self, names=(TOGETHER,), offsets=np.array([0, self.num_rows]))
 
     def take(self, rows: np.ndarray) -> "FederatedData":
         """Some rows, int64 [n] ascending, without the clients that hold none of them."""
-        owner = np.repeat(np.arange(self.num_clients), self.sizes)[rows]
-        names, offsets = rows_of_clients(self.names, owner)
+        names, offsets = rows_of_clients(self.names, self.owner[rows])
         identity = hashlib.sha256(self.fingerprint.encode() + rows.tobytes())
         return replace(
             self,
@@ -243,11 +247,13 @@ def _number_labels(decoded: Decoded) -> tuple[tuple[str, ...], np.ndarray]:
 
 def _tasks(sites: Sequence[str], labels: np.ndarray) -> tuple[tuple[int, ...], ...]:
     """Labels [R] that occur at one site belong to one task, and so on from site to site."""
+    of_site: dict[str, set[int]] = {}
+    for site, label in zip(sites, labels.tolist(), strict=True):
+        of_site.setdefault(site, set()).update((label,) if label >= 0 else ())
     tasks: list[set[int]] = []
-    for site in dict.fromkeys(sites):
-        mine = {int(x) for x, own in zip(labels, sites, strict=True) if own == site and x >= 0}
+    for mine in filter(None, of_site.values()):
         joined = mine.union(*(task for task in tasks if task & mine))
-        tasks = [task for task in tasks if not task & mine] + [joined] * bool(mine)
+        tasks = [task for task in tasks if not task & mine] + [joined]
     return tuple(tuple(sorted(task)) for task in tasks)
 
 

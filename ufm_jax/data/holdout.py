@@ -92,7 +92,7 @@ def _drawn(data: FederatedData, fraction: float, seed: int) -> np.ndarray:
         return held
     units, open_share = _units(data), 0.0
     keys = _keys(data, units, seed)
-    owner = np.repeat(np.arange(data.num_clients), data.sizes)
+    owner = data.owner
     first, last = np.full(len(keys), data.num_clients), np.full(len(keys), -1)
     np.minimum.at(first, units, owner)
     np.maximum.at(last, units, owner)
@@ -130,7 +130,7 @@ def _of_splits(data: FederatedData, splits: tuple[str, ...]) -> tuple[np.ndarray
 
 
 def _left_out(data: FederatedData, leaking: np.ndarray) -> Iterator[Issue]:
-    owner = np.repeat(np.arange(data.num_clients), data.sizes)
+    owner = data.owner
     for row in np.flatnonzero(leaking).tolist():
         reason = "its group, or an image of the same pixels, is trained on: it judges nothing"
         yield Issue("held_out_seen", data.names[owner[row]], data.images[row], reason)

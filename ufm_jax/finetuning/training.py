@@ -89,7 +89,8 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
         workdir: The folder that gets the configuration, metrics and checkpoints.
     """
     check_validation(data, config.evaluation)
-    part = data.take(training_rows(config, data))
+    rows = training_rows(config, data)
+    part = data.take(rows)
     # Frequencies are counted without noise, which no epsilon would account for.
     private = config.federation.privacy.level != "none"
     weights = None if private else part.class_weights()
@@ -97,7 +98,7 @@ def train(config: FinetuneConfig, data: LabelledData, workdir: Path) -> Trained:
     initial = objective.init(fold(jax.random.key(config.seed), "init"))
     beginning = start_params(config, initial)
     if config.start.head == "probe":
-        network, rows = objective.network, training_rows(config, data)
+        network = objective.network
         assert isinstance(network, Classifier)
         probed = linear_probe(network, beginning.params, data, rows, config)
         assert probed.params is not None

@@ -35,19 +35,23 @@ class ProbeTask:
     """A set of labels that exclude each other, and the images that show them.
 
     Attributes:
-        name: The classes' names.
         classes: C names.
         bank: Rows of the training images, int64 [n].
         asked: Rows of the images that are held out, int64 [m].
-        bank_targets, asked_targets: float [n, C] and [m, C], 1 = has the label.
+        targets: float [n, C] of the bank, 1 = has the label.
+        labels: int64 [m] of what is asked, the numbers of their classes.
     """
 
-    name: str
     classes: tuple[str, ...]
     bank: np.ndarray
     asked: np.ndarray
-    bank_targets: np.ndarray
-    asked_targets: np.ndarray
+    targets: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """The classes in one line."""
+        return ", ".join(self.classes)
 
 
 def probe_tasks(data: FederatedData) -> list[ProbeTask]:
@@ -64,17 +68,9 @@ def probe_tasks(data: FederatedData) -> list[ProbeTask]:
         if len(np.unique(known)) < 2 or len(np.unique(wanted)) < 2:
             continue
         classes = tuple(data.label_names[label] for label in task)
-        numbers = np.array(task)
-        found.append(
-            ProbeTask(
-                ", ".join(classes),
-                classes,
-                bank,
-                asked,
-                (known[:, None] == numbers).astype(np.float64),
-                (wanted[:, None] == numbers).astype(np.float64),
-            )
-        )
+        targets = (known[:, None] == np.array(task)).astype(np.float64)
+        # A task's labels ascend.
+        found.append(ProbeTask(classes, bank, asked, targets, np.searchsorted(task, wanted)))
     return found
 
 
@@ -115,8 +111,8 @@ class FeatureProbe:
 
 
 def _figures(task: ProbeTask, bank: np.ndarray, asked: np.ndarray) -> dict[str, float]:
-    (head,) = fit_heads(bank, task.bank_targets, "single", (_STRENGTH,), balance=1.0)
-    (voted,) = vote(bank, task.bank_targets, asked, (_NEIGHBOURS,))
+    (head,) = fit_heads(bank, task.targets, "single", (_STRENGTH,), balance=1.0)
+    (voted,) = vote(bank, task.targets, asked, (_NEIGHBOURS,))
     found = {"linear": head.probabilities(asked, "single"), "knn": voted}
     return {
         f"{name}_{figure}": value
@@ -126,7 +122,6 @@ def _figures(task: ProbeTask, bank: np.ndarray, asked: np.ndarray) -> dict[str, 
 
 
 def _judged(task: ProbeTask, probabilities: np.ndarray) -> dict[str, float]:
-    labels = task.asked_targets.argmax(1)
-    cases = multiclass_cases(probabilities, labels, task.classes)
-    overall = diagnose(cases, np.arange(len(labels)), None).overall
+    cases = multiclass_cases(probabilities, task.labels, task.classes)
+    overall = diagnose(cases, task.asked, None).overall
     return {figure: overall[figure].value for figure in ("auroc", "balanced_accuracy")}

@@ -60,10 +60,9 @@ class ImageFunction:
         for first in range(begin, end, self._size):
             batch = self._held.get(first)
             if batch is None:
-                # The last row fills up the last batch, so that one shape serves all.
-                rows = self._data.store.read(
-                    np.minimum(np.arange(first, first + self._size), end - 1)
-                )
+                # Always full, so that one shape serves all; what lies beyond ``end`` is not read.
+                places = np.minimum(np.arange(first, first + self._size), self._data.num_rows - 1)
+                rows = self._data.store.read(places)
                 batch = self._placement.put({name: rows[name] for name in _FIELDS}, self._split)
             if self._resident:
                 self._held[first] = batch
