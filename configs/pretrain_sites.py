@@ -17,7 +17,8 @@ configs/finetune_public.py tests, and trains 80 rounds over the other 6,354 in a
 of docs/downstream.md.
 
 The variant `shipped` is for an encoder that anybody may use: of the images of `held_out` those
-under CC BY or MIT, and 2,000 phantoms, 300 rounds. Make the phantoms in FOLDER first:
+under CC BY or MIT, and 2,000 phantoms, each seen 150 times in 64 minutes: the encoder of
+weights/README.md. Make the phantoms in FOLDER first:
 
     python -m tools.prepare_data phantoms --out FOLDER/phantoms --images 500 --seed 16
 """
@@ -92,8 +93,11 @@ def get_config(variant: str = "folders") -> ConfigDict:
         )
         licences = tuple(f"pocus_lung:notes=licence={name}" for name in _NOT_FOR_ALL)
         config.data.exclude = (*licences, *config.data.exclude)
-        config.federation.rounds = 300
-        config.federation.batch_size = 16
-        config.schedule.warmup_rounds = 15
-        config.checkpoint.every_rounds = 10
+        # Small batches, short rounds, shared moments: "How near to one place", docs/pretraining.md.
+        config.federation.rounds = 600
+        config.federation.local_epochs = 0.25
+        config.federation.batch_size = 8
+        config.federation.client_state = "average"
+        config.schedule.warmup_rounds = 30
+        config.checkpoint.every_rounds = 20
     return config

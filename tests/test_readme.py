@@ -28,10 +28,10 @@ def test_the_way_from_images_to_a_report_runs_as_written(tmp_path):
     commands = re.findall(r"^    (python -m .*)$", text, re.MULTILINE)
     assert [re.search(r"-m (\S+)", command)[1] for command in commands] == [
         "tools.prepare_data",
-        "ufm_jax.pretrain",
         "ufm_jax.finetune",
         "ufm_jax.evaluate",
         "ufm_jax.predict",
+        "ufm_jax.pretrain",
     ]
     for name in ("configs", "tools", "ufm_jax"):
         (tmp_path / name).symlink_to(ROOT / name)

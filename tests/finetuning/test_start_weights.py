@@ -17,7 +17,8 @@ from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError
 from ufm_jax.finetuning.start_weights import start_params
 from ufm_jax.interop.convert import params_to_torch
-from ufm_jax.interop.weights_file import write_weights
+from ufm_jax.interop.shipped import weights_path
+from ufm_jax.interop.weights_file import read_weights, write_weights
 from ufm_jax.models.vit import stack_layers
 from ufm_jax.objectives.reconstruction import init_params
 from ufm_jax.objectives.task import make_objective
@@ -157,3 +158,13 @@ def test_what_cannot_be_started_from_is_named(run, tmp_path, case, message):
     with pytest.raises(ConfigError, match=message) as error:
         start_params(chosen, like)
     assert str(error.value).startswith(f"config.start.weights={str(weights)!r}: ")
+
+
+def test_a_shipped_encoder_is_loaded_by_name_under_a_new_head():
+    start, _ = begin("ufm_ti16", size="ti", image_size=128, patch_size=16)
+    assert not any(path.startswith("encoder/") for path in start.new)
+    state = read_weights(weights_path("ufm_ti16")).state
+    np.testing.assert_array_equal(
+        start.params["encoder"]["blocks"]["block_0"]["fc1"]["kernel"],
+        state["blocks.0.mlp.fc1.weight"].T.astype(np.float32),
+    )

@@ -28,8 +28,8 @@ class StartConfig(Checked):
     """What training starts from.
 
     Attributes:
-        weights: '' for random; the folder of a run of ours, or of exported parameters; a .pth or
-            .safetensors file of UltraFedFM, MAE or timm.
+        weights: '' for random; ``ufm_ti16``, which comes with the project; the folder of a run of
+            ours, or of exported parameters; a .pth or .safetensors file of UltraFedFM, MAE or timm.
         part: The entry of a PyTorch checkpoint to take, such as 'model'; '' finds it.
         head: Diagnosis: the head begins ``new``, all but zero, or as the ``probe`` of the encoder,
             a logistic regression on the features of the training images, whose strength the

@@ -10,9 +10,9 @@ import numpy as np
 from ufm_jax.config.finetuning import FinetuneConfig, StartConfig
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.algorithm import Params
-from ufm_jax.files import user_path
 from ufm_jax.interop.architecture import describe
 from ufm_jax.interop.convert import encoder_alone, params_from_torch
+from ufm_jax.interop.shipped import weights_path
 from ufm_jax.interop.start import Start, start_from
 from ufm_jax.interop.torch_names import flatten
 from ufm_jax.interop.weights_file import SUFFIXES, read_weights
@@ -47,7 +47,7 @@ def start_params(config: FinetuneConfig, like: Params) -> Start:
     if not config.start.weights:
         _log.info("starting from random parameters")
         return Start(like, tuple(sorted(flatten(like))), (), ())
-    path = user_path(config.start.weights)
+    path = weights_path(config.start.weights)
     try:
         source = _read(path, config.start)
         start = start_from(

@@ -21,6 +21,7 @@ from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.fed.placement import Placement
 from ufm_jax.files import private_folder, read_json, user_path, write_json
+from ufm_jax.interop.shipped import weights_path
 
 CONFIG_FILE = "config.json"
 TASK_FILE = "task.json"
@@ -36,7 +37,8 @@ _FREE_EXACT = frozenset(
     }
 )
 _ROOT = "config.data.root"
-_FILES = ("config.federation.participation.trace", "config.start.weights")
+_WEIGHTS = "config.start.weights"
+_FILES = ("config.federation.participation.trace", _WEIGHTS)
 
 
 def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
@@ -207,7 +209,7 @@ def _settings(config: Any) -> dict[str, Any]:
 
 def _content(key: str, value: str) -> str:
     """A digest of a file, or of the files below a folder."""
-    place = user_path(value)
+    place = weights_path(value) if key == _WEIGHTS else user_path(value)
     exported = place / "model"  # A run's folder goes on changing; its model does not.
     folder = exported if exported.is_dir() else place
     files = sorted(file for file in folder.rglob("*") if file.is_file()) or [place]

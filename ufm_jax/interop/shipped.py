@@ -1,0 +1,36 @@
+"""Encoders that come with the project, in its folder ``weights``, and are loaded by name."""
+
+import hashlib
+from pathlib import Path
+
+from ufm_jax.errors import ConfigError
+from ufm_jax.files import user_path
+
+FOLDER = Path(__file__).resolve().parents[2] / "weights"
+
+SHA256 = {"ufm_ti16": "22906f969f40bb05ffe8782a591541b0a625e374b07fad2c49d2a713fb778504"}
+"""Name -> SHA-256 of its file. docs/model_card.md says what each was trained on."""
+
+
+def weights_path(text: str) -> Path:
+    """The file or folder of weights that a user names.
+
+    Args:
+        text: A name of ``SHA256``, or a path; ``./ufm_ti16`` is a path.
+
+    Raises:
+        ConfigError: If the file of a shipped encoder is absent, or is another than was shipped.
+    """
+    if text not in SHA256:
+        return user_path(text)
+    path = FOLDER / f"{text}.safetensors"
+    remedy = f"take it from a clone of the project, or give a path (./{text} for one of your own)"
+    if not path.exists():
+        raise ConfigError(f"the weights {text!r} should be at {path} and are not: {remedy}")
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != SHA256[text]:
+        raise ConfigError(
+            f"{path} has SHA-256 {found}, the weights {text!r} have {SHA256[text]}: {remedy}"
+        )
+    return path
