@@ -1,5 +1,6 @@
-"""Naming, writing and locking files: whole or not at all, for their owner alone."""
+"""Naming, digesting, writing and locking files: whole or not at all, for their owner alone."""
 
+import hashlib
 import json
 import logging
 import os
@@ -39,6 +40,19 @@ def user_path(text: str | os.PathLike[str]) -> Path:
         raise ConfigError(
             f"{text}: no home folder is known for ~; set HOME, or give a full path"
         ) from None
+
+
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal.
+
+    Raises:
+        RunError: If it cannot be read.
+    """
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise RunError(f"{file} is missing or cannot be read ({error})") from error
 
 
 def cache_folder(given: str = "") -> Path:

@@ -9,10 +9,9 @@ from ufm_jax.interop import shipped
 from ufm_jax.interop.shipped import SHA256, weights_path
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = sorted(SHA256)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", sorted(SHA256))
 def test_the_file_is_the_one_described_and_fits_a_clone(name):
     path = weights_path(name)
     assert path.stat().st_size <= 12e6

@@ -1,15 +1,14 @@
 """Encoders that come with the project, in its folder ``weights``, and are loaded by name."""
 
-import hashlib
 from pathlib import Path
 
 from ufm_jax.errors import ConfigError
-from ufm_jax.files import user_path
+from ufm_jax.files import digest_of, user_path
 
 FOLDER = Path(__file__).resolve().parents[2] / "weights"
 
 SHA256 = {"ufm_ti16": "22906f969f40bb05ffe8782a591541b0a625e374b07fad2c49d2a713fb778504"}
-"""Name -> SHA-256 of its file. docs/model_card.md says what each was trained on."""
+"""Name -> SHA-256 of its file; weights/README.md says what it was trained on."""
 
 
 def weights_path(text: str) -> Path:
@@ -20,6 +19,7 @@ def weights_path(text: str) -> Path:
 
     Raises:
         ConfigError: If the file of a shipped encoder is absent, or is another than was shipped.
+        RunError: If it cannot be read.
     """
     if text not in SHA256:
         return user_path(text)
@@ -27,8 +27,7 @@ def weights_path(text: str) -> Path:
     remedy = f"take it from a clone of the project, or give a path (./{text} for one of your own)"
     if not path.exists():
         raise ConfigError(f"the weights {text!r} should be at {path} and are not: {remedy}")
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = digest_of(path)
     if found != SHA256[text]:
         raise ConfigError(
             f"{path} has SHA-256 {found}, the weights {text!r} have {SHA256[text]}: {remedy}"

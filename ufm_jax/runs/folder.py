@@ -37,8 +37,11 @@ _FREE_EXACT = frozenset(
     }
 )
 _ROOT = "config.data.root"
-_WEIGHTS = "config.start.weights"
-_FILES = ("config.federation.participation.trace", _WEIGHTS)
+_FILES = {
+    "config.federation.participation.trace": user_path,
+    "config.start.weights": weights_path,
+}
+"""Keys that name a file or a folder, and where what they name is."""
 
 
 def check_same_run(config: PretrainConfig, data: FederatedData) -> None:
@@ -209,7 +212,7 @@ def _settings(config: Any) -> dict[str, Any]:
 
 def _content(key: str, value: str) -> str:
     """A digest of a file, or of the files below a folder."""
-    place = weights_path(value) if key == _WEIGHTS else user_path(value)
+    place = _FILES[key](value)
     exported = place / "model"  # A run's folder goes on changing; its model does not.
     folder = exported if exported.is_dir() else place
     files = sorted(file for file in folder.rglob("*") if file.is_file()) or [place]

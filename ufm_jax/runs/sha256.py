@@ -3,24 +3,10 @@
 The digests of a folder stand in a file beside it, since nothing of ours goes into orbax's folders.
 """
 
-import hashlib
 from pathlib import Path
 
 from ufm_jax.errors import RunError
-from ufm_jax.files import write_text
-
-
-def digest_of(file: Path) -> str:
-    """SHA-256 of a file's content, hexadecimal.
-
-    Raises:
-        RunError: If it cannot be read.
-    """
-    try:
-        with file.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise RunError(f"{file} is missing or cannot be read ({error})") from error
+from ufm_jax.files import digest_of, write_text
 
 
 def write_sums(sums: Path, folder: Path) -> None:

@@ -22,7 +22,7 @@ from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.fed.paths import join_by_path
-from ufm_jax.files import write_json
+from ufm_jax.files import digest_of, write_json
 from ufm_jax.interop.torch_names import flatten
 from ufm_jax.runs.checkpoint import export_params, load_params, sums_beside
 from ufm_jax.runs.folder import (
@@ -33,7 +33,6 @@ from ufm_jax.runs.folder import (
     stored_config,
 )
 from ufm_jax.runs.seen_images import SEEN_FILE
-from ufm_jax.runs.sha256 import digest_of
 from ufm_jax.runs.stored import read_as
 
 MODEL_FOLDER, PERSONAL_FOLDER = "model", "personal"
