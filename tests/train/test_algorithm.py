@@ -46,7 +46,7 @@ from ufm_jax.fed.updates.compression import compressed, quantise
 from ufm_jax.fed.updates.transform import with_transforms
 from ufm_jax.train.algorithm import Optimizers, make_aggregator, make_algorithm, make_gradient
 from ufm_jax.train.federation import build_federation
-from ufm_jax.train.optimizers import make_optimizer
+from ufm_jax.train.optimizers import make_optimizer, warmup_cosine
 
 SIZES = np.array([12, 5, 8, 3, 9])
 LOCAL = OptimizerConfig(
@@ -54,6 +54,7 @@ LOCAL = OptimizerConfig(
 )
 ADDS = replace(LOCAL, learning_rate=1.0, betas=(0.0, 0.0))
 ONE_DEVICE = PlacementConfig(devices=1)
+CONSTANT = ScheduleConfig(0)
 BASE = FederationConfig(client_state="reset", client_weights="uniform", cohort_size=4)
 
 
@@ -86,13 +87,25 @@ def trained(algorithm, aggregator, gradient):
         aggregator=aggregator,
         gradient=gradient,
     )
-    rng = np.random.default_rng(0)
-    examples = run.replicate({"x": rng.normal(size=(SIZES.sum(), 3)).astype(np.float32)})
-    params = {"w": rng.normal(size=(3, 4)), "v": rng.normal(size=4)}
-    state = run.init(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params))
-    for r in range(2):
-        state, _ = run.run_round(state, examples, run.plan(r))
+    state = after(run, 2)
     return state.server.params, run.client_params(state, 1)
+
+
+def problem():
+    """Examples, and parameters to start from."""
+    rng = np.random.default_rng(0)
+    examples = {"x": rng.normal(size=(SIZES.sum(), 3)).astype(np.float32)}
+    params = {"w": rng.normal(size=(3, 4)), "v": rng.normal(size=4)}
+    return examples, jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+
+
+def after(run, rounds):
+    """The federation's state after rounds."""
+    examples, params = problem()
+    state, examples = run.init(params), run.replicate(examples)
+    for r in range(rounds):
+        state, _ = run.run_round(state, examples, run.plan(r))
+    return state
 
 
 CASES = {
@@ -262,7 +275,7 @@ def test_hostile_clients_are_named_and_exist():
         check_clients(config, 5)
 
 
-def built(placement=ONE_DEVICE, warmup=0, **changes):
+def built(placement=ONE_DEVICE, schedule=CONSTANT, local=LOCAL, server=ADDS, **changes):
     data = SimpleNamespace(
         offsets=np.concatenate([[0], np.cumsum(SIZES)]),
         num_clients=5,
@@ -271,12 +284,56 @@ def built(placement=ONE_DEVICE, warmup=0, **changes):
     )
     config = PretrainConfig(
         federation=replace(BASE, **{"batch_size": 4} | changes),
-        client_optimizer=LOCAL,
-        server_optimizer=ADDS,
-        schedule=ScheduleConfig(warmup),
+        client_optimizer=local,
+        server_optimizer=server,
+        schedule=schedule,
         placement=placement,
     )
-    return build_federation(config, data, loss, make_optimizer(LOCAL, 4), make_optimizer(ADDS, 4))
+    return build_federation(config, data, loss, make_optimizer(local, 4), make_optimizer(server, 4))
+
+
+def test_where_clients_take_one_step_the_servers_optimiser_trains_as_in_one_place():
+    """The mean of the clients' gradients is that of all examples, if weighted by examples."""
+    rounds, adamw = 6, OptimizerConfig(learning_rate=0.1, scale_by_batch=False)
+    run = built(
+        schedule=ScheduleConfig(2, side="server"),
+        local=ADDS,
+        server=adamw,
+        rounds=rounds,
+        batch_size=int(SIZES.max()),
+        cohort_size=0,
+        client_weights="examples",
+    )
+    found = after(run, rounds).server.params
+
+    examples, params = problem()
+    factor = warmup_cosine(rounds, 2)
+    optimizer = make_optimizer(adamw, 1)
+    state = optimizer.init(params)
+    for r in range(rounds):
+        grads = jax.grad(lambda p: loss(p, examples, None).mean())(params)
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, optax.tree.scale(factor(r + 0.5), updates))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, params)
+
+
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        (
+            {
+                "asynchronous": AsyncConfig(3),
+                "participation": ParticipationConfig(step_seconds=1.0),
+                "cohort_size": 0,
+            },
+            "a server without rounds",
+        ),
+        ({"algorithm": AlgorithmConfig("mimelite")}, "mimelite has no optimiser on its server"),
+    ],
+)
+def test_a_server_without_rounds_or_optimiser_has_no_schedule(changes, remedy):
+    with pytest.raises(ConfigError, match=rf"schedule\.side='server': {remedy}"):
+        built(schedule=ScheduleConfig(0, side="server"), **changes)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ def check_training(config: "TrainingConfig") -> None:
     federation = config.federation
     _refuse(
         _warmup(config.schedule, federation.rounds),
+        _side(config.schedule, federation),
         _patience(config.schedule, federation),
         _microbatch(federation, config.placement),
         _training(federation),
@@ -126,6 +127,15 @@ def _warmup(schedule: "ScheduleConfig", rounds: int) -> Iterator[str]:
         yield (
             f"schedule.warmup_rounds={schedule.warmup_rounds}: there are {rounds} rounds; lower it"
         )
+
+
+def _side(schedule: "ScheduleConfig", config: FederationConfig) -> Iterator[str]:
+    lacks = {
+        "a server without rounds has no count of them": config.asynchronous.concurrency,
+        "mimelite has no optimiser on its server": config.algorithm.name == "mimelite",
+    }
+    for what in (what for what, true in lacks.items() if true and schedule.side == "server"):
+        yield f"schedule.side='server': {what}; set schedule.side='clients'"
 
 
 def _training(config: FederationConfig) -> Iterator[str]:

@@ -65,12 +65,16 @@ class ScheduleConfig(Checked):
     Attributes:
         warmup_rounds: Rounds of linear warm-up from 0.
         min_factor: Factor at the last round.
+        side: Whose learning rate it is: the ``clients``', at each local step, or the ``server``'s,
+            at each round. An adaptive server divides out what makes all updates smaller, so that
+            under it only its own rate can fall.
         patience: Training ends when so many rounds have brought no better model, by the images
             that are held out or by the validation split; 0 for never. The best one is then taken.
     """
 
     warmup_rounds: Count = 40
     min_factor: Share = 0.0
+    side: Literal["clients", "server"] = "clients"
     patience: Count = 0
 
 

@@ -54,13 +54,13 @@ class Optimizers:
         client: At its peak learning rate.
         server: Applied to the pseudo-gradient.
         client_config: What ``client`` was made from, for methods that need its numbers.
-        lr_factor: The learning rate's schedule.
+        lr_factor: The schedule of the clients' learning rate; None for a constant one.
     """
 
     client: optax.GradientTransformation
     server: optax.GradientTransformation
     client_config: OptimizerConfig
-    lr_factor: LrFactor
+    lr_factor: LrFactor | None
 
 
 def make_algorithm(

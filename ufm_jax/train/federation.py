@@ -64,7 +64,15 @@ def build_federation(
     method, placement, num_clients = config.federation, config.placement, data.num_clients
     check_clients(method, num_clients)
     factor = lr_factor(config.schedule, method.rounds)
-    optimizers = Optimizers(client, server, config.client_optimizer, factor)
+    if config.schedule.side == "server":
+        # A round's factor is that of its middle, as a local step's is.
+        server = optax.chain(server, optax.scale_by_schedule(lambda done: factor(done + 0.5)))
+    optimizers = Optimizers(
+        client,
+        server,
+        config.client_optimizer,
+        factor if config.schedule.side == "clients" else None,
+    )
     way = method.asynchronous
     make: Callable[..., Federation] = Federation
     if way.concurrency:
