@@ -165,6 +165,18 @@ def test_images_too_narrow_for_any_box_give_the_central_one(extent, box):
     np.testing.assert_array_equal(np.unique(_boxes(extent, area=(1.0, 1.0)), axis=0), [box])
 
 
+@pytest.mark.parametrize("extent", [(30, 300), (48, 64), (64, 48), (40, 40)])
+def test_ratios_relative_to_the_image_are_those_of_a_square_stretched(extent):
+    height, width = extent
+    draw = jax.vmap(lambda key: random_box(key, jnp.array(extent), aspect=width / height))
+    boxes = np.asarray(jax.jit(draw)(jax.random.split(jax.random.key(0), 500)))
+    relative = boxes[:, 3] / boxes[:, 2] / (width / height)
+    # Sides are whole pixels: 30 x 300 rounds most.
+    assert relative.min() > 3 / 4 * 0.95
+    assert relative.max() < 4 / 3 * 1.05
+    assert abs(np.log(relative).mean()) < 0.03
+
+
 def test_a_crop_sees_the_box_that_its_key_draws():
     image, extent = jnp.array(_picture(3), jnp.float32), jnp.array([30, 35])
     keys = jax.random.split(jax.random.key(2), 3)

@@ -56,6 +56,14 @@ def _border(mask):
     return np.max(shifted, axis=0) != np.min(shifted, axis=0)
 
 
+@pytest.mark.parametrize("extent", [(30, 64), (64, 30), (64, 64), (1, 9)])
+def test_the_shape_that_tests_see_is_among_those_trained_on(extent):
+    """Tests squeeze whole pictures into squares: so does training, where boxes may be whole."""
+    moves = Moves(area=(1.0, 1.0), ratio=(1.0, 1.0))
+    box = draw_move(jax.random.key(0), jnp.array(extent), moves).box
+    np.testing.assert_array_equal(box, [0, 0, *extent])
+
+
 @settings(max_examples=40)
 @given(st.integers(0, 2**31 - 1))
 def test_a_mask_that_is_its_pictures_threshold_stays_it_up_to_the_border(seed):

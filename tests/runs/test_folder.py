@@ -12,6 +12,7 @@ from ufm_jax.config.pretraining import PretrainConfig
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.placement import make_placement
+from ufm_jax.interop.shipped import weights_path
 from ufm_jax.runs.folder import check_free, check_outside, claim, lanes_begun_with
 
 DATA = SimpleNamespace(
@@ -56,6 +57,11 @@ def test_a_file_of_the_configuration_is_known_by_its_content(tmp_path, with_file
     moved.write_text("a,b\n0,1\n")
     with pytest.raises(ConfigError, match=r"\(content\)"):
         begin(workdir, with_file(moved))
+
+
+def test_weights_that_come_with_the_project_are_known_by_name_as_by_path(tmp_path):
+    begin(tmp_path / "run", with_weights("ufm_ti16"))
+    begin(tmp_path / "run", with_weights(weights_path("ufm_ti16")))
 
 
 def test_weights_in_a_runs_folder_are_known_by_its_model(tmp_path):

@@ -49,6 +49,7 @@ def random_box(
     extent: jax.Array,
     area: tuple[float, float] = (0.2, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    aspect: jax.Array | float = 1.0,
 ) -> jax.Array:
     """A box drawn as torchvision's ``RandomResizedCrop`` does.
 
@@ -60,6 +61,7 @@ def random_box(
         extent: [2] height and width of the image's valid part, in its top-left corner; 1 or more.
         area: Least and largest area of the box, as shares of the valid area.
         ratio: Least and largest width of the box over its height.
+        aspect: By what both are multiplied: that of the image makes them relative to it.
 
     Returns:
         int32 [4] (top, left, height, width), whole pixels inside the valid part.
@@ -75,13 +77,13 @@ def random_box(
     draws = jax.random.uniform(key, (_TRIES + 1, 2))
     share = area[0] + (area[1] - area[0]) * draws[:-1, 0]
     log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
-    log_ratio = log_low + (log_high - log_low) * draws[:-1, 1]
+    log_ratio = log_low + (log_high - log_low) * draws[:-1, 1] + jnp.log(aspect)
     side = jnp.sqrt(share * (height * width).astype(jnp.float32))
     heights = jnp.round(side * jnp.exp(-log_ratio / 2)).astype(jnp.int32)
     widths = jnp.round(side * jnp.exp(log_ratio / 2)).astype(jnp.int32)
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
     any_fits, first = jnp.any(fits), jnp.stack([heights, widths], axis=1)[jnp.argmax(fits)]
-    box = jnp.where(any_fits, first, _central_sides(height, width, ratio))
+    box = jnp.where(any_fits, first, _central_sides(height, width, ratio, aspect))
     room = jnp.stack([height, width]) - box
     place = jnp.floor(draws[-1] * (room + 1)).astype(jnp.int32)
     return jnp.concatenate([jnp.where(any_fits, place, room // 2), box])
@@ -151,9 +153,11 @@ def _cubic(x: jax.Array) -> jax.Array:
     return jnp.where(x < 1, near, jnp.where(x < 2, far, 0.0))
 
 
-def _central_sides(height: jax.Array, width: jax.Array, ratio: tuple[float, float]) -> jax.Array:
+def _central_sides(
+    height: jax.Array, width: jax.Array, ratio: tuple[float, float], aspect: jax.Array | float
+) -> jax.Array:
     """int32 [2] height and width of the largest box with a ratio in range."""
-    low, high = ratio
+    low, high = (bound * aspect for bound in ratio)
     tallest = jnp.round(width / low).astype(jnp.int32)
     widest = jnp.round(height * high).astype(jnp.int32)
     sides = jnp.stack([jnp.minimum(height, tallest), jnp.minimum(width, widest)])

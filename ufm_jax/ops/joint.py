@@ -24,7 +24,9 @@ class Moves(Checked):
 
     Attributes:
         area: Least and largest area of the cropped box, as shares of the valid area.
-        ratio: Least and largest width of the box over its height.
+        ratio: Least and largest width of the box over its height, as factors on the picture's own:
+            a box becomes a square, as whole pictures do where the model is tested, and so the
+            tested shape is in the middle of those trained on.
         degrees: Largest angle, either way, by which the picture is turned about the box's centre.
         zoom: Least and largest factor of enlargement, which is drawn log-uniformly.
         mirror: Probability of exchanging left and right.
@@ -83,8 +85,9 @@ def draw_move(key: jax.Array, extent: jax.Array, moves: Moves) -> Move:
     low, high = (math.log(factor) for factor in moves.zoom)
     shrink = jnp.exp(-(low + (high - low) * zoom))
     cos, sin = jnp.cos(radians), jnp.sin(radians)
+    height, width = jnp.maximum(extent, 1)
     return Move(
-        random_box(box_key, extent, moves.area, moves.ratio),
+        random_box(box_key, extent, moves.area, moves.ratio, width / height),
         shrink * jnp.stack([jnp.stack([cos, sin]), jnp.stack([-sin, cos])]),
         mirror < moves.mirror,
         upend < moves.upend,
