@@ -17,7 +17,7 @@ from ufm_jax.config.finetuning import finetune_config
 
 _TASKS = {
     "busi_diagnosis": ("busi_breast", 40),
-    "busi_segmentation": ("busi_breast", 25),
+    "busi_segmentation": ("busi_breast", 40),
     "pocus_diagnosis": ("pocus_lung", 40),
     "gb_diagnosis": ("gb_biliary_atresia", 8),
     "hc18_circumference": ("hc18_fetal_head", 12),

@@ -203,7 +203,7 @@ class TestCacheFolder:
             folder = cache_folder()
             assert folder == tmp_path / f"tmp/ufm_jax_{os.getuid()}"
             assert mode(folder) == 0o700
-        assert "is kept in" in caplog.text
+        assert "is used, since" in caplog.text
 
     def test_a_folder_of_somebody_else_is_refused(self, monkeypatch, tmp_path):
         (tmp_path / "file").touch()

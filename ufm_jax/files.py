@@ -64,10 +64,20 @@ def cache_folder(given: str = "") -> Path:
     Raises:
         RunError: If the folder below the temporary directory belongs to somebody else.
     """
-    if given:
-        return user_path(given)
+    return user_path(given) if given else _folder_of_user("XDG_CACHE_HOME", "~/.cache")
+
+
+def config_folder() -> Path:
+    """The user's folder for what must stay: ``ufm_jax`` below XDG_CONFIG_HOME or ``~/.config``.
+
+    Where there is none, and errors: as for ``cache_folder``.
+    """
+    return _folder_of_user("XDG_CONFIG_HOME", "~/.config")
+
+
+def _folder_of_user(variable: str, usual: str) -> Path:
     try:
-        folder = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ufm_jax"
+        folder = user_path(os.environ.get(variable) or usual) / "ufm_jax"
         if os.access(private_folder(folder), os.W_OK | os.X_OK):
             return folder
         reason = f"{folder} cannot be written"
@@ -76,8 +86,8 @@ def cache_folder(given: str = "") -> Path:
     user = os.getuid()
     folder = private_folder(Path(tempfile.gettempdir()) / f"ufm_jax_{user}")
     if folder.lstat().st_uid != user:
-        raise RunError(f"{folder} belongs to another user: set XDG_CACHE_HOME to a folder of yours")
-    _log.warning("what can be made again is kept in %s, since %s", folder, reason)
+        raise RunError(f"{folder} belongs to another user: set {variable} to a folder of yours")
+    _log.warning("%s is used, since %s", folder, reason)
     return folder
 
 

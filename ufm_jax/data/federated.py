@@ -27,6 +27,7 @@ from ufm_jax.data.decoding import Decoded, decode_records, faults_of_decoding
 from ufm_jax.data.issues import DataIssues, Issue, refuse_empty, stop_on_faults
 from ufm_jax.data.listing import read_listing
 from ufm_jax.data.partition import assign, rows_of_clients, unit_ids
+from ufm_jax.data.scans.expand import with_frames
 from ufm_jax.data.screening import faults_before_decoding, screen
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.files import cache_folder
@@ -198,7 +199,10 @@ def load_federated(
     """
     listing = read_listing(settings)
     faults_of = partial(faults_before_decoding, require_labels=settings.require_labels)
-    usable, issues, excluded = screen(listing, settings, faults_of)
+    files, issues, excluded = screen(listing, settings, faults_of)
+    usable, of_scans = with_frames(files, listing.root, settings, progress)
+    issues += stop_on_faults(of_scans, settings.on_bad)
+    refuse_empty(usable, issues, excluded)
     cache_dir = cache_folder(settings.cache_dir)
     decoded = decode_records(usable, settings, cache_dir, progress, share)
     faults, notes = faults_of_decoding(decoded, settings.require_labels)

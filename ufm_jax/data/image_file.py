@@ -20,6 +20,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read; others (EPS, PDF, WMF, ...) run foreign code."""
 
+_NETPBM = (".pgm", ".pnm", ".ppm")
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp", *_NETPBM)
+)
+
 Range = tuple[float, float]
 
 _MAX_SIDE = 2**16 - 1
@@ -109,11 +114,16 @@ def read_image_file(content: bytes) -> FileImage:
 
 def _opened(content: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(content), formats=FORMATS)
-    _check_size(*image.size)
+    check_size(*image.size)
     return image
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Refuses a picture that is too large to be decoded.
+
+    Raises:
+        CorruptImage: If a side or their product is out of bounds.
+    """
     if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE and width * height <= _MAX_PIXELS):
         raise CorruptImage(
             f"declares {width} x {height} pixels: sides from 1 to {_MAX_SIDE} and up to "
@@ -168,11 +178,11 @@ def _read_tiff(content: bytes) -> FileImage:
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         page, frames = file.pages.first, len(file.pages)
-        _check_size(page.imagewidth, page.imagelength)
+        check_size(page.imagewidth, page.imagelength)
         header = {name: page.tags.valueof(*tag) for name, tag in _TAGS.items()}
         separate = int(page.planarconfig) == 2
     if header["tile_width"]:
-        _check_size(header["tile_width"], header["tile_length"])
+        check_size(header["tile_width"], header["tile_length"])
     bits, formats = max(_numbers(header["bits"])), set(_numbers(header["formats"]))
     if bits <= 8 and formats <= _UNSIGNED:
         with _opened(content) as image:

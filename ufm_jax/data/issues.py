@@ -18,6 +18,9 @@ KINDS: Mapping[str, str] = {
     "duplicate_across": "images that more than one client holds",
     "duplicate_within": "images that one client holds more than once",
     "multi_frame": "files of several frames, of which the first is used",
+    "no_scan": "files in which the scan cannot be told from what surrounds it",
+    "scan_header": "headers that say what cannot be",
+    "frames": "clips of which some frames are left out",
     "not_image": "files and links that are not images",
     "near_equal": "names that differ only by case, blanks or leading zeros",
     "mask_folder": "folders of images that are named like masks",
@@ -35,7 +38,16 @@ KINDS: Mapping[str, str] = {
     "held_out_seen": "images to be held out whose group, or a copy, is trained on",
 }
 _UNLABELLED = ("no_label", "no_mask")
-_BAD = ("missing", "empty", "outside", "corrupt", "no_client", "empty_client", "mask_size")
+_BAD = (
+    "missing",
+    "empty",
+    "outside",
+    "corrupt",
+    "no_client",
+    "empty_client",
+    "mask_size",
+    "no_scan",
+)
 FAULTS = frozenset((*_UNLABELLED, *_BAD, "unknown_class"))
 """Kinds that make an image or a client unusable; the others are only worth knowing."""
 

@@ -91,6 +91,16 @@ class Record:
         return name_of_source(self.image)
 
 
+def unique_name(record: Record, root: Path | None) -> str:
+    """The image's path below the root, or its handle's name: the same wherever the root lies."""
+    if root is None or not isinstance(record.image, Path):
+        return record.name
+    try:
+        return record.image.relative_to(root).as_posix()
+    except ValueError:
+        return record.name
+
+
 @dataclass(frozen=True)
 class Listing:
     """What a source lists.

@@ -56,8 +56,8 @@ def _stop_without_images(listing: Listing) -> None:
     counts = Counter(path.suffix.lower() or "without a suffix" for path in others).most_common(5)
     held = ", ".join(f"{count} files {suffix}" for suffix, count in counts)
     raise DataError(
-        f"{listing.root or others[0].parent} holds no image that can be read, but {held}: DICOM, "
-        "NIfTI and videos are not read yet; convert them to PNG, a file a frame"
+        f"{listing.root or others[0].parent} holds no image that can be read, but {held}; "
+        "convert them to PNG"
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from operator import lt
 from typing import Annotated, Literal
 
+from ufm_jax.data.scans.frames import DIFFERENT, check_frames
 from ufm_jax.errors import DataError
 from ufm_jax.phantoms import MIN_SIZE
 from ufm_jax.ranges import Checked, LogSpread, Range, Seed
@@ -43,6 +44,9 @@ class DataSettings(Checked):
         channels: 1, 3, or 'auto' (3 if any image has colour).
         value_range: (black, white) of all files of more than 8 bits, such as (0, 4095) for 12 bits
             stored in 16, or (0, 1) for floats; () = what each file's header says.
+        frames: Which frames of DICOM files, clips and NIfTI are taken: 'different' (each that
+            differs from the one taken before), 'all', 'every:N' (each N-th) or 'evenly:N' (N at
+            equal distances).
         detect_geometry: Find the scan geometry where the source does not bring it.
         cache_dir: Decoded images are kept here, readable by the owner alone; '' = ~/.cache/ufm_jax.
         on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
@@ -80,6 +84,7 @@ class DataSettings(Checked):
     working_size: Annotated[int, Range(1, 8192)] = 224
     channels: Literal["auto", 1, 3] = "auto"
     value_range: tuple[Level, ...] = ()
+    frames: str = DIFFERENT
     detect_geometry: bool = True
     cache_dir: str = ""
     on_bad: Literal["error", "skip"] = "error"
@@ -108,6 +113,7 @@ class DataSettings(Checked):
             raise DataError("exclude names columns of index.csv: set source='index'")
         if self.clients_per_set and self.partition != "site":
             raise DataError("clients_per_set splits sites: set partition='site'")
+        check_frames(self.frames)
         self.set_counts()
         self.exclusions()
 

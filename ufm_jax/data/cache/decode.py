@@ -77,7 +77,7 @@ def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFil
     deep = stored.samples.dtype != np.uint8
     if not stored.exact:
         value_range = ()
-    pixels = _scaled(stored, value_range) if deep else stored.samples
+    pixels = to_bytes(stored, value_range)
     peak = int(stored.samples.max()) if deep and not value_range and _full_16(stored) else 0
     return DecodedFile(drop_equal_channels(pixels), stored.frames, peak)
 
@@ -87,9 +87,14 @@ def _full_16(stored: FileImage) -> bool:
     return stored.exact and stored.range == (0, 2**16 - 1)
 
 
-def _scaled(stored: FileImage, value_range: tuple[float, ...]) -> np.ndarray:
-    """Samples deeper than 8 bits as uint8, rounded to nearest."""
+def to_bytes(stored: FileImage, value_range: tuple[float, ...] = ()) -> np.ndarray:
+    """Samples as uint8 [H, W, C]; deeper ones than 8 bits are scaled and rounded to nearest.
+
+    Arguments and errors are those of ``decode_bytes``.
+    """
     samples = stored.samples
+    if samples.dtype == np.uint8 and not stored.white_is_zero:
+        return samples
     if not np.isfinite(samples).all():
         raise CorruptImage("holds values that are not finite")
     given = value_range or stored.range

@@ -11,18 +11,20 @@ from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.shared_cache import ALONE, Share
 from ufm_jax.data.cache.store import CachedStore
 from ufm_jax.data.copies import repeated_images
-from ufm_jax.data.issues import DataIssues, Issue, refuse_empty
+from ufm_jax.data.issues import DataIssues, Issue, refuse_empty, stop_on_faults
 from ufm_jax.data.labels import checks
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.examples import Examples, faults_before_decoding, read_examples
 from ufm_jax.data.labels.masks.classes import MaskClasses
 from ufm_jax.data.labels.settings import LabelSettings
-from ufm_jax.data.labels.sources import read_labelled, unique_name
+from ufm_jax.data.labels.sources import read_labelled
 from ufm_jax.data.labels.spacing import spacing_mm
 from ufm_jax.data.labels.splits import Groups, drawn_splits, given_splits, make_groups
 from ufm_jax.data.labels.store import LabelledStore
 from ufm_jax.data.labels.task import Task
 from ufm_jax.data.partition import assign, rows_of_clients
+from ufm_jax.data.records import unique_name
+from ufm_jax.data.scans.expand import with_frames
 from ufm_jax.data.screening import screen
 
 
@@ -47,7 +49,10 @@ def load_labelled(
     listing = read_labelled(settings)
     faults_of = partial(faults_before_decoding, settings=settings)
     records, issues, excluded = screen(listing, settings, faults_of, settings.unlabelled)
-    usable, listed_twice = checks.one_record_per_file(records, settings.duplicates)
+    files, listed_twice = checks.one_record_per_file(records, settings.duplicates)
+    usable, of_scans = with_frames(files, listing.root, settings, progress)
+    issues += stop_on_faults(of_scans, settings.on_bad, settings.unlabelled)
+    refuse_empty(usable, issues, excluded)
     names = [unique_name(record, listing.root) for record in usable]
     placed, moved = given_splits(usable, names, settings.split)
     examples, unfit, left_out = read_examples(placed, settings, progress, share)

@@ -10,7 +10,7 @@ from ufm_jax.data.cells import matched, text_of
 from ufm_jax.data.labels.folders import read_split_folders
 from ufm_jax.data.labels.settings import LabelSettings
 from ufm_jax.data.listing import read_listing
-from ufm_jax.data.records import Listing, Record
+from ufm_jax.data.records import Listing, Record, unique_name
 from ufm_jax.data.sources.index_csv import SET_COLUMN, file_of_cell
 from ufm_jax.errors import DataError
 
@@ -54,16 +54,6 @@ def leave_out(
     kept = [index for index, label in enumerate(labels) if label not in values]
     dropped = Counter(f"label {label!r} is left out" for label in labels if label in values)
     return kept, dict(dropped)
-
-
-def unique_name(record: Record, root: Path | None) -> str:
-    """The image's path below the root, or its handle's name: the same wherever the root lies."""
-    if root is None or not isinstance(record.image, Path):
-        return record.name
-    try:
-        return record.image.relative_to(root).as_posix()
-    except ValueError:
-        return record.name
 
 
 def notes_of(text: str) -> dict[str, str]:

@@ -11,16 +11,13 @@ from itertools import chain
 from pathlib import Path
 
 from ufm_jax.data.cells import matched, same_folder
+from ufm_jax.data.image_file import SUFFIXES
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Listing, Record
+from ufm_jax.data.scans.kinds import is_scan
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
 from ufm_jax.files import user_path
-
-_NETPBM = (".pgm", ".pnm", ".ppm")
-SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp", *_NETPBM)
-)
 
 _MASKS = re.compile(
     r"(?<![^\W\d_])(masks?|labels?|labelme|annotations?|seg|segmentations?|ground_?truth|gt)(?![^\W\d_])"
@@ -124,7 +121,7 @@ def _walk(client: Path, exclude: Exclusions) -> Iterator[tuple[Path, str, str]]:
                 yield here / name, "", "links to a folder; links to folders are not followed"
         left_out = exclude.folder(here.relative_to(client.parent).parts)
         for name in sorted(name for name in files if not name.startswith(".")):
-            if Path(name).suffix.lower() not in SUFFIXES:
+            if Path(name).suffix.lower() not in SUFFIXES and not is_scan(here / name):
                 yield here / name, "", "does not have the suffix of an image"
             elif left_out:
                 yield here / name, f"folder {left_out!r}", ""

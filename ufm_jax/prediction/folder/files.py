@@ -12,11 +12,11 @@ import numpy as np
 
 from ufm_jax.data.cache.decode import DecodedFile, decode_bytes, make_row
 from ufm_jax.data.decoding import check_depth
-from ufm_jax.data.image_file import CorruptImage
+from ufm_jax.data.image_file import SUFFIXES, CorruptImage
 from ufm_jax.data.records import Picture
 from ufm_jax.data.screening import fault_of_file
 from ufm_jax.data.settings import DataSettings
-from ufm_jax.data.sources.folders import SUFFIXES, Exclusions
+from ufm_jax.data.sources.folders import Exclusions
 from ufm_jax.errors import DataError
 from ufm_jax.threads import map_in_order
 

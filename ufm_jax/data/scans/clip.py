@@ -1,0 +1,59 @@
+"""Video clips (MP4, AVI, MOV, MKV, WEBM), by PyAV."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ufm_jax.data.image_file import CorruptImage, FileImage
+from ufm_jax.data.optional import needed_packages
+
+
+def count_frames(path: Path) -> int:
+    """Frames in a clip, counted without decoding them.
+
+    Raises:
+        CorruptImage: If the file is not a clip.
+        DataError: If PyAV is not installed.
+    """
+    with needed_packages():
+        import av
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            # What the header of a clip says of their number is not always so.
+            return sum(1 for packet in container.demux(stream) if packet.size)
+    except Exception as error:  # A clip without a video, or broken bytes.
+        raise CorruptImage(_undecoded(error)) from None
+
+
+def read_frames(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:
+    """Some frames of a clip, one at a time.
+
+    Args:
+        path: The file.
+        frames: Numbers from 0, ascending.
+
+    Raises:
+        CorruptImage: If the clip is broken or ends early.
+        DataError: If PyAV is not installed.
+    """
+    with needed_packages():
+        import av
+    wanted, found = set(frames), 0
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            for number, frame in enumerate(container.decode(stream)):
+                if number in wanted:
+                    found += 1
+                    yield FileImage(np.asarray(frame.to_ndarray(format="rgb24")))
+                if found == len(wanted):
+                    return
+    except Exception as error:
+        raise CorruptImage(_undecoded(error)) from None
+    raise CorruptImage(f"ends after {number + 1} frames, before frame {max(wanted) + 1}")
+
+
+def _undecoded(error: Exception) -> str:
+    return f"does not decode as a clip ({type(error).__name__})"

@@ -1,0 +1,76 @@
+"""Blackens what is not the scan, where names, dates and numbers are burned into pictures.
+
+What is kept: of each tissue region that a header names, the fan or rectangle that ``geometry``
+finds in it, or all of it; where no region is named, what ``geometry`` finds; and where it finds
+nothing, nothing, since a picture whose scan cannot be told from its frame may show a name anywhere.
+Inside the scan nothing is blackened. BurnedInAnnotation is not asked: nearly all files lack it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ufm_jax.data.geometry.detect import find_scan_area
+from ufm_jax.data.scans.regions import Regions
+
+_LEAST_SHARE = 0.25
+"""Of its region's box, that a fan covers."""
+
+Reason = Literal["regions", "scan area"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The part of a picture that is kept.
+
+    Attributes:
+        mask: bool [H, W].
+        reason: What told where the scan is.
+    """
+
+    mask: np.ndarray
+    reason: Reason
+
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """Rows and columns of the smallest box around what is kept."""
+        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
+        return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def kept_part(brightest: np.ndarray, regions: Regions) -> Kept | None:
+    """Where a file shows the scan; None if that cannot be told.
+
+    Args:
+        brightest: uint8 [H, W], the brightest grey level of each pixel in some of its frames: in a
+            single frame a fan may be too dark to be seen.
+        regions: Of its header.
+    """
+    if not regions.tissue:
+        mask = _scan_area(brightest)
+        return None if mask is None else Kept(mask, "scan area")
+    kept = np.zeros(brightest.shape, bool)
+    for region in regions.tissue:
+        box = slice(region.top, region.bottom), slice(region.left, region.right)
+        # A region is the box around a fan, in whose corners there is text. What is much smaller is
+        # a fan's bright part.
+        found = _scan_area(brightest[box])
+        kept[box] |= found if found is not None and found.mean() >= _LEAST_SHARE else True
+    return Kept(kept, "regions")
+
+
+def _scan_area(brightest: np.ndarray) -> np.ndarray | None:
+    """The pixels of the fan or rectangle that a picture shows, bool [h, w]; None if unknown."""
+    area = find_scan_area(brightest)
+    if area is None:
+        return None
+    rows, columns = np.mgrid[: brightest.shape[0], : brightest.shape[1]].astype(np.float32)
+    mask = area.beyond(rows, columns) <= 0
+    return mask if mask.any() else None
+
+
+def blackened(picture: np.ndarray, kept: Kept) -> np.ndarray:
+    """The box around what is kept, black outside of it: uint8 [h, w, C]."""
+    box = kept.box
+    return np.where(kept.mask[box][..., None], picture[box], np.uint8(0))

@@ -1,0 +1,137 @@
+"""From records of scans to a record a frame."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ufm_jax.data.cache.cache import Progress
+from ufm_jax.data.cache.fingerprint import content_digests
+from ufm_jax.data.image_file import CorruptImage
+from ufm_jax.data.issues import Issue
+from ufm_jax.data.records import Record, unique_name
+from ufm_jax.data.scans.kinds import is_scan
+from ufm_jax.data.scans.pseudonyms import Pseudonyms, site_key
+from ufm_jax.data.scans.store import FrameFile, Scan, open_scan, patient_of
+from ufm_jax.data.settings import DataSettings
+from ufm_jax.files import cache_folder, config_folder
+from ufm_jax.threads import map_in_order
+
+SPACING = "px_mm"
+"""The attribute that holds a pixel's millimetres, unless the source has one of that name."""
+
+
+class _Opened(NamedTuple):
+    """What became of a scan: its frames and their folder, or why there are none."""
+
+    scan: Scan | None
+    folder: Path
+    patient: str
+    fault: str
+
+
+def with_frames(
+    records: Sequence[Record],
+    root: Path | None,
+    settings: DataSettings,
+    progress: Progress | None = None,
+) -> tuple[tuple[Record, ...], list[Issue]]:
+    """Replaces each record of a scan by those of its kept frames, in order; others stay.
+
+    A frame is called as its file with the frame's number behind it. Those of a file are one group:
+    that of the source, else the patient's pseudonym, else the file. Its attributes gain ``px_mm``
+    where the header says it.
+
+    Args:
+        records: Records without a known fault.
+        root: Folder without which files are named, so that moving it changes nothing.
+        settings: Which frames, the cache, and the number of threads.
+        progress: Called with (done, total) scans.
+
+    Returns:
+        The records; and an issue for each scan that cannot be read, of which frames are left out,
+        or of whose header something was not believed.
+
+    Raises:
+        DataError: If a package that reads a scan is not installed.
+    """
+    scans = [r.image for r in records if isinstance(r.image, Path) and is_scan(r.image)]
+    if not scans:
+        return tuple(records), []
+    cache_dir = cache_folder(settings.cache_dir)
+    names = Pseudonyms(site_key(config_folder()))
+    digests, unreadable = content_digests(scans, cache_dir, settings.workers)
+    work = functools.partial(_opened, choice=settings.frames, cache_dir=cache_dir, names=names)
+    contents = {path: (digests[i], unreadable.get(i, "")) for i, path in enumerate(scans)}
+    opened: dict[Path, _Opened] = {}
+    results = map_in_order(work, contents.items(), settings.workers)
+    for done, (path, result) in enumerate(zip(contents, results, strict=True), 1):
+        opened[path] = result
+        if progress is not None:
+            progress(done, len(contents))
+    expanded: list[Record] = []
+    issues: list[Issue] = []
+    for record in records:
+        found = opened.get(record.image) if isinstance(record.image, Path) else None
+        if found is None:
+            expanded.append(record)
+            continue
+        expanded += _frames_of(record, unique_name(record, root), found)
+        issues += _issues_of(record, found)
+    return tuple(expanded), issues
+
+
+def _opened(
+    item: tuple[Path, tuple[bytes, str]], choice: str, cache_dir: Path, names: Pseudonyms
+) -> _Opened:
+    path, (content, fault) = item
+    if fault:
+        return _Opened(None, cache_dir, "", fault)
+    try:
+        scan, folder = open_scan(path, content, choice, cache_dir)
+        patient = patient_of(path)
+    except (CorruptImage, OSError) as error:
+        return _Opened(None, cache_dir, "", str(error))
+    return _Opened(scan, folder, names.of(patient) if patient else "", "")
+
+
+def _frames_of(record: Record, name: str, found: _Opened) -> list[Record]:
+    if found.scan is None:
+        return []
+    scan, group = found.scan, record.group
+    if group is None:
+        # Hospitals number patients alike: a number is a patient's within its client alone.
+        group = f"{record.client} {found.patient}" if found.patient else name
+    attributes = dict(record.attributes)
+    if scan.mm is not None:
+        attributes.setdefault(SPACING, repr(scan.mm))
+    return [
+        replace(
+            record,
+            image=FrameFile(
+                f"{name} frame {frame.number + 1}" if scan.frames > 1 else name,
+                found.folder / frame.file,
+                frame.content,
+            ),
+            group=group,
+            attributes=attributes,
+        )
+        for frame in scan.kept
+    ]
+
+
+def _issues_of(record: Record, found: _Opened) -> list[Issue]:
+    def issue(kind: str, reason: str) -> Issue:
+        return Issue(kind, record.client, record.name, reason)
+
+    scan = found.scan
+    if scan is None:
+        return [issue("corrupt", found.fault)]
+    issues = [issue("scan_header", doubt) for doubt in scan.doubts]
+    if not scan.kept:
+        issues.append(issue("no_scan", scan.left_out))
+    elif scan.left_out:
+        chosen = f"{len(scan.kept)} of {scan.frames} frames are taken"
+        issues.append(issue("frames", f"{chosen}; each other {scan.left_out}"))
+    return issues

@@ -1,0 +1,40 @@
+"""Which files are read frame by frame, and by what."""
+
+from pathlib import Path
+
+from ufm_jax.data.image_file import SUFFIXES
+
+_DICOM = frozenset((".dcm", ".dicom", ".ima"))
+_CLIPS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"))
+_NIFTI = (".nii", ".nii.gz")
+_PREAMBLE, _MAGIC = 128, b"DICM"
+
+
+def is_scan(path: Path) -> bool:
+    """Whether a file is DICOM, a clip or NIfTI."""
+    return is_clip(path) or is_nifti(path) or is_dicom(path)
+
+
+def is_clip(path: Path) -> bool:
+    """Whether a file is named as clips are."""
+    return path.suffix.lower() in _CLIPS
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file is named as NIfTI files are."""
+    return path.name.lower().endswith(_NIFTI)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is named as DICOM files are, or begins as they do, and is no picture by name.
+
+    Scanners give files no suffix, or what looks like one: 1.2.840.113619.
+    """
+    suffix = path.suffix.lower()
+    if suffix in _DICOM or suffix in SUFFIXES:
+        return suffix in _DICOM
+    try:
+        with path.open("rb") as file:
+            return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
+    except OSError:
+        return False

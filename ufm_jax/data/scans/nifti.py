@@ -1,0 +1,77 @@
+"""NIfTI files, by nibabel: a picture, or the slices of a volume or of a series in time."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from ufm_jax.data.image_file import CorruptImage, FileImage
+from ufm_jax.data.optional import needed_packages
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
+_MM = {"mm": 1.0, "meter": 1000.0, "micron": 0.001}
+_SQUARE_WITHIN = 0.01
+
+
+def read_shape(path: Path) -> tuple[int, float | None]:
+    """Slices of a file, and millimetres a pixel; None where its header does not say.
+
+    Raises:
+        CorruptImage: If the file is not NIfTI.
+        DataError: If nibabel is not installed.
+    """
+    image = _open(path)
+    slices = int(np.prod(image.shape[2:], dtype=np.int64)) if image.ndim > 2 else 1
+    sides = [float(side) for side in image.header.get_zooms()[:2]]
+    unit = _MM.get(image.header.get_xyzt_units()[0])
+    square = min(sides) > 0 and max(sides) <= min(sides) * (1 + _SQUARE_WITHIN)
+    return slices, float(np.mean(sides)) * unit if square and unit else None
+
+
+def read_frames(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:
+    """Some slices of a file, one at a time: rows run down and columns across.
+
+    NIfTI's first axis is a picture's columns.  Black and white are the least and largest value of
+    the whole file, since its header does not say them, unless it holds bytes.
+
+    Args:
+        path: The file.
+        frames: Numbers from 0, ascending; the third axis runs fastest.
+
+    Raises:
+        CorruptImage: If the file is broken.
+        DataError: If nibabel is not installed.
+    """
+    image = _open(path)
+    try:
+        values = np.asanyarray(image.dataobj)
+        flat = values.reshape(*values.shape[:2], -1, order="F")
+        full = (0.0, 255.0) if flat.dtype == np.uint8 else (float(flat.min()), float(flat.max()))
+        low, high = full if full[0] < full[1] else (full[0], full[0] + 1)
+        for number in frames:
+            yield FileImage(
+                np.ascontiguousarray(flat[:, :, number].T)[..., None], range=(low, high)
+            )
+    except Exception as error:
+        raise CorruptImage(_undecoded(error)) from None
+
+
+def _open(path: Path) -> "Nifti1Image":
+    with needed_packages():
+        import nibabel
+    try:
+        image = cast("Nifti1Image", nibabel.load(path))
+        if len(image.shape) < 2 or min(image.shape) < 1:
+            raise CorruptImage(f"holds an array of shape {image.shape}, not pictures")
+        return image
+    except CorruptImage:
+        raise
+    except Exception as error:
+        raise CorruptImage(_undecoded(error)) from None
+
+
+def _undecoded(error: Exception) -> str:
+    return f"does not decode as NIfTI ({type(error).__name__})"

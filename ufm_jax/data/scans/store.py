@@ -1,0 +1,207 @@
+"""Frames of scans, read once and kept as PNG in the cache: what was blackened never comes back.
+
+A scan is a file of one or many frames: DICOM, a video clip, NIfTI. Its folder in the cache is named
+by the file's content, the choice of frames, and the code that reads them. It holds the frames, cut
+to the scan, and ``scan.json``: what ``Scan`` lists. No name, date or number of the header is in it.
+"""
+
+import functools
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+import ufm_jax.data.geometry
+import ufm_jax.data.scans
+from ufm_jax.data.cache.decode import drop_equal_channels, pixel_digest, to_bytes
+from ufm_jax.data.cache.fingerprint import code_stamp, digest, read_sealed, write_sealed
+from ufm_jax.data.image_file import CorruptImage, FileImage
+from ufm_jax.data.scans import clip, dicom, nifti
+from ufm_jax.data.scans.deidentify import blackened, kept_part
+from ufm_jax.data.scans.frames import DIFFERENT, chosen_frames, different
+from ufm_jax.data.scans.kinds import is_clip, is_nifti
+from ufm_jax.data.scans.regions import Regions
+from ufm_jax.files import private_folder
+
+_FACTS = "scan.json"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame that is kept: its number in the file from 0, its PNG, and the name of its pixels."""
+
+    number: int
+    file: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What is kept of a file.
+
+    Attributes:
+        frames: In the file.
+        kept: Those taken.
+        left_out: Why others that were chosen are not among them; '' if all are.
+        scan_by: What told where the scan is; '' if nothing did.
+        mm: Millimetres a pixel; None if unknown.
+        model, transducer, frame_ms: See ``dicom.Header``.
+        doubts: What the header says and was not believed.
+    """
+
+    frames: int
+    kept: tuple[Frame, ...] = ()
+    left_out: str = ""
+    scan_by: str = ""
+    mm: float | None = None
+    model: str = ""
+    transducer: str = ""
+    frame_ms: float | None = None
+    doubts: tuple[str, ...] = ()
+
+
+UNKNOWN_SCAN = "where the scan is cannot be told from the header or the picture"
+LIKE_THE_LAST = "hardly differs from the frame taken before it"
+_LOOKED_AT = 16
+
+
+@dataclass(frozen=True)
+class FrameFile:
+    """A kept frame as a record's image; see ``records.ImageHandle``."""
+
+    name: str
+    file: Path
+    content: str
+
+    def fingerprint(self) -> bytes:
+        """The name of its pixels."""
+        return bytes.fromhex(self.content)
+
+    def load(self) -> bytes:
+        """The encoded PNG."""
+        try:
+            return self.file.read_bytes()
+        except OSError as error:
+            raise CorruptImage(f"its frame is gone from the cache: {error.strerror}") from error
+
+
+def open_scan(path: Path, content: bytes, choice: str, cache_dir: Path) -> tuple[Scan, Path]:
+    """The kept frames of a scan, read now or before.
+
+    Args:
+        path: The file.
+        content: The name of its bytes.
+        choice: Which frames; see ``frames``.
+        cache_dir: The cache.
+
+    Returns:
+        What is kept, and the folder of the frames.
+
+    Raises:
+        CorruptImage: If the file does not decode.
+        DataError: If a package that reads it is not installed.
+    """
+    folder = cache_dir / f"scan-{digest(content, choice.encode(), _stamp()).hex()}"
+    facts = read_sealed(folder / _FACTS)
+    if facts is not None:
+        return _from_json(facts), folder
+    partial = Path(mkdtemp(prefix="scan-", suffix=".partial", dir=private_folder(cache_dir)))
+    try:
+        scan = _extract(path, choice, partial)
+        write_sealed(partial / _FACTS, json.dumps(asdict(scan)).encode())
+        if read_sealed(folder / _FACTS) is None:  # Else another process was as quick.
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return scan, folder
+
+
+def patient_of(path: Path) -> str:
+    """The patient's number in clear, for ``pseudonyms`` alone; '' where the file has none.
+
+    Raises:
+        CorruptImage, DataError: As ``open_scan`` does.
+    """
+    return "" if is_clip(path) or is_nifti(path) else dicom.read_header(path).patient
+
+
+def _extract(path: Path, choice: str, folder: Path) -> Scan:
+    """Reads a scan frame by frame, and writes those that are kept to ``folder``."""
+    contents = _contents(path)
+    chosen = chosen_frames(choice, contents.frames)
+    part = kept_part(_brightest(path, contents), contents.regions)
+    kept: list[Frame] = []
+    if part is not None:
+        pictures = (
+            (number, blackened(drop_equal_channels(to_bytes(stored)), part))
+            for number, stored in zip(chosen, contents.read(path, chosen), strict=True)
+        )
+        for number, picture in different(pictures) if choice == DIFFERENT else pictures:
+            file = f"{number + 1:06}.png"
+            grey = picture.shape[-1] == 1
+            Image.fromarray(picture[..., 0] if grey else picture).save(folder / file)
+            kept.append(Frame(number, file, pixel_digest(picture).hex()))
+    return Scan(
+        frames=contents.frames,
+        kept=tuple(kept),
+        left_out="" if len(kept) == len(chosen) else LIKE_THE_LAST if part else UNKNOWN_SCAN,
+        scan_by=part.reason if part else "",
+        mm=contents.mm,
+        model=contents.model,
+        transducer=contents.transducer,
+        frame_ms=contents.frame_ms,
+        doubts=contents.regions.faults,
+    )
+
+
+def _brightest(path: Path, contents: "_Contents") -> np.ndarray:
+    """uint8 [H, W], each pixel's brightest level in frames at equal distances."""
+    looked_at = chosen_frames(f"evenly:{_LOOKED_AT}", contents.frames)
+    levels = (to_bytes(stored).max(axis=2) for stored in contents.read(path, looked_at))
+    return functools.reduce(np.maximum, levels)
+
+
+class _Contents(NamedTuple):
+    """What a file says of itself, and how its frames are read."""
+
+    read: Callable[[Path, Sequence[int]], Iterator[FileImage]]
+    frames: int
+    mm: float | None = None
+    regions: Regions = Regions()
+    model: str = ""
+    transducer: str = ""
+    frame_ms: float | None = None
+
+
+def _contents(path: Path) -> _Contents:
+    if is_clip(path):
+        return _Contents(clip.read_frames, clip.count_frames(path))
+    if is_nifti(path):
+        return _Contents(nifti.read_frames, *nifti.read_shape(path))
+    header = dicom.read_header(path)
+    return _Contents(
+        *(dicom.read_frames, header.frames, header.regions.mm, header.regions),
+        *(header.model, header.transducer, header.frame_ms),
+    )
+
+
+def _from_json(text: bytes) -> Scan:
+    facts = json.loads(text)
+    facts["kept"] = tuple(Frame(**frame) for frame in facts["kept"])
+    facts["doubts"] = tuple(facts["doubts"])
+    return Scan(**facts)
+
+
+@functools.cache
+def _stamp() -> bytes:
+    """Changes with the code that decides which pixels are kept."""
+    return code_stamp(ufm_jax.data.scans, ufm_jax.data.geometry)
