@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ufm_jax.config.command import count_argument, count_or_zero
+from ufm_jax.config.schema import NumberParser
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
@@ -80,6 +81,19 @@ def test_a_wrong_flag_is_told_in_one_line(config, flags, told):
     assert errors.startswith("error: ")
     assert told in errors
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "value"), [("0.1", 0.1), ("1e-3", 0.001), ("7", 7), ("-2", -2)])
+def test_a_key_that_a_file_sets_to_a_whole_number_may_take_a_share(text, value):
+    """Whether it does the schema says, not the number that happens to stand in the file."""
+    found = NumberParser().parse(text)
+    assert (found, type(found)) == (value, type(value))
+
+
+@pytest.mark.parametrize("key", ["federation.local_epochs=0.1", "federation.rounds=2"])
+def test_numbers_of_the_command_line_reach_the_schema(config, key):
+    shipped = ROOT / "configs" / "quickstart.py"
+    assert command("--out=x", f"--config={shipped}", f"--config.{key}")[0] == 3
 
 
 @pytest.mark.parametrize(

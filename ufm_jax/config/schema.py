@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
+from absl import flags
 from ml_collections import ConfigDict, config_flags
 from ml_collections.config_flags.tuple_parser import TupleParser
 
@@ -101,8 +102,32 @@ class ListParser(TupleParser):
         return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+class NumberParser(flags.ArgumentParser):
+    """Reads a share where a configuration says a whole number, as of a key that takes both.
+
+    What a key takes is told by ``from_config_dict``.
+    """
+
+    def parse(self, argument: Any) -> int | float:
+        """The number of a flag's text, or a default as it is.
+
+        Raises:
+            ValueError: If it is no number.
+        """
+        if not isinstance(argument, str):
+            return argument
+        with suppress(ValueError):
+            return float(argument) if set(argument) & set(".eE") else int(argument)
+        return int(argument)  # Says what was expected.
+
+    def flag_type(self) -> str:
+        """For help."""
+        return "number"
+
+
 # ml_collections picks the parser of a flag by the type of its default.
 config_flags.register_flag_parser_for_type(tuple, ListParser())
+config_flags.register_flag_parser_for_type(int, NumberParser())
 
 
 def flatten(settings: Any, prefix: str = "config") -> dict[str, Any]:
