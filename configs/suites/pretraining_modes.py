@@ -3,14 +3,14 @@
     python -m tools.run_suite --suite=configs/suites/pretraining_modes.py --out=runs/pretraining \
         --data=FOLDER
 
-Three ways to federate: 'steps', a gradient of each client a round, by which the server descends;
-'short rounds', a tenth of an epoch of AdamW whose moments are averaged; 'epochs', a round an epoch,
-and moments that stay with each client. 'centralised' is one client that holds all images; in
-'local' each of the sixteen trains alone; 'random' takes a single step of no length. All but
-'random' see each image 20 times; all are judged on the same that are held out, the models of
-'local' each on its own client's. Each encoder is then probed and fine-tuned for three diagnoses, on
-patients that no pretraining saw; that of 'local' is the first client's of the set. FOLDER is as in
-configs/finetune_public.py.
+Three ways to federate: 'steps', in each round a gradient of four clients, drawn by their sizes, by
+which the server descends; 'short rounds', a tenth of an epoch of AdamW whose moments are averaged;
+'epochs', a round an epoch, and moments that stay with each client. 'centralised' is one client that
+holds all images; in 'local' each of the sixteen trains alone; 'random' takes a single step of no
+length. All but 'random' see each image 20 times; all are judged on the same that are held out, the
+models of 'local' each on its own client's. Each encoder is then probed and fine-tuned for three
+diagnoses, on patients that no pretraining saw; that of 'local' is the first client's of the set.
+FOLDER is as in configs/finetune_public.py.
 
 126 runs (3 seeds) of a small encoder at 64 pixels. --only=held-out takes the pretraining alone, an
 hour and a half on 2 cores; --only=probe the probes, 10 minutes; fine-tuning takes 2 hours.
@@ -46,12 +46,15 @@ _TENTHS_A_ROUND = {
     "checkpoint.every_rounds": 50,
 }
 _A_STEP_A_ROUND = {
-    "federation.rounds": _PASSES * _IMAGES // (16 * 4),
-    "schedule.warmup_rounds": _PASSES * _IMAGES // (16 * 4) // 10,
+    "federation.rounds": _PASSES * _IMAGES // (4 * 8),
+    "schedule.warmup_rounds": _PASSES * _IMAGES // (4 * 8) // 10,
     "schedule.side": "server",
+    "federation.cohort_size": 4,
+    "federation.participation.sampling": "by_size",
+    "federation.client_weights": "uniform",
     "federation.local_epochs": 0,
     "federation.local_steps": 1,
-    "federation.batch_size": 4,
+    "federation.batch_size": 8,
     "federation.client_state": "reset",
     "client_optimizer.name": "sgd",
     "client_optimizer.learning_rate": 1.0,
