@@ -5,7 +5,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from ufm_jax.data.federated import load_federated
+from ufm_jax.data.settings import DataSettings
+from ufm_jax.errors import DataError
 
 CODE = """
 import sys
@@ -36,6 +41,19 @@ def test_folders_need_none_of_them(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "pip install" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("0.dcm", "pydicom"), ("0.mp4", "av"), ("0.nii.gz", "nibabel")]
+)
+def test_a_scan_in_a_folder_says_what_to_install(tmp_path, monkeypatch, name, package):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / name).write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    settings = DataSettings(source="folders", root=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=f"^{package} is not installed: pip install {package}$"):
+        load_federated(settings)
 
 
 def test_a_tool_that_draws_says_what_to_install(tmp_path):
