@@ -45,9 +45,10 @@ _TENTHS_A_ROUND = {
     "federation.client_state": "average",
     "checkpoint.every_rounds": 50,
 }
+_STEPS = _PASSES * _IMAGES // (4 * 8)
 _A_STEP_A_ROUND = {
-    "federation.rounds": _PASSES * _IMAGES // (4 * 8),
-    "schedule.warmup_rounds": _PASSES * _IMAGES // (4 * 8) // 10,
+    "federation.rounds": _STEPS,
+    "schedule.warmup_rounds": _STEPS // 10,
     "schedule.side": "server",
     "federation.cohort_size": 4,
     "federation.participation.sampling": "by_size",

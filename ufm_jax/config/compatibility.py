@@ -130,12 +130,13 @@ def _warmup(schedule: "ScheduleConfig", rounds: int) -> Iterator[str]:
 
 
 def _side(schedule: "ScheduleConfig", config: FederationConfig) -> Iterator[str]:
-    lacks = {
-        "a server without rounds has no count of them": config.asynchronous.concurrency,
-        "mimelite has no optimiser on its server": config.algorithm.name == "mimelite",
-    }
-    for what in (what for what, true in lacks.items() if true and schedule.side == "server"):
-        yield f"schedule.side='server': {what}; set schedule.side='clients'"
+    given, remedy = "schedule.side='server'", "set schedule.side='clients'"
+    if schedule.side != "server":
+        return
+    if config.asynchronous.concurrency:
+        yield f"{given}: a server without rounds has no count of them; {remedy}"
+    if config.algorithm.name == "mimelite":
+        yield f"{given}: mimelite has no optimiser on its server; {remedy}"
 
 
 def _training(config: FederationConfig) -> Iterator[str]:
