@@ -2,10 +2,11 @@
 
     python -m ufm_jax.predict --run=runs/mine --images=FOLDER --out=OUT
 
-Writes OUT/predictions.csv and, of a segmentation, OUT/masks and OUT/overlays. Files that are no
-images are listed in the table with the reason. Any key of the run's configuration can be changed:
---config.evaluation.mirror=True. The exit code is 0 if at least one image was predicted, and 1 if
-none was.
+Writes OUT/predictions.csv and, of a segmentation, OUT/masks and OUT/overlays. DICOM, clips and
+NIfTI have a row for each frame that --config.data.frames takes, and OUT/clips.csv sums them up.
+Files that are no images are listed in the table with the reason. Any key of the run's configuration
+can be changed: --config.evaluation.mirror=True. The exit code is 0 if at least one image was
+predicted, and 1 if none was.
 """
 
 from absl import flags
@@ -20,9 +21,15 @@ _CLIENT = flags.DEFINE_string(
     "client", "", "Whose parameters to use, where clients have their own."
 )
 _SPACING = flags.DEFINE_float(
-    "spacing", 0.0, "Millimetres per pixel of all images; 0: lengths in pixels."
+    "spacing", 0.0, "Millimetres per pixel of images whose files do not say it; 0: unknown."
 )
 _OVERLAYS = flags.DEFINE_bool("overlays", True, "Draw the masks of a segmentation on the images.")
+_CLIPS = flags.DEFINE_bool("clips", False, "Write the overlays of each clip as a clip too.")
+_DICOM = flags.DEFINE_bool(
+    "dicom",
+    False,
+    "Write masks of DICOM files as DICOM segmentations too; they name the patient as the files do.",
+)
 
 
 def main() -> int:
@@ -39,7 +46,8 @@ def main() -> int:
     from ufm_jax.prediction.folder.run import Request, predict_folder
 
     model = load_model(flags.FLAGS.run)
-    request = Request(_IMAGES.value, _OUT.value, _CLIENT.value, _SPACING.value, _OVERLAYS.value)
+    options = _CLIENT.value, _SPACING.value, _OVERLAYS.value, _CLIPS.value, _DICOM.value
+    request = Request(_IMAGES.value, _OUT.value, *options)
     with held(request.out, "out"):
         summary = predict_folder(config, model, request)
     say(summary.note)

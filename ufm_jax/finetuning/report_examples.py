@@ -1,7 +1,6 @@
 """Pictures that show how a model does: confidently right and wrong, or best and worst."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -145,7 +144,7 @@ def _at_native(
 ) -> np.ndarray:
     """The file's own pixels or, without a readable file, the stored ones enlarged."""
     try:
-        pixels = read_pixels(Path(data.paths[row]), settings).pixels
+        pixels = read_pixels(data.images[row], settings).pixels
     except CorruptImage:
         pixels = np.zeros((0, 0, 1), np.uint8)
     if pixels.shape[:2] != size:

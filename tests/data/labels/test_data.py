@@ -95,7 +95,7 @@ def test_single_labels_rows_splits_and_attributes(indexed):
     data = load_labelled(label_settings(images(indexed)))
     assert data.task.classes == ("benign", "malignant", "normal")
     assert data.names[:2] == ("0.png", "1.png")
-    assert data.paths[0] == str(indexed / "0.png")
+    assert data.images[0] == indexed / "0.png"
     np.testing.assert_array_equal(data.labels, [i // 2 % 3 for i in range(40)])
     batch = data.store.read(np.array([3, 0]))
     np.testing.assert_array_equal(batch["label"], data.labels[[3, 0]])

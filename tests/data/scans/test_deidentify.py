@@ -30,8 +30,8 @@ def test_outside_a_fan_all_is_black_and_inside_nothing_changes():
     assert not kept.mask[4:16, 8:90].any()
     assert (kept.mask == fan).mean() > 0.97
     cut = blackened(picture[..., None], kept)[..., 0]
-    np.testing.assert_array_equal(cut[kept.mask[kept.box]], picture[kept.mask])
-    assert cut[~kept.mask[kept.box]].max() == 0
+    np.testing.assert_array_equal(cut[kept.cut.of(kept.mask)], picture[kept.mask])
+    assert cut[~kept.cut.of(kept.mask)].max() == 0
 
 
 def test_of_a_region_the_fan_inside_it_is_kept():
@@ -48,7 +48,7 @@ def test_a_region_without_a_fan_of_its_size_is_kept_whole():
     band[60:100, 60:260] = True
     region = Region(20, 30, 200, 300, True, None)
     kept = kept_part(_picture(band), Regions((region,)))
-    assert kept.box == (slice(20, 200), slice(30, 300))
+    assert kept.cut == (*kept.mask.shape, 20, 30, 200, 300)
     assert kept.mask.sum() == 180 * 270
 
 

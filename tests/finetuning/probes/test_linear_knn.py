@@ -1,6 +1,7 @@
 """Probes: features, regressions folded into the head, nearest neighbours, and what val decides."""
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -56,7 +57,7 @@ def labelled(labels, splits, *, targets=None, classes=CLASSES, images=None):
         task=Task(kind, classes),
         store=LabelledStore(store, targets),
         names=tuple(f"{row}.png" for row in range(count)),
-        paths=tuple(f"{row}.png" for row in range(count)),
+        images=tuple(Path(f"{row}.png") for row in range(count)),
         clients=("all",),
         offsets=np.array([0, count]),
         splits=np.array(splits),

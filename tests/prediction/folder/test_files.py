@@ -36,6 +36,10 @@ def tinted() -> np.ndarray:
     return np.stack([ramp(), ramp()[::-1], ramp()[:, ::-1]], -1)
 
 
+def errors_of(files):
+    return {listed.name: listed.error for listed in files}
+
+
 def read(folder, name, settings=SETTINGS):
     return read_image(folder, ListedFile(name), settings)
 
@@ -145,7 +149,7 @@ def test_links_that_leave_the_folder_are_refused_as_in_training(tmp_path):
     (inner / "alias.png").symlink_to(inner / "own.png")
     (inner / "out.png").symlink_to(tmp_path / "secret.png")
     (inner / "hop.png").symlink_to(inner / "out.png")
-    errors = {listed.name: listed.error for listed in list_files(inner, SETTINGS)}
+    errors = errors_of(list_files(inner, SETTINGS))
     assert errors["own.png"] == errors["alias.png"] == ""
     for name in ("out.png", "hop.png"):
         assert errors[name] == f"lies outside the root {inner}, at {tmp_path / 'secret.png'}"
@@ -168,9 +172,9 @@ def test_the_range_of_values_is_that_of_the_training_data(tmp_path):
 def test_dark_files_of_16_bits_are_refused_before_any_is_predicted(tmp_path):
     Image.fromarray(ramp()).save(tmp_path / "plain.png")
     (tmp_path / "text.png").write_text("no image")
-    check_first(tmp_path, ["plain.png", "text.png"], SETTINGS)
+    check_first(tmp_path, [ListedFile("plain.png"), ListedFile("text.png")], SETTINGS)
     Image.fromarray(ramp().astype(np.uint16) * 16).save(tmp_path / "twelve.png")
-    names = ["plain.png", "twelve.png", "text.png"]
+    names = [ListedFile(name) for name in ("plain.png", "twelve.png", "text.png")]
     with pytest.raises(DataError, match=r"twelve\.png\. Set data\.value_range=\(0, 4095\)"):
         check_first(tmp_path, names, SETTINGS)
     check_first(tmp_path, names, replace(SETTINGS, value_range=(0, 4095)))
@@ -181,7 +185,7 @@ def test_sub_folders_are_read_and_links_to_folders_are_not(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(ramp()).save(tmp_path / name)
     (tmp_path / "link").symlink_to(tmp_path / "b")
-    files = dict(list_files(tmp_path, SETTINGS))
+    files = errors_of(list_files(tmp_path, SETTINGS))
     assert list(files) == ["link", "one.png", "b/two.png", "b/c/three.png"]
     assert "not followed" in files.pop("link")
     assert not any(files.values())
@@ -199,12 +203,12 @@ def test_masks_by_their_names_are_left_out_as_in_training(tmp_path):
     for name in ("a.png", "scans/b.png", *masks):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(ramp()).save(tmp_path / name)
-    errors = dict(list_files(tmp_path, SETTINGS))
+    errors = errors_of(list_files(tmp_path, SETTINGS))
     assert {name for name, error in errors.items() if not error} == {"a.png", "scans/b.png"}
     assert errors["a_mask.png"] == "is left out by its name, like '*_mask.*'"
     assert errors["Masks/b.png"] == "is left out by its name, like 'Masks'"
     every = replace(SETTINGS, exclude_folders=(), exclude_files=())
-    assert not any(error for _, error in list_files(tmp_path, every))
+    assert not any(errors_of(list_files(tmp_path, every)).values())
 
 
 @pytest.mark.parametrize("name", ["absent", ".", "a.png"])
@@ -223,7 +227,7 @@ def test_batches_are_full_of_images_whatever_lies_between(tmp_path):
     plain.append(list_files(tmp_path, SETTINGS))
     composed = [
         [
-            [item.name for item in batch if isinstance(item, FolderImage)]
+            [item.listed.name for item in batch if isinstance(item, FolderImage)]
             for batch in read_batches(tmp_path, files, SETTINGS, 3, num_workers=2)
         ]
         for files in plain
@@ -231,7 +235,7 @@ def test_batches_are_full_of_images_whatever_lies_between(tmp_path):
     assert [len(batch) for batch in composed[0]] == [3, 3, 1]
     assert [batch for batch in composed[1] if batch] == composed[0]
     everything = [
-        item.name
+        item.name if isinstance(item, ListedFile) else item.listed.name
         for batch in read_batches(tmp_path, plain[1], SETTINGS, 3, num_workers=2)
         for item in batch
     ]
@@ -246,7 +250,7 @@ def test_one_batch_is_read_ahead_and_no_more(tmp_path, monkeypatch):
     def counted(root, listed, settings):
         with lock:
             count[0] += 1
-        return FolderImage(listed.name, np.zeros((1, 1, 1), np.uint8), (1, 1), (1, 1), 1)
+        return FolderImage(listed, np.zeros((1, 1, 1), np.uint8), (1, 1), (1, 1), 1)
 
     monkeypatch.setattr(folder, "read_image", counted)
     files = [ListedFile(str(number)) for number in range(100)]

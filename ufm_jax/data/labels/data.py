@@ -29,7 +29,7 @@ from ufm_jax.data.records import ImageSource, name_of_source
 from ufm_jax.errors import DataError
 
 _ARRAYS = ("splits", "labels", "targets", "groups", "native_size", "spacing", "class_pixels")
-_TUPLES = ("names", "paths", "attributes")
+_TUPLES = ("names", "images", "attributes")
 """Fields of ``LabelledData`` with an entry for each row, besides ``masks``, which may be empty."""
 
 
@@ -41,7 +41,7 @@ class LabelledData:
         task: What is to be learnt, with C classes.
         store: Random access to the rows.
         names: [R], unique file names below the root, for messages and tables.
-        paths: [R], where the files lie.
+        images: [R], at their own size.
         clients: The K clients.
         offsets: int64 [K+1]; client k's rows are offsets[k]:offsets[k+1].
         splits: str [R], 'train', 'val' or 'test'.
@@ -63,7 +63,7 @@ class LabelledData:
     task: Task
     store: LabelledStore
     names: tuple[str, ...]
-    paths: tuple[str, ...]
+    images: tuple[ImageSource, ...]
     clients: tuple[str, ...]
     offsets: np.ndarray
     splits: np.ndarray

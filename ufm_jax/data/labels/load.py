@@ -172,7 +172,7 @@ def _assembled(shared: _Shared, issues: DataIssues, settings: LabelSettings) -> 
         task=Task(settings.kind, examples.classes),
         store=LabelledStore(images, None if masks else targets, mask_store),
         names=shared.names,
-        paths=tuple(record.name for record in records),
+        images=tuple(record.image for record in records),
         clients=shared.clients,
         offsets=shared.offsets,
         splits=shared.splits,

@@ -9,8 +9,8 @@ from ufm_jax.data.image_file import CorruptImage, FileImage
 from ufm_jax.data.optional import needed_packages
 
 
-def count_frames(path: Path) -> int:
-    """Frames in a clip, counted without decoding them.
+def read_timing(path: Path) -> tuple[int, float | None]:
+    """Frames in a clip, counted without decoding them, and milliseconds a frame; None if unknown.
 
     Raises:
         CorruptImage: If the file is not a clip.
@@ -22,9 +22,11 @@ def count_frames(path: Path) -> int:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             # What the header of a clip says of their number is not always so.
-            return sum(1 for packet in container.demux(stream) if packet.size)
+            frames = sum(1 for packet in container.demux(stream) if packet.size)
+            rate = stream.average_rate
     except Exception as error:  # A clip without a video, or broken bytes.
         raise CorruptImage(_undecoded(error)) from None
+    return frames, 1000 / float(rate) if rate else None
 
 
 def read_frames(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:

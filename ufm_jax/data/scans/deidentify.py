@@ -7,7 +7,7 @@ Inside the scan nothing is blackened. BurnedInAnnotation is not asked: nearly al
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,27 @@ _LEAST_SHARE = 0.25
 """Of its region's box, that a fan covers."""
 
 Reason = Literal["regions", "scan area"]
+
+
+class Cut(NamedTuple):
+    """A box in a picture of ``height`` rows and ``width`` columns."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    def of(self, picture: np.ndarray) -> np.ndarray:
+        """The box [h, w, ...] of a picture [H, W, ...]."""
+        return picture[self.top : self.bottom, self.left : self.right]
+
+    def placed(self, part: np.ndarray) -> np.ndarray:
+        """A picture [H, W, ...] that holds ``part`` [h, w, ...] in the box and is 0 elsewhere."""
+        whole = np.zeros((self.height, self.width, *part.shape[2:]), part.dtype)
+        whole[self.top : self.bottom, self.left : self.right] = part
+        return whole
 
 
 @dataclass(frozen=True)
@@ -33,10 +54,11 @@ class Kept:
     reason: Reason
 
     @property
-    def box(self) -> tuple[slice, slice]:
-        """Rows and columns of the smallest box around what is kept."""
-        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)) for axis in (1, 0))
-        return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    def cut(self) -> Cut:
+        """The smallest box around what is kept."""
+        height, width = self.mask.shape
+        rows, columns = (np.flatnonzero(self.mask.any(axis=axis)).tolist() for axis in (1, 0))
+        return Cut(height, width, rows[0], columns[0], rows[-1] + 1, columns[-1] + 1)
 
 
 def kept_part(brightest: np.ndarray, regions: Regions) -> Kept | None:
@@ -72,5 +94,5 @@ def _scan_area(brightest: np.ndarray) -> np.ndarray | None:
 
 def blackened(picture: np.ndarray, kept: Kept) -> np.ndarray:
     """The box around what is kept, black outside of it: uint8 [h, w, C]."""
-    box = kept.box
-    return np.where(kept.mask[box][..., None], picture[box], np.uint8(0))
+    cut = kept.cut
+    return np.where(cut.of(kept.mask)[..., None], cut.of(picture), np.uint8(0))

@@ -90,12 +90,16 @@ def read_frames(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:
         _check_compression(data)
         _check_streams(data)
         _turn_palettes(data)
-        for pixels in _pydicom().pixels.iter_pixels(data, indices=list(frames)):
+        for pixels in silent_pydicom().pixels.iter_pixels(data, indices=list(frames)):
             yield _as_stored(pixels, data)
 
 
-def _pydicom() -> ModuleType:
-    """The package, silenced: its warnings quote the header, and this module reports the faults."""
+def silent_pydicom() -> ModuleType:
+    """The package, silenced: its warnings quote the header, and this module reports the faults.
+
+    Raises:
+        DataError: If it is not installed.
+    """
     with needed_packages():
         import pydicom
         import pydicom.encaps
@@ -121,7 +125,7 @@ def _decoding() -> Iterator[None]:
 
 
 def _read(path: Path, *, stop_before_pixels: bool) -> "Dataset":
-    pydicom = _pydicom()
+    pydicom = silent_pydicom()
     with _decoding():
         data = pydicom.dcmread(path, stop_before_pixels=stop_before_pixels, force=True)
         if "Rows" not in data or "Columns" not in data:
@@ -133,7 +137,7 @@ def _check_compression(data: "Dataset") -> None:
     """Refuses a compression for which no decoder is installed."""
     syntax = data.file_meta.get("TransferSyntaxUID")
     try:
-        available = syntax is None or _pydicom().pixels.get_decoder(syntax).is_available
+        available = syntax is None or silent_pydicom().pixels.get_decoder(syntax).is_available
     except NotImplementedError:
         available = False
     if not available:
@@ -152,7 +156,7 @@ def _check_streams(data: "Dataset") -> None:
         return
     declared = int(data.Rows), int(data.Columns), int(data.SamplesPerPixel)
     frames = int(data.get("NumberOfFrames") or 1)
-    streams = _pydicom().encaps.generate_frames(data.PixelData, number_of_frames=frames)
+    streams = silent_pydicom().encaps.generate_frames(data.PixelData, number_of_frames=frames)
     for number, stream in enumerate(streams, 1):
         if (found := stream_size(stream)) != declared:
             raise CorruptImage(
@@ -193,7 +197,7 @@ def _header(data: "Dataset") -> Header:
 
 def _as_stored(pixels: np.ndarray, data: "Dataset") -> FileImage:
     """A decoded frame [H, W] or [H, W, 3] with what is black and white in it."""
-    tables = _pydicom().pixels
+    tables = silent_pydicom().pixels
     photometric = str(data.PhotometricInterpretation)
     if photometric == "PALETTE COLOR":
         pixels = tables.apply_color_lut(pixels, data)[..., :3]

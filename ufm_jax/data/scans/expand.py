@@ -13,7 +13,7 @@ from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Record, unique_name
 from ufm_jax.data.scans.kinds import is_scan
 from ufm_jax.data.scans.pseudonyms import Pseudonyms, site_key
-from ufm_jax.data.scans.store import FrameFile, Scan, open_scan, patient_of
+from ufm_jax.data.scans.store import Scan, frame_files, open_scan, patient_of
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.files import cache_folder, config_folder
 from ufm_jax.threads import map_in_order
@@ -22,13 +22,46 @@ SPACING = "px_mm"
 """The attribute that holds a pixel's millimetres, unless the source has one of that name."""
 
 
-class _Opened(NamedTuple):
-    """What became of a scan: its frames and their folder, or why there are none."""
+class Opened(NamedTuple):
+    """What became of a scan: its kept frames and their folder, or the fault why there are none.
+
+    ``patient`` is the patient's pseudonym, '' if the file names none.
+    """
 
     scan: Scan | None
     folder: Path
     patient: str
     fault: str
+
+
+def open_scans(
+    files: Sequence[Path], settings: DataSettings, progress: Progress | None = None
+) -> dict[Path, Opened]:
+    """Reads those of some files that are scans, each once.
+
+    Args:
+        files: Files of any kind.
+        settings: Which frames, the cache, and the number of threads.
+        progress: Called with (done, total) scans.
+
+    Raises:
+        DataError: If a package that reads a scan is not installed.
+    """
+    scans = [file for file in files if is_scan(file)]
+    if not scans:
+        return {}
+    cache_dir = cache_folder(settings.cache_dir)
+    names = Pseudonyms(site_key(config_folder()))
+    digests, unreadable = content_digests(scans, cache_dir, settings.workers)
+    work = functools.partial(_opened, choice=settings.frames, cache_dir=cache_dir, names=names)
+    contents = {path: (digests[i], unreadable.get(i, "")) for i, path in enumerate(scans)}
+    opened: dict[Path, Opened] = {}
+    results = map_in_order(work, contents.items(), settings.workers)
+    for done, (path, result) in enumerate(zip(contents, results, strict=True), 1):
+        opened[path] = result
+        if progress is not None:
+            progress(done, len(contents))
+    return opened
 
 
 def with_frames(
@@ -46,8 +79,8 @@ def with_frames(
     Args:
         records: Records without a known fault.
         root: Folder without which files are named, so that moving it changes nothing.
-        settings: Which frames, the cache, and the number of threads.
-        progress: Called with (done, total) scans.
+        settings: As for ``open_scans``.
+        progress: Likewise.
 
     Returns:
         The records; and an issue for each scan that cannot be read, of which frames are left out,
@@ -56,20 +89,8 @@ def with_frames(
     Raises:
         DataError: If a package that reads a scan is not installed.
     """
-    scans = [r.image for r in records if isinstance(r.image, Path) and is_scan(r.image)]
-    if not scans:
-        return tuple(records), []
-    cache_dir = cache_folder(settings.cache_dir)
-    names = Pseudonyms(site_key(config_folder()))
-    digests, unreadable = content_digests(scans, cache_dir, settings.workers)
-    work = functools.partial(_opened, choice=settings.frames, cache_dir=cache_dir, names=names)
-    contents = {path: (digests[i], unreadable.get(i, "")) for i, path in enumerate(scans)}
-    opened: dict[Path, _Opened] = {}
-    results = map_in_order(work, contents.items(), settings.workers)
-    for done, (path, result) in enumerate(zip(contents, results, strict=True), 1):
-        opened[path] = result
-        if progress is not None:
-            progress(done, len(contents))
+    files = [record.image for record in records if isinstance(record.image, Path)]
+    opened = open_scans(files, settings, progress)
     expanded: list[Record] = []
     issues: list[Issue] = []
     for record in records:
@@ -78,25 +99,25 @@ def with_frames(
             expanded.append(record)
             continue
         expanded += _frames_of(record, unique_name(record, root), found)
-        issues += _issues_of(record, found)
+        issues += issues_of(found, record.client, record.name)
     return tuple(expanded), issues
 
 
 def _opened(
     item: tuple[Path, tuple[bytes, str]], choice: str, cache_dir: Path, names: Pseudonyms
-) -> _Opened:
+) -> Opened:
     path, (content, fault) = item
     if fault:
-        return _Opened(None, cache_dir, "", fault)
+        return Opened(None, cache_dir, "", fault)
     try:
         scan, folder = open_scan(path, content, choice, cache_dir)
         patient = patient_of(path)
     except (CorruptImage, OSError) as error:
-        return _Opened(None, cache_dir, "", str(error))
-    return _Opened(scan, folder, names.of(patient) if patient else "", "")
+        return Opened(None, cache_dir, "", str(error))
+    return Opened(scan, folder, names.of(patient) if patient else "", "")
 
 
-def _frames_of(record: Record, name: str, found: _Opened) -> list[Record]:
+def _frames_of(record: Record, name: str, found: Opened) -> list[Record]:
     if found.scan is None:
         return []
     scan, group = found.scan, record.group
@@ -107,23 +128,16 @@ def _frames_of(record: Record, name: str, found: _Opened) -> list[Record]:
     if scan.mm is not None:
         attributes.setdefault(SPACING, repr(scan.mm))
     return [
-        replace(
-            record,
-            image=FrameFile(
-                f"{name} frame {frame.number + 1}" if scan.frames > 1 else name,
-                found.folder / frame.file,
-                frame.content,
-            ),
-            group=group,
-            attributes=attributes,
-        )
-        for frame in scan.kept
+        replace(record, image=frame, group=group, attributes=attributes)
+        for frame in frame_files(scan, found.folder, name)
     ]
 
 
-def _issues_of(record: Record, found: _Opened) -> list[Issue]:
+def issues_of(found: Opened, client: str, name: str) -> list[Issue]:
+    """What is wrong with a scan, or was left out of it: see ``with_frames``."""
+
     def issue(kind: str, reason: str) -> Issue:
-        return Issue(kind, record.client, record.name, reason)
+        return Issue(kind, client, name, reason)
 
     scan = found.scan
     if scan is None:

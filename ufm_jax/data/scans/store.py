@@ -24,7 +24,7 @@ from ufm_jax.data.cache.decode import drop_equal_channels, pixel_digest, to_byte
 from ufm_jax.data.cache.fingerprint import code_stamp, digest, read_sealed, write_sealed
 from ufm_jax.data.image_file import CorruptImage, FileImage
 from ufm_jax.data.scans import clip, dicom, nifti
-from ufm_jax.data.scans.deidentify import blackened, kept_part
+from ufm_jax.data.scans.deidentify import Cut, blackened, kept_part
 from ufm_jax.data.scans.frames import DIFFERENT, chosen_frames, different
 from ufm_jax.data.scans.kinds import is_clip, is_nifti
 from ufm_jax.data.scans.regions import Regions
@@ -51,6 +51,7 @@ class Scan:
         kept: Those taken.
         left_out: Why others that were chosen are not among them; '' if all are.
         scan_by: What told where the scan is; '' if nothing did.
+        cut: The frames' box in the file's pictures; None if nothing is kept.
         mm: Millimetres a pixel; None if unknown.
         model, transducer, frame_ms: See ``dicom.Header``.
         doubts: What the header says and was not believed.
@@ -60,6 +61,7 @@ class Scan:
     kept: tuple[Frame, ...] = ()
     left_out: str = ""
     scan_by: str = ""
+    cut: Cut | None = None
     mm: float | None = None
     model: str = ""
     transducer: str = ""
@@ -74,11 +76,21 @@ _LOOKED_AT = 16
 
 @dataclass(frozen=True)
 class FrameFile:
-    """A kept frame as a record's image; see ``records.ImageHandle``."""
+    """A kept frame as a record's image; see ``records.ImageHandle``.
+
+    Attributes:
+        name: The scan's, with the frame's number behind it where there are several.
+        file: Its PNG in the cache.
+        content: The name of its pixels.
+        number: Its number in the scan, from 0.
+        cut: Its box in the scan's pictures.
+    """
 
     name: str
     file: Path
     content: str
+    number: int
+    cut: Cut
 
     def fingerprint(self) -> bytes:
         """The name of its pixels."""
@@ -125,6 +137,23 @@ def open_scan(path: Path, content: bytes, choice: str, cache_dir: Path) -> tuple
     return scan, folder
 
 
+def frame_files(scan: Scan, folder: Path, name: str) -> list[FrameFile]:
+    """The kept frames of a scan as ``open_scan`` returns it, which messages call ``name``."""
+    if scan.cut is None:
+        return []
+    several = scan.frames > 1
+    return [
+        FrameFile(
+            f"{name} frame {frame.number + 1}" if several else name,
+            folder / frame.file,
+            frame.content,
+            frame.number,
+            scan.cut,
+        )
+        for frame in scan.kept
+    ]
+
+
 def patient_of(path: Path) -> str:
     """The patient's number in clear, for ``pseudonyms`` alone; '' where the file has none.
 
@@ -155,6 +184,7 @@ def _extract(path: Path, choice: str, folder: Path) -> Scan:
         kept=tuple(kept),
         left_out="" if len(kept) == len(chosen) else LIKE_THE_LAST if part else UNKNOWN_SCAN,
         scan_by=part.reason if part else "",
+        cut=part.cut if part else None,
         mm=contents.mm,
         model=contents.model,
         transducer=contents.transducer,
@@ -184,7 +214,8 @@ class _Contents(NamedTuple):
 
 def _contents(path: Path) -> _Contents:
     if is_clip(path):
-        return _Contents(clip.read_frames, clip.count_frames(path))
+        frames, frame_ms = clip.read_timing(path)
+        return _Contents(clip.read_frames, frames, frame_ms=frame_ms)
     if is_nifti(path):
         return _Contents(nifti.read_frames, *nifti.read_shape(path))
     header = dicom.read_header(path)
@@ -197,6 +228,7 @@ def _contents(path: Path) -> _Contents:
 def _from_json(text: bytes) -> Scan:
     facts = json.loads(text)
     facts["kept"] = tuple(Frame(**frame) for frame in facts["kept"])
+    facts["cut"] = facts["cut"] and Cut(*facts["cut"])
     facts["doubts"] = tuple(facts["doubts"])
     return Scan(**facts)
 

@@ -1,5 +1,6 @@
 """A folder of images of any format and size, read for prediction in bounded memory."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,10 +11,15 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.decode import DecodedFile, decode_bytes, make_row
 from ufm_jax.data.decoding import check_depth
 from ufm_jax.data.image_file import SUFFIXES, CorruptImage
-from ufm_jax.data.records import Picture
+from ufm_jax.data.issues import FAULTS
+from ufm_jax.data.records import ImageSource, Picture, load_source
+from ufm_jax.data.scans.expand import issues_of, open_scans
+from ufm_jax.data.scans.kinds import is_scan
+from ufm_jax.data.scans.store import FrameFile, Scan, frame_files
 from ufm_jax.data.screening import fault_of_file
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import Exclusions
@@ -26,16 +32,38 @@ _FIRST = 32
 """Files that are looked at before any is predicted."""
 
 
+_log = logging.getLogger(__name__)
+
+
+class ScanFrame(NamedTuple):
+    """A frame, and the scan that it is of: ``file`` is its path below the folder."""
+
+    file: str
+    scan: Scan
+    frame: FrameFile
+
+
 class ListedFile(NamedTuple):
-    """A file of a folder.
+    """A file of a folder, or a frame of one.
 
     Attributes:
-        name: Path below the folder, with forward slashes.
+        name: Path below the folder, with forward slashes; of a clip's frame its number behind it.
         error: Why it cannot be read; '' if it can be.
+        part: The frame, where the file is a scan that can be read.
     """
 
     name: str
     error: str = ""
+    part: ScanFrame | None = None
+
+    @property
+    def file(self) -> str:
+        """The path of its file below the folder."""
+        return self.part.file if self.part else self.name
+
+    def source(self, root: Path) -> ImageSource:
+        """Where its pixels are."""
+        return self.part.frame if self.part else root / self.name
 
 
 @dataclass(frozen=True)
@@ -43,14 +71,14 @@ class FolderImage:
     """An image as the network takes it.
 
     Attributes:
-        name: Path below the folder, with forward slashes.
+        listed: The file.
         image: uint8 [S, S, C], the picture in the top-left corner.
         extent: (height, width) of the picture there.
-        native: (height, width) of the file, turned upright as its EXIF says.
-        frames: Frames in the file, of which the first is used.
+        native: (height, width) of the file, turned upright as its EXIF says, or of the frame.
+        frames: Frames in the file, of which the first is used; of a frame 1.
     """
 
-    name: str
+    listed: ListedFile
     image: np.ndarray
     extent: tuple[int, int]
     native: tuple[int, int]
@@ -93,7 +121,7 @@ def list_files(root: Path, settings: DataSettings) -> tuple[ListedFile, ...]:
         left_out = exclude.folder(here.relative_to(root).parts)
         for name in sorted(name for name in files if not name.startswith(".")):
             error = "does not have the suffix of an image"
-            if Path(name).suffix.lower() in SUFFIXES:
+            if Path(name).suffix.lower() in SUFFIXES or is_scan(here / name):
                 _, error = fault(here / name) or ("", "")
                 if like := left_out or exclude.pattern(name):
                     error = f"is left out by its name, like {like!r}"
@@ -103,29 +131,71 @@ def list_files(root: Path, settings: DataSettings) -> tuple[ListedFile, ...]:
     return tuple(found)
 
 
-def read_pixels(path: Path, settings: DataSettings) -> DecodedFile:
-    """A file's picture at its own size.
+def with_frames(
+    root: Path,
+    files: Sequence[ListedFile],
+    settings: DataSettings,
+    progress: Progress | None = None,
+) -> tuple[ListedFile, ...]:
+    """Replaces each scan by its kept frames, in order, or by itself with the fault; others stay.
+
+    Args:
+        root: The folder.
+        files: Files of it.
+        settings: Which frames, and the cache.
+        progress: Called with (done, total) scans.
 
     Raises:
-        CorruptImage: If the file cannot be opened or decoded; the message is the reason.
+        DataError: If a package that reads a scan is not installed.
+    """
+    opened = open_scans([root / f.name for f in files if not f.error], settings, progress)
+    expanded: list[ListedFile] = []
+    for listed in files:
+        found = opened.get(root / listed.name)
+        if listed.error or found is None:
+            expanded.append(listed)
+            continue
+        for issue in issues_of(found, "", listed.name):
+            if issue.kind in FAULTS:
+                expanded.append(ListedFile(listed.name, issue.reason))
+            else:
+                _log.warning("%s: %s", listed.name, issue.reason)
+        if (scan := found.scan) is not None:
+            expanded += [
+                ListedFile(frame.name, part=ScanFrame(listed.name, scan, frame))
+                for frame in frame_files(scan, found.folder, listed.name)
+            ]
+    return tuple(expanded)
+
+
+def read_pixels(source: ImageSource, settings: DataSettings) -> DecodedFile:
+    """An image's pixels at its own size.
+
+    Raises:
+        CorruptImage: If it cannot be opened or decoded; the message is the reason.
     """
     try:
-        return decode_bytes(path.read_bytes(), settings.value_range)
+        content = load_source(source)
     except OSError as error:
         raise CorruptImage(f"cannot be opened: {_why(error)}") from error
+    if isinstance(content, Picture):
+        pixels = content.pixels
+        return DecodedFile(pixels if pixels.ndim == 3 else pixels[..., None], frames=1, peak=0)
+    return decode_bytes(content, settings.value_range)
 
 
-def check_first(root: Path, names: Sequence[str], settings: DataSettings) -> None:
+def check_first(root: Path, files: Sequence[ListedFile], settings: DataSettings) -> None:
     """Refuses a folder of dark 16-bit files, judged by its first files; training judges by all.
 
     Raises:
         DataError: See ``decoding.check_depth``.
     """
-    peaks = np.zeros(len(names[:_FIRST]), np.int64)
-    for index in range(len(peaks)):
+    first = files[:_FIRST]
+    peaks = np.zeros(len(first), np.int64)
+    for index, listed in enumerate(first):
         with suppress(CorruptImage):  # The table will name it.
-            peaks[index] = read_pixels(root / names[index], settings).peak
-    check_depth(peaks, names)
+            peaks[index] = read_pixels(listed.source(root), settings).peak
+    check_depth(peaks, [listed.name for listed in first])
 
 
 def read_image(root: Path, listed: ListedFile, settings: DataSettings) -> FolderImage | ListedFile:
@@ -137,13 +207,13 @@ def read_image(root: Path, listed: ListedFile, settings: DataSettings) -> Folder
     if listed.error:
         return listed
     try:
-        pixels, frames, _ = read_pixels(root / listed.name, settings)
+        pixels, frames, _ = read_pixels(listed.source(root), settings)
     except CorruptImage as error:
-        return ListedFile(listed.name, str(error))
+        return listed._replace(error=str(error))
     channels = 3 if settings.channels == "auto" else settings.channels
     row = make_row(Picture(pixels), settings.working_size, channels, detector=None)
     height, width = pixels.shape[:2]
-    return FolderImage(listed.name, row.image, row.extent, (height, width), frames)
+    return FolderImage(listed, row.image, row.extent, (height, width), frames)
 
 
 def read_batches(

@@ -2,18 +2,21 @@
 
 ``OUT/predictions.csv`` has a row for each file, in order; ``error`` says why one has no prediction.
 Diagnosis: image, called, prob_<class>..., error. Segmentation: image, mask, pixels_<class>...,
-<measurement>_<unit>, error; and beside the table
+mm2_<class>... where a spacing is known, <measurement>_<unit>, error; and beside the table
 
     OUT/masks/*.png         uint8 class numbers at the file's size; 0 and 255 for one class
-    OUT/overlays/*.png      the pictures with tinted and outlined regions
+    OUT/overlays/*.png      the pictures with tinted and outlined regions; of scans what is kept
+    OUT/dicom/*.png.dcm     DICOM segmentations of DICOM files, where asked for
     OUT/classes.csv         value in the masks, class, colour in the overlays
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from statistics import median
 
 import numpy as np
 from PIL import Image
@@ -22,20 +25,27 @@ from ufm_jax.config.finetuning import EvaluationConfig
 from ufm_jax.data.csv_files import writing_csv
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.labels.task import Task
+from ufm_jax.data.scans.kinds import is_dicom
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.evaluation.biometry import UNITS
 from ufm_jax.evaluation.calls import make_calls
 from ufm_jax.evaluation.predictions_csv import SEPARATOR
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.files import private_file, private_folder
-from ufm_jax.prediction.folder.files import FolderImage, read_pixels
+from ufm_jax.prediction.folder.dicom_masks import write_segmentation
+from ufm_jax.prediction.folder.files import FolderImage, ListedFile, ScanFrame, read_pixels
 from ufm_jax.prediction.measurement import measure
 from ufm_jax.prediction.native_masks import native_mask
 from ufm_jax.prediction.overlay import class_colour, draw_regions
 
-TABLE, KEY, MASKS, OVERLAYS = "predictions.csv", "classes.csv", "masks", "overlays"
+TABLE, KEY = "predictions.csv", "classes.csv"
+MASKS, OVERLAYS, DICOM = "masks", "overlays", "dicom"
+
+_log = logging.getLogger(__name__)
 
 _FULL = 255
+_SUMMARIES: Mapping[str, Callable[[Sequence[float]], float]] = {"median": median, "most": max}
+"""What is said of a number over the frames of a clip."""
 
 Cells = Mapping[str, str]
 """Values of a row by column; the cell of an absent column is empty."""
@@ -67,6 +77,11 @@ class DiagnosisOutput:
         return ("called", *(f"prob_{name}" for name in self.task.classes))
 
     @property
+    def summary_columns(self) -> tuple[str, ...]:
+        """Columns of a clip's summary."""
+        return self.columns
+
+    @property
     def note(self) -> str:
         """How the table is to be read, in one line."""
         if not self.thresholds:
@@ -79,6 +94,15 @@ class DiagnosisOutput:
     def __call__(self, image: FolderImage, probabilities: np.ndarray) -> Cells:
         """Cells of an image with ``probabilities`` [C]; called from several threads at once."""
         del image
+        return self._called(probabilities)
+
+    def summary(self, frames: Sequence[Cells]) -> Cells:
+        """Cells of a clip: each probability's mean over its frames, and what is called by it."""
+        names = [f"prob_{name}" for name in self.task.classes]
+        levels = np.array([[float(cells[name]) for name in names] for cells in frames])
+        return self._called(levels.mean(axis=0).astype(np.float32))
+
+    def _called(self, probabilities: np.ndarray) -> Cells:
         task = self.task
         assert task.kind != "segment"
         (calls,) = make_calls(probabilities[None], task.kind, task.classes, self.thresholds)
@@ -97,8 +121,11 @@ class SegmentationOutput:
         images: The folder that is read.
         out: The folder that is written.
         files: Name of the mask of each image, see ``mask_names``.
-        spacing: mm per pixel of all images; 0 = unknown, lengths are in pixels.
+        spacing: mm per pixel where a file does not say it; 0 = unknown.
+        in_mm: Whether a spacing is known of any image; else lengths are in pixels.
         overlays: Whether overlays are drawn.
+        dicom: What tells this prediction from others of the same files, in the DICOM segmentations
+            that are written; '' for none.
     """
 
     task: Task
@@ -108,13 +135,26 @@ class SegmentationOutput:
     out: Path
     files: Mapping[str, str]
     spacing: float
+    in_mm: bool
     overlays: bool
+    dicom: str = ""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns between ``image`` and ``error``."""
-        areas = tuple(f"pixels_{name}" for name in self.task.classes)
-        return ("mask", *areas, *filter(None, [self._measured]))
+        return ("mask", *["dicom"][: bool(self.dicom)], *self._sizes)
+
+    @property
+    def summary_columns(self) -> tuple[str, ...]:
+        """Columns of a clip's summary."""
+        return tuple(f"{which}_{column}" for column in self._sizes for which in _SUMMARIES)
+
+    @property
+    def _sizes(self) -> tuple[str, ...]:
+        """Columns that hold numbers."""
+        units = ("pixels", "mm2") if self.in_mm else ("pixels",)
+        areas = [f"{unit}_{name}" for unit in units for name in self.task.classes]
+        return (*areas, *filter(None, [self._measured]))
 
     @property
     def note(self) -> str:
@@ -128,7 +168,7 @@ class SegmentationOutput:
         if not measurement:
             return ""
         unit = UNITS[measurement]
-        return f"{measurement}_{'px' if unit == 'mm' and not self.spacing else unit}"
+        return f"{measurement}_{'px' if unit == 'mm' and not self.in_mm else unit}"
 
     def write_key(self) -> None:
         """Writes what values and colours mean."""
@@ -149,20 +189,51 @@ class SegmentationOutput:
             CorruptImage: If the file can no longer be read.
         """
         mask = native_mask(probabilities, image.native, self.settings.least_component)
-        file = self.files[image.name]
+        listed = image.listed
+        file = self.files[listed.name]
         if self.overlays:
             # Read again, since memory could not hold every picture until its mask is known.
-            pixels = read_pixels(self.images / image.name, self.data).pixels
+            pixels = read_pixels(listed.source(self.images), self.data).pixels
             if pixels.shape[:2] != mask.shape:
                 raise CorruptImage("changed while it was predicted")
             _save(draw_regions(pixels, mask), self.out / OVERLAYS / file)
-        _save(mask * np.uint8(self._scale), self.out / MASKS / file)
-        counts = np.bincount(mask.reshape(-1), minlength=1 + self.task.num_classes)[1:]
-        cells = {f"pixels_{n}": str(c) for n, c in zip(self.task.classes, counts, strict=True)}
-        cells["mask"] = f"{MASKS}/{file}"
+        placed = listed.part.frame.cut.placed(mask) if listed.part else mask
+        _save(placed * np.uint8(self._scale), self.out / MASKS / file)
+        cells = {"mask": f"{MASKS}/{file}", **self._measures(mask, listed)}
+        if self.dicom and listed.part and is_dicom(self.images / listed.part.file):
+            cells["dicom"] = self._segmentation(placed, listed.part, f"{DICOM}/{file}.dcm")
+        return cells
+
+    def _segmentation(self, mask: np.ndarray, part: ScanFrame, file: str) -> str:
+        """Writes a mask as DICOM; the file's name, or '' if that cannot be."""
+        source, number = self.images / part.file, part.frame.number
+        try:
+            write_segmentation(source, number, mask, self.task.classes, self.dicom, self.out / file)
+        except CorruptImage as error:
+            _log.warning("%s: no DICOM segmentation: it %s", part.frame.name, error)
+            return ""
+        return file
+
+    def summary(self, frames: Sequence[Cells]) -> Cells:
+        """Cells of a clip: the median and the largest of each number over its frames."""
+        cells = {}
+        for column in self._sizes:
+            if known := [float(frame[column]) for frame in frames if frame[column]]:
+                for which, statistic in _SUMMARIES.items():
+                    cells[f"{which}_{column}"] = f"{statistic(known):.6g}"
+        return cells
+
+    def _measures(self, mask: np.ndarray, listed: ListedFile) -> Cells:
+        """Areas, and the measurement, of a mask."""
+        classes = self.task.classes
+        spacing = (listed.part.scan.mm if listed.part else None) or self.spacing or np.nan
+        counts = np.bincount(mask.reshape(-1), minlength=1 + len(classes))[1:].tolist()
+        cells = {f"pixels_{name}": str(n) for name, n in zip(classes, counts, strict=True)}
+        for name, count in zip(classes, counts, strict=True):
+            cells[f"mm2_{name}"] = _number(count * spacing**2)
         if self._measured:
-            value = measure(mask, self.spacing or 1.0, self.settings, self.task.classes)
-            cells[self._measured] = f"{value:.6g}" if np.isfinite(value) else ""
+            scale = spacing if self.in_mm else 1.0
+            cells[self._measured] = _number(measure(mask, scale, self.settings, classes))
         return cells
 
     @property
@@ -206,6 +277,11 @@ def mask_names(names: Sequence[str]) -> dict[str, str]:
         files[name] = file
         taken.add(file.casefold())
     return files
+
+
+def _number(value: float) -> str:
+    """A cell; empty where the number is unknown."""
+    return f"{value:.6g}" if np.isfinite(value) else ""
 
 
 def _save(pixels: np.ndarray, path: Path) -> None:

@@ -3,7 +3,9 @@
 import logging
 import math
 import os
+import secrets
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,21 +15,34 @@ from rich.progress import Progress
 
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.data.image_file import CorruptImage
+from ufm_jax.data.labels.task import Task
+from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.calls import calling_thresholds
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.algorithm import Params
 from ufm_jax.files import private_folder
 from ufm_jax.objectives.task import make_objective
+from ufm_jax.prediction.folder.clips import (
+    CLIPS,
+    frame_rate,
+    summary_of,
+    write_clip,
+    write_summaries,
+)
 from ufm_jax.prediction.folder.files import (
     FolderImage,
     ListedFile,
+    ScanFrame,
     check_first,
     list_files,
     read_batches,
     stack,
+    with_frames,
 )
 from ufm_jax.prediction.folder.outputs import (
+    MASKS,
+    OVERLAYS,
     TABLE,
     Cells,
     DiagnosisOutput,
@@ -52,8 +67,10 @@ class Request(NamedTuple):
         images: The folder that is read, with its sub-folders.
         out: The folder that is written; it must be empty or absent.
         client: Whose personal parameters are used; '' for a model without personal parameters.
-        spacing: mm per pixel of all images; 0 = unknown.
+        spacing: mm per pixel of images whose files do not say it; 0 = unknown.
         overlays: Whether overlays of segmentations are drawn.
+        clips: Whether the overlays of a scan of several frames are written as a clip too.
+        dicom: Whether masks of DICOM files are written as DICOM segmentations too.
     """
 
     images: Path
@@ -61,6 +78,20 @@ class Request(NamedTuple):
     client: str = ""
     spacing: float = 0.0
     overlays: bool = True
+    clips: bool = False
+    dicom: bool = False
+
+
+class _Row(NamedTuple):
+    """A row of the table, and what it is about."""
+
+    listed: ListedFile
+    cells: Cells
+
+    @property
+    def error(self) -> str:
+        """Why there is no prediction; '' if there is one."""
+        return self.cells.get("error", "")
 
 
 class Summary(NamedTuple):
@@ -94,12 +125,13 @@ def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request
     """
     params = model.for_client(request.client).params
     _check_out(request)
-    files = list_files(request.images, config.data)
-    candidates = [listed.name for listed in files if not listed.error]
-    check_first(request.images, candidates, config.data)
-    output = _output(config, model, request, candidates)
+    _check_options(request, model.task)
+    files = _files(request, config.data)
+    readable = [listed for listed in files if not listed.error]
+    check_first(request.images, readable, config.data)
+    output = _output(config, model, request, readable)
     # A batch larger than the number of images would only be filled up.
-    batch_size = min(config.evaluation.batch_size, max(1, len(candidates)))
+    batch_size = min(config.evaluation.batch_size, max(1, len(readable)))
     predictor = Predictor(make_objective(config, model.task).predict, batch_size)
     workers = config.data.num_workers or os.cpu_count() or 1
 
@@ -109,16 +141,48 @@ def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request
     batches = read_batches(request.images, files, config.data, batch_size, workers)
     predictions = _predictions(predictor, params, batches)
     rows = map_in_order(lambda item: _row(output, item), predictions, workers)
-    console = Console(stderr=True)
-    bar = Progress(console=console, transient=True, disable=not console.is_terminal)
-    failed = 0
-    with open_table(request.out / TABLE, output.columns) as add, bar:
-        for row in bar.track(rows, total=len(files), description="predicting"):
-            add(row)
-            if reason := row.get("error"):
-                failed += 1
-                _log.warning("%s: %s", row["image"], reason)
+    failed, clips = 0, []
+    with open_table(request.out / TABLE, output.columns) as add, _progress() as bar:
+        shown = bar.track(rows, total=len(files), description="predicting")
+        for file, of_file in groupby(shown, key=lambda row: row.listed.file):
+            done = list(of_file)
+            for row in done:
+                add({"image": row.listed.name, **row.cells})
+                if row.error:
+                    _log.warning("%s: %s", row.listed.name, row.error)
+            predicted = [row.cells for row in done if not row.error]
+            failed += len(done) - len(predicted)
+            if (part := done[0].listed.part) and part.scan.frames > 1:
+                clips.append(summary_of(output, file, part.scan, predicted))
+                if request.clips and predicted:
+                    _write_overlays(request.out, part, predicted)
+    if clips:
+        write_summaries(output, clips, request.out)
     return Summary(len(files) - failed, failed, output.note)
+
+
+def _files(request: Request, settings: DataSettings) -> tuple[ListedFile, ...]:
+    """The files of the folder, and the frames of its scans."""
+    files = list_files(request.images, settings)
+    with _progress() as bar:
+        task = bar.add_task("reading scans", total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        return with_frames(request.images, files, settings, show)
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not console.is_terminal)
+
+
+def _write_overlays(out: Path, part: ScanFrame, frames: Sequence[Cells]) -> None:
+    """Plays the overlays of a scan's predicted frames in the time that the scan takes."""
+    pictures = [out / cells["mask"].replace(MASKS, OVERLAYS, 1) for cells in frames]
+    rate = frame_rate(part.scan.frames, len(frames), part.scan.frame_ms)
+    write_clip(pictures, rate, out / CLIPS / f"{part.file}.mp4")
 
 
 def _check_out(request: Request) -> None:
@@ -131,17 +195,21 @@ def _check_out(request: Request) -> None:
         raise ConfigError(f"--out={out} lies within --images={request.images}; name another one")
 
 
-def _output(
-    config: FinetuneConfig, model: TrainedModel, request: Request, names: Sequence[str]
-) -> Output:
-    settings, task = config.evaluation, model.task
+def _check_options(request: Request, task: Task) -> None:
+    """Refuses options that would mean nothing for the model."""
     if not 0 <= request.spacing < math.inf:
         raise ConfigError(f"--spacing={request.spacing}: millimetres per pixel are above 0")
-    if request.spacing and not (task.kind == "segment" and settings.measurement):
-        raise ConfigError(
-            f"--spacing={request.spacing}: nothing is measured; set config.evaluation.measurement "
-            "of a segmentation, or leave it out"
-        )
+    for option in ("spacing", "clips", "dicom"):
+        if getattr(request, option) and task.kind != "segment":
+            raise ConfigError(f"--{option}: nothing is measured or drawn; it is for segmentations")
+    if request.clips and not request.overlays:
+        raise ConfigError("--clips: plays the overlays, so leave out --nooverlays")
+
+
+def _output(
+    config: FinetuneConfig, model: TrainedModel, request: Request, files: Sequence[ListedFile]
+) -> Output:
+    settings, task = config.evaluation, model.task
     if task.kind != "segment":
         chosen = {name: Threshold(value) for name, value in model.thresholds.items()}
         return DiagnosisOutput(task, calling_thresholds(task.kind, task.classes, settings, chosen))
@@ -152,9 +220,11 @@ def _output(
         config.data,
         request.images,
         request.out,
-        mask_names(names),
+        mask_names([listed.name for listed in files]),
         request.spacing,
-        request.overlays,
+        in_mm=any(listed.part and listed.part.scan.mm for listed in files) or request.spacing > 0,
+        overlays=request.overlays,
+        dicom=secrets.token_hex() if request.dicom else "",
     )
 
 
@@ -169,13 +239,13 @@ def _predictions(
             yield item if isinstance(item, ListedFile) else (item, next(outputs))
 
 
-def _row(output: Output, item: tuple[FolderImage, np.ndarray] | ListedFile) -> Cells:
+def _row(output: Output, item: tuple[FolderImage, np.ndarray] | ListedFile) -> _Row:
     if isinstance(item, ListedFile):
-        return {"image": item.name, "error": item.error}
+        return _Row(item, {"error": item.error})
     image, probabilities = item
     if image.frames > 1:
-        _log.warning("%s: frame 1 of %d is used", image.name, image.frames)
+        _log.warning("%s: frame 1 of %d is used", image.listed.name, image.frames)
     try:
-        return {"image": image.name, **output(image, probabilities)}
+        return _Row(image.listed, output(image, probabilities))
     except CorruptImage as error:
-        return {"image": image.name, "error": str(error)}
+        return _Row(image.listed, {"error": str(error)})
