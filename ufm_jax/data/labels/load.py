@@ -16,6 +16,7 @@ from ufm_jax.data.labels import checks
 from ufm_jax.data.labels.data import LabelledData
 from ufm_jax.data.labels.examples import Examples, faults_before_decoding, read_examples
 from ufm_jax.data.labels.masks.classes import MaskClasses
+from ufm_jax.data.labels.masks.of_frame import with_cut_masks
 from ufm_jax.data.labels.settings import LabelSettings
 from ufm_jax.data.labels.sources import read_labelled
 from ufm_jax.data.labels.spacing import spacing_mm
@@ -51,6 +52,7 @@ def load_labelled(
     records, issues, excluded = screen(listing, settings, faults_of, settings.unlabelled)
     files, listed_twice = checks.one_record_per_file(records, settings.duplicates)
     usable, of_scans = with_frames(files, listing.root, settings, progress)
+    usable = with_cut_masks(usable)
     issues += stop_on_faults(of_scans, settings.on_bad, settings.unlabelled)
     refuse_empty(usable, issues, excluded)
     names = [unique_name(record, listing.root) for record in usable]

@@ -59,6 +59,24 @@ def read_frames(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:
         raise CorruptImage(_undecoded(error)) from None
 
 
+def read_slice(path: Path, number: int, slices: int) -> np.ndarray:
+    """One slice of a file that should have ``slices``, its values as they are, [H, W].
+
+    Raises:
+        CorruptImage: If the file is broken, or has another number of slices.
+        DataError: If nibabel is not installed.
+    """
+    image = _open(path)
+    found, _ = read_shape(path)
+    if found != slices:
+        raise CorruptImage(f"has {found} slices, where {slices} are needed")
+    try:
+        place = np.unravel_index(number, image.shape[2:], order="F")
+        return np.asarray(image.dataobj[(slice(None), slice(None), *map(int, place))]).T
+    except Exception as error:
+        raise CorruptImage(_undecoded(error)) from None
+
+
 def _open(path: Path) -> "Nifti1Image":
     with needed_packages():
         import nibabel

@@ -82,6 +82,7 @@ class FrameFile:
         name: The scan's, with the frame's number behind it where there are several.
         file: Its PNG in the cache.
         content: The name of its pixels.
+        frames: Frames of the scan.
         number: Its number in the scan, from 0.
         cut: Its box in the scan's pictures.
     """
@@ -89,6 +90,7 @@ class FrameFile:
     name: str
     file: Path
     content: str
+    frames: int
     number: int
     cut: Cut
 
@@ -147,6 +149,7 @@ def frame_files(scan: Scan, folder: Path, name: str) -> list[FrameFile]:
             f"{name} frame {frame.number + 1}" if several else name,
             folder / frame.file,
             frame.content,
+            scan.frames,
             frame.number,
             scan.cut,
         )

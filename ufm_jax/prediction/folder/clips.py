@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ufm_jax.data.csv_files import writing_csv
+from ufm_jax.data.image_file import read_image_file
 from ufm_jax.data.optional import needed_packages
 from ufm_jax.data.scans.store import Scan
 from ufm_jax.files import private_file, private_folder
@@ -59,7 +59,7 @@ def write_clip(pictures: Iterable[Path], rate: float, out: Path) -> None:
         stream: Any = container.add_stream("h264", rate=Fraction(rate).limit_denominator(_MOST))
         stream.pix_fmt = "yuv420p"
         for index, file in enumerate(pictures):
-            pixels = _even(np.asarray(Image.open(file)))
+            pixels = _even(read_image_file(file.read_bytes()).samples)
             if index == 0:
                 stream.height, stream.width = pixels.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))

@@ -7,6 +7,7 @@ from PIL import Image
 
 from ufm_jax.data.image_file import CorruptImage, FileImage, read_image_file
 from ufm_jax.data.labels.masks.classes import BACKGROUND, COLOUR, IGNORE, MaskClasses, value_name
+from ufm_jax.data.records import ImageSource, Picture, load_source
 
 VOID = "void"
 """The kind of a fault in what values mean, which concerns all masks of a set."""
@@ -34,6 +35,19 @@ class ClassMask(NamedTuple):
 
     numbers: np.ndarray
     grey: bool
+
+
+def source_values(source: ImageSource) -> np.ndarray:
+    """The values of a mask, int32 [H, W]; see ``decode_values``.
+
+    Raises:
+        MaskFault: If it cannot be read or decoded.
+    """
+    try:
+        content = load_source(source)
+    except OSError as error:
+        raise MaskFault("missing", f"cannot be read: {error.strerror or error}") from error
+    return decode_values(content.pixels if isinstance(content, Picture) else content)
 
 
 def decode_values(content: bytes | np.ndarray) -> np.ndarray:

@@ -28,7 +28,7 @@ from ufm_jax.data.labels.masks import classes as mask_classes
 from ufm_jax.data.labels.masks import decode
 from ufm_jax.data.labels.masks.classes import MaskClasses, classes_of_values
 from ufm_jax.data.labels.masks.decode import ClassMask, MaskFault
-from ufm_jax.data.records import ImageSource, Picture, load_source, name_of_source
+from ufm_jax.data.records import ImageSource, name_of_source
 from ufm_jax.errors import DataError
 from ufm_jax.threads import map_in_order
 
@@ -71,7 +71,7 @@ def read_mask(source: ImageSource, classes: MaskClasses, native: Size) -> ClassM
     Raises:
         MaskFault: If it does not decode, is of another size, or holds a value of no class.
     """
-    values = _values(source)
+    values = decode.source_values(source)
     if values.shape != native:
         (height, width), (image_height, image_width) = values.shape, native
         raise MaskFault(
@@ -151,7 +151,7 @@ def values_in_masks(
 
     def values(index: int) -> list[int]:
         try:
-            return [int(value) for value in np.unique(_values(sources[index]))]
+            return [int(value) for value in np.unique(decode.source_values(sources[index]))]
         except CorruptImage:
             return []  # ``decode_masks`` names it.
 
@@ -164,15 +164,6 @@ def values_in_masks(
 def _code() -> bytes:
     """Changes when the code that reads masks does."""
     return code_stamp(image_file, decode, mask_classes)
-
-
-def _values(source: ImageSource) -> np.ndarray:
-    """Values of a mask, int32 [H, W]."""
-    try:
-        content = load_source(source)
-    except OSError as error:
-        raise MaskFault("missing", f"cannot be read: {error.strerror or error}") from error
-    return decode.decode_values(content.pixels if isinstance(content, Picture) else content)
 
 
 def _row(source: ImageSource, classes: MaskClasses, native: Size, size: int) -> Row:
