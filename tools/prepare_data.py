@@ -1,17 +1,26 @@
-"""Prepares data: public sets with TFDS, any source as ArrayRecord files, or simulated folders.
+"""Prepares data: a hospital's files, public sets, ArrayRecord files, or simulated folders.
 
     python -m tools.prepare_data phantoms --out FOLDER
+    python -m tools.prepare_data hospital --in FILES --out FOLDER
     python -m tools.prepare_data tfds --set busi --source DOWNLOAD --out FOLDER
     python -m tools.prepare_data array_record --source folders --root ROOT --out FOLDER
 
-``phantoms`` writes folders like one's own, to try every command on. Train on the others with
-``data.source='tfds'`` or ``'array_record'`` and ``data.root=FOLDER``.
+``phantoms`` writes folders like one's own, to try every command on. ``hospital`` writes DICOM,
+clips, NIfTI and pictures as PNG in which what lies outside the scan is black, with an index.csv
+that names nobody and a page to look at before anything leaves the site; the key in
+~/.config/ufm_jax stays. Train on these with ``data.source='index'``, on the others with ``'tfds'``
+or ``'array_record'``, and ``data.root=FOLDER``.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
+from rich.console import Console
+from rich.progress import Progress
+
+from tools.hospital.export import Request, export
+from tools.hospital.page import reasons, render
 from ufm_jax.config.command import count_argument, count_or_zero, path_argument
 from ufm_jax.data.listing import read_listing
 from ufm_jax.data.screening import file_faults
@@ -21,6 +30,7 @@ from ufm_jax.data.sources.tfds_builders import SETS, build
 from ufm_jax.door import enter, say
 from ufm_jax.errors import DataError
 from ufm_jax.phantoms.folders import write_phantoms
+from ufm_jax.report.page import write_page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +43,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     simulated.add_argument("--images", type=count_argument, default=100, help="of each site")
     simulated.add_argument("--size", type=count_argument, default=200, help="longer side, pixels")
     simulated.add_argument("--seed", type=count_or_zero, default=0)
+    hospital = commands.add_parser("hospital", help="a hospital's files, without names")
+    hospital.add_argument("--in", dest="source", type=path_argument, required=True)
+    hospital.add_argument("--out", type=path_argument, required=True)
+    whose = hospital.add_mutually_exclusive_group()
+    whose.add_argument("--client", default="hospital", help="whose all files are")
+    whose.add_argument(
+        "--client_folders",
+        action="store_true",
+        help="each folder in --in is a client, and its name is written",
+    )
+    hospital.add_argument("--frames", default=DataSettings.frames, help="as data.frames")
+    hospital.add_argument("--labels", type=path_argument, help="CSV with image and label")
     tfds = commands.add_parser("tfds", help="build a public set from a copy you downloaded")
     tfds.add_argument("--set", choices=SETS, required=True)
     tfds.add_argument("--source", type=path_argument, required=True, help="the unpacked download")
@@ -54,11 +76,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
         )
         say(f"written to {options.out}: {counts}")
+    elif options.command == "hospital":
+        return _export(options)
     elif options.command == "tfds":
         say(f"built: {build(options.set, options.source, options.out)}")
     else:
         say(f"packed: {_pack(options)} images in {options.out}")
     return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    client = "" if options.client_folders else options.client
+    settings = DataSettings(source="folders", root=str(options.source), frames=options.frames)
+    request = Request(options.source, options.out, client, options.labels, settings)
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("reading", total=None)
+        made = export(request, lambda done, all: bar.update(task, completed=done, total=all))
+    page = write_page(options.out, render(made))
+    for reason, number in reasons(made).items():
+        say(f"left out: {number} {reason}")
+    images = sum(file.images for file in made.files)
+    say(f"{images} images in {options.out}; which is of which file: {made.origins}")
+    say(f"look at what was kept before it leaves the site: {page}")
+    return 0 if images else 1
 
 
 def _pack(options: argparse.Namespace) -> int:

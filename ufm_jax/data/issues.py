@@ -19,7 +19,7 @@ KINDS: Mapping[str, str] = {
     "duplicate_within": "images that one client holds more than once",
     "multi_frame": "files of several frames, of which the first is used",
     "no_scan": "files in which the scan cannot be told from what surrounds it",
-    "scan_header": "headers that say what cannot be",
+    "scan_header": "scans of which something was not believed, or not used",
     "frames": "clips of which some frames are left out",
     "not_image": "files and links that are not images",
     "near_equal": "names that differ only by case, blanks or leading zeros",

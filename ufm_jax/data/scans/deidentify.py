@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from ufm_jax.data.geometry.detect import find_scan_area
 from ufm_jax.data.scans.regions import Regions
 
+_OVERVIEW, _SQUARES, _SEEN = 320, 40, 24
+"""Longest side of an overview; squares along it; grey level from which a pixel shows something."""
+_AMBER = (232, 140, 20)
 _LEAST_SHARE = 0.25
 """Of its region's box, that a fan covers."""
 
@@ -80,6 +84,31 @@ def kept_part(brightest: np.ndarray, regions: Regions) -> Kept | None:
         found = _scan_area(brightest[box])
         kept[box] |= found if found is not None and found.mean() >= _LEAST_SHARE else True
     return Kept(kept, "regions")
+
+
+def overview(brightest: np.ndarray, kept: Kept | None) -> np.ndarray:
+    """A small picture for a person to see what is kept and where something was blackened.
+
+    Args:
+        brightest: As for ``kept_part``.
+        kept: What is kept of it; None for nothing.
+
+    Returns:
+        uint8 [h, w, 3]: what is kept as it is; amber in squares too coarse to read a letter in,
+        where something brighter than black was blackened.
+    """
+    height, width = brightest.shape
+    mask = np.zeros(brightest.shape, bool) if kept is None else kept.mask
+    side = max(1, round(max(height, width) / _SQUARES))
+    rows, columns = (range(0, length, side) for length in (height, width))
+    lost = np.where(mask, 0, brightest) >= _SEEN
+    any_lost = np.logical_or.reduceat(np.logical_or.reduceat(lost, rows, axis=0), columns, axis=1)
+    squares = any_lost.repeat(side, axis=0).repeat(side, axis=1)[:height, :width]
+    grey = np.where(mask, brightest, 0)[..., None].repeat(3, axis=-1)
+    grey[squares & ~mask] = _AMBER
+    picture = Image.fromarray(grey)
+    picture.thumbnail((_OVERVIEW, _OVERVIEW))
+    return np.asarray(picture)
 
 
 def _scan_area(brightest: np.ndarray) -> np.ndarray | None:

@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 _PLAIN_NAME = re.compile(r"[\w .,/+()-]{1,32}")
 _MOST_FRAMES = 100_000
+_ORGANS = frozenset(
+    (
+        *("ABDOMEN", "AORTA", "APPENDIX", "BLADDER", "BRAIN", "BREAST", "CAROTID", "CHEST", "EYE"),
+        *("FETUS", "GALLBLADDER", "HEAD", "HEART", "HIP", "KIDNEY", "KNEE", "LIVER", "LUNG"),
+        *("NECK", "OVARY", "PANCREAS", "PELVIS", "PROSTATE", "SCROTUM", "SHOULDER", "SPLEEN"),
+        *("TESTIS", "THYROID", "UTERUS"),
+    )
+)
+"""Values of Body Part Examined that are kept: what else stands there may be anything."""
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 """How the transfer syntaxes of JPEG, JPEG-LS and JPEG 2000 begin."""
 
@@ -43,6 +52,7 @@ class Header:
         model: The scanner's model; '' if unknown.
         transducer: Its transducer; '' if unknown.
         frame_ms: Milliseconds between frames; None if unknown.
+        organ: The part of the body, if it is one of ``_ORGANS``, in lower case; '' else.
         patient: (0010,0020), in clear: for ``pseudonyms.Pseudonyms`` alone; '' if unknown.
     """
 
@@ -54,6 +64,7 @@ class Header:
     model: str = ""
     transducer: str = ""
     frame_ms: float | None = None
+    organ: str = ""
     patient: str = ""
 
     def __repr__(self) -> str:
@@ -191,6 +202,7 @@ def _header(data: "Dataset") -> Header:
             model=_plain(data.get("ManufacturerModelName")),
             transducer=_plain(data.get("TransducerType")),
             frame_ms=_positive(data.get("FrameTime")),
+            organ=_organ(data.get("BodyPartExamined")),
             patient=str(data.get("PatientID") or "").strip(),
         )
 
@@ -228,6 +240,11 @@ def _plain(value: Any) -> str:
     """A name of a device, unless it holds what such names do not: then it could say more."""
     text = str(value or "").strip()
     return text if _PLAIN_NAME.fullmatch(text) else ""
+
+
+def _organ(value: Any) -> str:
+    text = str(value or "").strip().upper()
+    return text.lower() if text in _ORGANS else ""
 
 
 def _positive(value: Any) -> float | None:

@@ -11,7 +11,7 @@ from ufm_jax.data.cache.fingerprint import content_digests
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Record, unique_name
-from ufm_jax.data.scans.kinds import is_scan
+from ufm_jax.data.scans.kinds import is_picture, is_scan
 from ufm_jax.data.scans.pseudonyms import Pseudonyms, site_key
 from ufm_jax.data.scans.store import Scan, frame_files, open_scan, patient_of
 from ufm_jax.data.settings import DataSettings
@@ -35,7 +35,11 @@ class Opened(NamedTuple):
 
 
 def open_scans(
-    files: Sequence[Path], settings: DataSettings, progress: Progress | None = None
+    files: Sequence[Path],
+    settings: DataSettings,
+    progress: Progress | None = None,
+    *,
+    pictures: bool = False,
 ) -> dict[Path, Opened]:
     """Reads those of some files that are scans, each once.
 
@@ -43,11 +47,12 @@ def open_scans(
         files: Files of any kind.
         settings: Which frames, the cache, and the number of threads.
         progress: Called with (done, total) scans.
+        pictures: Whether image files are taken for scans too, and blackened as these are.
 
     Raises:
         DataError: If a package that reads a scan is not installed.
     """
-    scans = [file for file in files if is_scan(file)]
+    scans = [file for file in files if is_scan(file) or (pictures and is_picture(file))]
     if not scans:
         return {}
     cache_dir = cache_folder(settings.cache_dir)

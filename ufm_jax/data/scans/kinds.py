@@ -25,6 +25,11 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(_NIFTI)
 
 
+def is_picture(path: Path) -> bool:
+    """Whether a file is named as image files are."""
+    return path.suffix.lower() in SUFFIXES
+
+
 def is_dicom(path: Path) -> bool:
     """Whether a file is named as DICOM files are, or begins as they do, and is no picture by name.
 

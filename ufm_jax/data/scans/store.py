@@ -2,7 +2,8 @@
 
 A scan is a file of one or many frames: DICOM, a video clip, NIfTI. Its folder in the cache is named
 by the file's content, the choice of frames, and the code that reads them. It holds the frames, cut
-to the scan, and ``scan.json``: what ``Scan`` lists. No name, date or number of the header is in it.
+to the scan, ``overview.png``, which shows what was blackened, and ``scan.json``: what ``Scan``
+lists. No name, date or number of the header is in it.
 """
 
 import functools
@@ -22,15 +23,15 @@ import ufm_jax.data.geometry
 import ufm_jax.data.scans
 from ufm_jax.data.cache.decode import drop_equal_channels, pixel_digest, to_bytes
 from ufm_jax.data.cache.fingerprint import code_stamp, digest, read_sealed, write_sealed
-from ufm_jax.data.image_file import CorruptImage, FileImage
+from ufm_jax.data.image_file import CorruptImage, FileImage, read_image_file
 from ufm_jax.data.scans import clip, dicom, nifti
-from ufm_jax.data.scans.deidentify import Cut, blackened, kept_part
+from ufm_jax.data.scans.deidentify import Cut, blackened, kept_part, overview
 from ufm_jax.data.scans.frames import DIFFERENT, chosen_frames, different
-from ufm_jax.data.scans.kinds import is_clip, is_nifti
+from ufm_jax.data.scans.kinds import is_clip, is_nifti, is_picture
 from ufm_jax.data.scans.regions import Regions
 from ufm_jax.files import private_folder
 
-_FACTS = "scan.json"
+_FACTS, OVERVIEW = "scan.json", "overview.png"
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Scan:
         scan_by: What told where the scan is; '' if nothing did.
         cut: The frames' box in the file's pictures; None if nothing is kept.
         mm: Millimetres a pixel; None if unknown.
-        model, transducer, frame_ms: See ``dicom.Header``.
-        doubts: What the header says and was not believed.
+        model, transducer, frame_ms, organ: See ``dicom.Header``.
+        doubts: What was not believed of the header, or not used of the file.
     """
 
     frames: int
@@ -66,11 +67,13 @@ class Scan:
     model: str = ""
     transducer: str = ""
     frame_ms: float | None = None
+    organ: str = ""
     doubts: tuple[str, ...] = ()
 
 
 UNKNOWN_SCAN = "where the scan is cannot be told from the header or the picture"
 LIKE_THE_LAST = "hardly differs from the frame taken before it"
+_FIRST = "holds {} frames, of which the first is used"
 _LOOKED_AT = 16
 
 
@@ -163,14 +166,17 @@ def patient_of(path: Path) -> str:
     Raises:
         CorruptImage, DataError: As ``open_scan`` does.
     """
-    return "" if is_clip(path) or is_nifti(path) else dicom.read_header(path).patient
+    has_none = is_clip(path) or is_nifti(path) or is_picture(path)
+    return "" if has_none else dicom.read_header(path).patient
 
 
 def _extract(path: Path, choice: str, folder: Path) -> Scan:
     """Reads a scan frame by frame, and writes those that are kept to ``folder``."""
     contents = _contents(path)
     chosen = chosen_frames(choice, contents.frames)
-    part = kept_part(_brightest(path, contents), contents.regions)
+    brightest = _brightest(path, contents)
+    part = kept_part(brightest, contents.regions)
+    Image.fromarray(overview(brightest, part)).save(folder / OVERVIEW)
     kept: list[Frame] = []
     if part is not None:
         pictures = (
@@ -192,7 +198,8 @@ def _extract(path: Path, choice: str, folder: Path) -> Scan:
         model=contents.model,
         transducer=contents.transducer,
         frame_ms=contents.frame_ms,
-        doubts=contents.regions.faults,
+        organ=contents.organ,
+        doubts=(*contents.regions.faults, *contents.doubts),
     )
 
 
@@ -213,6 +220,8 @@ class _Contents(NamedTuple):
     model: str = ""
     transducer: str = ""
     frame_ms: float | None = None
+    organ: str = ""
+    doubts: tuple[str, ...] = ()
 
 
 def _contents(path: Path) -> _Contents:
@@ -221,11 +230,20 @@ def _contents(path: Path) -> _Contents:
         return _Contents(clip.read_frames, frames, frame_ms=frame_ms)
     if is_nifti(path):
         return _Contents(nifti.read_frames, *nifti.read_shape(path))
+    if is_picture(path):
+        several = read_image_file(path.read_bytes()).frames
+        return _Contents(_read_picture, 1, doubts=(_FIRST.format(several),) if several > 1 else ())
     header = dicom.read_header(path)
     return _Contents(
         *(dicom.read_frames, header.frames, header.regions.mm, header.regions),
-        *(header.model, header.transducer, header.frame_ms),
+        *(header.model, header.transducer, header.frame_ms, header.organ),
     )
+
+
+def _read_picture(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:
+    """The first frame of an image file, which is all that is read of one."""
+    del frames
+    yield read_image_file(path.read_bytes())
 
 
 def _from_json(text: bytes) -> Scan:

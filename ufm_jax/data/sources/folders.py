@@ -79,23 +79,34 @@ def read_folders(root: Path, exclude: Exclusions) -> Listing:
     clients = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not clients:
         raise DataError(f"no folder of a client in {root}: put each client's images in a folder")
-    records: list[Record] = []
-    issues = [
+    beside = [
         Issue("no_client", "", str(file), "lies beside the clients' folders, not in one")
         for file in sorted(root.iterdir())
         if file.suffix.lower() in SUFFIXES
     ]
+    parts = [read_folder(folder, folder.name, exclude) for folder in clients]
+    return Listing(
+        tuple(folder.name for folder in clients if not exclude.folder((folder.name,))),
+        tuple(record for part in parts for record in part.records),
+        root,
+        (*beside, *(issue for part in parts for issue in part.issues)),
+        dict(sum((Counter(part.excluded) for part in parts), Counter())),
+    )
+
+
+def read_folder(folder: Path, client: str, exclude: Exclusions) -> Listing:
+    """Reads one client from everything below a folder; see ``read_folders``."""
+    records: list[Record] = []
+    issues: list[Issue] = []
     excluded: Counter[str] = Counter()
-    for client in clients:
-        for path, left_out, fault in _walk(client, exclude):
-            if left_out:
-                excluded[left_out] += 1
-            elif fault:
-                issues.append(Issue("not_image", client.name, str(path), fault))
-            else:
-                records.append(Record(client.name, path))
-    names = tuple(path.name for path in clients if not exclude.folder((path.name,)))
-    return Listing(names, tuple(records), root, tuple(issues), dict(excluded))
+    for path, left_out, fault in _walk(folder, exclude):
+        if left_out:
+            excluded[left_out] += 1
+        elif fault:
+            issues.append(Issue("not_image", client, str(path), fault))
+        else:
+            records.append(Record(client, path))
+    return Listing((client,), tuple(records), folder, tuple(issues), dict(excluded))
 
 
 def named_like_masks(listing: Listing) -> list[Issue]:
