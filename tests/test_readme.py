@@ -21,24 +21,37 @@ def test_the_library_example_learns_the_weights(capsys):
     assert "[" in capsys.readouterr().out
 
 
+def run_section(heading, folder) -> list[str]:
+    """Runs a section's commands, word for word, in a folder that looks like a clone."""
+    text = README.split(f"## {heading}")[1].split("\n## ")[0]
+    commands = re.findall(r"^    (python -m .*)$", text, re.MULTILINE)
+    for name in ("configs", "tools", "ufm_jax", "weights"):
+        (folder / name).symlink_to(ROOT / name)
+    for command in commands:
+        subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=folder, check=True)
+    return [re.search(r"-m \S+\.(\S+)", command)[1] for command in commands]
+
+
 @pytest.mark.slow
 def test_the_way_from_images_to_a_report_runs_as_written(tmp_path):
-    """The README's commands, word for word, in a folder that looks like a clone."""
-    text = README.split("## From your images to a report")[1].split("\n## ")[0]
-    commands = re.findall(r"^    (python -m .*)$", text, re.MULTILINE)
-    assert [re.search(r"-m (\S+)", command)[1] for command in commands] == [
-        "tools.prepare_data",
-        "ufm_jax.finetune",
-        "ufm_jax.evaluate",
-        "ufm_jax.predict",
-        "ufm_jax.pretrain",
-    ]
-    for name in ("configs", "tools", "ufm_jax"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    for command in commands:
-        words = [sys.executable, *shlex.split(command)[1:]]
-        subprocess.run(words, cwd=tmp_path, check=True)
+    run = run_section("From your images to a report", tmp_path)
+    assert run == ["prepare_data", "finetune", "evaluate", "predict", "pretrain"]
     for folder in ("pretrained", "lesions", "elsewhere"):
         assert (tmp_path / f"runs/{folder}/report.html").is_file()
     rows = (tmp_path / "predictions/predictions.csv").read_text().splitlines()
     assert len(rows) == 1 + len(list((tmp_path / "data/unlabelled").iterdir()))
+
+
+@pytest.mark.slow
+def test_the_way_from_scans_to_outlines_runs_as_written(tmp_path, monkeypatch):
+    for name in ("CACHE", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+    run = run_section("From DICOM and clips", tmp_path)
+    assert run == ["prepare_data", "pretrain", "finetune", "finetune", "predict", "prepare_data"]
+    for report in ("runs/scans", "runs/findings", "runs/outlines", "shareable"):
+        assert (tmp_path / report / "report.html").is_file()
+    header, *rows = (tmp_path / "outlined/predictions.csv").read_text().splitlines()
+    assert ",mm2_" in header
+    assert len(rows) > len(list((tmp_path / "scans/new").iterdir())), "the clip has several rows"
+    assert len(list((tmp_path / "outlined/clips").glob("*.mp4"))) == 1
+    assert len(list((tmp_path / "outlined/dicom").glob("*.dcm"))) == len(rows)

@@ -1,15 +1,16 @@
 """Prepares data: a hospital's files, public sets, ArrayRecord files, or simulated folders.
 
     python -m tools.prepare_data phantoms --out FOLDER
+    python -m tools.prepare_data scans --out FOLDER
     python -m tools.prepare_data hospital --in FILES --out FOLDER
     python -m tools.prepare_data tfds --set busi --source DOWNLOAD --out FOLDER
     python -m tools.prepare_data array_record --source folders --root ROOT --out FOLDER
 
-``phantoms`` writes folders like one's own, to try every command on. ``hospital`` writes DICOM,
-clips, NIfTI and pictures as PNG in which what lies outside the scan is black, with an index.csv
-that names nobody and a page to look at before anything leaves the site; the key in
-~/.config/ufm_jax stays. Train on these with ``data.source='index'``, on the others with ``'tfds'``
-or ``'array_record'``, and ``data.root=FOLDER``.
+``phantoms`` writes folders like one's own, and ``scans`` DICOM and clips, to try every command on.
+``hospital`` writes DICOM, clips, NIfTI and pictures as PNG in which what lies outside the scan is
+black, with an index.csv that names nobody and a page to look at before anything leaves the site;
+the key in ~/.config/ufm_jax stays. Train on these with ``data.source='index'``, on the others with
+``'tfds'`` or ``'array_record'``, and ``data.root=FOLDER``.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from rich.progress import Progress
 
 from tools.hospital.export import Request, export
 from tools.hospital.page import reasons, render
+from tools.hospital.simulated import write_scans
 from ufm_jax.config.command import count_argument, count_or_zero, path_argument
 from ufm_jax.data.listing import read_listing
 from ufm_jax.data.screening import file_faults
@@ -43,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     simulated.add_argument("--images", type=count_argument, default=100, help="of each site")
     simulated.add_argument("--size", type=count_argument, default=200, help="longer side, pixels")
     simulated.add_argument("--seed", type=count_or_zero, default=0)
+    scans = commands.add_parser("scans", help="simulated DICOM and clips, to try on")
+    scans.add_argument("--out", type=path_argument, required=True)
     hospital = commands.add_parser("hospital", help="a hospital's files, without names")
     hospital.add_argument("--in", dest="source", type=path_argument, required=True)
     hospital.add_argument("--out", type=path_argument, required=True)
@@ -76,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             seed=options.seed,
         )
         say(f"written to {options.out}: {counts}")
+    elif options.command == "scans":
+        say(f"written to {options.out}: {write_scans(options.out)}")
     elif options.command == "hospital":
         return _export(options)
     elif options.command == "tfds":

@@ -10,9 +10,13 @@ from PIL import Image
 from tests.data.scans.test_expand import SECRETS, SOURCE, pydicom, write
 from tools import prepare_data
 from tools.hospital.export import COLUMNS
+from tools.hospital.simulated import write_scans
 from ufm_jax.data.federated import load_federated
+from ufm_jax.data.labels.load import load_labelled
+from ufm_jax.data.labels.settings import LabelSettings, SplitSettings
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import DataError
+from ufm_jax.phantoms.generate import phantom
 
 PATH = "Doe^Jane/2020-02-29 MRN4711X"
 SCAN = "color3d_jpeg_baseline.dcm"
@@ -149,3 +153,32 @@ def test_folders_that_would_lose_something_are_refused(files, tmp_path):
         run(files, tmp_path / "out", "--client=a/b")
     with pytest.raises(DataError, match="no image, DICOM, clip or NIfTI"):
         run(tmp_path / "there", tmp_path / "out")
+
+
+def test_simulated_files_are_those_of_hospitals(tmp_path):
+    out = tmp_path / "scans"
+    counts = write_scans(out, sites=2, images=8, size=96)
+    assert counts == {"institutions": 8, "labelled": 8, "new": 2}
+    settings = {"working_size": 64, "cache_dir": str(tmp_path / "cache"), "on_bad": "skip"}
+    trained = load_federated(
+        DataSettings(source="folders", root=str(out / "institutions"), **settings)
+    )
+    assert trained.names == ("site0", "site1")
+    split = SplitSettings(policy="fractions", required=("train",))
+    labelled = LabelSettings(
+        source="index", root=str(out / "labelled"), index=("index.csv",), split=split, **settings
+    )
+    diagnosed = load_labelled(labelled)
+    assert diagnosed.num_rows == 8
+    assert len(diagnosed.group_names) == 4, "patients of two files each"
+    outlines = LabelSettings(
+        source="folders", kind="segment", root=str(out / "outlines"), split=split, **settings
+    )
+    outlined = load_labelled(outlines)
+    truth = phantom(0, 1, 5, 96)
+    row = outlined.names.index("image/1_005.dcm")
+    assert outlined.spacing[row] == pytest.approx(truth.mm, rel=1e-5)
+    assert outlined.native_size[row].tolist() <= list(truth.extent), "the name is not kept"
+    assert outlined.class_pixels[row, 1] == truth.mask.sum()
+    with pytest.raises(DataError, match="exists: remove it"):
+        write_scans(out)

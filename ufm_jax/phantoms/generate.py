@@ -26,6 +26,7 @@ class Phantom:
         label: Index into ``LABEL_NAMES``.
         geometry: float32 [7], the scan area as ``ufm_jax.data.federated`` defines it.
         extent: (height, width) of the picture.
+        mm: Millimetres a pixel.
     """
 
     image: np.ndarray
@@ -33,6 +34,7 @@ class Phantom:
     label: int
     geometry: np.ndarray
     extent: tuple[int, int]
+    mm: float
 
     def picture_of(self, canvas: np.ndarray) -> np.ndarray:
         """The part of ``image`` or ``mask`` that is the picture."""
@@ -75,6 +77,7 @@ def simulate(style: SiteStyle, rng: np.random.Generator, size: int) -> Phantom:
         label=label,
         geometry=layout.geometry.copy(),
         extent=layout.extent,
+        mm=1 / layout.scale,
     )
 
 

@@ -1,7 +1,9 @@
-"""Video clips (MP4, AVI, MOV, MKV, WEBM), by PyAV."""
+"""Video clips (MP4, AVI, MOV, MKV, WEBM), read and written by PyAV."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,6 +57,32 @@ def read_frames(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:
     except Exception as error:
         raise CorruptImage(_undecoded(error)) from None
     raise CorruptImage(f"ends after {number + 1} frames, before frame {max(wanted) + 1}")
+
+
+def write_frames(path: Path, frames: Iterable[np.ndarray], rate: float) -> None:
+    """Writes pictures of one size as MP4 (H.264).
+
+    Args:
+        path: The file.
+        frames: uint8 [H, W, 3].
+        rate: Frames a second.
+
+    Raises:
+        DataError: If PyAV is not installed.
+    """
+    with needed_packages():
+        import av
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream("h264", rate=Fraction(rate).limit_denominator(1000))
+        stream.pix_fmt = "yuv420p"
+        for index, pixels in enumerate(frames):
+            # The format asks for an even number of rows and columns.
+            odd = [(0, side % 2) for side in pixels.shape[:2]]
+            even = np.pad(pixels, (*odd, (0, 0)), mode="edge")
+            if index == 0:
+                stream.height, stream.width = even.shape[:2]
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def _undecoded(error: Exception) -> str:

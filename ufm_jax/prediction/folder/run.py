@@ -14,20 +14,20 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ufm_jax.config.finetuning import FinetuneConfig
-from ufm_jax.data.image_file import CorruptImage
+from ufm_jax.data.image_file import CorruptImage, read_image_file
 from ufm_jax.data.labels.task import Task
+from ufm_jax.data.scans.clip import write_frames
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.errors import ConfigError
 from ufm_jax.evaluation.calls import calling_thresholds
 from ufm_jax.evaluation.thresholds import Threshold
 from ufm_jax.fed.algorithm import Params
-from ufm_jax.files import private_folder
+from ufm_jax.files import private_file, private_folder
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.prediction.folder.clips import (
     CLIPS,
     frame_rate,
     summary_of,
-    write_clip,
     write_summaries,
 )
 from ufm_jax.prediction.folder.files import (
@@ -180,9 +180,12 @@ def _progress() -> Progress:
 
 def _write_overlays(out: Path, part: ScanFrame, frames: Sequence[Cells]) -> None:
     """Plays the overlays of a scan's predicted frames in the time that the scan takes."""
-    pictures = [out / cells["mask"].replace(MASKS, OVERLAYS, 1) for cells in frames]
+    files = [out / cells["mask"].replace(MASKS, OVERLAYS, 1) for cells in frames]
+    pictures = (read_image_file(file.read_bytes()).samples for file in files)
     rate = frame_rate(part.scan.frames, len(frames), part.scan.frame_ms)
-    write_clip(pictures, rate, out / CLIPS / f"{part.file}.mp4")
+    path = out / CLIPS / f"{part.file}.mp4"
+    private_folder(path.parent)
+    write_frames(private_file(path), pictures, rate)
 
 
 def _check_out(request: Request) -> None:
