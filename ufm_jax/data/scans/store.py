@@ -186,7 +186,10 @@ def _extract(path: Path, choice: str, folder: Path) -> Scan:
         for number, picture in different(pictures) if choice == DIFFERENT else pictures:
             file = f"{number + 1:06}.png"
             grey = picture.shape[-1] == 1
-            Image.fromarray(picture[..., 0] if grey else picture).save(folder / file)
+            # Level 3 takes less than half the time of the default.
+            Image.fromarray(picture[..., 0] if grey else picture).save(
+                folder / file, compress_level=3
+            )
             kept.append(Frame(number, file, pixel_digest(picture).hex()))
     return Scan(
         frames=contents.frames,
