@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="each folder in --in is a client, and its name is written",
     )
     hospital.add_argument("--frames", default=DataSettings.frames, help="as data.frames")
+    hospital.add_argument(
+        "--whole_frames", action="store_true", help="take pictures whole whose scan is not found"
+    )
     hospital.add_argument("--labels", type=path_argument, help="CSV with image and label")
     tfds = commands.add_parser("tfds", help="build a public set from a copy you downloaded")
     tfds.add_argument("--set", choices=SETS, required=True)
@@ -92,8 +95,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    client = "" if options.client_folders else options.client
-    settings = DataSettings(source="folders", root=str(options.source), frames=options.frames)
+    client = None if options.client_folders else options.client
+    settings = DataSettings(
+        source="folders",
+        root=str(options.source),
+        frames=options.frames,
+        whole_frames=options.whole_frames,
+    )
     request = Request(options.source, options.out, client, options.labels, settings)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -76,7 +76,7 @@ def _pretraining() -> Run:
         "client_optimizer.learning_rate": 2e-3,
         "client_optimizer.scale_by_batch": False,
     }
-    return Run("pretraining", "configs/pretrain_sites.py:public", overrides, main="pretrain")
+    return Run("pretraining", "configs/pretrain_sites.py:public,epochs", overrides, main="pretrain")
 
 
 def _run(point: dict[str, Label]) -> Run:

@@ -49,22 +49,7 @@ _STEPS = _PASSES * _IMAGES // (4 * 8)
 _A_STEP_A_ROUND = {
     "federation.rounds": _STEPS,
     "schedule.warmup_rounds": _STEPS // 10,
-    "schedule.side": "server",
-    "federation.cohort_size": 4,
-    "federation.participation.sampling": "by_size",
-    "federation.client_weights": "uniform",
-    "federation.local_epochs": 0,
-    "federation.local_steps": 1,
     "federation.batch_size": 8,
-    "federation.client_state": "reset",
-    "client_optimizer.name": "sgd",
-    "client_optimizer.learning_rate": 1.0,
-    "client_optimizer.betas": (0.0, 0.0),
-    "client_optimizer.weight_decay": 0.0,
-    "server_optimizer.name": "muon",
-    "server_optimizer.learning_rate": 2e-3,
-    "server_optimizer.betas": (0.9, 0.95),
-    "server_optimizer.weight_decay": 0.05,
     "checkpoint.every_rounds": 500,
 }
 _MUON = {"client_optimizer.name": "muon"}
@@ -115,7 +100,9 @@ def _pretraining(point: dict[str, Label]) -> Run:
         "model.decoder_heads": 3,
     }
     overrides |= _MODES[point["encoder"]]
-    return Run(_name(point), "configs/pretrain_sites.py:held_out", overrides, point, "pretrain")
+    recipe = "" if point["encoder"] == "steps" else ",epochs"
+    config = f"configs/pretrain_sites.py:held_out{recipe}"
+    return Run(_name(point), config, overrides, point, "pretrain")
 
 
 def _trial(point: dict[str, Label]) -> Run:

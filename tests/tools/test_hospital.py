@@ -2,6 +2,7 @@
 
 import csv
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_what_is_written_trains_and_says_what_may_be_known(files, tmp_path, caps
     assert run(files, out, "--frames=evenly:3") == 0
     rows = table(out)
     assert tuple(rows[0]) == COLUMNS
-    by_file = {row["image"][len("hospital/") :][:6]: row for row in rows}
+    by_file = {Path(row["image"]).name[:6]: row for row in rows}
     # Sorted by path: the file itself below the folder first.
     assert [row["frame"] for row in rows if row["px_mm"]] == ["21", "61", "101"]
     assert {row["px_mm"][:5] for row in rows if row["px_mm"]} == {"0.510"}

@@ -1,7 +1,7 @@
 """From a folder of a hospital's files to PNG and an index.csv that name nobody.
 
-    OUT/CLIENT/000012_003.png   file 12 in the order of their paths, frame 3: what lies outside the
-                                scan is black
+    OUT/images/CLIENT/*.png     000012_003: file 12 in the order of their paths, frame 3; what lies
+                                outside the scan is black
     OUT/index.csv               a row an image: see ``COLUMNS``
     OUT/report.html             what was kept, blackened and left out, for a person to look at
     OUT/overviews/000012.png    the pictures of that page
@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ufm_jax.data.cache.cache import Progress
-from ufm_jax.data.cells import text_of
+from ufm_jax.data.cells import name_of, text_of
 from ufm_jax.data.csv_files import read_csv, writing_csv
-from ufm_jax.data.issues import FAULTS
 from ufm_jax.data.records import Listing
 from ufm_jax.data.scans.expand import SPACING, Opened, issues_of, open_scans
 from ufm_jax.data.scans.pseudonyms import Pseudonyms, site_key
@@ -44,7 +43,7 @@ class Request(NamedTuple):
     Attributes:
         source: The folder that is read.
         out: A new folder.
-        client: The client whose all files are; '' where each folder in ``source`` is a client.
+        client: The client whose all files are; None where each folder in ``source`` is a client.
         labels: A table with the columns image (a path below ``source``, or a file's name) and
             label; None for no labels.
         settings: Which frames, the cache, and the number of threads.
@@ -52,7 +51,7 @@ class Request(NamedTuple):
 
     source: Path
     out: Path
-    client: str
+    client: str | None
     labels: Path | None
     settings: DataSettings
 
@@ -147,11 +146,13 @@ def _listing(request: Request) -> Listing:
         raise DataError(f"--out={out} exists: name a new folder")
     if out.resolve().is_relative_to(source.resolve()):
         raise DataError(f"--out={out} lies within --in={source}: name another folder")
-    if Path(client).name != client:
-        raise DataError(f"--client={client}: a name without slashes")
+    if client is not None and (Path(client).name != client or client == ".."):
+        raise DataError(f"--client={client}: use a name without slashes")
     everything = Exclusions()
     listing = (
-        read_folder(source, client, everything) if client else read_folders(source, everything)
+        read_folders(source, everything)
+        if client is None
+        else read_folder(source, client, everything)
     )
     if not listing.records:
         raise DataError(f"--in={source}: there is no image, DICOM, clip or NIfTI in it")
@@ -164,17 +165,19 @@ def _labels(table: Path | None, below: Sequence[str]) -> tuple[dict[str, str], i
         return {}, 0
     of_name: defaultdict[str, list[str]] = defaultdict(list)
     for path in below:
-        of_name[path.rpartition("/")[2]].append(path)
+        for called in {path, path.rpartition("/")[2]}:
+            of_name[name_of(called)].append(path)
     labels: dict[str, str] = {}
-    unmatched, known = 0, set(below)
+    unmatched = 0
     for row in read_csv(table, ("image", "label"))[1]:
-        named = text_of(row.cells["image"])
-        found = [named] if named in known else of_name[named]
+        named, label = text_of(row.cells["image"]), text_of(row.cells["label"])
+        found = of_name[name_of(named)]
         if len(found) > 1:
             raise DataError(f"{row.place}: several files are called {named}: name their paths")
         unmatched += not found
         for path in found:
-            labels[path] = text_of(row.cells["label"])
+            if labels.setdefault(path, label) != label:
+                raise DataError(f"{row.place}: {named} has the label {labels[path]!r} above")
     return labels, unmatched
 
 
@@ -183,26 +186,27 @@ class _Images:
 
     def __init__(self, out: Path, add: Callable[[Sequence[object]], None]) -> None:
         self._out, self._add = out, add
-        self._seen: set[tuple[str, str]] = set()
+        self._labels: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         self.groups: set[str] = set()
 
     def write(self, file: File, found: Opened, label: str) -> File:
         """Writes what is kept of a file, and says what became of it."""
         scan = found.scan
-        faults = [issue.kind for issue in issues_of(found, "", "") if issue.kind in FAULTS]
         if scan is not None:
             _copy(found.folder / OVERVIEW, self._out / OVERVIEWS / f"{file.number:06}.png")
-        if scan is None or faults:
-            return replace(file, scan=scan, fault=faults[0])
+        if scan is None or not scan.kept:
+            return replace(file, scan=scan, fault=issues_of(found, "", "")[-1].kind)
         group = f"{file.client} {found.patient or file.origin}"
         images = 0
         for frame in frame_files(scan, found.folder, ""):
-            if (file.client, frame.content) in self._seen:
+            picture = file.client, frame.content
+            # An equal picture with another label stays, for whoever reads the table to decide.
+            if label in self._labels[picture] or (self._labels[picture] and not label):
                 continue
-            self._seen.add((file.client, frame.content))
+            self._labels[picture].add(label)
             self.groups.add(group)
             images += 1
-            image = f"{file.client}/{file.number:06}_{frame.number + 1:03}.png"
+            image = f"images/{file.client}/{file.number:06}_{frame.number + 1:03}.png"
             _copy(frame.file, self._out / image)
             facts = scan.model, scan.transducer, scan.frame_ms or "", frame.number + 1, file.origin
             self._add((image, file.client, group, label, scan.organ, scan.mm or "", *facts))

@@ -35,9 +35,7 @@ def render(export: Export) -> str:
         "What was kept, blackened and left out",
         section("Summary", definitions(figures, "figures"), element("p", text)),
         section("Left out", _left_out(export)),
-        section(
-            "Every file", element("div", *(_figure(f) for f in files if f.scan), class_="sheet")
-        ),
+        section("Every file", element("div", *map(_figure, files), class_="sheet")),
     )
 
 
@@ -48,7 +46,7 @@ def reasons(export: Export) -> Mapping[str, int]:
         if file.fault:
             found[KINDS[file.fault]] += 1
         found["frames with the pixels of another image of the client"] += file.copies
-        if file.scan and file.scan.left_out and not file.fault:
+        if file.scan and not file.fault:
             left = file.scan.frames - len(file.scan.kept)
             found["frames that hardly differ from the one before, or were not asked for"] += left
     for kind, number in export.others.items():
@@ -70,7 +68,8 @@ def _left_out(export: Export) -> Markup:
 
 def _figure(file: File) -> Markup:
     scan = file.scan
-    assert scan is not None
+    if scan is None:
+        return element("figure", element("figcaption", f"{file.number}: {KINDS[file.fault]}"))
     kept = f"{file.images} of {count(scan.frames, 'frame')}", f"by {scan.scan_by}"
     scale = f"{scan.mm:.3g} mm a pixel" if scan.mm else "no scale"
     facts = [KINDS[file.fault]] if file.fault else [*kept, scale]

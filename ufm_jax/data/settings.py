@@ -47,6 +47,8 @@ class DataSettings(Checked):
         frames: Which frames of DICOM files, clips and NIfTI are taken: 'different' (each that
             differs from the one taken before), 'all', 'every:N' (each N-th) or 'evenly:N' (N at
             equal distances).
+        whole_frames: Take frames whole where the scan cannot be told from what surrounds it: for
+            files that show nothing else. Such a picture of a screen may show a name.
         detect_geometry: Find the scan geometry where the source does not bring it.
         cache_dir: Decoded images are kept here, readable by the owner alone; '' = ~/.cache/ufm_jax.
         on_bad: 'error' stops at unusable images and clients, 'skip' leaves them out and lists them.
@@ -85,6 +87,7 @@ class DataSettings(Checked):
     channels: Literal["auto", 1, 3] = "auto"
     value_range: tuple[Level, ...] = ()
     frames: str = DIFFERENT
+    whole_frames: bool = False
     detect_geometry: bool = True
     cache_dir: str = ""
     on_bad: Literal["error", "skip"] = "error"

@@ -25,7 +25,7 @@ def test_frames_of_a_clip_come_in_their_places(tmp_path, suffix, codec):
     found = [frame.samples for frame in clip.read_frames(file, [0, 5, 11])]
     assert [pixels.shape for pixels in found] == [(SIDE, SIDE, 3)] * 3
     np.testing.assert_allclose([pixels.mean() for pixels in found], [0, 100, 220], atol=4)
-    with pytest.raises(CorruptImage, match="ends after 12 frames, before frame 13"):
+    with pytest.raises(CorruptImage, match="ends before frame 13"):
         list(clip.read_frames(file, [12]))
 
 

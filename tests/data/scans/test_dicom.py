@@ -136,7 +136,7 @@ def test_a_compression_that_nobody_decodes_is_named(tmp_path):
     data = pydicom.dcmread(path_of("US1_J2KR"))
     data.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
     data.save_as(tmp_path / "file.dcm")
-    with pytest.raises(CorruptImage, match=r"is compressed as MPEG2 .* no decoder is installed"):
+    with pytest.raises(CorruptImage, match=r"as MPEG2 .* no installed package decodes"):
         list(read_frames(tmp_path / "file.dcm", [0]))
 
 

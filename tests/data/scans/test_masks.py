@@ -35,7 +35,8 @@ def root(tmp_path):
     mask[200:260, 300:400] = 255
     Image.fromarray(mask).save(root / "mask.png")
     rng = np.random.default_rng(0)
-    volume = rng.integers(0, 255, (90, 70, SLICES)).astype(np.uint8)
+    volume = np.zeros((90, 70, SLICES), np.uint8)
+    volume[10:80, 12:60] = rng.integers(60, 255, (70, 48, SLICES))
     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), root / "volume.nii.gz")
     labels = np.zeros((90, 70, SLICES), np.uint8)
     for number in range(SLICES):

@@ -48,7 +48,7 @@ def test_spectra_m_mode_and_curves_are_no_tissue():
     others = [
         item(form=form, kind=kind) for form, kind in ((2, 1), (3, 3), (4, 10), (5, 1), (1, 9))
     ]
-    assert read(*others) == Regions()
+    assert read(*others) == Regions(others=5)
     assert len(read(item(), item(kind=2), *others).tissue) == 2
 
 

@@ -164,6 +164,26 @@ def test_masks_go_back_as_dicom_segmentations_of_their_frames(tmp_path, images, 
     assert "nameless.dcm: no DICOM segmentation: it has no StudyInstanceUID" in caplog.text
 
 
+def test_a_header_that_cannot_be_repeated_costs_one_segmentation_and_is_not_quoted(
+    tmp_path, images, caplog, capfd
+):
+    caplog.set_level(logging.WARNING)
+    odd = pydicom.dcmread(images / "one")
+    odd.PatientBirthDate = "19610203"
+    odd.save_as(images / "odd.dcm")
+    content = (images / "odd.dcm").read_bytes()
+    (images / "odd.dcm").write_bytes(content.replace(b"19610203", b"SECRETBI"))
+    summary = predict(images, tmp_path / "out", dicom=True)
+    assert summary.failed == 0
+    rows = table(tmp_path / "out")
+    assert rows["odd.dcm"]["mask"]
+    assert not rows["odd.dcm"]["dicom"]
+    assert rows["one"]["dicom"]
+    assert "odd.dcm: no DICOM segmentation: it has a header that cannot be repeated" in caplog.text
+    said = "".join(capfd.readouterr())
+    assert "SECRET" not in caplog.text + said
+
+
 def test_a_scan_that_cannot_be_read_or_told_is_listed(tmp_path, images):
     (images / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"broken" * 50)
     (images / "clip.mp4").write_bytes(b"no clip")

@@ -78,11 +78,11 @@ def decode_bytes(data: bytes, value_range: tuple[float, ...] = ()) -> DecodedFil
     if not stored.exact:
         value_range = ()
     pixels = to_bytes(stored, value_range)
-    peak = int(stored.samples.max()) if deep and not value_range and _full_16(stored) else 0
+    peak = int(stored.samples.max()) if deep and not value_range and is_full_16(stored) else 0
     return DecodedFile(drop_equal_channels(pixels), stored.frames, peak)
 
 
-def _full_16(stored: FileImage) -> bool:
+def is_full_16(stored: FileImage) -> bool:
     """Whether a header says 16 bits, but not how many of them are in use."""
     return stored.exact and stored.range == (0, 2**16 - 1)
 

@@ -18,6 +18,7 @@ from ufm_jax.data.issues import Issue
 from ufm_jax.data.labels.masks.joined import JoinedMask
 from ufm_jax.data.labels.settings import LabelSettings, SplitSettings
 from ufm_jax.data.records import Listing, Record
+from ufm_jax.data.scans.kinds import stem_of
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import Exclusions, exclusions, named_like_masks, read_folders
 from ufm_jax.errors import DataError
@@ -142,7 +143,7 @@ def _masks_beside(root: Path, listing: Listing, split: str) -> Listing:
     others: list[Record] = []
     for record in listing.records:
         path = Path(record.name)
-        if found := _BESIDE.fullmatch(path.relative_to(root).with_suffix("").as_posix()):
+        if found := _BESIDE.fullmatch(stem_of(path.relative_to(root)).as_posix()):
             masks.setdefault(found[1], []).append(path)
         else:
             others.append(record)
@@ -173,7 +174,7 @@ def _by_stem(records: Sequence[Record], folder: Path) -> dict[str, tuple[Record,
         path = record.image
         if not isinstance(path, Path) or not path.is_relative_to(folder):
             continue
-        stem = path.relative_to(folder).with_suffix("").as_posix()
+        stem = stem_of(path.relative_to(folder)).as_posix()
         if stem in found:
             raise DataError(
                 f"{found[stem][1]} and {path} have one stem, by which images and masks are paired: "

@@ -9,6 +9,7 @@ import numpy as np
 
 from ufm_jax.data.image_file import CorruptImage, FileImage
 from ufm_jax.data.optional import needed_packages
+from ufm_jax.data.scans.frames import plausible_ms
 
 
 def read_timing(path: Path) -> tuple[int, float | None]:
@@ -28,18 +29,18 @@ def read_timing(path: Path) -> tuple[int, float | None]:
             rate = stream.average_rate
     except Exception as error:  # A clip without a video, or broken bytes.
         raise CorruptImage(_undecoded(error)) from None
-    return frames, 1000 / float(rate) if rate else None
+    return frames, plausible_ms(1000 / float(rate)) if rate else None
 
 
 def read_frames(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:
-    """Some frames of a clip, one at a time.
+    """Some frames of a clip, one at a time: those there are, where it ends early.
 
     Args:
         path: The file.
         frames: Numbers from 0, ascending.
 
     Raises:
-        CorruptImage: If the clip is broken or ends early.
+        CorruptImage: If the clip is broken, or ends before the first of them.
         DataError: If PyAV is not installed.
     """
     with needed_packages():
@@ -56,7 +57,8 @@ def read_frames(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:
                     return
     except Exception as error:
         raise CorruptImage(_undecoded(error)) from None
-    raise CorruptImage(f"ends after {number + 1} frames, before frame {max(wanted) + 1}")
+    if not found:
+        raise CorruptImage(f"ends before frame {min(wanted) + 1}")
 
 
 def write_frames(path: Path, frames: Iterable[np.ndarray], rate: float) -> None:

@@ -1,9 +1,11 @@
 """Blackens what is not the scan, where names, dates and numbers are burned into pictures.
 
 What is kept: of each tissue region that a header names, the fan or rectangle that ``geometry``
-finds in it, or all of it; where no region is named, what ``geometry`` finds; and where it finds
-nothing, nothing, since a picture whose scan cannot be told from its frame may show a name anywhere.
-Inside the scan nothing is blackened. BurnedInAnnotation is not asked: nearly all files lack it.
+finds in it, or all of it; where no region is named, what ``geometry`` finds. Where that is nothing,
+or all of the picture, nothing is kept: a screen has a frame around the scan, and a picture in which
+it cannot be told may show a name anywhere. Nor is anything of a file whose regions are all of other
+things than tissue. Inside the scan nothing is blackened. BurnedInAnnotation is not asked: nearly
+all files lack it.
 """
 
 from dataclasses import dataclass
@@ -15,13 +17,16 @@ from PIL import Image
 from ufm_jax.data.geometry.detect import find_scan_area
 from ufm_jax.data.scans.regions import Regions
 
-_OVERVIEW, _SQUARES, _SEEN = 320, 40, 24
+_OVERVIEW, _SQUARES, _SEEN = 320, 24, 24
 """Longest side of an overview; squares along it; grey level from which a pixel shows something."""
 _AMBER = (232, 140, 20)
 _LEAST_SHARE = 0.25
 """Of its region's box, that a fan covers."""
 
-Reason = Literal["regions", "scan area"]
+_WHOLE = 0.95
+"""Of a picture, from which on a scan or region has nothing around it."""
+
+Reason = Literal["regions", "scan area", "asked for whole"]
 
 
 class Cut(NamedTuple):
@@ -73,9 +78,11 @@ def kept_part(brightest: np.ndarray, regions: Regions) -> Kept | None:
             single frame a fan may be too dark to be seen.
         regions: Of its header.
     """
+    if regions.others and not regions.tissue:
+        return None
     if not regions.tissue:
         mask = _scan_area(brightest)
-        return None if mask is None else Kept(mask, "scan area")
+        return None if mask is None or mask.mean() >= _WHOLE else Kept(mask, "scan area")
     kept = np.zeros(brightest.shape, bool)
     for region in regions.tissue:
         box = slice(region.top, region.bottom), slice(region.left, region.right)
@@ -83,7 +90,12 @@ def kept_part(brightest: np.ndarray, regions: Regions) -> Kept | None:
         # a fan's bright part.
         found = _scan_area(brightest[box])
         kept[box] |= found if found is not None and found.mean() >= _LEAST_SHARE else True
-    return Kept(kept, "regions")
+    return None if kept.mean() >= _WHOLE else Kept(kept, "regions")
+
+
+def whole_picture(brightest: np.ndarray) -> Kept:
+    """All of a file that shows nothing but the scan, as a user says."""
+    return Kept(np.ones(brightest.shape, bool), "asked for whole")
 
 
 def overview(brightest: np.ndarray, kept: Kept | None) -> np.ndarray:
@@ -94,8 +106,8 @@ def overview(brightest: np.ndarray, kept: Kept | None) -> np.ndarray:
         kept: What is kept of it; None for nothing.
 
     Returns:
-        uint8 [h, w, 3]: what is kept as it is; amber in squares too coarse to read a letter in,
-        where something brighter than black was blackened.
+        uint8 [h, w, 3]: what is kept as it is; amber in squares too coarse to read a line of text
+        in, where something brighter than black was blackened.
     """
     height, width = brightest.shape
     mask = np.zeros(brightest.shape, bool) if kept is None else kept.mask

@@ -18,12 +18,19 @@ import numpy as np
 
 from ufm_jax.data.image_file import CorruptImage, FileImage, check_size
 from ufm_jax.data.optional import needed_packages
+from ufm_jax.data.scans.frames import plausible_ms
 from ufm_jax.data.scans.jpeg import stream_size
 from ufm_jax.data.scans.regions import Regions, read_regions
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_NAMING = (
+    *("PatientName", "PatientID", "PatientBirthDate", "StudyDate", "AccessionNumber", "StudyID"),
+    *("InstitutionName", "ReferringPhysicianName", "OperatorsName", "PerformingPhysicianName"),
+)
+_WORD = re.compile(r"\w{3,}")
+_DATE = re.compile(r"(19|20)\d\d[-/. ]?[01]\d|[0-3]?\d[-/.][01]?\d[-/.](19|20)?\d\d")
 _PLAIN_NAME = re.compile(r"[\w .,/+()-]{1,32}")
 _MOST_FRAMES = 100_000
 _ORGANS = frozenset(
@@ -37,6 +44,10 @@ _ORGANS = frozenset(
 """Values of Body Part Examined that are kept: what else stands there may be anything."""
 _JPEG_FAMILY = "1.2.840.10008.1.2.4."
 """How the transfer syntaxes of JPEG, JPEG-LS and JPEG 2000 begin."""
+
+
+class NoPictures(CorruptImage):
+    """A sound DICOM file that holds no pictures."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,8 @@ def _read(path: Path, *, stop_before_pixels: bool) -> "Dataset":
     with _decoding():
         data = pydicom.dcmread(path, stop_before_pixels=stop_before_pixels, force=True)
         if "Rows" not in data or "Columns" not in data:
+            if data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID"):
+                raise NoPictures("is a DICOM file without pictures, such as a report or DICOMDIR")
             raise CorruptImage("is not a DICOM file of pictures: it has no Rows or Columns")
     return data
 
@@ -152,9 +165,9 @@ def _check_compression(data: "Dataset") -> None:
     except NotImplementedError:
         available = False
     if not available:
+        known = syntax.name if syntax.name != str(syntax) else "an unknown syntax"
         raise CorruptImage(
-            f"is compressed as {syntax.name}, for which no decoder is installed: "
-            "pip install 'ufm-jax[medical]', or decompress it"
+            f"is compressed as {known}, which no installed package decodes: decompress it"
         )
 
 
@@ -199,9 +212,9 @@ def _header(data: "Dataset") -> Header:
             width=width,
             photometric=str(data.get("PhotometricInterpretation", "")),
             regions=read_regions(data.get("SequenceOfUltrasoundRegions") or (), height, width),
-            model=_plain(data.get("ManufacturerModelName")),
-            transducer=_plain(data.get("TransducerType")),
-            frame_ms=_positive(data.get("FrameTime")),
+            model=_plain(data.get("ManufacturerModelName"), data),
+            transducer=_plain(data.get("TransducerType"), data),
+            frame_ms=plausible_ms(_number(data.get("FrameTime"))),
             organ=_organ(data.get("BodyPartExamined")),
             patient=str(data.get("PatientID") or "").strip(),
         )
@@ -221,6 +234,7 @@ def _as_stored(pixels: np.ndarray, data: "Dataset") -> FileImage:
         shown[..., None],
         range=_grey_range(shown, data),
         white_is_zero=photometric == "MONOCHROME1",
+        exact=shown is pixels or np.array_equal(shown, pixels),
     )
 
 
@@ -236,10 +250,16 @@ def _grey_range(shown: np.ndarray, data: "Dataset") -> tuple[float, float]:
     return float(min(low, shown.min())), float(max(high, shown.max()))
 
 
-def _plain(value: Any) -> str:
-    """A name of a device, unless it holds what such names do not: then it could say more."""
+def _plain(value: Any, data: "Dataset") -> str:
+    """A name of a device, unless it holds what such names do not: then it could say more.
+
+    That is a character or a length that is not theirs, a date, or a word of what names somebody.
+    """
     text = str(value or "").strip()
-    return text if _PLAIN_NAME.fullmatch(text) else ""
+    named = " ".join(str(data.get(keyword) or "") for keyword in _NAMING)
+    words = {word.casefold() for word in _WORD.findall(named)}
+    says_more = _DATE.search(text) or words & {w.casefold() for w in _WORD.findall(text)}
+    return text if _PLAIN_NAME.fullmatch(text) and not says_more else ""
 
 
 def _organ(value: Any) -> str:
@@ -247,9 +267,8 @@ def _organ(value: Any) -> str:
     return text.lower() if text in _ORGANS else ""
 
 
-def _positive(value: Any) -> float | None:
+def _number(value: Any) -> float | None:
     try:
-        number = float(value)
+        return float(value)
     except (TypeError, ValueError):
         return None
-    return number if 0 < number < 1e6 else None

@@ -11,9 +11,10 @@ from ufm_jax.data.cache.fingerprint import content_digests
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Record, unique_name
+from ufm_jax.data.scans.dicom import NoPictures
 from ufm_jax.data.scans.kinds import is_picture, is_scan
 from ufm_jax.data.scans.pseudonyms import Pseudonyms, site_key
-from ufm_jax.data.scans.store import Scan, frame_files, open_scan, patient_of
+from ufm_jax.data.scans.store import Reading, Scan, frame_files, open_scan, patient_of
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.files import cache_folder, config_folder
 from ufm_jax.threads import map_in_order
@@ -25,13 +26,15 @@ SPACING = "px_mm"
 class Opened(NamedTuple):
     """What became of a scan: its kept frames and their folder, or the fault why there are none.
 
-    ``patient`` is the patient's pseudonym, '' if the file names none.
+    ``patient`` is the patient's pseudonym, '' if the file names none; ``kind`` the fault's kind of
+    issue.
     """
 
     scan: Scan | None
     folder: Path
-    patient: str
-    fault: str
+    patient: str = ""
+    fault: str = ""
+    kind: str = "corrupt"
 
 
 def open_scans(
@@ -58,7 +61,8 @@ def open_scans(
     cache_dir = cache_folder(settings.cache_dir)
     names = Pseudonyms(site_key(config_folder()))
     digests, unreadable = content_digests(scans, cache_dir, settings.workers)
-    work = functools.partial(_opened, choice=settings.frames, cache_dir=cache_dir, names=names)
+    reading = Reading(settings.frames, settings.whole_frames, settings.value_range)
+    work = functools.partial(_opened, reading=reading, cache_dir=cache_dir, names=names)
     contents = {path: (digests[i], unreadable.get(i, "")) for i, path in enumerate(scans)}
     opened: dict[Path, Opened] = {}
     results = map_in_order(work, contents.items(), settings.workers)
@@ -109,17 +113,19 @@ def with_frames(
 
 
 def _opened(
-    item: tuple[Path, tuple[bytes, str]], choice: str, cache_dir: Path, names: Pseudonyms
+    item: tuple[Path, tuple[bytes, str]], reading: Reading, cache_dir: Path, names: Pseudonyms
 ) -> Opened:
     path, (content, fault) = item
     if fault:
-        return Opened(None, cache_dir, "", fault)
+        return Opened(None, cache_dir, fault=fault)
     try:
-        scan, folder = open_scan(path, content, choice, cache_dir)
+        scan, folder = open_scan(path, content, reading, cache_dir)
         patient = patient_of(path)
-    except (CorruptImage, OSError) as error:
-        return Opened(None, cache_dir, "", str(error))
-    return Opened(scan, folder, names.of(patient) if patient else "", "")
+    except NoPictures as error:
+        return Opened(None, cache_dir, fault=str(error), kind="not_image")
+    except CorruptImage as error:
+        return Opened(None, cache_dir, fault=str(error))
+    return Opened(scan, folder, names.of(patient) if patient else "")
 
 
 def _frames_of(record: Record, name: str, found: Opened) -> list[Record]:
@@ -146,7 +152,7 @@ def issues_of(found: Opened, client: str, name: str) -> list[Issue]:
 
     scan = found.scan
     if scan is None:
-        return [issue("corrupt", found.fault)]
+        return [issue(found.kind, found.fault)]
     issues = [issue("scan_header", doubt) for doubt in scan.doubts]
     if not scan.kept:
         issues.append(issue("no_scan", scan.left_out))

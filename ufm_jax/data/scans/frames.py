@@ -20,6 +20,11 @@ _LEAST_DIFFERENCE = 4.0
 """Mean absolute difference of grey levels, of pictures shrunk to 32 x 32, from which two differ."""
 
 
+def plausible_ms(duration: float | None) -> float | None:
+    """Milliseconds between frames, if between a thousandth of a second and ten; else None."""
+    return duration if duration is not None and 1 <= duration <= 10_000 else None
+
+
 def check_frames(choice: str) -> None:
     """Checks a choice of frames.
 

@@ -1,13 +1,20 @@
 """Which files are read frame by frame, and by what."""
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ufm_jax.data.image_file import SUFFIXES
 
 _DICOM = frozenset((".dcm", ".dicom", ".ima"))
 _CLIPS = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v"))
 _NIFTI = (".nii", ".nii.gz")
+_KNOWN = (*_NIFTI, *_DICOM, *_CLIPS, *SUFFIXES)
 _PREAMBLE, _MAGIC = 128, b"DICM"
+
+
+def stem_of(path: PurePath) -> PurePath:
+    """A path without its suffix, if that is one of images or scans: 1.2.840 has none."""
+    suffix = next((known for known in _KNOWN if path.name.lower().endswith(known)), "")
+    return path.with_name(path.name[: -len(suffix)]) if path.name[: -len(suffix)] else path
 
 
 def is_scan(path: Path) -> bool:
@@ -39,6 +46,8 @@ def is_dicom(path: Path) -> bool:
     if suffix in _DICOM or suffix in SUFFIXES:
         return suffix in _DICOM
     try:
+        if not path.is_file():  # A pipe would be waited for.
+            return False
         with path.open("rb") as file:
             return file.read(_PREAMBLE + len(_MAGIC))[_PREAMBLE:] == _MAGIC
     except OSError:

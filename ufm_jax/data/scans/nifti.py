@@ -49,12 +49,16 @@ def read_frames(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:
     try:
         values = np.asanyarray(image.dataobj)
         flat = values.reshape(*values.shape[:2], -1, order="F")
+        if not np.isfinite(flat).all():
+            raise CorruptImage("holds values that are not finite")
         full = (0.0, 255.0) if flat.dtype == np.uint8 else (float(flat.min()), float(flat.max()))
         low, high = full if full[0] < full[1] else (full[0], full[0] + 1)
         for number in frames:
             yield FileImage(
                 np.ascontiguousarray(flat[:, :, number].T)[..., None], range=(low, high)
             )
+    except CorruptImage:
+        raise
     except Exception as error:
         raise CorruptImage(_undecoded(error)) from None
 
@@ -84,6 +88,8 @@ def _open(path: Path) -> "Nifti1Image":
         image = cast("Nifti1Image", nibabel.load(path))
         if len(image.shape) < 2 or min(image.shape) < 1:
             raise CorruptImage(f"holds an array of shape {image.shape}, not pictures")
+        if image.get_data_dtype().kind not in "iuf":
+            raise CorruptImage("holds complex numbers or colours, and grey values are read")
         return image
     except CorruptImage:
         raise

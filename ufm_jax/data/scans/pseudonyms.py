@@ -31,7 +31,9 @@ class Pseudonyms:
 
     def of(self, patient: str) -> str:
         """The pseudonym of a patient's number: 16 hexadecimal digits."""
-        return hmac.new(self._key, patient.encode(), hashlib.sha256).hexdigest()[:_LETTERS]
+        return hmac.new(
+            self._key, patient.encode(errors="surrogateescape"), hashlib.sha256
+        ).hexdigest()[:_LETTERS]
 
 
 def site_key(folder: Path) -> bytes:

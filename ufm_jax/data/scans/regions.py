@@ -46,10 +46,12 @@ class Regions:
 
     Attributes:
         tissue: The parts that show tissue; empty where the header names none that can be trusted.
+        others: The number of parts that show something else, such as a spectrum.
         faults: Why others were not believed.
     """
 
     tissue: tuple[Region, ...] = ()
+    others: int = 0
     faults: tuple[str, ...] = ()
 
     @property
@@ -70,23 +72,32 @@ def read_regions(items: Iterable[Any], height: int, width: int) -> Regions:
         height: Rows of the picture.
         width: Columns of the picture.
     """
-    tissue, faults = [], []
+    tissue, faults, others = [], [], 0
     for number, item in enumerate(items, 1):
         try:
             region = _region(item, height, width)
-        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        except (_Outside, AttributeError) as error:  # Which name what is missing, and no value.
             faults.append(f"ultrasound region {number}: {error}")
+            continue
+        except (TypeError, ValueError, OverflowError):
+            # Without the error's text, which may quote the header.
+            faults.append(f"ultrasound region {number}: its place or scale is not a number")
             continue
         if region.tissue:
             tissue.append(region)
-    return Regions(tuple(tissue), tuple(faults))
+        others += not region.tissue
+    return Regions(tuple(tissue), others, tuple(faults))
+
+
+class _Outside(Exception):
+    """A region that leaves its picture."""
 
 
 def _region(item: Any, height: int, width: int) -> Region:
     left, top = int(item.RegionLocationMinX0), int(item.RegionLocationMinY0)
     right, bottom = int(item.RegionLocationMaxX1) + 1, int(item.RegionLocationMaxY1) + 1
     if not (0 <= top < bottom <= height + _SLACK and 0 <= left < right <= width + _SLACK):
-        raise ValueError(
+        raise _Outside(
             f"rows {top} to {bottom - 1} and columns {left} to {right - 1} of a picture of "
             f"{height} x {width}"
         )

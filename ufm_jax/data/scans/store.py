@@ -10,8 +10,8 @@ import functools
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import NamedTuple
@@ -21,11 +21,13 @@ from PIL import Image
 
 import ufm_jax.data.geometry
 import ufm_jax.data.scans
-from ufm_jax.data.cache.decode import drop_equal_channels, pixel_digest, to_bytes
+from ufm_jax.data import image_file
+from ufm_jax.data.cache import decode
+from ufm_jax.data.cache.decode import drop_equal_channels, is_full_16, pixel_digest, to_bytes
 from ufm_jax.data.cache.fingerprint import code_stamp, digest, read_sealed, write_sealed
 from ufm_jax.data.image_file import CorruptImage, FileImage, read_image_file
 from ufm_jax.data.scans import clip, dicom, nifti
-from ufm_jax.data.scans.deidentify import Cut, blackened, kept_part, overview
+from ufm_jax.data.scans.deidentify import Cut, Kept, blackened, kept_part, overview, whole_picture
 from ufm_jax.data.scans.frames import DIFFERENT, chosen_frames, different
 from ufm_jax.data.scans.kinds import is_clip, is_nifti, is_picture
 from ufm_jax.data.scans.regions import Regions
@@ -71,10 +73,13 @@ class Scan:
     doubts: tuple[str, ...] = ()
 
 
-UNKNOWN_SCAN = "where the scan is cannot be told from the header or the picture"
+UNKNOWN_SCAN = (
+    "where the scan is cannot be told from the header or the picture; data.whole_frames=True takes "
+    "pictures whole, if they show nothing else"
+)
 LIKE_THE_LAST = "hardly differs from the frame taken before it"
 _FIRST = "holds {} frames, of which the first is used"
-_LOOKED_AT = 16
+_LOOKED_AT, _DARK = 16, 2**14
 
 
 @dataclass(frozen=True)
@@ -109,13 +114,27 @@ class FrameFile:
             raise CorruptImage(f"its frame is gone from the cache: {error.strerror}") from error
 
 
-def open_scan(path: Path, content: bytes, choice: str, cache_dir: Path) -> tuple[Scan, Path]:
+class Reading(NamedTuple):
+    """How scans are read.
+
+    Attributes:
+        frames: Which frames; see ``frames``.
+        whole: Whether a picture whose scan cannot be told is taken whole.
+        value_range: Black and white of grey values of more than 8 bits; () = what the header says.
+    """
+
+    frames: str
+    whole: bool = False
+    value_range: tuple[float, ...] = ()
+
+
+def open_scan(path: Path, content: bytes, reading: Reading, cache_dir: Path) -> tuple[Scan, Path]:
     """The kept frames of a scan, read now or before.
 
     Args:
         path: The file.
         content: The name of its bytes.
-        choice: Which frames; see ``frames``.
+        reading: How it is read.
         cache_dir: The cache.
 
     Returns:
@@ -124,18 +143,22 @@ def open_scan(path: Path, content: bytes, choice: str, cache_dir: Path) -> tuple
     Raises:
         CorruptImage: If the file does not decode.
         DataError: If a package that reads it is not installed.
+        OSError: If the cache cannot be written.
     """
-    folder = cache_dir / f"scan-{digest(content, choice.encode(), _stamp()).hex()}"
+    folder = cache_dir / f"scan-{digest(content, repr(reading).encode(), _stamp()).hex()}"
     facts = read_sealed(folder / _FACTS)
     if facts is not None:
         return _from_json(facts), folder
     partial = Path(mkdtemp(prefix="scan-", suffix=".partial", dir=private_folder(cache_dir)))
     try:
-        scan = _extract(path, choice, partial)
+        scan = _extract(path, reading, partial)
         write_sealed(partial / _FACTS, json.dumps(asdict(scan)).encode())
-        if read_sealed(folder / _FACTS) is None:  # Else another process was as quick.
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
+        try:
+            partial.rename(folder)
+        except OSError:
+            # Another process was as quick, or what lies there is damaged.
+            if read_sealed(folder / _FACTS) is None:
+                shutil.rmtree(folder, ignore_errors=True)
                 partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -170,20 +193,23 @@ def patient_of(path: Path) -> str:
     return "" if has_none else dicom.read_header(path).patient
 
 
-def _extract(path: Path, choice: str, folder: Path) -> Scan:
+def _extract(path: Path, reading: Reading, folder: Path) -> Scan:
     """Reads a scan frame by frame, and writes those that are kept to ``folder``."""
     contents = _contents(path)
-    chosen = chosen_frames(choice, contents.frames)
-    brightest = _brightest(path, contents)
+    chosen = chosen_frames(reading.frames, contents.frames)
+    seen = _Seen(reading.value_range)
+    brightest = functools.reduce(np.maximum, map(seen.level, _looked_at(path, contents)))
     part = kept_part(brightest, contents.regions)
+    if part is None and reading.whole:
+        part = whole_picture(brightest)
     Image.fromarray(overview(brightest, part)).save(folder / OVERVIEW)
     kept: list[Frame] = []
     if part is not None:
         pictures = (
-            (number, blackened(drop_equal_channels(to_bytes(stored)), part))
-            for number, stored in zip(chosen, contents.read(path, chosen), strict=True)
+            (number, blackened(drop_equal_channels(seen.picture(stored)), part))
+            for number, stored in zip(chosen, contents.read(path, chosen), strict=False)
         )
-        for number, picture in different(pictures) if choice == DIFFERENT else pictures:
+        for number, picture in different(pictures) if reading.frames == DIFFERENT else pictures:
             file = f"{number + 1:06}.png"
             grey = picture.shape[-1] == 1
             # Level 3 takes less than half the time of the default.
@@ -191,10 +217,11 @@ def _extract(path: Path, choice: str, folder: Path) -> Scan:
                 folder / file, compress_level=3
             )
             kept.append(Frame(number, file, pixel_digest(picture).hex()))
+    left_out = LIKE_THE_LAST if len(kept) < seen.pictures else ""
     return Scan(
         frames=contents.frames,
         kept=tuple(kept),
-        left_out="" if len(kept) == len(chosen) else LIKE_THE_LAST if part else UNKNOWN_SCAN,
+        left_out=left_out if part else UNKNOWN_SCAN,
         scan_by=part.reason if part else "",
         cut=part.cut if part else None,
         mm=contents.mm,
@@ -202,15 +229,44 @@ def _extract(path: Path, choice: str, folder: Path) -> Scan:
         transducer=contents.transducer,
         frame_ms=contents.frame_ms,
         organ=contents.organ,
-        doubts=(*contents.regions.faults, *contents.doubts),
+        doubts=(*contents.regions.faults, *contents.doubts, *seen.doubts(part, chosen)),
     )
 
 
-def _brightest(path: Path, contents: "_Contents") -> np.ndarray:
-    """uint8 [H, W], each pixel's brightest level in frames at equal distances."""
-    looked_at = chosen_frames(f"evenly:{_LOOKED_AT}", contents.frames)
-    levels = (to_bytes(stored).max(axis=2) for stored in contents.read(path, looked_at))
-    return functools.reduce(np.maximum, levels)
+class _Seen:
+    """Turns frames into pictures, and remembers what is doubtful about them."""
+
+    def __init__(self, value_range: tuple[float, ...]) -> None:
+        self._value_range = value_range
+        self._peak = 0
+        self.pictures = 0
+
+    def level(self, stored: FileImage) -> np.ndarray:
+        """A frame's grey levels, uint8 [H, W]."""
+        range_ = self._value_range if stored.exact else ()
+        if not range_ and is_full_16(stored):
+            self._peak = max(self._peak, int(stored.samples.max()))
+        return to_bytes(stored, range_).max(axis=2)
+
+    def picture(self, stored: FileImage) -> np.ndarray:
+        """A frame, uint8 [H, W, C]."""
+        self.pictures += 1
+        return to_bytes(stored, self._value_range if stored.exact else ())
+
+    def doubts(self, part: Kept | None, chosen: Sequence[int]) -> Iterator[str]:
+        """What a person should know."""
+        if part is not None and self.pictures < len(chosen):
+            yield f"ends early: {self.pictures} of {len(chosen)} frames could be read"
+        if 0 < self._peak < _DARK:
+            yield (
+                f"has 16 bits by its header and no value above {self._peak}, so that it is dark: "
+                "set data.value_range to its black and white"
+            )
+
+
+def _looked_at(path: Path, contents: "_Contents") -> Iterator[FileImage]:
+    """Frames at equal distances, in which the scan is looked for."""
+    return contents.read(path, chosen_frames(f"evenly:{_LOOKED_AT}", contents.frames))
 
 
 class _Contents(NamedTuple):
@@ -234,7 +290,7 @@ def _contents(path: Path) -> _Contents:
     if is_nifti(path):
         return _Contents(nifti.read_frames, *nifti.read_shape(path))
     if is_picture(path):
-        several = read_image_file(path.read_bytes()).frames
+        several = read_image_file(_bytes_of(path)).frames
         return _Contents(_read_picture, 1, doubts=(_FIRST.format(several),) if several > 1 else ())
     header = dicom.read_header(path)
     return _Contents(
@@ -246,7 +302,14 @@ def _contents(path: Path) -> _Contents:
 def _read_picture(path: Path, frames: Sequence[int]) -> Iterator[FileImage]:
     """The first frame of an image file, which is all that is read of one."""
     del frames
-    yield read_image_file(path.read_bytes())
+    yield read_image_file(_bytes_of(path))
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CorruptImage(f"cannot be opened: {error.strerror}") from error
 
 
 def _from_json(text: bytes) -> Scan:
@@ -259,5 +322,13 @@ def _from_json(text: bytes) -> Scan:
 
 @functools.cache
 def _stamp() -> bytes:
-    """Changes with the code that decides which pixels are kept."""
-    return code_stamp(ufm_jax.data.scans, ufm_jax.data.geometry)
+    """Changes with the code that decides the pixels, and with the packages that decode them."""
+    code = code_stamp(ufm_jax.data.scans, ufm_jax.data.geometry, decode, image_file)
+    return digest(code, *map(_version, ("pydicom", "python-gdcm", "av", "nibabel", "pillow")))
+
+
+def _version(package: str) -> bytes:
+    try:
+        return version(package).encode()
+    except PackageNotFoundError:
+        return b""

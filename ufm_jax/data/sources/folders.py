@@ -82,7 +82,7 @@ def read_folders(root: Path, exclude: Exclusions) -> Listing:
     beside = [
         Issue("no_client", "", str(file), "lies beside the clients' folders, not in one")
         for file in sorted(root.iterdir())
-        if file.suffix.lower() in SUFFIXES
+        if file.suffix.lower() in SUFFIXES or (file.is_file() and is_scan(file))
     ]
     parts = [read_folder(folder, folder.name, exclude) for folder in clients]
     return Listing(

@@ -3,6 +3,7 @@
 Such a file belongs to the patient's study, so it repeats the image's patient and study.
 """
 
+import io
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MAKER = "ufm_jax"
 _CONCEPT = ("309825002", "SCT", "Spatial and Relational Concept")
 """The category of a region of which no more is known than its class's name."""
+_LONGEST = 64
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"),
@@ -50,10 +52,28 @@ def write_segmentation(
         DataError: If highdicom is not installed.
     """
     with needed_packages():
-        import highdicom
-        from pydicom.sr.codedict import codes
+        import highdicom  # noqa: F401
     # Its warnings quote the patient's name.
     warnings.filterwarnings("ignore", module=r"highdicom\b")
+    written = io.BytesIO()
+    try:
+        _segmentation(source, number, mask, classes, run).save_as(written)
+    except CorruptImage:
+        raise
+    except Exception as error:
+        # Without the error's text, which may quote the header.
+        reason = f"has a header that cannot be repeated ({type(error).__name__})"
+        raise CorruptImage(reason) from None
+    private_folder(out.parent)
+    private_file(out).write_bytes(written.getvalue())
+
+
+def _segmentation(
+    source: Path, number: int, mask: np.ndarray, classes: Sequence[str], run: str
+) -> "Dataset":
+    import highdicom
+    from pydicom.sr.codedict import codes
+
     pydicom = silent_pydicom()
     image = pydicom.dcmread(source, stop_before_pixels=True, force=True)
     if lacking := [name for name in _NEEDED if not image.get(name)]:
@@ -77,11 +97,11 @@ def write_segmentation(
             segment_number=place,
             segment_label=name,
             segmented_property_category=highdicom.sr.CodedConcept(*_CONCEPT),
-            segmented_property_type=highdicom.sr.CodedConcept(name[:16], "99UFMJAX", name[:64]),
+            segmented_property_type=highdicom.sr.CodedConcept(f"class{place}", "99UFMJAX", name),
             algorithm_type="AUTOMATIC",
             algorithm_identification=made_by,
         )
-        for place, name in enumerate(classes, 1)
+        for place, name in enumerate(map(_label, classes), 1)
     ]
     of_image = [image.SOPInstanceUID, run]
     segmentation = highdicom.seg.Segmentation(
@@ -100,8 +120,12 @@ def write_segmentation(
         omit_empty_frames=False,
     )
     _name_source(segmentation, kind, number + 1 if frames > 1 else None)
-    private_folder(out.parent)
-    segmentation.save_as(private_file(out))
+    return segmentation
+
+
+def _label(name: str) -> str:
+    """A class's name as DICOM takes one: ASCII, since the image's own character set stays."""
+    return name.encode("ascii", "backslashreplace").decode().replace("\\", "/")[:_LONGEST]
 
 
 def _name_source(segmentation: "Dataset", kind: str, frame: int | None) -> None:

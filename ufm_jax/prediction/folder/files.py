@@ -15,7 +15,6 @@ from ufm_jax.data.cache.cache import Progress
 from ufm_jax.data.cache.decode import DecodedFile, decode_bytes, make_row
 from ufm_jax.data.decoding import check_depth
 from ufm_jax.data.image_file import SUFFIXES, CorruptImage
-from ufm_jax.data.issues import FAULTS
 from ufm_jax.data.records import ImageSource, Picture, load_source
 from ufm_jax.data.scans.expand import issues_of, open_scans
 from ufm_jax.data.scans.kinds import is_scan
@@ -155,16 +154,16 @@ def with_frames(
         if listed.error or found is None:
             expanded.append(listed)
             continue
-        for issue in issues_of(found, "", listed.name):
-            if issue.kind in FAULTS:
-                expanded.append(ListedFile(listed.name, issue.reason))
-            else:
-                _log.warning("%s: %s", listed.name, issue.reason)
-        if (scan := found.scan) is not None:
+        issues = issues_of(found, "", listed.name)
+        if (scan := found.scan) is None or not scan.kept:
+            expanded.append(ListedFile(listed.name, issues.pop().reason))
+        else:
             expanded += [
                 ListedFile(frame.name, part=ScanFrame(listed.name, scan, frame))
                 for frame in frame_files(scan, found.folder, listed.name)
             ]
+        for issue in issues:
+            _log.warning("%s: %s", listed.name, issue.reason)
     return tuple(expanded)
 
 
