@@ -22,8 +22,9 @@ from ufm_jax.data.cells import name_of, text_of
 from ufm_jax.data.csv_files import read_csv, writing_csv
 from ufm_jax.data.records import Listing
 from ufm_jax.data.scans.expand import SPACING, Opened, issues_of, open_scans
+from ufm_jax.data.scans.extract import OVERVIEW, Scan
 from ufm_jax.data.scans.pseudonyms import Pseudonyms, site_key
-from ufm_jax.data.scans.store import OVERVIEW, Scan, frame_files
+from ufm_jax.data.scans.store import frame_files
 from ufm_jax.data.screening import fault_of_file
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import Exclusions, read_folder, read_folders

@@ -115,7 +115,7 @@ def test_files_are_decoded_once(sites, monkeypatch):
         raise AssertionError("a scan was read again")
 
     monkeypatch.setattr("ufm_jax.data.scans.dicom.read_frames", refuse)
-    monkeypatch.setattr("ufm_jax.data.scans.store.dicom.read_frames", refuse)
+    monkeypatch.setattr("ufm_jax.data.scans.contents.dicom.read_frames", refuse)
     again = load(sites, working_size=64)
     assert again.num_rows > 5
 

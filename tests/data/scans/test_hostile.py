@@ -12,10 +12,11 @@ from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.scans import clip, dicom, nifti
 from ufm_jax.data.scans.deidentify import kept_part
 from ufm_jax.data.scans.dicom import NoPictures
+from ufm_jax.data.scans.extract import Reading
 from ufm_jax.data.scans.kinds import is_dicom, stem_of
 from ufm_jax.data.scans.pseudonyms import Pseudonyms
 from ufm_jax.data.scans.regions import Region, Regions, read_regions
-from ufm_jax.data.scans.store import Reading, open_scan
+from ufm_jax.data.scans.store import open_scan
 
 pydicom = pytest.importorskip("pydicom", reason="pip install 'ufm-jax[medical]'")
 

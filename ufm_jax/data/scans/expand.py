@@ -11,10 +11,12 @@ from ufm_jax.data.cache.fingerprint import content_digests
 from ufm_jax.data.image_file import CorruptImage
 from ufm_jax.data.issues import Issue
 from ufm_jax.data.records import Record, unique_name
+from ufm_jax.data.scans.contents import patient_of
 from ufm_jax.data.scans.dicom import NoPictures
+from ufm_jax.data.scans.extract import Reading, Scan
 from ufm_jax.data.scans.kinds import is_picture, is_scan
 from ufm_jax.data.scans.pseudonyms import Pseudonyms, site_key
-from ufm_jax.data.scans.store import Reading, Scan, frame_files, open_scan, patient_of
+from ufm_jax.data.scans.store import frame_files, open_scan
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.files import cache_folder, config_folder
 from ufm_jax.threads import map_in_order

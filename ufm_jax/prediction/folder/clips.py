@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ufm_jax.data.csv_files import writing_csv
-from ufm_jax.data.scans.store import Scan
+from ufm_jax.data.scans.extract import Scan
 from ufm_jax.prediction.folder.outputs import Cells, Output
 
 TABLE, CLIPS = "clips.csv", "clips"

@@ -17,8 +17,9 @@ from ufm_jax.data.decoding import check_depth
 from ufm_jax.data.image_file import SUFFIXES, CorruptImage
 from ufm_jax.data.records import ImageSource, Picture, load_source
 from ufm_jax.data.scans.expand import issues_of, open_scans
+from ufm_jax.data.scans.extract import Scan
 from ufm_jax.data.scans.kinds import is_scan
-from ufm_jax.data.scans.store import FrameFile, Scan, frame_files
+from ufm_jax.data.scans.store import FrameFile, frame_files
 from ufm_jax.data.screening import fault_of_file
 from ufm_jax.data.settings import DataSettings
 from ufm_jax.data.sources.folders import Exclusions
