@@ -55,3 +55,10 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED} is absent: real ultrasound and reference vectors are not shipped")
     return SHARED
+
+
+@pytest.fixture
+def homes(tmp_path, monkeypatch):
+    """Folders of the test's own in place of the user's cache and configuration."""
+    for name in ("CACHE", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))

@@ -43,9 +43,8 @@ def test_the_way_from_images_to_a_report_runs_as_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_way_from_scans_to_outlines_runs_as_written(tmp_path, monkeypatch):
-    for name in ("CACHE", "CONFIG"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+@pytest.mark.usefixtures("homes")
+def test_the_way_from_scans_to_outlines_runs_as_written(tmp_path):
     run = run_section("From DICOM and clips", tmp_path)
     assert run == ["prepare_data", "pretrain", "finetune", "finetune", "predict", "prepare_data"]
     for report in ("runs/scans", "runs/findings", "runs/outlines", "shareable"):

@@ -23,10 +23,7 @@ PATH = "Doe^Jane/2020-02-29 MRN4711X"
 SCAN = "color3d_jpeg_baseline.dcm"
 
 
-@pytest.fixture(autouse=True)
-def homes(tmp_path, monkeypatch):
-    for name in ("CACHE", "CONFIG"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+pytestmark = pytest.mark.usefixtures("homes")
 
 
 @pytest.fixture

@@ -48,10 +48,7 @@ def write(file, number, patient="MRN4711X", source="US1_UNCR", **changes):
     data.save_as(file)
 
 
-@pytest.fixture(autouse=True)
-def homes(tmp_path, monkeypatch):
-    for name in ("CACHE", "CONFIG"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+pytestmark = pytest.mark.usefixtures("homes")
 
 
 @pytest.fixture

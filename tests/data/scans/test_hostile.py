@@ -21,10 +21,7 @@ from ufm_jax.data.scans.store import open_scan
 pydicom = pytest.importorskip("pydicom", reason="pip install 'ufm-jax[medical]'")
 
 
-@pytest.fixture(autouse=True)
-def homes(tmp_path, monkeypatch):
-    for name in ("CACHE", "CONFIG"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+pytestmark = pytest.mark.usefixtures("homes")
 
 
 def page(level, scan=False) -> np.ndarray:

@@ -19,10 +19,7 @@ SOURCE = Path(data_store.__file__).parent / "data"
 SLICES = 3
 
 
-@pytest.fixture(autouse=True)
-def homes(tmp_path, monkeypatch):
-    for name in ("CACHE", "CONFIG"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+pytestmark = pytest.mark.usefixtures("homes")
 
 
 @pytest.fixture

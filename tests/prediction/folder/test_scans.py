@@ -28,10 +28,11 @@ MM = 0.5105
 NUMBERS = (20, 60, 100)
 
 
+pytestmark = pytest.mark.usefixtures("homes")
+
+
 @pytest.fixture(autouse=True)
-def homes(tmp_path, monkeypatch):
-    for name in ("CACHE", "CONFIG"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(tmp_path / name.lower()))
+def _compile_once(monkeypatch):
     monkeypatch.setattr(run, "make_objective", lambda config, task: objective(task))
 
 
