@@ -1,5 +1,6 @@
 """A trained model is read as it was trained_model, with what belongs to it, or not at all."""
 
+import hashlib
 import json
 import shutil
 
@@ -132,6 +133,13 @@ def test_a_run_that_the_first_version_stored_is_read(run):
     assert config.data.root == "elsewhere"
     assert config.client_optimizer.moment_dtype == "float32"
     resolve_finetune(config)
+
+
+def test_each_key_that_the_first_version_did_not_store_has_a_value_for_its_runs():
+    """A key that is new must be in ``_BEFORE``, or no run that is older can be read."""
+    first = sorted(flatten(FinetuneConfig()).keys() - trained_model._BEFORE.keys())
+    assert len(first) == 186
+    assert hashlib.sha256("\n".join(first).encode()).hexdigest()[:16] == "f275ed7f88c4892a"
 
 
 def test_an_encoder_is_not_taken_from_a_damaged_run(run):

@@ -164,15 +164,15 @@ def _labels(table: Path | None, below: Sequence[str]) -> tuple[dict[str, str], i
     """The label of each file, by its path below the input; and the number of rows of no file."""
     if table is None:
         return {}, 0
+    of_path = {name_of(path): [path] for path in below}
     of_name: defaultdict[str, list[str]] = defaultdict(list)
     for path in below:
-        for called in {path, path.rpartition("/")[2]}:
-            of_name[name_of(called)].append(path)
+        of_name[name_of(path.rpartition("/")[2])].append(path)
     labels: dict[str, str] = {}
     unmatched = 0
     for row in read_csv(table, ("image", "label"))[1]:
         named, label = text_of(row.cells["image"]), text_of(row.cells["label"])
-        found = of_name[name_of(named)]
+        found = of_path.get(name_of(named)) or of_name[name_of(named)]
         if len(found) > 1:
             raise DataError(f"{row.place}: several files are called {named}: name their paths")
         unmatched += not found

@@ -40,9 +40,16 @@ _REMEDY = "restore it from a copy, or fine-tune again, with the same command, in
 _BEFORE: dict[str, Any] = {
     "config.data.exclude_files": (),
     "config.data.value_range": (),
+    "config.data.frames": "different",
+    "config.data.whole_frames": False,
+    "config.client_optimizer.nesterov": False,
+    "config.server_optimizer.nesterov": False,
     "config.client_optimizer.moment_dtype": "float32",
     "config.server_optimizer.moment_dtype": "float32",
     "config.placement.chunk_steps": 0,
+    "config.schedule.side": "clients",
+    "config.schedule.patience": 0,
+    "config.start.head": "new",
 }
 """Keys that runs stored before them lack, with the values by which those runs were trained."""
 _GONE = ("config.placement.loop",)
