@@ -15,6 +15,7 @@ from ufm_jax.report.charts import observed
 from ufm_jax.report.gantt import fitted
 from ufm_jax.report.images import data_uri, heat_colours, hidden_by_texture, kept_patches
 from ufm_jax.report.markup import Markup, element
+from ufm_jax.report.numbers import size
 
 
 def test_images_keep_every_grey_value():
@@ -108,3 +109,17 @@ def test_only_markup_passes_unescaped(text):
     assert inside.count("<") == 0
     assert inside.count('"') == 2
     assert element("p", Markup("<b>x</b>")) == "<p><b>x</b></p>"
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "0.0 MB"),
+        (93.5e6, "93.5 MB"),
+        (999e6, "999.0 MB"),
+        (2e9, "2.0 GB"),
+        (1.4958e12, "1.5 TB"),
+    ],
+)
+def test_bytes_are_written_in_the_unit_that_suits(amount, text):
+    assert size(amount).replace("\N{NO-BREAK SPACE}", " ") == text

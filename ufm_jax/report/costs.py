@@ -6,7 +6,7 @@ import numpy as np
 
 from ufm_jax.report.charts import LineChart, responsive_line_chart
 from ufm_jax.report.markup import Markup, element
-from ufm_jax.report.numbers import count, duration, fixed
+from ufm_jax.report.numbers import count, duration, size, unit_of_size
 from ufm_jax.report.sections import loss_label, names_in_short, section
 from ufm_jax.runs.history import RoundRecord
 
@@ -15,16 +15,17 @@ _UNITS = ((3600, "hours"), (60, "minutes"), (1, "seconds"))
 
 def communication(history: Sequence[RoundRecord]) -> Markup:
     """The loss against what was sent, both ways, as the run would have sent it."""
-    moved = np.cumsum([record.bytes_down + record.bytes_up for record in history]) / 1e6
+    moved = np.cumsum([record.bytes_down + record.bytes_up for record in history])
     last = history[-1]
     text = (
-        f"The last round moved {fixed(last.bytes_down / 1e6, 1)} MB to its clients and "
-        f"{fixed(last.bytes_up / 1e6, 1)} MB from them; the whole run "
-        f"{fixed(moved[-1], 1)} MB. Counted from the shapes of what an institution would receive "
-        "and send, compressed where the run compresses; without the overhead of a network."
+        f"The last round moved {size(last.bytes_down)} to its clients and {size(last.bytes_up)} "
+        f"from them; the whole run {size(moved[-1])}. Counted from the shapes of what an "
+        "institution would receive and send, compressed where the run compresses; without the "
+        "overhead of a network."
     )
-    shown = [f"{fixed(megabytes, 1)} MB" for megabytes in moved]
-    chart = _loss_against(history, moved, shown, "MB sent, in all")
+    divisor, unit = unit_of_size(moved[-1])
+    shown = [size(sent) for sent in moved]
+    chart = _loss_against(history, moved / divisor, shown, f"{unit} sent, in all")
     return section("Communication", element("p", text), chart)
 
 

@@ -4,6 +4,7 @@ import math
 
 UNKNOWN = "–"
 _SPACE = "\N{NO-BREAK SPACE}"
+_SIZES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"))
 
 
 def significant(value: float, digits: int = 3) -> str:
@@ -44,6 +45,17 @@ def duration(seconds: float) -> str:
         return f"{minutes}{_SPACE}min{_SPACE}{second}{_SPACE}s"
     hours, minute = divmod(minutes, 60)
     return f"{hours:,}{_SPACE}h{_SPACE}{minute}{_SPACE}min"
+
+
+def size(amount: float) -> str:
+    """Bytes in the unit that suits: ``0.1 MB``, ``12.3 GB``."""
+    divisor, unit = unit_of_size(amount)
+    return f"{fixed(amount / divisor, 1)}{_SPACE}{unit}"
+
+
+def unit_of_size(amount: float) -> tuple[float, str]:
+    """The bytes of the unit that suits a number of them, and its name."""
+    return next((unit for unit in _SIZES if amount >= unit[0]), _SIZES[-1])
 
 
 def parameters(number: int) -> str:
