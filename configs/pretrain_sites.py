@@ -95,13 +95,13 @@ def get_config(variant: str = "folders") -> ConfigDict:
     else:
         rounds = {"folders": 400, "public": 2_800, "held_out": 7_500, "shipped": 8_000}[name]
         _a_step_a_round(config, rounds)
-    if recipe == "" and name != "folders":
-        # Drawn by size and counting alike, clients stand for their images without a large one
-        # drowning the small. Fewer than a handful take part in every round instead.
-        config.federation.cohort_size = 4
-        config.federation.participation.sampling = "by_size"
-        config.federation.client_weights = "uniform"
-        config.federation.batch_size = 16
+        if name != "folders":
+            # Drawn by size and counting alike, clients stand for their images without a large one
+            # drowning the small. In folders, which may be few, all take part in every round.
+            config.federation.cohort_size = 4
+            config.federation.participation.sampling = "by_size"
+            config.federation.client_weights = "uniform"
+            config.federation.batch_size = 16
     return config
 
 
