@@ -1,6 +1,7 @@
-"""Prediction for a folder of images by a finished fine-tuning run.
+"""Prediction for a folder of images by a finished fine-tuning run, or by an export of one.
 
     python -m ufm_jax.predict --run=runs/mine --images=FOLDER --out=OUT
+    python -m ufm_jax.predict --model=EXPORT --images=FOLDER --out=OUT
 
 Writes OUT/predictions.csv and, of a segmentation, OUT/masks and OUT/overlays. DICOM, clips and
 NIfTI have a row for each frame that --config.data.frames takes, and OUT/clips.csv sums them up.
@@ -30,6 +31,9 @@ _DICOM = flags.DEFINE_bool(
     False,
     "Write masks of DICOM files as DICOM segmentations too; they name the patient as the files do.",
 )
+_FORM = flags.DEFINE_enum(
+    "form", "weights", ["weights", "stablehlo", "onnx"], "Which file of --model predicts."
+)
 
 
 def main() -> int:
@@ -38,18 +42,22 @@ def main() -> int:
     from ufm_jax.cluster.process import configure_jax
     from ufm_jax.config.finetuning import resolve_finetune
     from ufm_jax.runs.lock import held
+    from ufm_jax.runs.portable import load_portable
     from ufm_jax.runs.trained_model import load_model
 
     config = resolve_finetune(flags.FLAGS.config)
     configure_jax(config.placement)
     # After the devices are set: it imports what may start a backend.
     from ufm_jax.prediction.folder.run import Request, predict_folder
+    from ufm_jax.prediction.program import load_program
 
-    model = load_model(flags.FLAGS.run)
+    exported, form = flags.FLAGS.model, _FORM.value
+    model = load_portable(exported) if exported else load_model(flags.FLAGS.run)
+    program = load_program(exported, form) if form != "weights" else None
     options = _CLIENT.value, _SPACING.value, _OVERLAYS.value, _CLIPS.value, _DICOM.value
     request = Request(_IMAGES.value, _OUT.value, *options)
     with held(request.out, "out"):
-        summary = predict_folder(config, model, request)
+        summary = predict_folder(config, model, request, program)
     say(summary.note)
     total = summary.predicted + summary.failed
     others = "; the column error says why the others are not" * bool(summary.failed)
@@ -58,4 +66,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    start_on_run(main)
+    start_on_run(main, exported=True)

@@ -77,6 +77,22 @@ def from_config_dict(cls: type[T], config: Mapping[str, Any], prefix: str = "con
         raise ConfigError(f"{prefix}: {error}") from None
 
 
+def set_keys(config: ConfigDict, values: Mapping[str, Any]) -> None:
+    """Sets keys by their full names, as ``flatten`` gives them; lists become tuples.
+
+    Raises:
+        KeyError: If a key is not in ``config``.
+    """
+    for key, value in values.items():
+        _, *sections, name = key.split(".")
+        place = config
+        for section in sections:
+            place = place[section]
+        if name not in place:
+            raise KeyError(key)
+        place[name] = tuple(value) if isinstance(value, list) else value
+
+
 class ListParser(TupleParser):
     """Reads ``a,b`` and ``[a, b]`` of a command line as it reads ``('a', 'b')``.
 

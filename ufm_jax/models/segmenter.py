@@ -25,6 +25,7 @@ from ufm_jax.models.execution import Execution
 from ufm_jax.models.layers import Dense, LayerNorm
 from ufm_jax.models.sizes import EncoderSize
 from ufm_jax.models.vit import Encoder
+from ufm_jax.ops.crop import linear, resample_matrix
 from ufm_jax.ops.patches import unpatchify
 
 DecoderName = Literal["unet", "light", "linear"]
@@ -219,16 +220,14 @@ def default_taps(depth: int) -> tuple[int, int, int, int]:
 
 def bilinear(images: jax.Array, height: int, width: int) -> jax.Array:
     """Images [B, h, w, C] resized to [B, height, width, C]; the pictures' corners coincide."""
-    batch, rows, columns, channels = images.shape
+    _, rows, columns, _ = images.shape
     if (rows, columns) == (height, width):
         return images
-    return jax.image.resize(
-        images,
-        (batch, height, width, channels),
-        "linear",
-        antialias=False,
-        precision=jax.lax.Precision.HIGHEST,
-    )
+    down = resample_matrix(0, rows, height, rows, kernel=linear)
+    across = resample_matrix(0, columns, width, columns, kernel=linear)
+    exact = jax.lax.Precision.HIGHEST
+    images = jnp.einsum("Hh,bhwc->bHwc", down, images, precision=exact)
+    return jnp.einsum("Ww,bHwc->bHWc", across, images, precision=exact)
 
 
 def _shuffle(features: jax.Array, scale: int) -> jax.Array:

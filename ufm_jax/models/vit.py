@@ -247,7 +247,7 @@ class Encoder(nn.Module):
             patches = jnp.take_along_axis(patches, keep_ids[..., None], axis=1)
             place = place[keep_ids]
         tokens = self.patch_embed(patches) + place
-        cls_tokens = jnp.broadcast_to(cls_token, (len(tokens), 1, self.size.width))
+        cls_tokens = jnp.broadcast_to(cls_token, (tokens.shape[0], 1, self.size.width))
         return jnp.concatenate([cls_tokens, tokens], axis=1)
 
 

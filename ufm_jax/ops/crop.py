@@ -7,6 +7,7 @@ two matrix products, image' = R_h image R_w^T, with matrices from the box.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +124,13 @@ def crop(image: jax.Array, box: jax.Array, size: int) -> jax.Array:
 
 
 def resample_matrix(
-    start: jax.Array | int, length: jax.Array | int, out_size: int, in_size: int
+    start: jax.Array | int,
+    length: jax.Array | int,
+    out_size: int,
+    in_size: int,
+    *,
+    filled: jax.Array | int | None = None,
+    kernel: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
     """Weights that resample an interval of a line of pixels.
 
@@ -132,20 +139,31 @@ def resample_matrix(
         length: Pixels in it, 1 or more.
         out_size: Pixels of the result.
         in_size: Pixels of the line.
+        filled: First pixels of the result that the interval becomes; None for all.
+        kernel: Weight by distance in pixels of the coarser line; None for ``cubic``.
 
     Returns:
-        float32 [out_size, in_size]; rows sum to 1, and are zero outside the interval.
+        float32 [out_size, in_size]; rows sum to 1, and are zero outside the interval and from
+        ``filled`` on.
     """
-    scale = jnp.asarray(length, jnp.float32) / out_size
+    scale = jnp.asarray(length, jnp.float32) / (out_size if filled is None else filled)
     pixels = jnp.arange(in_size)[None, :]
     centres = start + (jnp.arange(out_size)[:, None] + 0.5) * scale
     distance = (pixels + 0.5 - centres) / jnp.maximum(scale, 1.0)
     inside = (pixels >= start) & (pixels < start + length)
-    weights = jnp.where(inside, _cubic(distance), 0.0)
-    return weights / weights.sum(axis=1, keepdims=True)
+    weights = jnp.where(inside, (kernel or cubic)(distance), 0.0)
+    weights = weights / weights.sum(axis=1, keepdims=True)
+    if filled is None:
+        return weights
+    return jnp.where(jnp.arange(out_size)[:, None] < filled, weights, 0.0)
 
 
-def _cubic(x: jax.Array) -> jax.Array:
+def linear(x: jax.Array) -> jax.Array:
+    """The kernel of linear interpolation, a triangle, zero from |x| = 1."""
+    return jnp.maximum(1 - jnp.abs(x), 0.0)
+
+
+def cubic(x: jax.Array) -> jax.Array:
     """Keys' cubic convolution kernel, zero from |x| = 2."""
     x = jnp.abs(x)
     near = ((_A + 2) * x - (_A + 3)) * x * x + 1

@@ -54,14 +54,21 @@ def denormalise(image: jax.Array) -> jax.Array:
     return image.astype(jnp.float32) * std + mean
 
 
-def _statistics(channels: int, ndim: int) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation in 0..255, with ``ndim`` axes and the channel last."""
+def statistics(channels: int) -> np.ndarray:
+    """Mean and standard deviation [2, channels] that ``normalise`` takes, of pixels in 0..1.
+
+    Raises:
+        ValueError: If the number of channels is not 1 or 3.
+    """
     if channels not in (1, 3):
         raise ValueError(f"channels={channels}: use 1 (grey) or 3 (colour)")
-    statistics = 255.0 * np.array([MEAN, STD])
-    if channels == 1:
-        statistics = statistics @ np.array(LUMA)[:, None]
-    mean, std = statistics.reshape(2, *(1,) * (ndim - 1), channels)
+    colour = np.array([MEAN, STD])
+    return colour if channels == 3 else colour @ np.array(LUMA)[:, None]
+
+
+def _statistics(channels: int, ndim: int) -> tuple[jax.Array, jax.Array]:
+    """Mean and standard deviation in 0..255, with ``ndim`` axes and the channel last."""
+    mean, std = 255.0 * statistics(channels).reshape(2, *(1,) * (ndim - 1), channels)
     return jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
 
 

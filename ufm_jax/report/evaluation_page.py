@@ -45,7 +45,7 @@ _TITLES = {
     "mae_percent": "mean absolute error, %",
     "auroc_delong": "AUROC, DeLong",
 }
-_HEADLINES = (
+HEADLINES = (
     *("auroc", "balanced_accuracy", "sensitivity", "specificity"),
     *("dice", "dice_shown", "hd95_px", "hd95_mm"),
 )
@@ -80,12 +80,12 @@ def _headline(report: EvaluationReport, split: str) -> Markup:
     """A few figures in large type, what they rest on, and the facts."""
     evaluation = report.evaluation
     result = evaluation.splits[split]
-    shown = {name: result.overall[name] for name in _HEADLINES if name in result.overall}
+    shown = {name: result.overall[name] for name in HEADLINES if name in result.overall}
     errors = evaluation.measurement.get(split)
     if errors is not None and errors.result is not None:
         shown = {f"mean error, {errors.result.unit}": errors.result.metrics["mae"]} | shown
     tiles = [
-        (_title(name), join(_value(figure), element("small", _interval(figure))))
+        (title_of(name), join(value_of(figure), element("small", interval_of(figure))))
         for name, figure in list(shown.items())[:6]
         if not math.isnan(figure.value) or name in ("auroc", "dice")
     ]
@@ -108,7 +108,7 @@ def _figures(report: EvaluationReport) -> list[Markup]:
     splits = report.evaluation.splits
     names = list(next(iter(splits.values())).overall)
     columns = [
-        Column("figure", _title, text=True),
+        Column("figure", title_of, text=True),
         *[_of_split(split, result) for split, result in splits.items()],
     ]
     return [table(columns, names), *_notes(splits)]
@@ -120,7 +120,7 @@ def _notes(splits: Mapping[str, Result]) -> list[Markup]:
     for split, result in splits.items():
         for name, figure in result.overall.items():
             if figure.note:
-                found.setdefault(f"{split}: {figure.note}", []).append(_title(name))
+                found.setdefault(f"{split}: {figure.note}", []).append(title_of(name))
         for name, why in (result.left_out if isinstance(result, DiagnosisResult) else {}).items():
             found.setdefault(f"{split}: the means leave out {name}: {why}", [])
     return [
@@ -148,7 +148,7 @@ def _counts(result: SegmentationResult, key: str) -> Column:
 
 
 def _of_class(result: Result, figure: str) -> Column:
-    return Column(_title(figure), lambda name: _cell(result.per_class[name][figure]))
+    return Column(title_of(figure), lambda name: _cell(result.per_class[name][figure]))
 
 
 def _of_split(split: str, result: Result) -> Column:
@@ -213,7 +213,7 @@ def _measurement(report: EvaluationReport, split: str) -> Markup:
         return section("Measurement", element("p", errors.note))
     result = errors.result
     columns = [
-        Column("figure", _title, text=True),
+        Column("figure", title_of, text=True),
         Column(result.unit, lambda name: _cell(result.metrics[name], 2)),
     ]
     text = (
@@ -241,14 +241,14 @@ def _comparison(report: EvaluationReport) -> Markup:
         return Markup("")
     figures = comparison.figures
     columns = [
-        Column("figure", _title, text=True),
+        Column("figure", title_of, text=True),
         Column("this run", lambda name: _cell(figures[name].first)),
         Column("other run", lambda name: _cell(figures[name].second)),
         Column("difference", lambda name: _cell(figures[name].difference)),
         Column("p", lambda name: fixed(figures[name].p_value, 3)),
     ]
     left_out = [
-        element("p", f"{_title(name)}: {why}", class_="note")
+        element("p", f"{title_of(name)}: {why}", class_="note")
         for name, why in comparison.left_out.items()
     ]
     text = (
@@ -280,7 +280,7 @@ def _training(training: Training | None) -> Markup:
         return Markup("")
     plots = [charts.loss_chart(training.losses)]
     if training.looks:
-        name = _title(training.score_name)
+        name = title_of(training.score_name)
         plots.append(charts.score_chart(training.looks, training.scores, name, training.chosen))
     text = f"The model after {count(training.chosen, 'round')} of {len(training.losses)} was taken."
     if training.looks and not np.isfinite(training.scores).any():
@@ -288,15 +288,18 @@ def _training(training: Training | None) -> Markup:
     return section("Training", element("p", text), triple(plots))
 
 
-def _title(name: str) -> str:
+def title_of(name: str) -> str:
+    """What a figure is called."""
     return _TITLES.get(name, name.replace("_", " "))
 
 
-def _value(figure: Estimate, decimals: int = 3) -> str:
+def value_of(figure: Estimate, decimals: int = 3) -> str:
+    """A figure's value with as many decimals as its size needs."""
     return fixed(figure.value, decimals if abs(figure.value) < 10 else 1)
 
 
-def _interval(figure: Estimate) -> str:
+def interval_of(figure: Estimate) -> str:
+    """A figure's interval in words, or why the figure is undefined."""
     if math.isnan(figure.value):
         return figure.note
     if math.isnan(figure.low):
@@ -309,6 +312,6 @@ def _cell(figure: Estimate, decimals: int = 3) -> Child:
     """The value of a figure with its interval, or why it is undefined."""
     if math.isnan(figure.value):
         return element("span", UNKNOWN, title=figure.note)
-    interval = _interval(figure)
+    interval = interval_of(figure)
     small: tuple[Any, ...] = (" ", element("small", interval)) if interval else ()
-    return join(_value(figure, decimals), *small)
+    return join(value_of(figure, decimals), *small)

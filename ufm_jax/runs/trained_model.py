@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from ufm_jax.config.finetuning import FinetuneConfig, finetune_config
 from ufm_jax.config.schema import flatten as flatten_settings
+from ufm_jax.config.schema import set_keys
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.fed.algorithm import Params
@@ -192,12 +193,7 @@ def load_config(workdir: Path) -> ConfigDict:
             f"{path} lacks the keys {missing or 'none'} and has unknown keys {unknown or 'none'}: "
             f"it does not say how the model was trained; {_REMEDY}"
         )
-    for key, value in stored.items():
-        _, *sections, name = key.split(".")
-        place = config
-        for section in sections:
-            place = place[section]
-        place[name] = tuple(value) if isinstance(value, list) else value
+    set_keys(config, stored)
     return config
 
 

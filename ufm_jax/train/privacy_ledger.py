@@ -118,17 +118,19 @@ class Spending:
         level, delta = self._privacy.level, self._privacy.delta
         facts: dict[str, Any] = {"level": level, "delta": delta}
         if self.ledger is None:
-            _write(workdir, facts | {"refused": list(self.reasons)})
-            return f"no epsilon is stated: {'; '.join(self.reasons)}"
+            statement = f"no epsilon is stated: {'; '.join(self.reasons)}"
+            _write(workdir, facts | {"statement": statement, "refused": list(self.reasons)})
+            return statement
         found = epsilons(self.ledger, delta)
         of_clients = {
             name: {"epsilon": one.best, "rdp": one.rdp, "pld": one.pld}
             for name, one in zip(names, found, strict=True)
         }
-        _write(workdir, facts | {"clients": of_clients})
         worst = max(one.best for one in found)
         whose = "each client" if level == "client" else "each example of a client"
-        return f"{whose} is protected with epsilon {worst:.3g} at most, at delta {delta:g}"
+        statement = f"{whose} is protected with epsilon {worst:.3g} at most, at delta {delta:g}"
+        _write(workdir, facts | {"statement": statement, "clients": of_clients})
+        return statement
 
 
 def begin_spending(

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -37,6 +37,7 @@ from ufm_jax.prediction.folder.files import (
     check_first,
     list_files,
     read_batches,
+    read_pixels,
     stack,
     with_frames,
 )
@@ -53,11 +54,15 @@ from ufm_jax.prediction.folder.outputs import (
 )
 from ufm_jax.prediction.measurement import measured_numbers
 from ufm_jax.prediction.predictor import Predictor
+from ufm_jax.prediction.program import Program
 from ufm_jax.runs.lock import ERROR_FILE, LOCK_FILE
 from ufm_jax.runs.trained_model import TrainedModel
 from ufm_jax.threads import map_in_order
 
 _log = logging.getLogger(__name__)
+
+_Predict = Callable[[Sequence[FolderImage]], Iterable[np.ndarray]]
+"""Images -> the network's output for each."""
 
 
 class Request(NamedTuple):
@@ -108,7 +113,9 @@ class Summary(NamedTuple):
     note: str
 
 
-def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request) -> Summary:
+def predict_folder(
+    config: FinetuneConfig, model: TrainedModel, request: Request, program: Program | None = None
+) -> Summary:
     """Predicts every image of a folder; see ``outputs`` for what is written.
 
     Images are decoded, and outputs written, in threads while the device works; memory does not grow
@@ -118,6 +125,7 @@ def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request
         config: The run's configuration.
         model: The run's model.
         request: Folders and options.
+        program: Predicts in the place of the model's network, one picture after the other.
 
     Raises:
         ConfigError, DataError: If the request does not fit the model or the folders; then nothing
@@ -132,14 +140,16 @@ def predict_folder(config: FinetuneConfig, model: TrainedModel, request: Request
     output = _output(config, model, request, readable)
     # A batch larger than the number of images would only be filled up.
     batch_size = min(config.evaluation.batch_size, max(1, len(readable)))
-    predictor = Predictor(make_objective(config, model.task).predict, batch_size)
+    predict = _network(config, model.task, params, batch_size)
+    if program:
+        predict = _one_by_one(program, model.task, request.images, config.data)
     workers = config.data.num_workers or os.cpu_count() or 1
 
     private_folder(request.out)
     if isinstance(output, SegmentationOutput):
         output.write_key()
     batches = read_batches(request.images, files, config.data, batch_size, workers)
-    predictions = _predictions(predictor, params, batches)
+    predictions = _predictions(predict, batches)
     rows = map_in_order(lambda item: _row(output, item), predictions, workers)
     failed, clips = 0, []
     with open_table(request.out / TABLE, output.columns) as add, _progress() as bar:
@@ -231,13 +241,29 @@ def _output(
     )
 
 
+def _network(config: FinetuneConfig, task: Task, params: Params, batch_size: int) -> _Predict:
+    predictor = Predictor(make_objective(config, task).predict, batch_size)
+    return lambda images: predictor(params, stack(images))
+
+
+def _one_by_one(program: Program, task: Task, root: Path, settings: DataSettings) -> _Predict:
+    """Outputs of a program; a mask as probabilities of 0 and 1, at the picture's own size."""
+
+    def predict(image: FolderImage) -> np.ndarray:
+        pixels = read_pixels(image.listed.source(root), settings).pixels
+        (found,) = program(np.broadcast_to(pixels, (1, *pixels.shape[:2], 3)))
+        return np.eye(1 + task.num_classes)[found] if task.kind == "segment" else found
+
+    return lambda images: list(map(predict, images))
+
+
 def _predictions(
-    predictor: Predictor, params: Params, batches: Iterator[list[FolderImage | ListedFile]]
+    predict: _Predict, batches: Iterator[list[FolderImage | ListedFile]]
 ) -> Iterator[tuple[FolderImage, np.ndarray] | ListedFile]:
     """Each file in order, an image with the network's output for it."""
     for batch in batches:
         images = [item for item in batch if isinstance(item, FolderImage)]
-        outputs = iter(predictor(params, stack(images)) if images else ())
+        outputs = iter(predict(images) if images else ())
         for item in batch:
             yield item if isinstance(item, ListedFile) else (item, next(outputs))
 
