@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ufm_jax"
 LEVELS = (
-    {"errors", "files", "ranges", "randomness", "threads", "door"},
+    {"errors", "files", "ranges", "randomness", "threads", "door", "bars"},
     {"phantoms", "fed", "ops"},
     {"data", "interop", "models"},
     {"config"},

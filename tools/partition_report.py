@@ -16,10 +16,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from ufm_jax.bars import progress_bar
 from ufm_jax.config.command import path_argument
 from ufm_jax.data.federated import FederatedData, load_federated
 from ufm_jax.data.optional import needed_packages
@@ -226,12 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     # A file or a pipe has no width of its own, and 80 columns would fold the table.
     console = Console(width=None if sys.stdout.isatty() else _WIDTH_IN_FILES)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("decoding", total=None)
-        data = load_federated(
-            DataSettings(**values),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    with progress_bar("decoding") as show:
+        data = load_federated(DataSettings(**values), show)
     report = describe(data)
     print_table(report, console)
     for line in data.issues.summary():

@@ -17,12 +17,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.progress import Progress
-
 from tools.hospital.export import Request, export
 from tools.hospital.page import reasons, render
 from tools.hospital.simulated import write_scans
+from ufm_jax.bars import progress_bar
 from ufm_jax.config.command import count_argument, count_or_zero, path_argument
 from ufm_jax.data.listing import read_listing
 from ufm_jax.data.screening import file_faults
@@ -103,10 +101,8 @@ def _export(options: argparse.Namespace) -> int:
         whole_frames=options.whole_frames,
     )
     request = Request(options.source, options.out, client, options.labels, settings)
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("reading", total=None)
-        made = export(request, lambda done, all: bar.update(task, completed=done, total=all))
+    with progress_bar("reading") as show:
+        made = export(request, show)
     page = write_page(options.out, render(made))
     for reason, number in reasons(made).items():
         say(f"left out: {number} {reason}")

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from ufm_jax.bars import progress_bar
 from ufm_jax.config.compatibility import check_personal
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.config.schema import as_config_errors
@@ -39,7 +40,6 @@ from ufm_jax.train import run
 from ufm_jax.train.federation import build_federation
 from ufm_jax.train.judge import Judging
 from ufm_jax.train.optimizers import make_optimizer
-from ufm_jax.train.progress import decoding
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def load_task(config: FinetuneConfig) -> LabelledData:
     Raises:
         DataError: If they cannot be used as configured.
     """
-    with decoding(shown=True) as bar:
+    with progress_bar("decoding", shown=True) as bar:
         data = load_labelled(config.data, bar)
     for line in data.issues.summary():
         _log.warning("%s", line)

@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from ufm_jax.bars import progress_bar
 from ufm_jax.cluster import hosts
 from ufm_jax.config.compatibility import check_personal
 from ufm_jax.config.pretraining import PretrainConfig
@@ -23,7 +24,6 @@ from ufm_jax.train.held_out import judging
 from ufm_jax.train.lanes.choose import choose_lanes
 from ufm_jax.train.optimizers import make_optimizer
 from ufm_jax.train.participation import check_trace
-from ufm_jax.train.progress import decoding
 from ufm_jax.train.run import Ended, best_state, train
 
 CLIENT_MODELS = "client_models"
@@ -79,7 +79,10 @@ def load_data(config: PretrainConfig) -> FederatedData:
         DataError: If it cannot be used; ConfigError, if another process could not use it.
     """
     share = (jax.process_index(), jax.process_count())
-    with hosts.together("reading the data"), decoding(shown=hosts.is_first()) as bar:
+    with (
+        hosts.together("reading the data"),
+        progress_bar("decoding", shown=hosts.is_first()) as bar,
+    ):
         data = load_with_holdout(config.data, bar, share)
     for line in data.issues.summary():
         _log.warning("%s", line)

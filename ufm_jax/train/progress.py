@@ -8,8 +8,6 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -107,24 +105,6 @@ class Progress:
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def decoding(shown: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A bar for the first decoding of a data set, on terminals; it goes when all is decoded.
-
-    Args:
-        shown: Whether there is one.
-
-    Yields:
-        A function of (images done, images in all).
-    """
-    console = Console(stderr=True)
-    with RichProgress(
-        console=console, transient=True, disable=not (shown and console.is_terminal)
-    ) as bar:
-        task = bar.add_task("decoding", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def describe(record: RoundRecord, left: float) -> str:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
+from ufm_jax.bars import progress_bar
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.data.image_file import CorruptImage, read_image_file
 from ufm_jax.data.labels.task import Task
@@ -151,11 +150,11 @@ def predict_folder(
     batches = read_batches(request.images, files, config.data, batch_size, workers)
     predictions = _predictions(predict, batches)
     rows = map_in_order(lambda item: _row(output, item), predictions, workers)
-    failed, clips = 0, []
-    with open_table(request.out / TABLE, output.columns) as add, _progress() as bar:
-        shown = bar.track(rows, total=len(files), description="predicting")
-        for file, of_file in groupby(shown, key=lambda row: row.listed.file):
+    ended, failed, clips = 0, 0, []
+    with open_table(request.out / TABLE, output.columns) as add, progress_bar("predicting") as show:
+        for file, of_file in groupby(rows, key=lambda row: row.listed.file):
             done = list(of_file)
+            show(ended := ended + len(done), len(files))
             for row in done:
                 add({"image": row.listed.name, **row.cells})
                 if row.error:
@@ -174,18 +173,8 @@ def predict_folder(
 def _files(request: Request, settings: DataSettings) -> tuple[ListedFile, ...]:
     """The files of the folder, and the frames of its scans."""
     files = list_files(request.images, settings)
-    with _progress() as bar:
-        task = bar.add_task("reading scans", total=None)
-
-        def show(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
+    with progress_bar("reading scans") as show:
         return with_frames(request.images, files, settings, show)
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def _write_overlays(out: Path, part: ScanFrame, frames: Sequence[Cells]) -> None:
