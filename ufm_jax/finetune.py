@@ -27,12 +27,14 @@ def main() -> int:
     from ufm_jax.config.finetuning import resolve_finetune
     from ufm_jax.runs.folder import check_outside, check_resume
     from ufm_jax.runs.lock import held
+    from ufm_jax.runs.tracking import check_trackers
 
     if "start" not in _CONFIG.value:
         raise ConfigError("--config is one of pretraining: use it with python -m ufm_jax.pretrain")
     config, workdir = resolve_finetune(_CONFIG.value), _WORKDIR.value
     check_outside(workdir, config.data)
     check_resume(workdir, _RESUME.value)
+    check_trackers(config, workdir)
     configure_jax(config.placement)
     with held(workdir, "workdir"):
         # After the devices are set: this imports what may start a backend.

@@ -60,7 +60,6 @@ def run(tmp_path_factory) -> Path:
     task = Task("single", ("cyst", "mass"))
     save_model(folder, TrainedModel(params, task, personal, ("a", "b"), 2, {"mass": 0.3}))
     noise_words(PrivacyConfig("example"), folder, begun=False)
-    shutil.rmtree(folder / "tensorboard")
     return folder
 
 

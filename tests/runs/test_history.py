@@ -10,29 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.runs.records import CLIENT, record
 from ufm_jax.errors import RunError
-from ufm_jax.runs.history import (
-    HISTORY_FILE,
-    TENSORBOARD_FOLDER,
-    ClientRecord,
-    MetricWriter,
-    RoundRecord,
-    read_history,
-)
-
-CLIENT = ClientRecord(
-    client="turin", loss=0.5, examples=64, steps=2, update_norm=0.1, finite=True, lane=1, begin=3,
-    end=5,
-)  # fmt: skip
-
-
-def record(round_: int, **changes) -> RoundRecord:
-    base = RoundRecord(
-        round=round_, loss=1.0 / (round_ + 1), lr_factor=0.5, seconds=2.0, images=64,
-        images_per_second=32.0, useful_fraction=0.75, update_norm=0.2, cohort=1, rejected=[],
-        clients=[CLIENT], virtual_seconds=90.0,
-    )  # fmt: skip
-    return dataclasses.replace(base, **changes)
+from ufm_jax.runs.history import HISTORY_FILE, MetricWriter, RoundRecord, read_history
 
 
 def write(workdir, rounds, resume_round=0):
@@ -169,20 +149,7 @@ def test_a_negative_round_is_refused(tmp_path):
         MetricWriter(tmp_path, -1)
 
 
-def test_tensorboard_holds_the_scalars_of_round_and_client(tmp_path):
-    bad = dataclasses.replace(CLIENT, client="oslo", loss=math.nan)
-    with MetricWriter(tmp_path, 0) as writer:
-        writer.write(record(0, clients=[CLIENT, bad]))
-        writer.write(record(1))
-    scalars = _tensorboard(tmp_path)
-    assert scalars["round/loss"] == [(0, 1.0), (1, 0.5)]
-    assert scalars["round/images_per_second"] == [(0, 32.0), (1, 32.0)]
-    assert scalars["client/turin/loss"] == [(0, 0.5), (1, 0.5)]
-    assert "client/oslo/loss" not in scalars
-    assert scalars["client/oslo/steps"] == [(0, 2.0)]
-
-
-def test_tensorboard_and_the_history_hold_what_the_judge_found(tmp_path):
+def test_the_history_holds_what_the_judge_found(tmp_path):
     found = record(
         1,
         held_out_loss=0.4,
@@ -193,13 +160,6 @@ def test_tensorboard_and_the_history_hold_what_the_judge_found(tmp_path):
     with MetricWriter(tmp_path, 0) as writer:
         writer.write(record(0))
         writer.write(found)
-    scalars = _tensorboard(tmp_path)
-    assert scalars["round/held_out_loss"] == [(1, pytest.approx(0.4))]
-    assert scalars["client/turin/held_out_loss"] == [(1, pytest.approx(0.3))]
-    assert "client/oslo/held_out_loss" not in scalars
-    (tag,) = (tag for tag in scalars if tag.startswith("probe/"))
-    assert tag.endswith("/knn_auroc")
-    assert scalars[tag] == [(1, 0.75)]
     read = read_history(tmp_path)[1]
     assert read.held_out["turin"] == 0.3
     assert math.isnan(read.held_out["oslo"])
@@ -208,19 +168,3 @@ def test_tensorboard_and_the_history_hold_what_the_judge_found(tmp_path):
 
 def _line(item: RoundRecord) -> str:
     return json.dumps(dataclasses.asdict(item), ensure_ascii=False) + "\n"
-
-
-def _tensorboard(workdir) -> dict[str, list[tuple[int, float]]]:
-    """Scalars of all event files: records of length (8 bytes), crc (4), payload, crc (4)."""
-    from tensorboardX.proto.event_pb2 import Event
-
-    found: dict[str, list[tuple[int, float]]] = {}
-    for path in sorted((workdir / TENSORBOARD_FOLDER).iterdir()):
-        content = path.read_bytes()
-        while content:
-            size = int.from_bytes(content[:8], "little")
-            event = Event.FromString(content[12 : 12 + size])
-            content = content[16 + size :]
-            for value in event.summary.value:
-                found.setdefault(value.tag, []).append((event.step, value.simple_value))
-    return found

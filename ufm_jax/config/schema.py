@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import difflib
+import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
@@ -153,6 +154,22 @@ def flatten(settings: Any, prefix: str = "config") -> dict[str, Any]:
         value, path = getattr(settings, field.name), f"{prefix}.{field.name}"
         leaves |= flatten(value, path) if dataclasses.is_dataclass(value) else {path: value}
     return leaves
+
+
+def without_text(settings: Any, prefix: str = "config") -> dict[str, Any]:
+    """As ``flatten``, without the keys that take free text: it may be a path or a name."""
+    leaves: dict[str, Any] = {}
+    for name, kind in kinds_of(type(settings)).items():
+        value, path = getattr(settings, name), f"{prefix}.{name}"
+        if dataclasses.is_dataclass(value):
+            leaves |= without_text(value, path)
+        elif not _takes_text(kind):
+            leaves[path] = value
+    return leaves
+
+
+def _takes_text(kind: Any) -> bool:
+    return kind is str or any(map(_takes_text, typing.get_args(kind)))
 
 
 def current_key(key: str) -> str:

@@ -130,10 +130,17 @@ class TrainingConfig(Checked):
     Attributes:
         name: Title of the report.
         seed: Everything random is folded from it.
+        tracking: What gets the scalars of each round beside metrics.jsonl; see docs/commands.md.
+        tracking_project: MLflow's experiment and W&B's project.
+        tracking_store: MLflow: address of a server or database; '' takes MLFLOW_TRACKING_URI, else
+            ``mlflow.db`` beside the run's folder.
     """
 
     name: str = "run"
     seed: Seed = 0
+    tracking: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = ("tensorboard",)
+    tracking_project: str = "ufm_jax"
+    tracking_store: str = ""
     federation: FederationConfig = field(default_factory=FederationConfig)
     client_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     server_optimizer: OptimizerConfig = field(

@@ -28,7 +28,7 @@ TASK_FILE = "task.json"
 EVALUATION_FILE = "evaluation.json"
 _RESULTS = (TASK_FILE, EVALUATION_FILE)
 """Files of a finished run of fine-tuning, which a probe has too, though it has no checkpoints."""
-_FREE = ("config.checkpoint.", "config.cluster.")
+_FREE = ("config.checkpoint.", "config.cluster.", "config.tracking")
 _FREE_EXACT = frozenset(
     {
         *("config.placement.loader_threads", "config.placement.memory_fraction"),

@@ -1,8 +1,8 @@
-"""The history of a run: one typed record a round, as JSON lines and as TensorBoard events.
+"""The history of a run: one typed record a round, as JSON lines.
 
 ``metrics.jsonl`` is the record of truth, read by the report and by anybody's own scripts. It holds
 one JSON object a line and every round at most once, in order, also after a run was killed and
-resumed. Rounds count from zero, here as in TensorBoard.
+resumed. Rounds count from zero.
 """
 
 import dataclasses
@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
@@ -19,9 +18,6 @@ from ufm_jax.files import private_folder, write_text
 from ufm_jax.runs.stored import as_json, typed
 
 HISTORY_FILE = "metrics.jsonl"
-TENSORBOARD_FOLDER = "tensorboard"
-
-_CLIENT_SCALARS = ("loss", "examples", "steps", "update_norm")
 
 _log = logging.getLogger(__name__)
 
@@ -106,15 +102,8 @@ class RoundRecord:
     judging_seconds: float = 0.0
 
 
-_ROUND_SCALARS = tuple(
-    field.name
-    for field in dataclasses.fields(RoundRecord)
-    if field.type in (int, float) and field.name != "round"
-)
-
-
 class MetricWriter:
-    """Appends a run's records to its history and to TensorBoard event files, round by round.
+    """Appends a run's records to its history, round by round.
 
     Opening it at round r drops what an earlier, interrupted run wrote for rounds r and later (and a
     last line cut short by a kill), by writing a new file and renaming it over the old one.
@@ -135,8 +124,6 @@ class MetricWriter:
         """
         if resume_round < 0:
             raise ValueError(f"resume_round={resume_round}: rounds count from 0")
-        from tensorboardX import SummaryWriter  # slow to import, and only a running loop needs it
-
         folder = Path(workdir)
         private_folder(folder)
         path = folder / HISTORY_FILE
@@ -146,9 +133,6 @@ class MetricWriter:
             _log.warning("%s holds %d of the %d rounds before the resumed one", *facts)
         write_text(path, "".join(_to_json(record) + "\n" for record in kept))
         self._lines = path.open("a", encoding="utf-8")
-        self._events = SummaryWriter(
-            logdir=str(folder / TENSORBOARD_FOLDER), purge_step=resume_round
-        )
         self._next_round = resume_round
 
     def write(self, record: RoundRecord) -> None:
@@ -164,16 +148,11 @@ class MetricWriter:
             )
         self._lines.write(_to_json(record) + "\n")
         self._lines.flush()
-        for tag, value in _scalars(record):
-            if math.isfinite(value):  # a gap in the curve says more than an event of nan
-                self._events.add_scalar(tag, value, record.round)
-        self._events.flush()
         self._next_round = record.round + 1
 
     def close(self) -> None:
-        """Closes both files."""
+        """Closes the file."""
         self._lines.close()
-        self._events.close()
 
     def __enter__(self) -> Self:
         return self
@@ -225,21 +204,6 @@ def read_history(workdir: str | os.PathLike[str], rounds: int | None = None) -> 
         if rounds is None or record.round < rounds:
             records.append(record)
     return records
-
-
-def _scalars(record: RoundRecord) -> Iterator[tuple[str, float]]:
-    """Yields TensorBoard tags and values of one round."""
-    for name in _ROUND_SCALARS:
-        yield f"round/{name}", float(getattr(record, name))
-    yield "round/rejected", float(len(record.rejected))
-    for client in record.clients:
-        for name in _CLIENT_SCALARS:
-            yield f"client/{client.client}/{name}", float(getattr(client, name))
-    for name, loss in record.held_out.items():
-        yield f"client/{name}/held_out_loss", loss
-    for task, figures in record.probe.items():
-        for name, value in figures.items():
-            yield f"probe/{task}/{name}", value
 
 
 def _to_json(record: RoundRecord) -> str:

@@ -51,6 +51,9 @@ _BEFORE: dict[str, Any] = {
     "config.schedule.side": "clients",
     "config.schedule.patience": 0,
     "config.start.head": "new",
+    "config.tracking": ("tensorboard",),
+    "config.tracking_project": "ufm_jax",
+    "config.tracking_store": "",
 }
 """Keys that runs stored before them lack, with the values by which those runs were trained."""
 _GONE = ("config.placement.loop",)

@@ -1,7 +1,7 @@
 """A run of training in rounds: what pretraining and fine-tuning have in common."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from ufm_jax.runs.folder import claim
 from ufm_jax.runs.history import MetricWriter
 from ufm_jax.runs.noise_key import noise_words
 from ufm_jax.runs.resume import Point, RunCheckpoints
+from ufm_jax.runs.tracking import trackers
 from ufm_jax.train.feed import Feed
 from ufm_jax.train.judge import Judge, Judging
 from ufm_jax.train.optimizers import lr_factor
@@ -95,7 +96,7 @@ def train(
         judge = Judge(judging, workdir) if judging else None
         if judge is not None:
             judge.begin(point.done, rounds)
-        with _sinks(workdir, point.done, rounds) as sinks:
+        with _sinks(config, workdir, point.done, rounds, data.names) as sinks:
             factor = lr_factor(config.schedule, config.federation.rounds)
             recorder = Recorder(federation, data.names, factor, traffic, sinks)
             feed = Feed(config.placement, data, federation, fields)
@@ -127,10 +128,16 @@ def _resume(checkpoints: RunCheckpoints, state: FederationState, rounds: int) ->
 
 
 @contextmanager
-def _sinks(workdir: Path, done: int, rounds: int) -> Iterator[Sinks]:
+def _sinks(
+    config: TrainingConfig, workdir: Path, done: int, rounds: int, names: Sequence[str]
+) -> Iterator[Sinks]:
     """What takes the metrics of rounds from ``done`` on: nothing, but in the first process."""
     if not hosts.is_first():
         yield Sinks((), lambda done, share: None)
         return
-    with MetricWriter(workdir, done) as writer, Progress(rounds, done) as progress:
-        yield Sinks((writer.write, progress.update), progress.advance)
+    with (
+        MetricWriter(workdir, done) as writer,
+        trackers(config, workdir, done, names) as tracked,
+        Progress(rounds, done) as progress,
+    ):
+        yield Sinks((writer.write, *tracked, progress.update), progress.advance)

@@ -1,0 +1,1 @@
+"""Programs that draw curves of runs: what each takes of a round, in its own words."""
