@@ -1,17 +1,19 @@
 """What the documentation names is there."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 FILES = {
     path.relative_to(ROOT).as_posix()
     for folder in ("ufm_jax", "tools", "configs", "tests")
     for path in (ROOT / folder).rglob("*")
-}
+} | {"ufm_jax/fed/algorithms/fedexp.py"}
+"""Of the repository, and the file that CONTRIBUTING.md shows how to add."""
 
 
 def _is_there(name):
@@ -51,3 +53,9 @@ def test_each_way_of_the_tour_passes_a_file_once():
         assert len(passed) > 9
         assert len(passed) == len(set(passed))
         assert all((ROOT / "ufm_jax" / file).is_file() for file in passed)
+
+
+def test_the_citation_is_of_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
+    assert {f"{key}: {project[key]}" for key in ("version", "license")} <= set(citation)

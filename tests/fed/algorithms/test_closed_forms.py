@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from tests.fed.algorithms.quadratics import run, run_to
+from tests.fed.algorithms.shown import run_shown
 from ufm_jax.fed.algorithms.ditto import ditto
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.algorithms.feddyn import feddyn
@@ -247,3 +248,7 @@ def test_ditto_of_strength_zero_trains_alone_and_leaves_the_shared_model_as_it_i
 def test_scaffold_refuses_another_option():
     with pytest.raises(ValueError, match="option='III'"):
         scaffold(fedavg(optax.sgd(0.1)), option="III")
+
+
+def test_the_answer_that_contributing_shows_is_that_of_its_algorithm():
+    run_shown(dict(globals()))["test_fedexp_by_hand"]()

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from tests.fed.algorithms.shown import run_shown
 from ufm_jax.fed.algorithms.ditto import ditto
 from ufm_jax.fed.algorithms.fedavg import fedavg
 from ufm_jax.fed.algorithms.feddyn import feddyn
@@ -51,6 +52,7 @@ ALGORITHMS = {
     "feddyn": feddyn(PLAIN, 0.1),
     "mimelite": mimelite(optax.adam(0.01)),
     "ditto": ditto(PLAIN, LOCAL, 0.5),
+    "shown": run_shown({"__name__": "shown"})["fedexp"](PLAIN),
     "top_k": sent(top_k(0.3)),
     "random_k": sent(random_k(0.3, unbiased=True), error_feedback=False),
     "quantise": sent(quantise(4, unbiased=True), error_feedback=False),
