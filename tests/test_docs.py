@@ -1,19 +1,27 @@
 """What the documentation names is there."""
 
+import importlib
 import re
 import tomllib
-from pathlib import Path
 
 import pytest
+from flax.traverse_util import flatten_dict
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+from tests.documented import PAGES, ROOT
+from ufm_jax.config.finetuning import finetune_config
+from ufm_jax.config.pretraining import pretrain_config
+
 FILES = {
     path.relative_to(ROOT).as_posix()
     for folder in ("ufm_jax", "tools", "configs", "tests")
     for path in (ROOT / folder).rglob("*")
 } | {"ufm_jax/fed/algorithms/fedexp.py"}
 """Of the repository, and the file that CONTRIBUTING.md shows how to add."""
+KEYS = {
+    key
+    for config in (pretrain_config(), finetune_config())
+    for key in flatten_dict(config.to_dict(), sep=".")
+}
 
 
 def _is_there(name):
@@ -44,6 +52,24 @@ def test_links_lead_somewhere(page):
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+def _project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_keys_extras_and_imports_that_a_page_names_exist(page):
+    text = page.read_text(encoding="utf-8")
+    sections = "|".join({key.partition(".")[0] for key in KEYS})
+    keys = set(re.findall(rf"`(?:--)?(?:config\.)?((?:{sections})\.[\w.]+)[=`]", text))
+    # A section is the beginning of a key; what ends like a file is one.
+    known = {key for key in keys if any(f"{k}.".startswith(f"{key}.") for k in KEYS)}
+    assert {key for key in keys - known if not key.endswith((".json", ".sha256"))} == set()
+    extras = re.findall(r"'\.\[(\w+)\]'", text)
+    assert set(extras) <= _project()["optional-dependencies"].keys()
+    imports = re.findall(r"^ *from (ufm_jax\S+) import (\w+)$", text, re.M)
+    assert all(hasattr(importlib.import_module(module), name) for module, name in imports)
+
+
 def test_each_way_of_the_tour_passes_a_file_once():
     design = (ROOT / "docs/design.md").read_text(encoding="utf-8")
     ways = design.split("## A guided tour")[1].split("\n### ")[1:]
@@ -56,6 +82,6 @@ def test_each_way_of_the_tour_passes_a_file_once():
 
 
 def test_the_citation_is_of_this_version():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = _project()
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
     assert {f"{key}: {project[key]}" for key in ("version", "license")} <= set(citation)

@@ -4,12 +4,12 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.documented import ROOT, clone_in, commands_in, shown_by
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -23,13 +23,15 @@ def test_the_library_example_learns_the_weights(capsys):
 
 def run_section(heading, folder) -> list[str]:
     """Runs a section's commands, word for word, in a folder that looks like a clone."""
-    text = README.split(f"## {heading}")[1].split("\n## ")[0]
-    commands = re.findall(r"^    (python -m .*)$", text, re.MULTILINE)
-    for name in ("configs", "tools", "ufm_jax", "weights"):
-        (folder / name).symlink_to(ROOT / name)
+    commands = commands_in(README.split(f"## {heading}")[1].split("\n## ")[0])
+    clone_in(folder)
     for command in commands:
-        subprocess.run([sys.executable, *shlex.split(command)[1:]], cwd=folder, check=True)
+        run(command, folder)
     return [re.search(r"-m \S+\.(\S+)", command)[1] for command in commands]
+
+
+def run(command, folder):
+    subprocess.run([sys.executable, *shlex.split(command)], cwd=folder, check=True)
 
 
 @pytest.mark.slow
@@ -54,3 +56,15 @@ def test_the_way_from_scans_to_outlines_runs_as_written(tmp_path):
     assert len(rows) > len(list((tmp_path / "scans/new").iterdir())), "the clip has several rows"
     assert len(list((tmp_path / "outlined/clips").glob("*.mp4"))) == 1
     assert len(list((tmp_path / "outlined/dicom").glob("*.dcm"))) == len(rows)
+
+
+@pytest.mark.slow
+def test_the_first_command_and_what_takes_its_run_work_as_written(tmp_path):
+    assert run_section("Try it", tmp_path) == ["pretrain"]
+    assert (tmp_path / "runs/quickstart/report.html").is_file()
+    (tmp_path / "runs/mine").symlink_to("quickstart")
+    run(shown_by(ROOT / "docs/weights.md")[1], tmp_path)
+    assert (tmp_path / "vit.safetensors").is_file()
+    (tmp_path / "FOLDER").symlink_to(ROOT / "docs")
+    run(next(c for c in shown_by(ROOT / "docs/data.md") if "partition_report" in c), tmp_path)
+    assert (tmp_path / "who_has_what/partition.json").is_file()

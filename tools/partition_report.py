@@ -1,6 +1,6 @@
 """Who holds what: prints, plots and writes how images, groups and labels lie over the clients.
 
-    python tools/partition_report.py --source index --root DATA --partition dirichlet --alpha 0.3
+    python -m tools.partition_report --source index --root DATA --partition dirichlet --alpha 0.3
 
 takes every setting of `ufm_jax.data.settings.DataSettings` as a flag, loads the federation as a
 training run would (the decoded images stay in the cache for it), and writes partition.json and
