@@ -1,7 +1,7 @@
 """A federation: clients with their examples, an algorithm, and a round to run.
 
 Here the parts meet: sampling a cohort, packing it, ordering its examples, and the compiled round. A
-federation needs a loss function and arrays, and neither a model nor a file::
+federation needs a loss function and arrays, and neither a model nor a file:
 
     federation = Federation(loss_fn, fedavg(optax.sgd(0.1)), offsets, Batching(20))
     state = federation.init(params)

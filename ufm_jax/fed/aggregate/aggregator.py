@@ -1,7 +1,7 @@
 """The contract of an aggregator: from the updates of a cohort to one.
 
 Clients end one after another, on several devices. Each device gathers what its clients send, and at
-the end of the round the devices bring together what they gathered::
+the end of the round the devices bring together what they gathered:
 
     gathered = empty(update, P)
     for each client that ends:  gathered = add(gathered, update, turn, cohort)
