@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -15,6 +16,7 @@ _PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "weights/README.md")
 _LINK = re.compile(r"\]\(([^)#:\s]+)")
 
 
+@event_priority(50)  # Before the plugin that makes pages of notebooks.
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The theme's files, and those of the site by their paths from the root."""
     from_docs = [file for file in files if file.src_dir == config.docs_dir]
