@@ -35,6 +35,7 @@ def test_files_and_modules_that_a_page_names_exist(page):
     files = set(
         re.findall(r"(?<![\w*{/.-])((?:[a-z_0-9]+/)*[a-z_0-9]+\.(?:py|slurm|yaml))\b", text)
     )
+    files -= set(re.findall(r"^```python\n# (\S+)$", text, re.M))  # The page shows them itself.
     modules = set(
         re.findall(r"-m ((?:ufm_jax|tools)(?:\.[a-z_]+)+)|\b(ufm_jax(?:\.[a-z_]+)+)", text)
     )

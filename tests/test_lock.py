@@ -34,7 +34,7 @@ def test_the_lock_names_the_public_index_alone():
 
 @pytest.mark.parametrize(
     ("file", "pattern"),
-    [("Containerfile", r"^COPY (.*) \S+$"), ("ufm_jax.def", r"^    (\S+) /opt/ufm_jax/\S+$")],
+    [("Containerfile", r"^COPY (.*) \S+$"), ("apptainer.def", r"^    (\S+) /opt/ufm_jax/\S+$")],
 )
 def test_a_container_gets_what_commands_need(file, pattern):
     text = (ROOT / "containers" / file).read_text(encoding="utf-8")
