@@ -65,6 +65,7 @@ def test_the_first_command_and_what_takes_its_run_work_as_written(tmp_path):
     (tmp_path / "runs/mine").symlink_to("quickstart")
     run(shown_by(ROOT / "docs/weights.md")[1], tmp_path)
     assert (tmp_path / "vit.safetensors").is_file()
-    (tmp_path / "FOLDER").symlink_to(ROOT / "docs")
+    run("-m tools.prepare_data phantoms --out data --sites 3 --images 12 --size 64", tmp_path)
+    (tmp_path / "FOLDER").symlink_to("data/institutions")
     run(next(c for c in shown_by(ROOT / "docs/data.md") if "partition_report" in c), tmp_path)
     assert (tmp_path / "who_has_what/partition.json").is_file()
