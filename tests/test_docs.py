@@ -64,7 +64,8 @@ def test_keys_extras_and_imports_that_a_page_names_exist(page):
     keys = set(re.findall(rf"`(?:--)?(?:config\.)?((?:{sections})\.[\w.]+)[=`]", text))
     # A section is the beginning of a key; what ends like a file is one.
     known = {key for key in keys if any(f"{k}.".startswith(f"{key}.") for k in KEYS)}
-    assert {key for key in keys - known if not key.endswith((".json", ".sha256"))} == set()
+    files = (".json", ".onnx", ".safetensors", ".sha256")
+    assert {key for key in keys - known if not key.endswith(files)} == set()
     extras = re.findall(r"'\.\[(\w+)\]'", text)
     assert set(extras) <= _project()["optional-dependencies"].keys()
     imports = re.findall(r"^ *from (ufm_jax\S+) import (\w+)$", text, re.M)
