@@ -10,7 +10,6 @@ from tests.documented import PAGES, ROOT
 pytest.importorskip("mkdocstrings_handlers.python", reason="needs the extra: pip install '.[docs]'")
 
 
-@pytest.mark.slow
 def test_the_site_is_built_without_a_warning_and_holds_every_page(tmp_path):
     build = (sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path))
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
