@@ -18,7 +18,7 @@ LEVELS = (
     {"prediction"},
     {"report"},
     {"train"},
-    {"finetuning"},
+    {"finetuning", "deployment"},
     {"pretrain", "finetune", "evaluate", "predict"},
 )
 """Rooms and modules at the root, from the bottom up: each may import what stands before it.
@@ -42,6 +42,7 @@ ONLY_IN = {
     "tensorflow": set(),
     "torch": set(),
     "safetensors": {"interop"},
+    "flwr": {"deployment"},
 }
 """Third-party packages that only some rooms may import."""
 NEVER_IN = {

@@ -63,6 +63,13 @@ class RoundMetrics(NamedTuple):
     share: jax.Array
 
 
+class ServerState(NamedTuple):
+    """What a server keeps from round to round: the algorithm's state, and the aggregator's."""
+
+    server: Any
+    aggregate: Tree
+
+
 RoundFn = Callable[[FederationState, Tree, Plan], tuple[FederationState, RoundMetrics]]
 
 After = Callable[[Any, Tree, Tree, jax.Array], tuple[Any, Tree]]
@@ -95,6 +102,28 @@ def no_training(
         aggregator.empty(update, places),
         zeros(metrics, places),
     )
+
+
+def close_round(
+    algorithm: Algorithm,
+    before: ServerState,
+    result: tuple[Tree, Tree, jax.Array],
+    coverage: jax.Array,
+    noise: jax.Array,
+) -> tuple[ServerState, jax.Array]:
+    """The server's state after a round, and the share of the population's weight in the aggregate.
+
+    Args:
+        algorithm: The federated algorithm.
+        before: The state before the round, which stays if no weight came in.
+        result: The aggregator's.
+        coverage: float32 [] the cohort's share of the population's weight.
+        noise: The round's key of noise.
+    """
+    aggregate, update, share = result
+    outcome = Outcome(share * coverage, fold(noise, "server"))
+    server = algorithm.update_server(before.server, update, outcome)
+    return select(share > 0, ServerState(server, aggregate), before), outcome.share
 
 
 def make_round(
@@ -155,17 +184,16 @@ def make_round(
         lanes, (gathered, of_clients) = state.training.lanes, entry(state.training[1:], 0)
         training, clients = run_chunk(work, Training(lanes, gathered, of_clients), state.clients)
 
-        def finish() -> tuple[Any, Tree, jax.Array]:
-            aggregate, update, share = aggregator.result(state.aggregate, training.gathered, cohort)
-            outcome = Outcome(share * plan.coverage, fold(noise, "server"))
-            server = algorithm.update_server(state.server, update, outcome)
-            before = state.server, state.aggregate
-            return *select(share > 0, (server, aggregate), before), outcome.share
+        before = ServerState(state.server, state.aggregate)
 
-        def go_on() -> tuple[Any, Tree, jax.Array]:
-            return state.server, state.aggregate, jnp.zeros_like(plan.coverage)
+        def finish() -> tuple[ServerState, jax.Array]:
+            result = aggregator.result(state.aggregate, training.gathered, cohort)
+            return close_round(algorithm, before, result, plan.coverage, noise)
 
-        server, aggregate, share = lax.cond(plan.last, finish, go_on)
+        def go_on() -> tuple[ServerState, jax.Array]:
+            return before, jnp.zeros_like(plan.coverage)
+
+        (server, aggregate), share = lax.cond(plan.last, finish, go_on)
         if after is not None:
             server, clients = lax.cond(
                 plan.last,

@@ -100,7 +100,8 @@ class Federation:
                 f"client_weights has shape {self._weights.shape}: give one number, 0 or more, for "
                 f"each of {self.num_clients} clients"
             )
-        idle = np.flatnonzero(self.num_steps < 1)
+        trace = self.participation.available
+        idle = np.flatnonzero((self.num_steps < 1) & (trace is None or trace.any(axis=0)))
         if len(idle):
             raise ValueError(
                 f"client {idle[0]} has {self.sizes[idle[0]]} examples, which give no local step: "

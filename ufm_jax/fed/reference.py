@@ -12,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from ufm_jax.fed.aggregate.aggregator import Cohort
-from ufm_jax.fed.algorithm import Outcome, Params, Tree, Turn, update_shape
+from ufm_jax.fed.algorithm import Params, Tree, Turn
+from ufm_jax.fed.engine import ServerState, close_round
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.gradient import Batch
 from ufm_jax.fed.keys import example_keys, fold
 from ufm_jax.fed.plan import HostPlan
+from ufm_jax.fed.server import first_state, round_noise
 
 
 class ReferenceState(NamedTuple):
@@ -37,10 +39,8 @@ class ReferenceState(NamedTuple):
 
 def reference_init(federation: Federation, params: Params) -> ReferenceState:
     """The state before the first round."""
-    algorithm = federation.algorithm
-    server, client = algorithm.init_server(params), algorithm.init_client(params)
-    update = update_shape(algorithm, server, client)
-    return ReferenceState(server, {}, client, federation.aggregator.init(update))
+    server, aggregate = first_state(federation, params)
+    return ReferenceState(server, {}, federation.algorithm.init_client(params), aggregate)
 
 
 def reference_round(
@@ -58,8 +58,9 @@ def reference_round(
         The new state, and each client's mean loss.
     """
     algorithm, root = federation.algorithm, jax.random.key(federation.seed)
-    noise = fold(jax.random.wrap_key_data(jnp.asarray(federation.noise_words)), plan.round_index)
-    updates, weights, kept = [], [], dict(state.clients)
+    noise = round_noise(federation, plan.round_index)
+    updates: dict[int, Tree] = {}
+    kept = dict(state.clients)
     losses: dict[int, float] = {}
     cohort = sorted(int(client) for client in plan.schedule.client)
     shares = federation.client_weight(cohort, plan.asked)
@@ -89,16 +90,29 @@ def reference_round(
         losses[k] = total / seen
         good = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((update, client, total)))
         kept |= {k: client} if good else {}
-        updates.append(update if good else jax.tree.map(jnp.zeros_like, update))
-        weights.append(weight if good else 0.0)
-    together = Cohort(jnp.array(cohort), jnp.array(weights, jnp.float32), noise)
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *updates)
-    aggregate, update, share = federation.aggregator.alone(state.aggregate, stacked, together)
-    if not share > 0:
-        return state._replace(clients=kept), losses
-    outcome = Outcome(share * federation.coverage(plan.asked), fold(noise, "server"))
-    server = algorithm.update_server(state.server, update, outcome)
+        updates |= {k: update} if good else {}
+    before = ServerState(state.server, state.aggregate)
+    server, aggregate = _server_half(federation, before, plan, updates, noise)
     return state._replace(server=server, clients=kept, aggregate=aggregate), losses
+
+
+def _server_half(
+    federation: Federation,
+    before: ServerState,
+    plan: HostPlan,
+    updates: dict[int, Tree],
+    noise: jax.Array,
+) -> ServerState:
+    """The server's state after a round, from the updates that were finite, by client."""
+    if not updates:
+        return before
+    clients = sorted(updates)
+    weights = federation.client_weight(clients, plan.asked)
+    together = Cohort(jnp.array(clients), jnp.array(weights, jnp.float32), noise)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(updates[k] for k in clients))
+    result = federation.aggregator.alone(before.aggregate, stacked, together)
+    coverage = jnp.float32(federation.coverage(plan.asked))
+    return close_round(federation.algorithm, before, result, coverage, noise)[0]
 
 
 def batches_of(plan: HostPlan, client: int) -> list[np.ndarray]:

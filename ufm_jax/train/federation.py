@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import numpy.typing as npt
 import optax
 
 from ufm_jax.config.compatibility import check_clients
@@ -61,7 +62,29 @@ def build_federation(
         ConfigError: If a cohort is larger than the population, or a round does not fit the memory.
         ValueError: If the parts do not fit.
     """
-    method, placement, num_clients = config.federation, config.placement, data.num_clients
+    federation = describe_federation(config, data.names, data.offsets, loss_fn, client, server)
+    return fitted(federation, config.placement, data, memory)
+
+
+def describe_federation(
+    config: TrainingConfig,
+    names: tuple[str, ...],
+    offsets: npt.ArrayLike,
+    loss_fn: LossFn,
+    client: optax.GradientTransformation,
+    server: optax.GradientTransformation,
+) -> Federation:
+    """The federation that a configuration describes, wherever its images are.
+
+    Args:
+        config: See ``build_federation``; as for the other arguments.
+        names: The K clients.
+        offsets: [K + 1] client k owns the rows ``offsets[k] .. offsets[k + 1]``.
+        loss_fn: The loss.
+        client: The clients' optimiser.
+        server: The server's.
+    """
+    method, num_clients = config.federation, len(names)
     check_clients(method, num_clients)
     factor = lr_factor(config.schedule, method.rounds)
     if config.schedule.side == "server":
@@ -82,27 +105,40 @@ def build_federation(
                 way.concurrency, way.buffer, polynomial(way.power), way.towards_client
             ),
         )
-    federation = make(
+    return make(
         loss_fn=loss_fn,
         algorithm=make_algorithm(method, optimizers, method.personal_paths, num_clients),
-        offsets=data.offsets,
+        offsets=offsets,
         batching=Batching(
             method.batch_size,
             method.local_epochs or None,
             method.local_steps or None,
             method.partial_batch,
             method.batch_sampling,
-            placement.data_parallel * (method.privacy.microbatch or 1),
+            config.placement.data_parallel * (method.privacy.microbatch or 1),
         ),
         cohort_size=method.cohort_size or None,
-        participation=make_participation(method.participation, data.names),
+        participation=make_participation(method.participation, names),
         clock=make_clock(method.participation, num_clients, config.seed),
         client_weights=method.client_weights,
         aggregator=make_aggregator(method, num_clients),
         gradient=make_gradient(method),
-        placement=build_placement(placement),
+        placement=build_placement(config.placement),
         seed=config.seed,
     )
+
+
+def fitted(
+    federation: Federation,
+    placement: PlacementConfig,
+    data: FederatedData,
+    memory: float | None = None,
+) -> Federation:
+    """A federation whose rounds fit the devices, with its images where ``placement`` says.
+
+    Raises:
+        ConfigError: If a round does not fit the memory.
+    """
     away = placement.data_home != "device"
     federation = replace(federation, examples_sharded=away or federation.algorithm.stateful)
     image_bytes = math.prod(data.store.image_shape)

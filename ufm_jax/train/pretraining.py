@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 from ufm_jax.bars import progress_bar
 from ufm_jax.cluster import hosts
@@ -19,7 +20,7 @@ from ufm_jax.fed.keys import fold
 from ufm_jax.objectives.reconstruction import FIELDS, init_params, make_loss
 from ufm_jax.runs.checkpoint import export_params
 from ufm_jax.runs.folder import check_same_run, lanes_begun_with
-from ufm_jax.train.federation import build_federation, build_placement
+from ufm_jax.train.federation import build_placement, describe_federation, fitted
 from ufm_jax.train.held_out import judging
 from ufm_jax.train.lanes.choose import choose_lanes
 from ufm_jax.train.optimizers import make_optimizer
@@ -120,12 +121,19 @@ def federate(
     config: PretrainConfig, data: FederatedData, memory: float | None = None
 ) -> Federation:
     """The federation that ``config`` describes over ``data``; see ``build_federation``."""
+    return fitted(federation_of(config, data.names, data.offsets), config.placement, data, memory)
+
+
+def federation_of(
+    config: PretrainConfig, names: tuple[str, ...], offsets: npt.ArrayLike
+) -> Federation:
+    """The federation that ``config`` describes, wherever its images are."""
     batch_size = config.federation.batch_size
-    return build_federation(
+    return describe_federation(
         config,
-        data,
+        names,
+        offsets,
         make_loss(config.model, config.augment),
         make_optimizer(config.client_optimizer, batch_size),
         make_optimizer(config.server_optimizer, batch_size),
-        memory,
     )

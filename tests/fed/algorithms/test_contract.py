@@ -24,6 +24,8 @@ from ufm_jax.fed.batches import Batching
 from ufm_jax.fed.federation import Federation
 from ufm_jax.fed.placement import make_placement
 from ufm_jax.fed.reference import reference_init, reference_round
+from ufm_jax.fed.server import first_state, server_half
+from ufm_jax.fed.site import receive, site_of
 from ufm_jax.fed.updates.compression import compressed, low_rank, quantise, random_k, top_k
 from ufm_jax.fed.updates.transform import with_transforms
 from ufm_jax.runs.checkpoint import Checkpoints
@@ -210,3 +212,34 @@ def test_clients_need_no_more_than_what_is_broadcast(name):
         results.append((after.clients, metrics.clients.loss, metrics.clients.finite))
     jax.tree.map(np.testing.assert_array_equal, *results)
     assert run.compilations == 1
+
+
+QUICK = ("scaffold-II", "personal")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [x if x in QUICK else pytest.param(x, marks=pytest.mark.slow) for x in ALGORITHMS],
+)
+def test_sites_apart_and_a_server_equal_the_federation(name):
+    """Each site holds its own rows alone, and the server only what they send."""
+    together, asked = six_clients(name), [0, 3]
+    data, algorithm = examples(), together.algorithm
+    first = first_state(together, params())
+    kept = dict.fromkeys(asked, algorithm.init_client(params()))
+    sites = {k: site_of(together, k) for k in asked}
+    server = first
+    for r in range(2):
+        message, updates = algorithm.broadcast(server.server), {}
+        for k, site in sites.items():
+            rows = slice(*together.offsets[k : k + 2])
+            own = site.replicate(jax.tree.map(lambda leaf, rows=rows: leaf[rows], data))
+            state = site.begin(receive(algorithm, first.server, message), kept[k])
+            state, _ = site.run_round(state, own, site.plan(r))
+            updates[k], kept[k] = site.end(state)
+        server, _ = jax.device_get(server_half(together, server, r, asked, updates))
+    state = train(together, cohorts=[asked] * 2)
+    assert_close(server.server, state.server)
+    for k in asked:
+        found = algorithm.client_params(server.server, kept[k])
+        assert_close(found, together.client_params(state, k))

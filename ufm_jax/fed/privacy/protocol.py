@@ -1,4 +1,4 @@
-"""Secure aggregation as messages between clients and a server (host, for small vectors).
+"""Secure aggregation as messages between clients and a server (host).
 
 Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017,
 figure 4, without what is underlined there (signatures and the consistency check against a server

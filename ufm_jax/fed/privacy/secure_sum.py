@@ -140,7 +140,7 @@ def secure_sum(
         return ()
 
     def empty(update: Tree, places: int) -> Gathered:
-        shapes = _shapes(update)
+        shapes = shapes_of(update)
         size = sum(map(math.prod, shapes[1]))
         nobody = jnp.full(places, -1, jnp.int32)
         return Gathered(jnp.zeros(size, jnp.uint32), jnp.uint32(0), nobody, shapes)
@@ -163,11 +163,7 @@ def secure_sum(
         return lax.fori_loop(0, len(turns.weight), add_one, gathered)
 
     def finish(words: jax.Array, weight: jax.Array, shapes: Shapes) -> tuple[Tree, Tree, jax.Array]:
-        mean, share = _decode(words, point.bits), jnp.float32(1)
-        if renormalise:
-            share = _decode(weight, point.weight_bits)
-            mean /= jnp.where(share > 0, share, 1)
-        return (), _unravel(mean, shapes), share
+        return (), *mean_of(point, words, weight, shapes, renormalise=renormalise)
 
     def result(state: Tree, gathered: Gathered, cohort: Cohort) -> tuple[Tree, Tree, jax.Array]:
         del state
@@ -190,7 +186,7 @@ def secure_sum(
         words = jax.vmap(one)(updates, cohort.client, cohort.weight)
         words = jnp.where(came[:, None], words, 0).sum(axis=0, dtype=jnp.uint32)
         weight = encode_share(point, cohort.weight).sum(dtype=jnp.uint32)
-        shapes = _shapes(jax.tree.map(lambda leaf: leaf[0], updates))
+        shapes = shapes_of(jax.tree.map(lambda leaf: leaf[0], updates))
         return finish(words, weight, shapes)
 
     return Aggregator(init, empty, add, add_many, result, alone)
@@ -200,9 +196,15 @@ def sent(
     point: FixedPoint, update: Tree, turn: Turn, cohort: Cohort, *, masked: bool = True
 ) -> jax.Array:
     """uint32 [n]: what the server receives from one client."""
+    words = encoded(point, update, turn)[:-1]
+    return add_masks(words, turn.client, cohort.weight > 0, cohort) if masked else words
+
+
+def encoded(point: FixedPoint, update: Tree, turn: Turn) -> jax.Array:
+    """uint32 [n + 1]: a client's weighted update and its share, without masks."""
     numbers = jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(update)])
     words = encode(point, numbers, turn.weight, fold(turn.key, "secure sum"))
-    return add_masks(words, turn.client, cohort.weight > 0, cohort) if masked else words
+    return jnp.append(words, encode_share(point, turn.weight))
 
 
 def encode(point: FixedPoint, numbers: jax.Array, share: jax.Array, key: jax.Array) -> jax.Array:
@@ -218,6 +220,25 @@ def encode(point: FixedPoint, numbers: jax.Array, share: jax.Array, key: jax.Arr
 def encode_share(point: FixedPoint, share: jax.Array) -> jax.Array:
     """Shares p_k as the nearest integers: uint32 of the same shape."""
     return jnp.round(share * 2.0**point.weight_bits).astype(jnp.uint32)
+
+
+def mean_of(
+    point: FixedPoint, words: jax.Array, weight: jax.Array, shapes: Shapes, *, renormalise: bool
+) -> tuple[Tree, jax.Array]:
+    """The mean update and the sum of the shares in it, from the sums without masks.
+
+    Args:
+        point: How numbers became integers.
+        words: uint32 [n] the sum of what ``encode`` gave.
+        weight: uint32 [] the sum of what ``encode_share`` gave.
+        shapes: Of the update.
+        renormalise: Whether to divide by the shares that came in; else they count as 1.
+    """
+    mean, share = _decode(words, point.bits), jnp.float32(1)
+    if renormalise:
+        share = _decode(weight, point.weight_bits)
+        mean /= jnp.where(share > 0, share, 1)
+    return _unravel(mean, shapes), share
 
 
 def unmask(words: jax.Array, clients: jax.Array, lost: jax.Array, cohort: Cohort) -> jax.Array:
@@ -244,7 +265,8 @@ def _decode(words: jax.Array, bits: int) -> jax.Array:
     return lax.bitcast_convert_type(words, jnp.int32).astype(jnp.float32) * 2.0**-bits
 
 
-def _shapes(update: Tree) -> Shapes:
+def shapes_of(update: Tree) -> Shapes:
+    """Structure and shapes of an update, whose leaves may be shapes themselves."""
     leaves, structure = jax.tree.flatten(update)
     return structure, tuple(leaf.shape for leaf in leaves)
 

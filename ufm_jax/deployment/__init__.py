@@ -1,0 +1,1 @@
+"""A federation of real sites: what each of them does, and what the server does, by messages."""
