@@ -19,6 +19,14 @@ COMMANDS = [
 STANDS_FOR = {"TASK": "busi_diagnosis", "SUBCOMMAND": "engine"}
 """Words of a command in place of which one of several is to be written."""
 
+WORK = (
+    "ufm_jax.cluster.process.configure_jax",
+    "tools.audits.membership.audit_members",
+    "tools.deploying.app.write_app",
+    "tools.deploying.certificates.write_certificates",
+)
+"""Where the work of commands that have no parser of arguments begins."""
+
 
 class WorkBeginsError(BaseException):
     """Raised where a command has understood what it is asked for; no command catches it."""
@@ -36,7 +44,7 @@ def until_work(tmp_path, monkeypatch):
     monkeypatch.setattr("absl.app.run", lambda main, flags_parser: main(flags_parser(sys.argv)))
     for module in ("ufm_jax.door", "ufm_jax.config.command"):
         monkeypatch.setattr(f"{module}.enter", lambda work: work())
-    for work in ("ufm_jax.cluster.process.configure_jax", "tools.audits.membership.audit_members"):
+    for work in WORK:
         monkeypatch.setattr(work, begin)
     before = set(flags.FLAGS)
     yield monkeypatch
@@ -57,7 +65,7 @@ def configuration_of_a_run(folder):
 def test_a_command_that_is_shown_is_understood(command, until_work):
     for word, meaning in STANDS_FOR.items():
         command = command.replace(word, meaning)
-    _, module, *arguments = shlex.split(command)
+    _, module, *arguments = shlex.split(command, comments=True)
     for loader in ("trained_model.load_config", "portable.load_portable_config"):
         until_work.setattr(f"ufm_jax.runs.{loader}", configuration_of_a_run)
     if module == "tools.run_suite":
@@ -68,6 +76,7 @@ def test_a_command_that_is_shown_is_understood(command, until_work):
             "argparse.ArgumentParser.parse_args", lambda *given: begin(parse(*given))
         )
     until_work.setattr(sys, "argv", [module, *arguments])
+    until_work.delitem(sys.modules, module, raising=False)  # Else it would run a second time.
     with pytest.raises((WorkBeginsError, SystemExit, ConfigError)) as ended:
         runpy.run_module(module, run_name="__main__")
     if "is not installed: pip install" in str(ended.value):

@@ -1,6 +1,7 @@
-"""Takes a study from its simulation to the sites: writes the app that Flower runs there.
+r"""Takes a study from its simulation to the sites: writes the app that Flower runs there.
 
-    python -m tools.deploy flower --config=configs/NAME.py --sites=A,B,C --out=APP
+    python -m tools.deploy flower --config=configs/pretrain_sites.py --config.data.root=DATA \
+        --config.data.holdout_fraction=0 --sites=A,B,C --out=APP
     python -m tools.deploy certificates --sites=A,B,C --out=KEYS
 
 ``flower`` writes pyproject.toml, server_app.py, client_app.py and study.json, in which sites stand

@@ -39,7 +39,7 @@ CHUNKS = {
 """Keys of a run that is cut after every step, and saved after most."""
 
 KINDS = {
-    "pretrain": Kind("pretrain:quickstart", QUICKSTART, 14, 5),
+    "pretrain": Kind("pretrain:quickstart", QUICKSTART, 10, 3),
     "scaffold": Kind(
         "pretrain:quickstart",
         QUICKSTART
