@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tools.exports.onnx_program import OPSET
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.evaluation.results import Estimate
 from ufm_jax.files import read_json
@@ -26,10 +27,10 @@ As a program, with JAX alone, for pictures uint8 [pictures, height, width, 3] of
     exported = jax.export.deserialize(bytearray(open("program.stablehlo", "rb").read()))
     exported.call(pictures)
 """,
-    "onnx": """\
-The same with ONNX Runtime alone (opset 23):
+    "onnx": f"""\
+The same with ONNX Runtime alone (opset {OPSET}):
 
-    onnxruntime.InferenceSession("model.onnx").run(None, {"pictures": pictures})
+    onnxruntime.InferenceSession("model.onnx").run(None, {{"pictures": pictures}})
 """,
 }
 

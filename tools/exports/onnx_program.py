@@ -83,44 +83,49 @@ def make_onnx(config: FinetuneConfig, model: TrainedModel) -> bytes:
         from onnx import compose, parser
     # It says of every constant that its type was left open, which none was.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
-    side = config.data.working_size
-    grey = config.data.channels == 1
+    segments, side = model.task.kind == "segment", config.data.working_size
+    channels = 1 if config.data.channels == 1 else 3
     predict = make_objective(config, model.task).predict
     inputs = {
-        "image": SimpleNamespace(shape=("b", side, side, 1 if grey else 3), dtype=np.float32),
+        "image": SimpleNamespace(shape=("b", side, side, channels), dtype=np.float32),
         "extent": SimpleNamespace(shape=("b", 2), dtype=np.int32),
     }
-    whole = jax2onnx.to_onnx(
+    network = jax2onnx.to_onnx(
         lambda image, extent: predict(model.params, {"image": image, "extent": extent}),
         inputs=list(inputs.values()),
         input_names=list(inputs),
         output_names=["probabilities"],
         opset=OPSET,
     )
-    to_grey = "grey = MatMul(levels, luma)\n    pixels = Round(grey)"
-    prepare = parser.parse_model(
-        _PREPARE.format(
-            **dict(zip(("red", "green", "blue"), LUMA, strict=True)),
-            opset=OPSET,
-            side=side,
-            channels=1 if grey else 3,
-            cubic=_CUBIC,
-            to_grey=to_grey if grey else "pixels = Identity(levels)",
-        )
-    )
-    whole.ir_version = prepare.ir_version
+    prepare = parser.parse_model(_prepare_text(side, channels))
+    network.ir_version = prepare.ir_version
     whole = compose.merge_models(
         compose.add_prefix(prepare, "prepare/", rename_inputs=False),
-        compose.add_prefix(whole, "network/", rename_outputs=False),
+        compose.add_prefix(network, "network/", rename_outputs=False),
         [(f"prepare/{name}", f"network/{name}") for name in inputs],
-        outputs=["prepare/sides", "probabilities"]
-        if model.task.kind == "segment"
-        else ["probabilities"],
+        outputs=[*["prepare/sides"][:segments], "probabilities"],
     )
-    if model.task.kind == "segment":
-        to_mask = compose.add_prefix(
-            parser.parse_model(_TO_MASK.format(opset=OPSET)), "mask/", rename_outputs=False
+    if segments:
+        to_mask = parser.parse_model(_TO_MASK.format(opset=OPSET))
+        whole = compose.merge_models(
+            whole,
+            compose.add_prefix(to_mask, "mask/", rename_outputs=False),
+            [("probabilities", "mask/probabilities"), ("prepare/sides", "mask/mask_sides")],
         )
-        ends = [("probabilities", "mask/probabilities"), ("prepare/sides", "mask/mask_sides")]
-        whole = compose.merge_models(whole, to_mask, ends)
     return bytes(whole.SerializeToString())
+
+
+def _prepare_text(side: int, channels: int) -> str:
+    """The part before the network, in ONNX's own words."""
+    to_grey = "grey = MatMul(levels, luma)\n    pixels = Round(grey)"
+    red, green, blue = LUMA
+    return _PREPARE.format(
+        opset=OPSET,
+        side=side,
+        channels=channels,
+        cubic=_CUBIC,
+        red=red,
+        green=green,
+        blue=blue,
+        to_grey=to_grey if channels == 1 else "pixels = Identity(levels)",
+    )
