@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from ufm_jax.config.command import define_path, start
 from ufm_jax.config.pretraining import resolve
-from ufm_jax.door import say
+from ufm_jax.door import enter, say
 from ufm_jax.errors import ConfigError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Of pretraining.", lock_config=False)
@@ -50,12 +50,13 @@ def _command() -> Callable[[], int]:
     """The work of the first argument, which is taken off the command line."""
     kind = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else ""
 
-    def work() -> int:
-        if kind not in ("flower", "certificates"):
-            raise ConfigError(f"{kind!r}: say `flower` or `certificates` first")
-        return main(kind)
+    if kind not in ("flower", "certificates") and "--help" not in sys.argv:
+        sys.exit(enter(_refuse))
+    return lambda: main(kind)
 
-    return work
+
+def _refuse() -> int:
+    raise ConfigError("say `flower` or `certificates` first: python -m tools.deploy flower --...")
 
 
 if __name__ == "__main__":

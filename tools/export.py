@@ -3,7 +3,7 @@
     python -m tools.export --run=runs/mine --out=EXPORT
 
 writes config.json and model.safetensors as the Hugging Face hub and timm have them, README.md as
-the model card, and program.stablehlo, which takes pictures of any size and needs JAX alone.
+the model card, and program.stablehlo, which takes pictures of any size and needs no ufm_jax.
 --forms=weights,stablehlo,onnx adds model.onnx. See docs/weights.md.
 """
 
@@ -41,8 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--client", default="", help="whose model, where clients have their own")
     parser.add_argument("--license", default="other", help="of the model, for the card's header")
-    parser.add_argument("--data", default="", help="for the card: the images and their licences")
-    parser.add_argument("--use", default="", help="for the card: what the model is meant for")
+    parser.add_argument(
+        "--data", default="", help="Markdown for the card: images and their licences"
+    )
+    parser.add_argument("--use", default="", help="Markdown for the card: what the model is for")
     options = parser.parse_args(arguments)
     forms = options.forms.split(",")
     if unknown := sorted(set(forms) - set(_FORMS)):

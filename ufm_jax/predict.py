@@ -42,7 +42,7 @@ def main() -> int:
     from ufm_jax.cluster.process import configure_jax
     from ufm_jax.config.finetuning import resolve_finetune
     from ufm_jax.runs.lock import held
-    from ufm_jax.runs.portable import load_portable
+    from ufm_jax.runs.portable import check_built_in, load_portable
     from ufm_jax.runs.trained_model import load_model
 
     config = resolve_finetune(flags.FLAGS.config)
@@ -53,7 +53,10 @@ def main() -> int:
 
     exported, form = flags.FLAGS.model, _FORM.value
     model = load_portable(exported) if exported else load_model(flags.FLAGS.run)
-    program = load_program(exported, form) if form != "weights" else None
+    program = None
+    if form != "weights":
+        program = load_program(exported, form)
+        check_built_in(exported, config)
     options = _CLIENT.value, _SPACING.value, _OVERLAYS.value, _CLIPS.value, _DICOM.value
     request = Request(_IMAGES.value, _OUT.value, *options)
     with held(request.out, "out"):

@@ -32,12 +32,24 @@ def test_an_app_holds_the_study_and_not_where_it_was_simulated(tmp_path):
         ast.parse((tmp_path / "app" / f"{module}.py").read_text())
 
 
-@pytest.mark.parametrize("sites", [(), ("A", "A"), ("A", "")])
+@pytest.mark.parametrize(
+    "sites",
+    [(), ("A", "A"), ("A", ""), ("..", "B"), ("ca",), ("server",), ("x.pub", "x"), ("a b",)],
+)
 def test_sites_are_named_once_each(tmp_path, sites):
     config = resolve(configured(tmp_path, {}))
     with pytest.raises(ConfigError, match="name each site once"):
         write_app(tmp_path / "app", config, sites)
     assert not (tmp_path / "app").exists()
+
+
+def test_what_names_places_of_the_simulation_is_not_told_to_sites(tmp_path):
+    keys = {"tracking_store": f"sqlite:///{tmp_path}/x.db", "name": 'a "study"/x'}
+    write_app(tmp_path / "app", resolve(configured(tmp_path, keys)), SITES)
+    for file in (tmp_path / "app").iterdir():
+        assert str(tmp_path) not in file.read_text()
+    project = tomllib.loads((tmp_path / "app" / "pyproject.toml").read_text())
+    assert project["project"]["name"] == "a-study-x"
 
 
 def test_certificates_are_signed_and_keys_are_private(tmp_path):

@@ -3,8 +3,10 @@
 import json
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
+import yaml
 
 from tests.prediction.folder.test_run import (
     LESION,
@@ -15,28 +17,39 @@ from tests.prediction.folder.test_run import (
     table,
     trained,
 )
+from tests.prediction.test_program import picture
 from tests.report.test_evaluation_page import diagnosis, segmentation
 from tools import export
 from ufm_jax.config.finetuning import resolve_finetune
 from ufm_jax.config.schema import flatten
+from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError, RunError
 from ufm_jax.evaluation.evaluation_json import Evaluation, write_results
 from ufm_jax.files import write_json
 from ufm_jax.interop.torch_names import flatten as arrays_of
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.models.vit import Encoder
+from ufm_jax.objectives.task import make_objective
 from ufm_jax.objectives.views import patches_of
 from ufm_jax.prediction import program
 from ufm_jax.prediction.folder import run as folder_run
 from ufm_jax.prediction.folder.run import Request, predict_folder
 from ufm_jax.prediction.program import load_program
 from ufm_jax.runs.folder import CONFIG_FILE
-from ufm_jax.runs.portable import CONFIG, WEIGHTS, load_portable, load_portable_config
+from ufm_jax.runs.portable import (
+    CONFIG,
+    WEIGHTS,
+    check_built_in,
+    load_portable,
+    load_portable_config,
+    save_portable,
+)
 from ufm_jax.runs.seen_images import SeenImages, write_seen_images
 from ufm_jax.runs.trained_model import load_model, save_model
 
 CLIENTS = {"St Mary": 31, "Charite": 1520}
-TASKS = {"diagnosis": SINGLE, "outlines": LESION}
+FINDINGS = Task("multi", ('we"ird | cyst\n---', "<b>fluid"))
+TASKS = {"diagnosis": SINGLE, "findings": FINDINGS, "outlines": LESION}
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +83,7 @@ def exported(run):
     given = [
         f"--run={run}",
         f"--out={out}",
-        "--license=mit",
+        "--license=CC BY: 4",
         "--data=Ours, CC0.",
         "--forms=weights",
     ]
@@ -85,7 +98,7 @@ def test_an_export_predicts_what_its_run_predicts(run, exported, images, tmp_pat
     read = resolve_finetune(load_portable_config(exported))
     predict_folder(read, load_portable(exported), Request(images, tmp_path / "export"))
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
-    assert len(files) > 5 or model.task == SINGLE
+    assert len(files) > (5 if model.task == LESION else 0)
     for file in files:
         twin = tmp_path / "export" / file.relative_to(tmp_path / "run")
         assert twin.read_bytes() == file.read_bytes(), file.name
@@ -119,7 +132,9 @@ def test_an_export_names_nobody(exported):
 
 def test_the_card_says_what_the_run_says(run, exported):
     card = (exported / "README.md").read_text()
-    assert card.startswith("---\nlicense: mit\n")
+    head, title = card.split("\n---\n", 1)
+    assert yaml.safe_load(head)["license"] == "CC BY: 4"
+    assert [line for line in title.splitlines() if line.startswith(("-", "# "))] == ["# finetune"]
     for text in ("Ours, CC0.", "| 1 | 1,520 | 1,519 |", "| 2 | 31 | 30 |", "1,551 labelled images"):
         assert text in card
     assert "Each client is protected with epsilon 3." in card
@@ -134,6 +149,21 @@ def test_parameters_are_those_of_the_run_to_the_bit(run, exported):
     assert ours.keys() == theirs.keys()
     for path, array in ours.items():
         np.testing.assert_array_equal(theirs[path], array)
+
+
+def test_learned_positions_that_never_moved_stay(tmp_path):
+    learned = replace(config(SINGLE), model=replace(config(SINGLE).model, learned_position=True))
+    params = make_objective(learned, SINGLE).init(jax.random.key(0))
+    save_portable(tmp_path, learned, replace(trained(SINGLE), params=params))
+    assert arrays_of(load_portable(tmp_path).params).keys() == arrays_of(params).keys()
+
+
+def test_what_is_built_into_a_program_cannot_be_changed(exported):
+    read = resolve_finetune(load_portable_config(exported))
+    check_built_in(exported, replace(read, data=replace(read.data, num_workers=3)))
+    mirrored = replace(read, evaluation=replace(read.evaluation, mirror=True))
+    with pytest.raises(ConfigError, match="mirror: built into the program"):
+        check_built_in(exported, mirrored)
 
 
 def test_a_changed_file_is_refused(exported, tmp_path):
@@ -171,8 +201,7 @@ def test_onnx_predicts_what_the_model_predicts(run, tmp_path):
     export.main([f"--run={run}", f"--out={out}", "--forms=weights,stablehlo,onnx"])
     session = runtime.InferenceSession(out / "model.onnx")
     for size in ((40, 60), (97, 20)):
-        grey = np.random.default_rng(0).integers(0, 256, (2, *size, 1), np.uint8)
-        pictures = np.repeat(grey, 3, axis=3)
+        pictures = np.stack([np.repeat(picture(seed, *size, 1), 3, axis=2) for seed in (0, 1)])
         (found,) = session.run(None, {"pictures": pictures})
         expected = load_program(out, "stablehlo")(pictures)
         assert found.shape == expected.shape == ((2, *size) if model.task == LESION else (2, 2))
@@ -198,7 +227,7 @@ def test_timm_opens_the_folder(run, exported):
         patches = patches_of(pictures, configured.model)
         expected = encoder.apply({"params": model.params["encoder"]}, patches)
     else:
-        found = found.softmax(-1)
+        found = found.sigmoid() if model.task == FINDINGS else found.softmax(-1)
         batch = {"image": pictures, "extent": np.full((2, 2), side, np.int32)}
-        expected = objective(SINGLE).predict(model.params, batch)
+        expected = objective(model.task).predict(model.params, batch)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-4)

@@ -22,6 +22,7 @@ QUICKSTART = {
     "schedule.warmup_rounds": 2,
     "placement.cpu_devices": 2,
     "checkpoint.every_rounds": 1,
+    "evaluation.every_rounds": 1,  # However often a run saves.
 }
 """Keys for configs/quickstart.py: ragged clients, two devices, a checkpoint every round."""
 

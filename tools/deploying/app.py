@@ -1,5 +1,7 @@
 """A Flower app of a few lines, whose work the installed ufm_jax does."""
 
+import json
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -13,7 +15,7 @@ requires = ["hatchling"]
 build-backend = "hatchling.build"
 
 [project]
-name = "{name}"
+name = {name}
 version = "1.0.0"
 description = "A study of ufm_jax over real sites"
 dependencies = ["ufm-jax[deploy]=={version}"]
@@ -26,7 +28,7 @@ serverapp = "server_app:app"
 clientapp = "client_app:app"
 
 [tool.flwr.app.config]
-workdir = "{workdir}"  # On the server: checkpoints, metrics, the model.
+workdir = {workdir}  # On the server: checkpoints, metrics, the model.
 timeout = 3600.0  # Seconds to wait for answers, after which those missing are asked again.
 least = 0  # The fewest answers with which a round ends; 0 waits for all.
 """
@@ -56,9 +58,9 @@ def write_app(out: Path, config: PretrainConfig, sites: tuple[str, ...]) -> None
     """
     study = Study(config, sites)
     private_folder(out)
-    name = config.name.replace("_", "-")
-    workdir = f"~/ufm_jax/{config.name}"
-    facts = {"name": name, "version": metadata.version("ufm-jax"), "workdir": workdir}
+    name = re.sub(r"[^a-z0-9]+", "-", config.name.lower()).strip("-") or "study"
+    quoted = {"name": json.dumps(name), "workdir": json.dumps(f"~/ufm_jax/{name}")}
+    facts = quoted | {"version": metadata.version("ufm-jax")}
     write_text(out / "pyproject.toml", _PROJECT.format(**facts))
     write_text(out / "server_app.py", _SERVER)
     write_text(out / "client_app.py", _CLIENT)

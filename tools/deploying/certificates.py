@@ -3,9 +3,11 @@
 import datetime
 import ipaddress
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ufm_jax.data.optional import needed_packages
+from ufm_jax.deployment.study import check_sites
 from ufm_jax.errors import ConfigError
 from ufm_jax.files import private_folder, replacing
 
@@ -32,8 +34,8 @@ def write_certificates(out: Path, sites: Sequence[str], host: str) -> None:
         sites: Names of the sites, each of which gets a pair of keys to prove itself with.
         host: The server's name or address, beside localhost.
     """
-    if not sites or any(not site or Path(site).name != site for site in sites):
-        raise ConfigError(f"--sites={','.join(sites)}: name each site, such as --sites=A,B,C")
+    check_sites(sites)
+    alternative = [_named(host), _named("localhost"), _named("127.0.0.1")]
     private_folder(out)
     authority, server = ec.generate_private_key(ec.SECP384R1()), _new_key()
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ufm_jax trial")])
@@ -41,7 +43,7 @@ def write_certificates(out: Path, sites: Sequence[str], host: str) -> None:
     ca = _certificate(issuer, issuer, authority.public_key()).add_extension(
         x509.BasicConstraints(ca=True, path_length=0), critical=True
     )
-    names = x509.SubjectAlternativeName([_named(host), _named("localhost"), _named("127.0.0.1")])
+    names = x509.SubjectAlternativeName(alternative)
     served = _certificate(subject, issuer, server.public_key()).add_extension(names, critical=False)
     for name, certificate in (("ca", ca), ("server", served)):
         signed = certificate.sign(authority, hashes.SHA384())
@@ -59,10 +61,12 @@ def _new_key() -> ec.EllipticCurvePrivateKey:
 
 
 def _named(host: str) -> x509.GeneralName:
-    try:
+    with suppress(ValueError):
         return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
+    try:
         return x509.DNSName(host)
+    except ValueError as error:
+        raise ConfigError(f"--host={host}: no name or address of a host ({error})") from error
 
 
 def _certificate(

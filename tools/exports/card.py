@@ -1,5 +1,6 @@
 """The model card of an export: what the model is, saw and reaches, and what it is not for."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +23,14 @@ _NO_USE = (
 )
 _CALLS = {
     "stablehlo": """\
-As a program, with JAX alone, for pictures uint8 [pictures, height, width, 3] of any size:
+As a program, by jax and flatbuffers, for uint8 [pictures, height, width, 3] of any size:
 
+    import jax.export
     exported = jax.export.deserialize(bytearray(open("program.stablehlo", "rb").read()))
     exported.call(pictures)
 """,
     "onnx": f"""\
-The same with ONNX Runtime alone (opset {OPSET}):
+As ONNX (opset {OPSET}), with ONNX Runtime alone, for the same pictures:
 
     onnxruntime.InferenceSession("model.onnx").run(None, {{"pictures": pictures}})
 """,
@@ -60,7 +62,7 @@ def model_card(
     segments = model.task.kind == "segment"
     tag = "image-segmentation" if segments else "image-classification"
     head = (
-        f"---\nlicense: {sayings.license}\nlibrary_name: timm\npipeline_tag: {tag}\n"
+        f"---\nlicense: {json.dumps(sayings.license)}\nlibrary_name: timm\npipeline_tag: {tag}\n"
         "tags: [ultrasound, federated-learning, ufm-jax]\n---\n"
     )
     sections = {
@@ -68,7 +70,7 @@ def model_card(
         "What it was trained on": _data(run, sayings.data),
         "How": _training(run, config, model),
         "Privacy": _privacy(run),
-        "Figures": _figures(run),
+        "Figures": _figures(run, bool(config.federation.personal_paths)),
         "What it is for, and not for": sayings.use or _NO_USE,
     }
     parts = [head, f"# {config.name}", _summary(config, model)]
@@ -79,7 +81,7 @@ def model_card(
 def _summary(config: FinetuneConfig, model: TrainedModel) -> str:
     network = config.model
     does = "outlines" if model.task.kind == "segment" else "tells apart"
-    classes = ", ".join(model.task.classes)
+    classes = ", ".join(map(_code, model.task.classes))
     return (
         f"A ViT-{network.size.capitalize()}/{network.patch_size} for ultrasound that {does} "
         f"{classes}. It sees pictures of {network.image_size} x {network.image_size} pixels with "
@@ -93,7 +95,7 @@ def _use(segments: bool, forms: Sequence[str]) -> str:
         "On a folder of images, DICOM files or clips, with all that ufm_jax does for them:\n\n"
         "    python -m ufm_jax.predict --model=. --images=FOLDER --out=OUT\n",
         *(_CALLS[form] for form in forms if form in PROGRAMS),
-        f"In timm ({known}; pixels grey in 0..1, then by mean and standard deviation):\n\n"
+        f"In timm ({known}; pixels in 0..1, then by the mean and deviation of config.json):\n\n"
         '    timm.create_model("local-dir:.", pretrained=True)\n',
     ]
     result = (
@@ -102,7 +104,7 @@ def _use(segments: bool, forms: Sequence[str]) -> str:
         if segments
         else "The result of a program is float32 [pictures, classes], probabilities."
     )
-    return "\n".join([*lines, result if len(forms) > 1 else ""])
+    return "\n".join([*lines, result if set(forms) & PROGRAMS.keys() else ""])
 
 
 def _data(run: Path, said: str) -> str:
@@ -129,9 +131,13 @@ def _training(run: Path, config: FinetuneConfig, model: TrainedModel) -> str:
         "training": config.federation.training,
         "method": config.method.replace("_", " "),
         "started from": start or "random weights",
-        "rounds": str(model.round),
+        "labels used": f"{100 * config.label_fraction:g} %",
         "seed": str(config.seed),
     }
+    if model.round:
+        facts["rounds"] = f"{model.round} of {config.federation.rounds}"
+    if config.federation.personal_paths:
+        facts["one client's own"] = ", ".join(map(_code, config.federation.personal_paths))
     if config.federation.training == "federated":
         facts["algorithm"] = config.federation.algorithm.name
     return _table(("", ""), list(facts.items()))
@@ -145,7 +151,7 @@ def _privacy(run: Path) -> str:
     return f"{statement[:1].upper()}{statement[1:]}." if statement else ""
 
 
-def _figures(run: Path) -> str:
+def _figures(run: Path, personal: bool) -> str:
     evaluation = read_json(run / EVALUATION_FILE, _REMEDY, dict)
     split = main_split(evaluation["splits"])
     result = evaluation["splits"][split]
@@ -161,9 +167,14 @@ def _figures(run: Path) -> str:
     images = f"{result['num_rows']:,} images of {result['num_groups']:,} groups"
     intervals = f"; {result['interval']}" if result.get("interval") else ""
     note = f"Of the split `{split}`, {images} that it was not trained on{intervals}."
-    if evaluation["note"]:
-        note += f" {evaluation['note']}"
+    if personal:
+        note += " Each client's images were predicted by its own model, of which this is one."
     return f"{note}\n\n{_table(('figure', 'value', 'interval'), rows)}"
+
+
+def _code(text: str) -> str:
+    """A name in one line, as it is."""
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`"
 
 
 def _estimate(stored: Mapping[str, Any]) -> Estimate:

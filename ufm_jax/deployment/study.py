@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -23,10 +24,13 @@ from ufm_jax.objectives.reconstruction import init_params
 from ufm_jax.train.pretraining import federation_of
 
 STUDY_FILE = "study.json"
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_OURS = ("ca", "server")
+"""Names of files beside the sites' keys."""
 
 _OWN = (
     *("config.checkpoint.", "config.cluster.", "config.placement.", "config.evaluation."),
-    *("config.data.root", "config.data.cache_dir", "config.data.num_workers"),
+    *("config.data.root", "config.data.cache_dir", "config.data.num_workers", "config.tracking"),
 )
 """Keys, or how they begin, that server and sites may set as they like."""
 
@@ -44,8 +48,7 @@ class Study:
     sites: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if not self.sites or len(set(self.sites)) < len(self.sites) or not all(self.sites):
-            raise ConfigError(f"sites={','.join(self.sites)}: name each site once")
+        check_sites(self.sites)
         for reason in _refusals(self.config):
             raise ConfigError(reason)
 
@@ -101,6 +104,20 @@ class Study:
         return json.loads(json.dumps(facts))
 
 
+def check_sites(sites: Sequence[str]) -> None:
+    """Refuses names of sites that could not name a file, an argument or a site.
+
+    Raises:
+        ConfigError: Naming them.
+    """
+    wrong = [site for site in sites if not re.fullmatch(_NAME, site) or site in _OURS]
+    if wrong or not sites or len(set(sites)) < len(sites):
+        raise ConfigError(
+            f"--sites={','.join(sites)}: name each site once, such as --sites=A,B,C, by letters, "
+            f"digits, - and _ (64 at most), and none {' or '.join(_OURS)}"
+        )
+
+
 def differences(mine: Mapping[str, Any], others: Mapping[str, Any], who: str) -> str:
     """The keys in which two studies differ, in a line; '' where they agree."""
     return "; ".join(
@@ -113,7 +130,8 @@ def differences(mine: Mapping[str, Any], others: Mapping[str, Any], who: str) ->
 def write_study(file: Path, study: Study) -> None:
     """Writes a study as JSON, without where the simulation ran and had its images."""
     data = replace(study.config.data, root="-", cache_dir="")
-    config = replace(study.config, data=data, placement=PlacementConfig(lanes=1))
+    placement = PlacementConfig(lanes=1)
+    config = replace(study.config, data=data, placement=placement, tracking_store="")
     write_json(file, {"sites": study.sites, "config": asdict(config)})
 
 
@@ -143,6 +161,8 @@ def _refusals(config: PretrainConfig) -> Iterator[str]:
         f"federation.training={method.training!r}: sites train together; set 'federated'": (
             method.training != "federated"
         ),
+        f"federation.participation.trace={method.participation.trace!r}: real sites are there or "
+        "not; set ''": bool(method.participation.trace),
         "federation.asynchronous.concurrency: sites train in rounds; set 0": (
             method.asynchronous.concurrency > 0
         ),
@@ -158,6 +178,8 @@ def _refusals(config: PretrainConfig) -> Iterator[str]:
         f"data.source={data.source!r}: sites have images of their own; set 'folders' or 'index'": (
             data.source == "synthetic"
         ),
+        f"data.source={data.source!r}: its lists are of the simulation's folders; set 'folders' or "
+        "'index'": data.source == "lists",
         f"data.partition={data.partition!r}: each site keeps its images; set 'site'": (
             data.partition != "site"
         ),

@@ -5,7 +5,8 @@ The program is StableHLO with the parameters in it, and needs nothing of ufm_jax
 resizing and normalising do to a picture is part of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,10 +57,23 @@ def make_program(config: FinetuneConfig, model: TrainedModel) -> bytes:
         return _class_numbers(probabilities, pictures.shape[1:3]) if segments else probabilities
 
     shape = jax.export.symbolic_shape("b, h, w, 3")
-    exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(
-        jax.ShapeDtypeStruct(shape, jnp.uint8)
-    )
-    return bytes(exported.serialize())
+    with _without_paths():
+        exported = jax.export.export(jax.jit(program), platforms=PLATFORMS)(
+            jax.ShapeDtypeStruct(shape, jnp.uint8)
+        )
+        return bytes(exported.serialize())
+
+
+@contextmanager
+def _without_paths() -> Iterator[None]:
+    """Programs that are made here do not say where the code lies that made them."""
+    key = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, key)
+    jax.config.update(key, ".*")
+    try:
+        yield
+    finally:
+        jax.config.update(key, before)
 
 
 def _class_numbers(probabilities: jax.Array, size: tuple[int, ...]) -> jax.Array:
@@ -85,10 +99,12 @@ def load_program(folder: Path | None, form: str) -> Program:
         ConfigError: If the folder has no program of that form.
         DataError: If a package that runs it is not installed.
     """
-    if folder is None or not (folder / PROGRAMS[form]).is_file():
+    if folder is None:
+        raise ConfigError(f"--form={form} is of an export: name its folder, --model, without --run")
+    if not (folder / PROGRAMS[form]).is_file():
         raise ConfigError(
-            f"--form={form}: there is no {PROGRAMS[form]} in --model={folder or ''}; name an "
-            f"export that has one (tools.export --forms=weights,{form})"
+            f"--form={form}: there is no {PROGRAMS[form]} in --model={folder}; name an export that "
+            f"has one (tools.export --forms=weights,{form})"
         )
     path = folder / PROGRAMS[form]
     with needed_packages():

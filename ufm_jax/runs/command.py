@@ -37,7 +37,7 @@ def _define_config_of_run(exported: bool, argv: Sequence[str]) -> None:
         helps = any(argument.startswith(("--help", "-h", "-?")) for argument in argv)
         if (run is None) == (model is None) and not helps:
             raise ConfigError(
-                "name the model: --run=FOLDER of a run, or --model=FOLDER of an export"
+                "give one of --run=FOLDER, of a run, and --model=FOLDER, of an export"
             )
     folder = run or model
     if folder is None:

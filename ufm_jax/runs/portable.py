@@ -8,7 +8,7 @@ segmentation.safetensors   the decoder and the head of a segmentation, under our
 Nothing else of the run is in it: no name of a client or file, no path, no count.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,10 @@ CONFIG, WEIGHTS, SEGMENTATION = "config.json", "model.safetensors", "segmentatio
 _REMEDY = "export the run again"
 _SECTIONS = ("config.model.", "config.evaluation.")
 _OF_DATA = ("working_size", "channels", "value_range", "frames", "whole_frames", "kind")
+_BUILT_IN = (
+    *("config.model.", "config.evaluation.mirror"),
+    *("config.data.working_size", "config.data.channels"),
+)
 _TIMM_SIZES = {"xs": "tiny", "ti": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge"}
 
 
@@ -94,7 +98,9 @@ def load_portable(folder: Path) -> TrainedModel:
                 f"{CONFIG} says; {_REMEDY}"
             )
     state = read_weights(folder / WEIGHTS).state
-    params = params_from_torch(state, describe(state))
+    # Learned positions that never moved look like fixed ones.
+    learned = bool(facts.settings["config.model.learned_position"])
+    params = params_from_torch(state, replace(describe(state), learned_position=learned))
     if facts.kind == "segment":
         for path, array in read_weights(folder / SEGMENTATION).state.items():
             _put(params, path.split("/"), array)
@@ -118,7 +124,23 @@ def load_portable_config(folder: Path) -> ConfigDict:
             f"{folder / CONFIG} has the unknown key {error}: it was made by another version of "
             f"ufm_jax; {_REMEDY}"
         ) from None
+    if config.data.kind == "multi":
+        config.data.separator = ";"  # Some is needed, though no labels are read.
     return config
+
+
+def check_built_in(folder: Path, config: FinetuneConfig) -> None:
+    """Refuses changes of what the programs of an export have built in.
+
+    Raises:
+        ConfigError: Naming the keys.
+    """
+    stored, asked = _facts(folder).settings, _settings(config)
+    changed = [key for key in asked if key.startswith(_BUILT_IN) and asked[key] != stored.get(key)]
+    if changed:
+        raise ConfigError(
+            f"{', '.join(changed)}: built into the program; leave --form out, or export again"
+        )
 
 
 def _settings(config: FinetuneConfig) -> dict[str, Any]:

@@ -55,6 +55,12 @@ def check_trackers(config: TrainingConfig, workdir: Path) -> None:
         )
     if MLFLOW in needed and not store.startswith("http"):
         needed += ["sqlalchemy", "alembic"]
+    if store.startswith("sqlite:///") and Path(store.removeprefix("sqlite:///")).is_dir():
+        raise ConfigError(f"config.tracking_store={store!r} is a folder: name a file in it")
+    if WANDB in needed and set(config.tracking_project) & set("/\\#?%:"):
+        raise ConfigError(
+            f"config.tracking_project={config.tracking_project!r}: W&B takes none of / \\ # ? % :"
+        )
     for package in needed:
         found = find_spec(package)
         if found is None or found.origin is None:  # A folder of that name, such as W&B makes.

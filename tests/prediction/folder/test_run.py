@@ -35,7 +35,7 @@ def config(task, **evaluation) -> FinetuneConfig:
         size="xs", image_size=32, patch_size=8, channels=1, decoder="linear", drop_path=0.0
     )
     return FinetuneConfig(
-        data=LabelSettings(**vars(source), kind=task.kind),
+        data=LabelSettings(**vars(source), kind=task.kind, separator=";" * (task.kind == "multi")),
         model=model,
         evaluation=EvaluationConfig(**{"batch_size": 2} | evaluation),
     )
