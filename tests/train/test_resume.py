@@ -39,7 +39,7 @@ CHUNKS = {
 """Keys of a run that is cut after every step, and saved after most."""
 
 KINDS = {
-    "pretrain": Kind("pretrain:quickstart", QUICKSTART, 10, 3),
+    "pretrain": Kind("pretrain:quickstart", QUICKSTART, 14, 5),
     "scaffold": Kind(
         "pretrain:quickstart",
         QUICKSTART
@@ -86,10 +86,6 @@ KINDS = {
         10,
     ),
 }
-NAMES = [
-    name if name == "pretrain" else pytest.param(name, marks=pytest.mark.slow) for name in KINDS
-]
-
 CHILD = """
 import os, resource, secrets, time
 if limit := int(os.environ["LARGEST_FILE"]):
@@ -201,7 +197,8 @@ def undisturbed(undisturbed_of):
     return undisturbed_of("pretrain")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
 def test_killed_at_random_moments_it_ends_with_the_same_bits(undisturbed_of, tmp_path, name):
     """At each start the clock is a day behind the start before, so that its files are newer."""
     whole = undisturbed_of(name)
