@@ -17,9 +17,9 @@ import numpy as np
 from ufm_jax.config.finetuning import FinetuneConfig
 from ufm_jax.data.optional import needed_packages
 from ufm_jax.errors import ConfigError
+from ufm_jax.models.segmenter import bilinear
 from ufm_jax.objectives.task import make_objective
 from ufm_jax.ops.canvas import to_canvas
-from ufm_jax.ops.crop import linear, resample_matrix
 from ufm_jax.ops.pixels import rgb_to_grey
 from ufm_jax.runs.trained_model import TrainedModel
 
@@ -54,7 +54,10 @@ def make_program(config: FinetuneConfig, model: TrainedModel) -> bytes:
             pixels = jnp.round(rgb_to_grey(pixels))
         image, extent = to_canvas(pixels, config.data.working_size)
         probabilities = predict(model.params, {"image": image, "extent": extent})
-        return _class_numbers(probabilities, pictures.shape[1:3]) if segments else probabilities
+        if not segments:
+            return probabilities
+        # As ``native_mask`` does it.
+        return jnp.argmax(bilinear(probabilities, *pictures.shape[1:3]), axis=-1).astype(jnp.uint8)
 
     shape = jax.export.symbolic_shape("b, h, w, 3")
     with _without_paths():
@@ -74,16 +77,6 @@ def _without_paths() -> Iterator[None]:
         yield
     finally:
         jax.config.update(key, before)
-
-
-def _class_numbers(probabilities: jax.Array, size: tuple[int, ...]) -> jax.Array:
-    """The most probable class of each pixel, uint8 [B, H, W]: see ``native_masks``."""
-    side = probabilities.shape[1]
-    rows, columns = (resample_matrix(0, side, n, side, kernel=linear) for n in size)
-    exact = jax.lax.Precision.HIGHEST
-    resized = jnp.einsum("vw,bhwc->bhvc", columns, probabilities, precision=exact)
-    resized = jnp.einsum("uh,bhvc->buvc", rows, resized, precision=exact)
-    return jnp.argmax(resized, axis=-1).astype(jnp.uint8)
 
 
 def load_program(folder: Path | None, form: str) -> Program:
