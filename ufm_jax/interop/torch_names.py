@@ -9,7 +9,7 @@ Layouts differ in three ways. Linear weights are transposed. The patch embedding
 fixed sin-cos position embedding is stored there; here it is computed, and hence checked.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,8 @@ def from_torch(state: State, rules: list[Rule], grid: tuple[int, int] | None = N
         _check_position(name, np.asarray(state[name], np.float32), grid)
     params: Params = {}
     for rule in rules:
-        *parents, leaf = rule.path
-        node = params
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = _array_from_torch(rule, np.asarray(state[rule.torch], np.float32))
+        array = _array_from_torch(rule, np.asarray(state[rule.torch], np.float32))
+        put(params, rule.path, array)
     return params
 
 
@@ -110,6 +107,14 @@ def _array_to_torch(rule: Rule, array: np.ndarray, patch_size: int) -> np.ndarra
     elif rule.kind == "linear":
         array = array.T
     return np.ascontiguousarray(array)
+
+
+def put(params: Params, path: Sequence[str], array: np.ndarray) -> None:
+    """Adds an array to nested parameters."""
+    *parents, leaf = path
+    for parent in parents:
+        params = params.setdefault(parent, {})
+    params[leaf] = array
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, np.ndarray]:

@@ -21,11 +21,10 @@ from ufm_jax.config.schema import flatten as flatten_settings
 from ufm_jax.config.schema import set_keys
 from ufm_jax.data.labels.task import Task
 from ufm_jax.errors import ConfigError, RunError
-from ufm_jax.fed.algorithm import Params
 from ufm_jax.files import digest_of, read_json, write_json
 from ufm_jax.interop.architecture import describe
 from ufm_jax.interop.convert import params_from_torch, params_to_torch
-from ufm_jax.interop.torch_names import flatten
+from ufm_jax.interop.torch_names import flatten, put
 from ufm_jax.interop.weights_file import read_weights, write_weights
 from ufm_jax.models.sizes import SIZES
 from ufm_jax.models.vit import unstack_layers
@@ -103,7 +102,7 @@ def load_portable(folder: Path) -> TrainedModel:
     params = params_from_torch(state, replace(describe(state), learned_position=learned))
     if facts.kind == "segment":
         for path, array in read_weights(folder / SEGMENTATION).state.items():
-            _put(params, path.split("/"), array)
+            put(params, path.split("/"), array)
     return TrainedModel(params, Task(facts.kind, facts.classes), thresholds=facts.thresholds)
 
 
@@ -168,13 +167,6 @@ def _facts(folder: Path) -> _Facts:
         return typed(_Facts, facts)
     except ValueError as error:
         raise RunError(f"{path} is damaged or of another kind ({error}): {_REMEDY}") from error
-
-
-def _put(params: Params, path: list[str], array: np.ndarray) -> None:
-    *parents, leaf = path
-    for parent in parents:
-        params = params.setdefault(parent, {})
-    params[leaf] = array
 
 
 def _timm_config(model: NetworkConfig, task: Task) -> dict[str, Any]:
